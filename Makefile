@@ -1,0 +1,58 @@
+# `make` alone lists the targets. Everything is installed into .venv in this folder; nothing outside it is touched.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+LOCK := requirements/$(shell uname -s | tr A-Z a-z)-$(shell uname -m).txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+# Test processes: one a core, at most four, since each of them imports torch; so each computes on one thread.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ "$$n" -lt 4 ] && echo "$$n" || echo 4)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-slow lint lock audit clean
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+setup: $(STAMP)  ## install everything into .venv (about 5 minutes, 6.6 GB; nothing is done when nothing changed)
+
+# The stamp comes last: whatever was interrupted is gone through again, and pip skips what is there.
+$(STAMP): $(wildcard $(LOCK)) requirements/torch.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "seenet needs Python 3.11 or newer, '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1); try: make setup PYTHON=python3.11" >&2; exit 1; }
+	@[ -f $(LOCK) ] || { echo "there is no $(LOCK) for this machine; install by hand: pip install -e '.[dev]'" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@echo "[1/3] torch and torchvision (about 2 minutes)"
+	@$(PIP) install -qq -r requirements/torch.txt
+	@echo "[2/3] the packages of $(LOCK) (about 2 minutes)"
+	@$(PIP) install -qq --require-hashes --no-deps --only-binary :all: -r $(LOCK)
+	@echo "[3/3] seenet itself, editable"
+	@$(PIP) install -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)  ## a first look: writes into the folder demo/
+	@$(BIN)/seenet demo
+
+test: lint  ## lint, then the quick tests
+	@$(PYTEST) -m "not slow"
+
+test-slow: $(STAMP)  ## the tests that take longer
+	@$(PYTEST) -m slow
+
+lint: $(STAMP)  ## ruff, mypy, and the direction of imports
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+lock:  ## resolve pyproject.toml and requirements/*.in anew (UPGRADE=1: newest versions)
+	@PYTHON=$(PYTHON) UPGRADE=$(UPGRADE) requirements/compile
+
+audit: $(STAMP)  ## known vulnerabilities of what is locked
+	@$(BIN)/python requirements/audit.py $(LOCK)
+
+clean:  ## remove caches, build output and demo/ (the environment and runs stay)
+	@rm -rf build dist demo src/*.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,99 @@
+"""Label sets: class names, colours and the ignored id of each data set."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+IGNORE = 255
+"""Ignored id of most sets, and what padding gets."""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Names and colours of classes 0..K-1, and the id that is not scored.
+
+    `rim` says that ignored pixels trace the objects' outlines, so that a trimap band around them is meaningful.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    ignore: int = IGNORE
+    rim: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != len(self.colours):
+            raise ValueError(f"{self.name}: {len(self.classes)} classes but {len(self.colours)} colours")
+        if 0 <= self.ignore < len(self.classes):
+            raise ValueError(f"{self.name}: ignore {self.ignore} is also a class; use 255, or any id outside 0..{len(self.classes) - 1}")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def palette(self) -> np.ndarray:
+        """256 x 3 uint8: the classes' colours, black elsewhere, white for the ignored id."""
+        table = np.zeros((256, 3), np.uint8)
+        shown = min(self.num_classes, 256)
+        table[:shown] = np.array(self.colours, np.uint8).reshape(-1, 3)[:shown]
+        if 0 <= self.ignore < 256:
+            table[self.ignore] = 255
+        return table
+
+
+def voc_colours(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Pascal VOC's colour map: the bits of the class id, dealt in turn to red, green and blue from the highest bit down."""
+    ids = np.arange(count)
+    table = np.zeros((count, 3), int)
+    for bit in range(8):
+        for channel in range(3):
+            table[:, channel] |= ((ids >> (3 * bit + channel)) & 1) << (7 - bit)
+    return tuple((int(r), int(g), int(b)) for r, g, b in table)
+
+
+VOC21 = LabelSet(
+    "voc21",
+    tuple(
+        "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+        "pottedplant sheep sofa train tvmonitor".split()
+    ),
+    voc_colours(21),
+    rim=True,
+)
+
+CAMVID11 = LabelSet(
+    "camvid11",
+    tuple("Sky Building Pole Road Pavement Tree SignSymbol Fence Car Pedestrian Bicyclist".split()),
+    (
+        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (0, 0, 192), (128, 128, 0),
+        (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+    ),
+    ignore=11,
+)  # fmt: skip
+
+# Official Cityscapes table: labelId of each trainId, in the order of trainIds, with name and colour.
+_CITYSCAPES = (
+    (7, "road", (128, 64, 128)), (8, "sidewalk", (244, 35, 232)), (11, "building", (70, 70, 70)), (12, "wall", (102, 102, 156)),
+    (13, "fence", (190, 153, 153)), (17, "pole", (153, 153, 153)), (19, "traffic light", (250, 170, 30)),
+    (20, "traffic sign", (220, 220, 0)), (21, "vegetation", (107, 142, 35)), (22, "terrain", (152, 251, 152)),
+    (23, "sky", (70, 130, 180)), (24, "person", (220, 20, 60)), (25, "rider", (255, 0, 0)), (26, "car", (0, 0, 142)),
+    (27, "truck", (0, 0, 70)), (28, "bus", (0, 60, 100)), (31, "train", (0, 80, 100)), (32, "motorcycle", (0, 0, 230)),
+    (33, "bicycle", (119, 11, 32)),
+)  # fmt: skip
+
+CITYSCAPES19 = LabelSet("cityscapes19", tuple(name for _, name, _ in _CITYSCAPES), tuple(colour for _, _, colour in _CITYSCAPES))
+
+CITYSCAPES_TRAIN_IDS = {label: train_id for train_id, (label, _, _) in enumerate(_CITYSCAPES)}
+"""labelId -> trainId of the 19 scored classes."""
+
+CITYSCAPES_LABEL_IDS = range(-1, 34)
+"""Every labelId of the official table (licence plate is -1, which an 8-bit file stores as 255)."""
+
+SHAPES = LabelSet(
+    "shapes",
+    ("background", "disc", "square", "triangle", "ring", "pole"),
+    ((40, 44, 52), (224, 90, 71), (66, 135, 245), (245, 187, 66), (140, 90, 200), (80, 190, 120)),
+    rim=True,
+)
+
+LABEL_SETS = {labels.name: labels for labels in (VOC21, CAMVID11, CITYSCAPES19, SHAPES)}

@@ -1,0 +1,60 @@
+"""One look for every long piece of work: a bar with count, rate and ETA on stderr; a line now and then where there is no terminal."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+Advance = Callable[..., None]
+"""`advance(count=1, note="")`: so many more are done; `note` stands at the end of the bar."""
+
+LINE_EVERY_SECONDS = 15.0
+
+
+@contextmanager
+def bar(what: str, total: int, done: int = 0) -> Iterator[Advance]:
+    """Show progress on stderr while the block runs, starting from `done` of `total`."""
+    if not sys.stderr.isatty():
+        yield _lines(what, total, done)
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total, completed=done, note="")
+
+        def advance(count: int = 1, note: str = "") -> None:
+            progress.update(task, advance=count, note=note)
+
+        yield advance
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Yield `items` under a bar."""
+    with bar(what, total) as advance:
+        for item in items:
+            yield item
+            advance()
+
+
+def _lines(what: str, total: int, done: int) -> Advance:
+    started = last = time.monotonic()
+    first = done
+
+    def advance(count: int = 1, note: str = "") -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if done < total and now - last < LINE_EVERY_SECONDS:
+            return
+        last = now
+        eta = (now - started) / max(done - first, 1) * (total - done)
+        print(f"{what}: {done}/{total}, {now - started:.0f} s, ETA {eta:.0f} s{', ' + note if note else ''}", file=sys.stderr, flush=True)
+
+    return advance

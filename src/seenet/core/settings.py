@@ -1,0 +1,280 @@
+"""Recipes: every setting of a run, validated here and nowhere else.
+
+A recipe is YAML, by name from `seenet/recipes` or by path; `key=value` overrides any of it (`training.steps=100`).
+"""
+
+import math
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from seenet.core.errors import DataError, UsageError, nearest
+
+
+class Section(BaseModel):
+    """Settings refuse unknown keys and do not change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataSettings(Section):
+    """Which pictures, and which of them train and validate."""
+
+    kind: Literal["camvid", "camvid-drives", "voc", "cityscapes", "folder", "shapes"]
+    """Data set; `folder` is your own, described by one YAML (`seenet data init`)."""
+    root: Path | None = None
+    """Folder of the data set (for `folder`: its YAML or the folder that holds `seenet.yaml`); none for `shapes`."""
+    train: str = "train"
+    """Split to train on, by the data set's own names (`train`, `trainval`, `trainaug`, ...)."""
+    val: str | None = "val"
+    """Split to validate on; null: never look at a score."""
+    hold_out: Literal["0001TP", "0006R0", "0016E5"] | None = None
+    """`camvid-drives` only: the drive that is kept for validation."""
+    ids: Literal["labelIds", "trainIds"] = "labelIds"
+    """`cityscapes` only: what the mask files hold."""
+    size: int = Field(default=160, ge=16)
+    """`shapes` only: side of the drawn square, pixels."""
+    count: int = Field(default=2000, ge=1)
+    """`shapes` only: scenes in the train split; val has a tenth, at least 50."""
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Self:
+        if self.kind == "camvid-drives" and self.hold_out is None:
+            raise ValueError("hold_out is missing: camvid-drives needs 0001TP, 0006R0 or 0016E5")
+        if self.kind != "camvid-drives" and self.hold_out is not None:
+            raise ValueError(f"hold_out belongs to camvid-drives, not to {self.kind}")
+        if self.kind != "shapes" and self.root is None:
+            raise ValueError(f"root is missing: give the folder of the data, for example data.root=data/{self.kind}")
+        return self
+
+
+class ModelSettings(Section):
+    """The network: options of `seenet.create_model`, where each is described."""
+
+    variant: str = "seenet"
+    backbone: str = "resnet50"
+    weights: str | None = None
+    """Backbone weights: null (random), `imagenet` (timm's), a file, or a SeENet model, of which the backbone is taken."""
+    p_out: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    refine_stride: Literal[4, 8] = 4
+    width: int = Field(default=128, ge=1)
+    local_conv: Literal["full", "depthwise"] = "full"
+    rates: Literal["scaled", "fixed"] = "scaled"
+    output_stride: Literal[8, 16, 32] = 8
+
+
+def _pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else value
+
+
+class TransformSettings(Section):
+    """What is done to an image and its mask before training; drawn for each sample (design: seed, epoch, index)."""
+
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a left-right flip."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Range of the uniform scale."""
+    crop: Annotated[tuple[int, int], BeforeValidator(_pair)]
+    """Height and width of the crop, pixels; one number for a square. Smaller images are padded with zeros after normalisation, ignored in the mask."""
+    rotation: float = Field(default=0, ge=0, le=180)
+    """Largest angle, degrees, either way."""
+    jitter: float = Field(default=0, ge=0, le=1)
+    """Strength of colour jitter: brightness, contrast and saturation by 1 +- this, hue by a quarter of it (at most 0.5)."""
+    custom: str | None = None
+    """`package.module:callable` of yours, called as f(image=, mask=) on uint8 arrays before the rest; returns a dict with both."""
+
+    @model_validator(mode="after")
+    def _sane(self) -> Self:
+        low, high = self.scale
+        if not 0 < low <= high <= 16:
+            raise ValueError(f"scale is {low} to {high}; expected 0 < low <= high <= 16")
+        if min(self.crop) < 1:
+            raise ValueError(f"crop is {self.crop}; expected at least 1 pixel a side")
+        return self
+
+
+class LossSettings(Section):
+    """Cross entropy on the upsampled logits, over all valid pixels of the step."""
+
+    class_weights: Literal["median_frequency"] | list[Annotated[float, Field(ge=0)]] | None = None
+    """Weight of each class; `median_frequency` counts the train split."""
+    weight_power: float = Field(default=1.0, ge=0, le=1)
+    """Exponent on the class weights: 0.5 softens them, 0 switches them off."""
+    auxiliary: float = Field(default=0, ge=0)
+    """Weight of an auxiliary head on B3; 0: none."""
+    ohem: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Online hard examples: only pixels whose true class has a probability below this count, ..."""
+    ohem_keep: float = Field(default=0.1, ge=0, le=1)
+    """... and always at least this share of an image's valid pixels, the hardest."""
+
+
+class OptimizerSettings(Section):
+    """How the weights move."""
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    rate: float = Field(default=0.001, gt=0)
+    """Rate of the backbone at the first step after warm-up."""
+    head_factor: float = Field(default=1, gt=0)
+    """The head's rate over the backbone's."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """SGD only."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW only."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    decay_norms: bool = True
+    """Whether norms and biases decay too."""
+    power: float = Field(default=0.9, ge=0)
+    """rate * (1 - step / steps) ** power"""
+    warmup: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the gradient of all parameters together."""
+
+
+class TrainingSettings(Section):
+    """How long, how often, on what."""
+
+    steps: int = Field(ge=1)
+    """Optimizer steps."""
+    batch: int = Field(ge=1)
+    """Images a step, over all processes and micro-batches."""
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-batches a step and process."""
+    workers: int = Field(default=1, ge=0)
+    """Loader processes; they change nothing of what is seen."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    """`auto` measures bf16 against fp32 on this machine and checks its gradients first."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential moving average of the weights; it is what is validated and kept."""
+    freeze_norms: bool = False
+    """Backbone batch norms keep their statistics and parameters."""
+    freeze_stages: int = Field(default=0, ge=0, le=4)
+    """The first stages of the backbone (1: stem and B1) keep their weights."""
+    activation_checkpointing: bool = False
+    """Recompute the backbone's activations in the backward pass: less memory, more time."""
+    compile: bool = False
+    channels_last: bool = True
+    validate_every: int = Field(default=0, ge=0)
+    """Steps between validations; 0: at the end only."""
+    checkpoint_every: int = Field(default=200, ge=1)
+    """Steps between checkpoints (the last step always has one)."""
+    keep: int = Field(default=2, ge=1)
+    """Checkpoints kept besides the best."""
+    start_from: str | None = None
+    """A SeENet model whose weights are taken where they fit, the head's too; what did not fit is listed."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} micro-batches")
+        return self
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    description: str = ""
+    """What it reaches, in what time on what machine, or "not run"."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    data: DataSettings
+    model: ModelSettings = ModelSettings()
+    transforms: TransformSettings
+    loss: LossSettings = LossSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    training: TrainingSettings
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("seenet.recipes").iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe by name or path and apply `key=value` overrides.
+
+    Raises UsageError for an unknown name, key or value, DataError for a file that cannot be read.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise DataError(f"{path}: no such recipe file; expected a YAML file or one of {', '.join(recipe_names())}")
+        text = path.read_text(encoding="utf-8")
+    elif str(name) in recipe_names():
+        text = resources.files("seenet.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise UsageError(f"{name}: unknown recipe; {nearest(str(name), recipe_names())}, or the path of a .yaml file")
+    return parse_recipe(text, str(name), overrides or [])
+
+
+def parse_recipe(text: str, source: str, overrides: list[str]) -> Recipe:
+    """Validate a recipe's text; `source` names it in errors."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{source}: found {type(values).__name__}, expected a mapping with data, transforms and training")
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{source}: {explain(error, Recipe)}") from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UsageError(f"{override}: found no '=', expected key=value, for example training.steps=100")
+    *sections, last = key.split(".")
+    here = values
+    for section in sections:
+        nested = here.setdefault(section, {})
+        if not isinstance(nested, dict):
+            raise UsageError(f"{override}: {section} is a value, not a section")
+        here = nested
+    try:
+        here[last] = _number(yaml.safe_load(text))
+    except yaml.YAMLError:
+        raise UsageError(f"{override}: the value is not valid YAML; quote it") from None
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as text; people write it for numbers."""
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return number if math.isfinite(number) else value
+    return value
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first of pydantic's complaints as one line, with the nearest name for an unknown key."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "recipe"
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown setting; {nearest(str(first['loc'][-1]), _fields(model, first['loc'][:-1]))}"
+    if first["type"] == "missing":
+        return f"{where}: missing; it has no default"
+    if first["type"] == "value_error":
+        return f"{where}: {first['ctx']['error']}"
+    return f"{where}: found {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that `load_recipe` reads back to the same settings."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)

@@ -1,0 +1,86 @@
+"""The network: backbone, pyramid of semantic enhancement modules, boundary attention."""
+
+from typing import Any, Literal
+
+from seenet.core.errors import UsageError, nearest
+from seenet.model.network import VARIANTS, SeENet
+from seenet.model.weights import prepare_backbone
+
+__all__ = ["VARIANTS", "SeENet", "create_model"]
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "refine_stride": (4, 8),
+    "local_conv": ("full", "depthwise"),
+    "rates": ("scaled", "fixed"),
+    "output_stride": (8, 16, 32),
+    "stride_on": ("conv2", "conv1"),
+}
+
+
+def create_model(
+    variant: str = "seenet",
+    *,
+    backbone: str = "resnet50",
+    num_classes: int = 21,
+    in_channels: int = 3,
+    weights: str | None = None,
+    p_out: int | Literal["auto"] = "auto",
+    refine_stride: int = 4,
+    width: int = 128,
+    local_conv: str = "full",
+    rates: str = "scaled",
+    output_stride: int = 8,
+    auxiliary: bool = False,
+    stride_on: str = "conv2",
+    **unknown: Any,
+) -> SeENet:
+    """Build a row of Table 1 on a timm backbone.
+
+    Args:
+        variant: a name of `VARIANTS`.
+        backbone: a name of timm's with stages at strides 4, 8, 16, 32 that can be dilated.
+        num_classes: K of the class scores.
+        in_channels: channels of the input; the first convolution is adapted.
+        weights: of the backbone. None: random (said in the log); "imagenet": timm's; else a .safetensors file or a SeENet model.
+        p_out: width of P_out; "auto" is max(128, channels of B1).
+        refine_stride: where P_out and B1 meet: 4, B1's grid, or 8, B2's grid with B1 average-pooled.
+        width: channels of a branch of SeEM and SeEM-FS.
+        local_conv: "full" or "depthwise" convolution r_i x r_i of SeEM-FS.
+        rates: "scaled" divides the rates by (grid stride / 8), rounded up; "fixed" keeps the paper's.
+        output_stride: 8 as in the paper, 16 or 32.
+        auxiliary: add a head on B3 (`forward_features(...)["auxiliary"]`).
+        stride_on: "conv1" for ResNet v1 weights, which stride on each block's first 1x1; set by such weights themselves.
+
+    Raises:
+        UsageError (a ValueError): unknown variant, option, value or backbone, with the nearest names.
+        DataError: weights that are not there or do not fit.
+    """
+    if unknown:
+        name = next(iter(unknown))
+        raise UsageError(f"{name}: unknown option; {nearest(name, [*CHOICES, *OPTIONS])}")
+    if variant not in VARIANTS:
+        raise UsageError(f"variant {variant}: unknown; {nearest(variant, VARIANTS)}")
+    options = {
+        "variant": variant, "backbone": backbone, "num_classes": num_classes, "in_channels": in_channels, "p_out": p_out,
+        "refine_stride": refine_stride, "width": width, "local_conv": local_conv, "rates": rates, "output_stride": output_stride,
+        "auxiliary": auxiliary, "stride_on": stride_on,
+    }  # fmt: skip
+    for name, allowed in CHOICES.items():
+        if options[name] not in allowed:
+            raise UsageError(f"{name}={options[name]}: expected one of {', '.join(map(str, allowed))}")
+    for name in ("num_classes", "in_channels", "width"):
+        _check_count(name, options[name])
+    if p_out != "auto":
+        _check_count("p_out", p_out)
+    trunk, normalization, options["stride_on"] = prepare_backbone(
+        backbone, weights, output_stride=output_stride, in_channels=in_channels, stride_on=stride_on
+    )
+    return SeENet(trunk, normalization, options)
+
+
+OPTIONS = ("variant", "backbone", "num_classes", "in_channels", "weights", "p_out", "width", "auxiliary")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{name}={value!r}: expected a whole number of at least 1")

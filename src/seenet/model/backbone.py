@@ -1,0 +1,85 @@
+"""Backbones: any timm network with four strides that can be dilated, as B1 to B4."""
+
+import timm
+import torch
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seenet.core.errors import UsageError, nearest
+
+
+class Backbone(nn.Module):
+    """B1 (stride 4), B2 (8), B3 and B4 (8, or up to `output_stride`) of a timm network with random weights.
+
+    N x C x H x W -> four tensors of N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i]). Networks whose stem cannot take a
+    size get zeros to the right and below. Raises UsageError for a name timm does not know or cannot dilate.
+    """
+
+    def __init__(self, name: str, *, output_stride: int = 8, in_channels: int = 3, stride_on: str = "conv2") -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}")
+        try:
+            self.body = timm.create_model(
+                name, features_only=True, output_stride=output_stride, out_indices=(-4, -3, -2, -1), in_chans=in_channels
+            )
+        except (NotImplementedError, RuntimeError, TypeError, AssertionError, ValueError) as error:
+            raise UsageError(
+                f"backbone {name}: timm cannot give four stages at output stride {output_stride} ({error}); "
+                "try resnet50, convnext_tiny, or tf_efficientnet_lite0"
+            ) from None
+        if stride_on == "conv1":
+            _move_strides(self.body)
+        self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
+        self.strides: tuple[int, ...] = tuple(self.body.feature_info.reduction())
+        expected = tuple(min(stride, output_stride) for stride in (4, 8, 16, 32))
+        if self.strides != expected:
+            raise UsageError(f"backbone {name}: stages have strides {self.strides}, expected {expected}")
+        self.pad_multiple = 1 if self._takes_any_size(in_channels) else 32
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        height, width = images.shape[-2:]
+        below, right = -height % self.pad_multiple, -width % self.pad_multiple
+        if below or right:
+            images = F.pad(images, (0, right, 0, below))
+        stages: list[Tensor] = self.body(images)
+        return stages
+
+    def stage_modules(self) -> list[list[nn.Module]]:
+        """The leaf modules of B1 (stem included) to B4, in the order of the pass."""
+        leaves = [(name.replace(".", "_"), module) for name, module in self.body.named_modules() if not list(module.children())]
+        ends = []
+        for level in self.body.feature_info.get_dicts():
+            prefix = str(level["module"]).replace(".", "_")
+            inside = [index for index, (name, _) in enumerate(leaves) if name == prefix or name.startswith(f"{prefix}_")]
+            ends.append(max(inside) + 1)
+        starts = [0, *ends[:-1]]
+        return [[module for _, module in leaves[start:end]] for start, end in zip(starts, ends, strict=True)]
+
+    def norms(self) -> list[nn.Module]:
+        """Every batch norm of the backbone."""
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d | BatchNormAct2d)]
+
+    def _takes_any_size(self, in_channels: int) -> bool:
+        """Whether grids are ceil(size / stride) at a size that nothing divides; asked of the network itself, without data."""
+        was_training = self.body.training
+        try:
+            with torch.no_grad():
+                stages = self.body.eval()(torch.zeros(1, in_channels, 37, 35))
+        except RuntimeError:
+            return False
+        finally:
+            self.body.train(was_training)
+        return all(
+            tuple(stage.shape[-2:]) == (-(-37 // stride), -(-35 // stride))
+            for stage, stride in zip(stages, self.strides, strict=True)
+        )
+
+
+def _move_strides(body: nn.Module) -> None:
+    """ResNet v1: the first unit of a subsampling block strides on its first 1x1, not (v1.5) on its 3x3."""
+    for module in body.modules():
+        conv1, conv2 = getattr(module, "conv1", None), getattr(module, "conv2", None)
+        if hasattr(module, "conv3") and isinstance(conv1, nn.Conv2d) and isinstance(conv2, nn.Conv2d) and conv2.stride != (1, 1):
+            conv1.stride, conv2.stride = conv2.stride, (1, 1)

@@ -1,0 +1,87 @@
+"""The model file: one .safetensors with everything prediction needs in its metadata."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from seenet.core.errors import DataError
+from seenet.core.files import replacing, sha256
+from seenet.core.labels import LabelSet
+from seenet.model import create_model
+from seenet.model.find import bundled_models, find_model
+from seenet.model.network import Normalization, SeENet
+from seenet.model.unpickle import import_pickle
+from seenet.model.weights import FitReport, fit_weights, read_safetensors
+
+__all__ = ["FitReport", "SavedModel", "bundled_models", "find_model", "fit_weights", "import_pickle", "load_model", "read_safetensors", "save_model"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model as read from its file, in eval mode, with the labels it predicts and the notes of its training."""
+
+    model: SeENet
+    labels: LabelSet
+    notes: dict[str, Any]
+    path: Path
+    sha256: str
+
+
+def save_model(
+    path: Path,
+    model: SeENet,
+    labels: LabelSet,
+    *,
+    state: dict[str, torch.Tensor] | None = None,
+    notes: dict[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Write weights and metadata, whole or not at all.
+
+    `state` replaces the model's own weights (a moving average); `half` stores matrices and kernels in fp16, vectors (norms, biases)
+    stay fp32. `notes` is JSON (recipe, step, version).
+    """
+    card = {
+        "format": FORMAT,
+        "options": model.options,
+        "normalization": asdict(model.normalization),
+        "labels": asdict(labels),
+        "notes": notes or {},
+    }
+    tensors = {}
+    for key, value in (state or model.state_dict()).items():
+        value = value.detach().cpu().contiguous()
+        tensors[key] = value.half() if half and value.is_floating_point() and value.dim() > 1 else value
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"seenet": json.dumps(card)})
+
+
+def load_model(name: str | Path) -> SavedModel:
+    """Read a model by run folder, file or bundled name (`find_model`); DataError says what is wrong with a file."""
+    path = find_model(name)
+    state, metadata = read_safetensors(path)
+    if "seenet" not in metadata:
+        raise DataError(f"{path}: weights without SeENet's metadata; expected a model that seenet train wrote (use it as model.weights instead)")
+    try:
+        card = json.loads(metadata["seenet"])
+        if card["format"] > FORMAT:
+            raise DataError(f"{path}: format {card['format']}, this version reads up to {FORMAT}; install a newer seenet")
+        options, labels = card["options"], _labels(card["labels"])
+        normalization = Normalization(tuple(card["normalization"]["mean"]), tuple(card["normalization"]["std"]))
+        model = create_model(**options)
+        model.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path}: damaged or foreign model file ({' '.join(str(error).split())[:160]}); export or train it again") from None
+    model.normalization = normalization
+    return SavedModel(model.eval(), labels, card["notes"], path, sha256(path))
+
+
+def _labels(card: dict[str, Any]) -> LabelSet:
+    colours = tuple((int(r), int(g), int(b)) for r, g, b in card["colours"])
+    return LabelSet(str(card["name"]), tuple(map(str, card["classes"])), colours, int(card["ignore"]), bool(card["rim"]))

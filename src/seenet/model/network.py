@@ -1,0 +1,153 @@
+"""SeENet and the other rows of Table 1, put together (Fig. 6)."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seenet.core.errors import UsageError
+from seenet.model.aspp import ASPP
+from seenet.model.backbone import Backbone
+from seenet.model.bam import BAM, Classifier, Skip
+from seenet.model.pyramid import ParallelPyramid, pool_to
+from seenet.model.seem import ConvUnit, SeEM, SeEMFS
+
+PYRAMID_RATES = ((1, 2, 4, 8), (3, 6, 9, 12), (7, 13, 19, 25))
+"""Rates at B2, B3, B4 (Sec. 3.4), whatever module stands there."""
+ASPP_RATES = (6, 12, 18, 24)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of Table 1: what enhances B2, B3 and B4 ("conv", "seem", "fs" or none), and what refines P_out."""
+
+    rows: str
+    levels: tuple[str | None, str | None, str | None]
+    refine: str | None = None
+
+
+VARIANTS = {
+    "baseline": Variant("a, c", (None, None, None)),
+    "pfp": Variant("b, d", ("conv", "conv", None)),
+    "seem-fs": Variant("e", (None, None, "fs")),
+    "pfp-seem": Variant("f", ("seem", "seem", "seem")),
+    "pfp-seem-fs": Variant("g", ("fs", "fs", "fs")),
+    "pfp-mixed": Variant("h", ("seem", "seem", "fs")),
+    "pfp-mixed-bf": Variant("i", ("seem", "seem", "fs"), "skip"),
+    "seenet": Variant("j", ("seem", "seem", "fs"), "bam"),
+}
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and deviation of RGB / 255 that the backbone expects."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class SeENet(nn.Module):
+    """One row of Table 1 on a backbone. Built by `create_model`, which describes the options.
+
+    `options` rebuilds it; `normalization` is what images must be normalised with.
+    """
+
+    def __init__(self, backbone: Backbone, normalization: Normalization, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.options, self.normalization = options, normalization
+        self.num_classes: int = options["num_classes"]
+        self.backbone = backbone
+        variant = VARIANTS[options["variant"]]
+        c1, c2, c3, c4 = backbone.channels
+        p2 = self._enhance(variant.levels[0], 0, c2)
+        p3 = self._enhance(variant.levels[1], 1, p2.out_channels + c3) if p2 else None
+        p4 = self._enhance(variant.levels[2], 2, p3.out_channels + c4 if p3 else c4)
+        top = p4.out_channels if p4 else (p3.out_channels if p3 else 0) + c4
+        self.pyramid = ParallelPyramid(p2, p3, p4) if p2 and p3 else None
+        self.P4 = p4 if self.pyramid is None else None
+        self.reduce: nn.Module | None = None
+        self.refine: BAM | Skip | None = None
+        if p4 is None:
+            self.head: nn.Module | None = ASPP(top, self.num_classes, self._rates(ASPP_RATES, backbone.strides[3]))
+        else:
+            p_out = max(128, c1) if options["p_out"] == "auto" else int(options["p_out"])
+            self.reduce = ConvUnit(top, p_out)
+            refinements = {"bam": BAM, "skip": Skip}
+            self.refine = refinements[variant.refine](p_out, c1, self.num_classes) if variant.refine else None
+            self.head = None if self.refine else Classifier(p_out, self.num_classes)
+        # As wide as the head of torchvision's FCN, from which the field has its auxiliary loss.
+        self.auxiliary = nn.Sequential(ConvUnit(c3, max(c3 // 4, 16), 3), nn.Conv2d(max(c3 // 4, 16), self.num_classes, 1)) if options["auxiliary"] else None
+
+    def _rates(self, rates: tuple[int, ...], stride: int) -> tuple[int, ...]:
+        scale = stride / 8 if self.options["rates"] == "scaled" else 1
+        return tuple(ceil(rate / scale) for rate in rates)
+
+    def _enhance(self, kind: str | None, level: int, channels: int) -> Any:
+        if kind is None:
+            return None
+        if kind == "conv":
+            return ConvUnit(channels, 512, 3)
+        rates = self._rates(PYRAMID_RATES[level], self.backbone.strides[level + 1])
+        width = self.options["width"]
+        return SeEM(channels, rates, width) if kind == "seem" else SeEMFS(channels, rates, width, local_conv=self.options["local_conv"])
+
+    def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Class scores N x K x h x w of normalised images N x C x H x W, at `size` or H x W.
+
+        Resized once, from the head's own grid, bilinear, align_corners=False (definitions: Size).
+        """
+        return self._resize(self._features(images)["scores"], images, size)
+
+    def forward_features(self, images: Tensor) -> dict[str, Tensor]:
+        """The tensors of the pass by the paper's names, with their graph.
+
+        B1 to B4 and logits (at H x W) always; P2, P3, P4, P_out where the variant has them (P_out before upsampling); attention (where P
+        and B1 meet) for `seenet`; auxiliary (scores at H x W) where that head was built.
+        """
+        features = self._features(images)
+        features["logits"] = self._resize(features.pop("scores"), images, None)
+        if self.auxiliary is not None:
+            features["auxiliary"] = self._resize(self.auxiliary(features["B3"]), images, None)
+        return features
+
+    def _features(self, images: Tensor) -> dict[str, Tensor]:
+        self._check_batch_norm(images)
+        b1, b2, b3, b4 = self.backbone(images)
+        features = {"B1": b1, "B2": b2, "B3": b3, "B4": b4}
+        top = b4
+        if self.pyramid is not None:
+            levels, top = self.pyramid(b2, b3, b4)
+            features |= levels
+        elif self.P4 is not None:
+            top = features["P4"] = self.P4(b4)
+        if self.reduce is not None:
+            top = features["P_out"] = self.reduce(top)
+        if self.refine is None:
+            assert self.head is not None
+            features["scores"] = self.head(top)
+            return features
+        low = b1 if self.options["refine_stride"] == 4 else pool_to(b1, b2)
+        p = top if top.shape[-2:] == low.shape[-2:] else F.interpolate(top, low.shape[-2:], mode="bilinear", align_corners=False)
+        if isinstance(self.refine, BAM):
+            features["scores"], features["attention"] = self.refine(p, low)
+        else:
+            features["scores"] = self.refine(p, low)
+        return features
+
+    def _resize(self, scores: Tensor, images: Tensor, size: tuple[int, int] | None) -> Tensor:
+        height, width = images.shape[-2:]
+        h, w = size or (height, width)
+        multiple = self.backbone.pad_multiple
+        # A padded image's grid covers the padding too: resize by the same factor, then cut the padding off.
+        full = (ceil(h * (height + -height % multiple) / height), ceil(w * (width + -width % multiple) / width))
+        return F.interpolate(scores, full, mode="bilinear", align_corners=False)[..., :h, :w]
+
+    def _check_batch_norm(self, images: Tensor) -> None:
+        points = images.shape[0] * ceil(images.shape[2] / self.backbone.strides[3]) * ceil(images.shape[3] / self.backbone.strides[3])
+        if self.training and points == 1:
+            raise UsageError(
+                f"training on one image of {images.shape[2]}x{images.shape[3]} pixels gives batch norm a grid of one point; "
+                f"use a crop over {self.backbone.strides[3]} pixels or a larger batch"
+            )

@@ -1,0 +1,72 @@
+"""The only door for pickled weights: read in a child process with `weights_only=True`, checked, rewritten as .safetensors.
+
+Run as `python -m seenet.model.unpickle IN OUT` by `import_pickle`; the process that called it never unpickles anything.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from seenet.core.errors import DataError
+from seenet.core.files import replacing
+
+MAX_BYTES = 4 * 2**30
+TIMEOUT_SECONDS = 600
+_KEYS_AROUND_A_STATE = ("state_dict", "model", "model_state", "net", "module", "weights")
+_REFUSED = 4
+
+
+def import_pickle(source: Path, destination: Path) -> int:
+    """Rewrite the tensors of a .pth file as .safetensors and return their number.
+
+    DataError: no such file, more than 4 GiB, anything in it besides tensors in plain containers, or a destination that exists.
+    """
+    if not source.is_file():
+        raise DataError(f"{source}: no such file; expected a .pth or .pt file of weights")
+    if source.stat().st_size > MAX_BYTES:
+        raise DataError(f"{source}: {source.stat().st_size} bytes, expected at most {MAX_BYTES}; is it a file of weights?")
+    if destination.exists():
+        raise DataError(f"{destination}: exists already; give another name or remove it first")
+    if destination.suffix != ".safetensors":
+        raise DataError(f"{destination}: found suffix {destination.suffix!r}, expected .safetensors")
+    with replacing(destination) as temporary:
+        command = [sys.executable, "-m", "seenet.model.unpickle", str(source), str(temporary)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise DataError(f"{source}: not read within {TIMEOUT_SECONDS} s; is it a file of weights?") from None
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1] if done.returncode == _REFUSED and done.stderr.strip() else f"the reader ended with {done.returncode}"
+            raise DataError(f"{source}: {reason}; expected a state dict of tensors")
+        return int(done.stdout.split()[-1])
+
+
+def main() -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    source, destination = sys.argv[1:]
+    try:
+        found = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises several kinds; whatever it refuses, we refuse
+        refuse(str(error).splitlines()[0])
+    while isinstance(found, dict) and (around := next((key for key in _KEYS_AROUND_A_STATE if isinstance(found.get(key), dict)), None)):
+        found = found[around]
+    if not isinstance(found, dict):
+        refuse(f"holds a {type(found).__name__}")
+    foreign = [key for key, value in found.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]
+    if foreign or not found:
+        refuse(f"entry {str(foreign[0])[:80]!r} is not a tensor" if foreign else "holds no tensors")
+    # DataParallel and DDP put this in front of every name.
+    state = {key.removeprefix("module."): value.detach().clone().contiguous() for key, value in found.items()}
+    save_file(state, destination)
+    print(len(state))
+
+
+def refuse(reason: str) -> None:
+    print(reason[:200], file=sys.stderr)
+    sys.exit(_REFUSED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Where weights come from, and an exact account of what was loaded and what was not; nothing starts at random in silence."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+from safetensors import SafetensorError, safe_open
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from seenet.core.errors import DataError
+from seenet.model.backbone import Backbone
+from seenet.model.find import find_model
+from seenet.model.network import Normalization
+
+log = logging.getLogger("seenet")
+
+RESNET_V1 = "resnet50 v1"
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How many tensors were taken, and for the others one line each that says why not."""
+
+    loaded: int
+    skipped: list[str]
+
+
+def prepare_backbone(
+    name: str, weights: str | None, *, output_stride: int, in_channels: int, stride_on: str
+) -> tuple[Backbone, Normalization, str]:
+    """Build the backbone with its starting weights; returns it, its normalisation and where its blocks stride."""
+    state: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    if weights not in (None, "imagenet"):
+        state, metadata = read_backbone_weights(str(weights))
+        if metadata.get("architecture") == RESNET_V1:
+            stride_on = "conv1"
+    backbone = Backbone(name, output_stride=output_stride, in_channels=in_channels, stride_on=stride_on)
+    if weights is None:
+        log.info("backbone %s: random weights", name)
+    elif weights == "imagenet":
+        _load_timm(backbone, name, in_channels)
+    else:
+        _load_file(backbone, state, f"backbone {name} from {weights}")
+    return backbone, _normalization(name, metadata, in_channels), stride_on
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors (floating ones as float32) and the metadata; DataError where the file is not there or not safetensors."""
+    if path.suffix in {".pth", ".pt", ".bin", ".ckpt"}:
+        raise DataError(f"{path}: a pickled file, expected .safetensors; convert it with: seenet import {path} OUT.safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such weights file; give a .safetensors file, a SeENet model, imagenet, or null") from None
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a readable .safetensors file ({error}); download or export it again") from None
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, metadata
+
+
+def read_backbone_weights(weights: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Backbone tensors of a file; of a SeENet model the backbone alone, with its normalisation."""
+    path = Path(weights) if Path(weights).suffix else find_model(weights)
+    state, metadata = read_safetensors(path)
+    if "seenet" not in metadata:
+        return state, metadata
+    card = json.loads(metadata["seenet"])
+    prefix = "backbone.body."
+    kept = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    mean, std = (",".join(map(str, card["normalization"][part])) for part in ("mean", "std"))
+    architecture = RESNET_V1 if card["options"]["stride_on"] == "conv1" else ""
+    return kept, {"architecture": architecture, "mean": mean, "std": std}
+
+
+def fit_weights(model: nn.Module, state: dict[str, Tensor]) -> FitReport:
+    """Load what fits by name and shape; list the rest (another class count, other channels)."""
+    own = model.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    skipped = [
+        f"{key}: file has {tuple(value.shape)}, model has {tuple(own[key].shape) if key in own else 'no such tensor'}"
+        for key, value in state.items()
+        if key not in fitting
+    ]
+    skipped += [f"{key}: not in the file, starts at random" for key in own if key not in state]
+    model.load_state_dict(fitting, strict=False)
+    return FitReport(len(fitting), skipped)
+
+
+def _load_timm(backbone: Backbone, name: str, in_channels: int) -> None:
+    try:
+        pretrained = timm.create_model(name, pretrained=True, in_chans=in_channels)
+    except Exception as error:  # timm and its hub client raise whatever their transport raises
+        raise DataError(
+            f"backbone {name}: no ImageNet weights ({str(error).splitlines()[0][:120]}); needs a network the first time, "
+            "or a local file: model.weights=FILE.safetensors, or model.weights=null for a random start"
+        ) from None
+    _load_file(backbone, pretrained.state_dict(), f"backbone {name} from timm")
+
+
+def _load_file(backbone: Backbone, state: dict[str, Tensor], what: str) -> None:
+    """Match names as timm and torchvision write them; `features_only` joins the first two parts of some with an underscore."""
+    own = backbone.body.state_dict()
+    flat = {key.replace(".", "_"): key for key in own}
+    renamed = {flat[key.replace(".", "_")]: value for key, value in state.items() if key.replace(".", "_") in flat}
+    for key, value in renamed.items():
+        target = own[key]
+        if value.dim() == 4 and value.shape != target.shape and value.shape[1] == 3 and value.shape[2:] == target.shape[2:]:
+            renamed[key] = adapt_input_conv(target.shape[1], value)
+    report = fit_weights(backbone.body, renamed)
+    counters = {key for key in own if key.endswith("num_batches_tracked")}
+    absent = [line for line in report.skipped if line.split(":")[0] not in counters]
+    if report.loaded < len(own) // 2:
+        raise DataError(f"{what}: only {report.loaded} of {len(own)} tensors fit ({absent[0] if absent else 'no names agree'}); is it for another backbone?")
+    unused = len(state) - len(renamed)
+    log.info("%s: %d of %d tensors loaded, %d in the file not used (classifier and later layers)", what, report.loaded, len(own), unused)
+    for line in absent:
+        log.warning("%s: not loaded: %s", what, line)
+
+
+def _normalization(name: str, metadata: dict[str, str], in_channels: int) -> Normalization:
+    config = timm.get_pretrained_cfg(name)
+    mean, std = (config.mean, config.std) if config is not None else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    if "mean" in metadata and "std" in metadata:
+        mean, std = (tuple(float(value) for value in metadata[part].split(",")) for part in ("mean", "std"))
+    if len(mean) != in_channels:
+        # No statistics are published for other channel counts: the mean of RGB's for each.
+        mean, std = ((sum(values) / len(values),) * in_channels for values in (mean, std))
+    return Normalization(tuple(mean), tuple(std))
+

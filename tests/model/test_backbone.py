@@ -1,0 +1,58 @@
+"""Dilations layer by layer against timm, strides, stages, and where ResNet v1 strides."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from seenet.model.backbone import Backbone
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_dilations_layer_by_layer(name: str, output_stride: int) -> None:
+    ours = Backbone(name, output_stride=output_stride).body
+    reference = timm.create_model(name, output_stride=output_stride)
+    convs = {key: module for key, module in reference.named_modules() if isinstance(module, nn.Conv2d)}
+    found = {key: module for key, module in ours.named_modules() if isinstance(module, nn.Conv2d)}
+    assert found.keys() == convs.keys()
+    for key, conv in convs.items():
+        assert (found[key].dilation, found[key].stride, found[key].padding) == (conv.dilation, conv.stride, conv.padding), key
+
+
+def test_first_unit_keeps_the_dilation_before() -> None:
+    body = Backbone("resnet50").body
+    dilations = {f"layer{s}.{u}": body.get_submodule(f"layer{s}.{u}.conv2").dilation[0] for s in (2, 3, 4) for u in (0, 1, 2)}
+    assert dilations == {
+        "layer2.0": 1, "layer2.1": 1, "layer2.2": 1, "layer3.0": 1, "layer3.1": 2, "layer3.2": 2,
+        "layer4.0": 2, "layer4.1": 4, "layer4.2": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto", "regnetx_002"])
+def test_families(name: str) -> None:
+    backbone = Backbone(name, output_stride=16).eval()
+    stages = backbone(torch.randn(1, 3, 64, 96))
+    assert [tuple(stage.shape[1:]) for stage in stages] == [
+        (channels, 64 // stride, 96 // stride) for channels, stride in zip(backbone.channels, (4, 8, 16, 16), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto"])
+def test_stages_hold_every_leaf_once(name: str) -> None:
+    backbone = Backbone(name, output_stride=16)
+    leaves = [module for module in backbone.body.modules() if not list(module.children())]
+    stages = [module for stage in backbone.stage_modules() for module in stage]
+    assert len(stages) == len(leaves) and set(stages) == set(leaves)
+    assert all(backbone.stage_modules())
+
+
+def test_resnet_v1_strides_on_the_first_1x1() -> None:
+    for output_stride, strided in ((8, ["layer2.0"]), (16, ["layer2.0", "layer3.0"])):
+        body = Backbone("resnet50", output_stride=output_stride, stride_on="conv1").body
+        assert [n for n in ("layer2.0", "layer3.0", "layer4.0") if body.get_submodule(f"{n}.conv1").stride == (2, 2)] == strided
+        assert all(body.get_submodule(f"{n}.conv2").stride == (1, 1) for n in strided)
+
+
+def test_in_channels() -> None:
+    assert Backbone("resnet18", in_channels=5).eval()(torch.randn(1, 5, 32, 32))[0].shape[1] == 64
