@@ -17,7 +17,11 @@ def test_dilations_layer_by_layer(name: str, output_stride: int) -> None:
     found = {key: module for key, module in ours.named_modules() if isinstance(module, nn.Conv2d)}
     assert found.keys() == convs.keys()
     for key, conv in convs.items():
-        assert (found[key].dilation, found[key].stride, found[key].padding) == (conv.dilation, conv.stride, conv.padding), key
+        assert (found[key].dilation, found[key].stride, found[key].padding) == (
+            conv.dilation,
+            conv.stride,
+            conv.padding,
+        ), key
 
 
 def test_first_unit_keeps_the_dilation_before() -> None:

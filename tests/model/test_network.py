@@ -81,7 +81,10 @@ def test_grids(output_stride: int, refine_stride: int) -> None:
     assert grid("logits") == (73, 50)
 
 
-@pytest.mark.parametrize(("output_stride", "p3", "p4"), [(8, (3, 6, 9, 12), (7, 13, 19, 25)), (16, (2, 3, 5, 6), (4, 7, 10, 13)), (32, (2, 3, 5, 6), (2, 4, 5, 7))])
+@pytest.mark.parametrize(
+    ("output_stride", "p3", "p4"),
+    [(8, (3, 6, 9, 12), (7, 13, 19, 25)), (16, (2, 3, 5, 6), (4, 7, 10, 13)), (32, (2, 3, 5, 6), (2, 4, 5, 7))],
+)
 def test_scaled_rates(output_stride: int, p3: tuple[int, ...], p4: tuple[int, ...]) -> None:
     model = create_model(**SMALL, output_stride=output_stride)
     assert model.pyramid is not None

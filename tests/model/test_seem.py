@@ -87,7 +87,9 @@ def test_local_conv_is_the_sum_of_two_pairs() -> None:
 @pytest.mark.parametrize("kind", [SeEM, SeEMFS])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("precision", "tolerance"), [(None, 1e-5), (torch.bfloat16, 0.05)])
-def test_gradients_against_float64(kind: type[SeEM], memory_format: torch.memory_format, precision: torch.dtype | None, tolerance: float) -> None:
+def test_gradients_against_float64(
+    kind: type[SeEM], memory_format: torch.memory_format, precision: torch.dtype | None, tolerance: float
+) -> None:
     """1 - cosine of all gradients together, as the trainer's own check measures it."""
     torch.manual_seed(0)
     module = kind(16, (7, 13, 19, 25), width=16)

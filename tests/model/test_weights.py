@@ -117,7 +117,10 @@ def test_another_class_count_lists_what_was_skipped() -> None:
     source, target = create_model(**SMALL), create_model(**{**SMALL, "num_classes": 4})
     report = fit_weights(target, source.state_dict())
     assert report.loaded == len(target.state_dict()) - 2
-    assert sorted(line.split(":")[0] for line in report.skipped) == ["refine.classifier.1.bias", "refine.classifier.1.weight"]
+    assert sorted(line.split(":")[0] for line in report.skipped) == [
+        "refine.classifier.1.bias",
+        "refine.classifier.1.weight",
+    ]
     assert "file has (11," in report.skipped[0] and "model has (4," in report.skipped[0]
 
 

@@ -55,6 +55,10 @@ def _lines(what: str, total: int, done: int) -> Advance:
             return
         last = now
         eta = (now - started) / max(done - first, 1) * (total - done)
-        print(f"{what}: {done}/{total}, {now - started:.0f} s, ETA {eta:.0f} s{', ' + note if note else ''}", file=sys.stderr, flush=True)
+        print(
+            f"{what}: {done}/{total}, {now - started:.0f} s, ETA {eta:.0f} s{', ' + note if note else ''}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     return advance

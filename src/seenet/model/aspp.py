@@ -11,9 +11,7 @@ class ASPP(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, rates: Sequence[int]) -> None:
         super().__init__()
         self.rates = tuple(rates)
-        self.branches = nn.ModuleList(
-            nn.Conv2d(in_channels, num_classes, 3, padding=rate, dilation=rate) for rate in self.rates
-        )
+        self.branches = nn.ModuleList(nn.Conv2d(in_channels, num_classes, 3, padding=rate, dilation=rate) for rate in self.rates)
 
     def forward(self, x: Tensor) -> Tensor:
         first, *others = self.branches

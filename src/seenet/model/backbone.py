@@ -22,7 +22,11 @@ class Backbone(nn.Module):
             raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}")
         try:
             self.body = timm.create_model(
-                name, features_only=True, output_stride=output_stride, out_indices=(-4, -3, -2, -1), in_chans=in_channels
+                name,
+                features_only=True,
+                output_stride=output_stride,
+                out_indices=(-4, -3, -2, -1),
+                in_chans=in_channels,
             )
         except (NotImplementedError, RuntimeError, TypeError, AssertionError, ValueError) as error:
             raise UsageError(
@@ -72,8 +76,7 @@ class Backbone(nn.Module):
         finally:
             self.body.train(was_training)
         return all(
-            tuple(stage.shape[-2:]) == (-(-37 // stride), -(-35 // stride))
-            for stage, stride in zip(stages, self.strides, strict=True)
+            tuple(stage.shape[-2:]) == (-(-37 // stride), -(-35 // stride)) for stage, stride in zip(stages, self.strides, strict=True)
         )
 
 

@@ -17,7 +17,17 @@ from seenet.model.network import Normalization, SeENet
 from seenet.model.unpickle import import_pickle
 from seenet.model.weights import FitReport, fit_weights, read_safetensors
 
-__all__ = ["FitReport", "SavedModel", "bundled_models", "find_model", "fit_weights", "import_pickle", "load_model", "read_safetensors", "save_model"]
+__all__ = [
+    "FitReport",
+    "SavedModel",
+    "bundled_models",
+    "find_model",
+    "fit_weights",
+    "import_pickle",
+    "load_model",
+    "read_safetensors",
+    "save_model",
+]
 
 FORMAT = 1
 
@@ -67,7 +77,9 @@ def load_model(name: str | Path) -> SavedModel:
     path = find_model(name)
     state, metadata = read_safetensors(path)
     if "seenet" not in metadata:
-        raise DataError(f"{path}: weights without SeENet's metadata; expected a model that seenet train wrote (use it as model.weights instead)")
+        raise DataError(
+            f"{path}: weights without SeENet's metadata; expected a model that seenet train wrote (use it as model.weights instead)"
+        )
     try:
         card = json.loads(metadata["seenet"])
         if card["format"] > FORMAT:

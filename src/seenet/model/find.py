@@ -24,4 +24,6 @@ def find_model(name: str | Path) -> Path:
     bundled = bundled_models()
     if str(name) in bundled:
         return bundled[str(name)]
-    raise DataError(f"{name}: no such run, model file or bundled model; {nearest(str(name), bundled) if bundled else 'no model is bundled'}")
+    raise DataError(
+        f"{name}: no such run, model file or bundled model; {nearest(str(name), bundled) if bundled else 'no model is bundled'}"
+    )

@@ -78,7 +78,11 @@ class SeENet(nn.Module):
             self.refine = refinements[variant.refine](p_out, c1, self.num_classes) if variant.refine else None
             self.head = None if self.refine else Classifier(p_out, self.num_classes)
         # As wide as the head of torchvision's FCN, from which the field has its auxiliary loss.
-        self.auxiliary = nn.Sequential(ConvUnit(c3, max(c3 // 4, 16), 3), nn.Conv2d(max(c3 // 4, 16), self.num_classes, 1)) if options["auxiliary"] else None
+        self.auxiliary = (
+            nn.Sequential(ConvUnit(c3, max(c3 // 4, 16), 3), nn.Conv2d(max(c3 // 4, 16), self.num_classes, 1))
+            if options["auxiliary"]
+            else None
+        )
 
     def _rates(self, rates: tuple[int, ...], stride: int) -> tuple[int, ...]:
         scale = stride / 8 if self.options["rates"] == "scaled" else 1

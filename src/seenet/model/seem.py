@@ -12,7 +12,13 @@ class ConvUnit(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, *, dilation: int = 1, groups: int = 1) -> None:
         super().__init__(
             nn.Conv2d(
-                in_channels, out_channels, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=groups, bias=False
+                in_channels,
+                out_channels,
+                kernel,
+                padding=dilation * (kernel // 2),
+                dilation=dilation,
+                groups=groups,
+                bias=False,
             ),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),

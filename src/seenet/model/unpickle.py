@@ -36,7 +36,11 @@ def import_pickle(source: Path, destination: Path) -> int:
         except subprocess.TimeoutExpired:
             raise DataError(f"{source}: not read within {TIMEOUT_SECONDS} s; is it a file of weights?") from None
         if done.returncode:
-            reason = done.stderr.strip().splitlines()[-1] if done.returncode == _REFUSED and done.stderr.strip() else f"the reader ended with {done.returncode}"
+            reason = (
+                done.stderr.strip().splitlines()[-1]
+                if done.returncode == _REFUSED and done.stderr.strip()
+                else f"the reader ended with {done.returncode}"
+            )
             raise DataError(f"{source}: {reason}; expected a state dict of tensors")
         return int(done.stdout.split()[-1])
 

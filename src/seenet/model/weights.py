@@ -115,9 +115,17 @@ def _load_file(backbone: Backbone, state: dict[str, Tensor], what: str) -> None:
     counters = {key for key in own if key.endswith("num_batches_tracked")}
     absent = [line for line in report.skipped if line.split(":")[0] not in counters]
     if report.loaded < len(own) // 2:
-        raise DataError(f"{what}: only {report.loaded} of {len(own)} tensors fit ({absent[0] if absent else 'no names agree'}); is it for another backbone?")
+        raise DataError(
+            f"{what}: only {report.loaded} of {len(own)} tensors fit ({absent[0] if absent else 'no names agree'}); is it for another backbone?"
+        )
     unused = len(state) - len(renamed)
-    log.info("%s: %d of %d tensors loaded, %d in the file not used (classifier and later layers)", what, report.loaded, len(own), unused)
+    log.info(
+        "%s: %d of %d tensors loaded, %d in the file not used (classifier and later layers)",
+        what,
+        report.loaded,
+        len(own),
+        unused,
+    )
     for line in absent:
         log.warning("%s: not loaded: %s", what, line)
 
@@ -131,4 +139,3 @@ def _normalization(name: str, metadata: dict[str, str], in_channels: int) -> Nor
         # No statistics are published for other channel counts: the mean of RGB's for each.
         mean, std = ((sum(values) / len(values),) * in_channels for values in (mean, std))
     return Normalization(tuple(mean), tuple(std))
-

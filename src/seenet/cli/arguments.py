@@ -1,0 +1,28 @@
+"""Arguments that are read in the same way by several commands."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from seenet.core.errors import UsageError
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """`0.75,1,1.25` -> [0.75, 1.0, 1.25]; UsageError names the option."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} {text}: expected numbers with commas between, such as 0.75,1,1.25") from None
+
+
+def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split [RECIPE] [KEY=VALUE]...; UsageError for more than one recipe."""
+    recipes = [argument for argument in arguments if "=" not in argument]
+    if len(recipes) > 1:
+        raise UsageError(f"{recipes[1]}: a second recipe, expected one and settings of the form key=value")
+    return next(iter(recipes), None), [argument for argument in arguments if "=" in argument]
+
+
+def command_line() -> str:
+    """What was typed, for a result file to quote."""
+    return shlex.join(["seenet", *sys.argv[1:]])

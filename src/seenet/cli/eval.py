@@ -1,0 +1,49 @@
+"""seenet eval"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def eval_(
+    model: Annotated[str, typer.Argument(help="Run folder, .safetensors file or bundled name.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE] [KEY=VALUE]",
+            help="Which data: a recipe (default: the run's own) and settings, such as data.kind=camvid data.root=PATH.",
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split by the data set's own name; default: the recipe's data.val.")] = None,
+    scales: Annotated[str, typer.Option(help="Factors whose probabilities are averaged, such as 0.75,1,1.25.")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture.")] = False,
+    boundary: Annotated[
+        Literal["trimap", "transition"] | None,
+        typer.Option(help="Also mIoU near outlines: around ignored rims (trimap) or between classes (transition)."),
+    ] = None,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the network.")] = "fp32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default RUN/eval/SPLIT or evaluations/MODEL-SPLIT.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result file instead of tables.")] = False,
+) -> None:
+    """Score a model: per-class table, result.json, confusion matrix, worst and best pictures."""
+    import json
+
+    from rich.console import Console
+
+    from seenet.cli.arguments import command_line, numbers, recipe_and_overrides
+    from seenet.evaluation.run import run_evaluation
+    from seenet.evaluation.table import tables
+
+    recipe, overrides = recipe_and_overrides(arguments or [])
+    report = run_evaluation(
+        model, recipe, overrides, split=split, scales=numbers(scales, "--scales"), flip=flip, boundary=boundary,
+        precision=precision, device=device, out=out, overwrite=overwrite, command=command_line(),
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(report.result, indent=1, ensure_ascii=False))
+    else:
+        Console().print(tables(report.result))
+        print(f"written: {report.out}/result.json, confusion.png, images/")

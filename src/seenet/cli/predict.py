@@ -1,0 +1,42 @@
+"""seenet predict"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="Run folder, .safetensors file or bundled name.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Pictures, folders (with all below them), or patterns.")],
+    out: Annotated[Path, typer.Option(help="Folder of the masks and overlays.")] = Path("predictions"),
+    scales: Annotated[str, typer.Option(help="Factors whose probabilities are averaged, such as 0.75,1,1.25.")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture.")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write them, float16 (classes x height x width) in .npz.")
+    ] = False,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the network.")] = "fp32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace files that were not made from the same input, model and settings."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Segment pictures: masks/NAME.png (class ids, with palette) and overlays/NAME.jpg; what is done already is
+    skipped.
+    """
+    import json
+
+    from seenet.cli.arguments import numbers
+    from seenet.prediction.batch import predict_files
+    from seenet.prediction.loading import load
+
+    predictor = load(model, device, precision, scales=numbers(scales, "--scales"), flip=flip)
+    report = predict_files(predictor, inputs, out, probabilities=probabilities, overwrite=overwrite)
+    if as_json:
+        print(json.dumps(report.result(), indent=1, ensure_ascii=False))
+    else:
+        kinds = "masks/ and overlays/" if not probabilities else "masks/, overlays/ and probabilities/"
+        print(f"{report.written} written, {report.skipped} done before, {len(report.failed)} failed: {kinds} in {out}")
+    report.check()

@@ -1,0 +1,79 @@
+"""Every label id of a split is looked at before the first step, once."""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from seenet.core.errors import DataError
+from seenet.core.files import write_text
+from seenet.core.labels import LabelSet
+from seenet.core.progress import track
+from seenet.data.split import FileSplit, Split
+
+
+def check_split(split: Split, *, threads: int = 2) -> None:
+    """DataError for the first mask that cannot be read, has another size than its picture, or holds an id that is neither a class nor
+    ignored; the ids, their pixel counts and the likely cause are said.
+
+    What was found good is remembered by path, size and time of both files, so that a resume does not look again.
+    """
+    if not isinstance(split, FileSplit):
+        return
+    store = _store(split)
+    known: set[str] = set(json.loads(store.read_text(encoding="utf-8"))) if store.is_file() else set()
+    todo = [index for index in range(len(split)) if _stamp(split, index) not in known]
+    if not todo:
+        return
+
+    def one(index: int) -> None:
+        split.check_sizes(index)
+        check_ids(split.mask(index), split.labels, split.masks[index])
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in track(pool.map(one, todo), f"checking {split.name}", len(todo)):
+            pass
+    write_text(store, json.dumps(sorted(known | {_stamp(split, index) for index in todo})))
+
+
+def check_ids(mask: np.ndarray, labels: LabelSet, path: Path) -> None:
+    """DataError naming ids and pixel counts where a mask holds ids outside the label set."""
+    counts = np.unique(mask, return_counts=True)
+    wrong = {int(label): int(pixels) for label, pixels in zip(*counts, strict=True) if not (0 <= label < labels.num_classes or label == labels.ignore)}
+    if not wrong:
+        return
+    listed = ", ".join(f"{label} ({pixels} pixels)" for label, pixels in list(wrong.items())[:6]) + (", ..." if len(wrong) > 6 else "")
+    raise DataError(
+        f"{path}: ids {listed} are neither one of {labels.num_classes} classes (0 to {labels.num_classes - 1}) nor ignored "
+        f"({labels.ignore}); {_cause(set(counts[0].tolist()), labels)}"
+    )
+
+
+def _cause(ids: set[int], labels: LabelSet) -> str:
+    if labels.name == "cityscapes19" and ids <= set(range(34)) | {255}:
+        return "looks like labelIds; set data.ids=labelIds"
+    if ids <= {0, 255}:
+        return "looks like a 0/255 mask; set `decode: remap` with `remap: {0: 0, 255: 1}`"
+    if max(ids) == labels.num_classes and labels.num_classes not in {labels.ignore}:
+        return f"looks like ids counted from 1, or void as {labels.num_classes}; set `decode: remap`, or `ignore: {labels.num_classes}`"
+    if 255 in ids and labels.ignore != 255:
+        return "looks like void as 255; set `ignore: 255`"
+    return "add the classes, set `ignore`, or map ids with `decode: remap`"
+
+
+def _stamp(split: FileSplit, index: int) -> str:
+    # What counts as good depends on the label set and how masks are decoded, too.
+    parts = [split.labels.name, str(split.labels.num_classes), str(split.labels.ignore), repr(split.decode)[:200].split(" at 0x")[0]]
+    for path in split.paths(index):
+        stat = path.stat()
+        parts += [str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns)]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def _store(split: FileSplit) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seenet"
+    name = hashlib.sha256(f"{split.name}|{split.images[0].resolve().parent}".encode()).hexdigest()[:16]
+    return cache / f"checked-{name}.json"

@@ -1,0 +1,123 @@
+"""Scenes drawn on the fly: textured ground, overlapping objects told apart by their shape alone, exact labels with a void rim."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import zoom
+
+from seenet.core.errors import UsageError
+from seenet.core.labels import SHAPES, LabelSet
+from seenet.core.settings import DataSettings
+
+DISC, SQUARE, TRIANGLE, RING, POLE = 1, 2, 3, 4, 5
+_SEEDS = {"train": 0, "val": 1, "test": 2}
+
+
+def open_shapes(settings: DataSettings, which: str) -> "ShapesSplit":
+    """train with `count` scenes; val and test with a tenth, at least 50."""
+    if which not in _SEEDS:
+        raise UsageError(f"shapes has no split {which}; choose from {', '.join(_SEEDS)}")
+    return ShapesSplit(which, settings.count if which == "train" else max(50, settings.count // 10), settings.size)
+
+
+@dataclass(frozen=True)
+class ShapesSplit:
+    """`count` scenes of `side` x `side` pixels; a scene depends on (split, index, side) alone."""
+
+    which: str
+    count: int
+    side: int
+
+    @property
+    def name(self) -> str:
+        return f"shapes/{self.which}"
+
+    @property
+    def labels(self) -> LabelSet:
+        return SHAPES
+
+    def __len__(self) -> int:
+        return self.count
+
+    def key(self, index: int) -> str:
+        return f"{self.which}-{index:05d}"
+
+    def paths(self, index: int) -> tuple[Path | None, Path | None]:
+        return None, None
+
+    def image(self, index: int) -> np.ndarray:
+        return self._scene(index)[0]
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Picture, and mask with a rim of one void pixel on the outer side of each object's edge."""
+        image, owner, classes = self._scene(index)
+        mask = classes[owner]
+        mask[outer_rim(owner)] = SHAPES.ignore
+        return image, mask
+
+    def exact_mask(self, index: int) -> np.ndarray:
+        """H x W class ids without a rim."""
+        _, owner, classes = self._scene(index)
+        mask: np.ndarray = classes[owner]
+        return mask
+
+    def _scene(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Picture, the number of the topmost object at each pixel (0: ground, later ones lie above), and each object's class."""
+        rng = np.random.default_rng(np.random.SeedSequence((_SEEDS[self.which], index, self.side)))
+        image = _texture(rng, self.side, contrast=45)
+        owner = np.zeros((self.side, self.side), np.uint8)
+        kinds = [0, *rng.integers(DISC, POLE + 1, rng.integers(4, 9)).tolist()]
+        for number, kind in enumerate(kinds[1:], start=1):
+            inside = _object(rng, kind, self.side)
+            owner[inside] = number
+            image[inside] = _texture(rng, self.side, contrast=25)[inside]
+        noise = rng.normal(0, 4, image.shape)
+        return np.clip(image + noise, 0, 255).astype(np.uint8), owner, np.array(kinds, np.uint8)
+
+
+def outer_rim(owner: np.ndarray) -> np.ndarray:
+    """True at pixels beside an object that lies above them: one pixel, on the outer side of its edge."""
+    rim = np.zeros(owner.shape, bool)
+    rim[1:] |= owner[:-1] > owner[1:]
+    rim[:-1] |= owner[1:] > owner[:-1]
+    rim[:, 1:] |= owner[:, :-1] > owner[:, 1:]
+    rim[:, :-1] |= owner[:, 1:] > owner[:, :-1]
+    return rim
+
+
+def _texture(rng: np.random.Generator, side: int, contrast: float) -> np.ndarray:
+    """side x side x 3 float: a colour, a slope and smooth noise."""
+    colour = rng.uniform(50, 205, 3)
+    slope = np.linspace(-1, 1, side)
+    light = rng.uniform(-0.5, 0.5) * slope[:, None] + rng.uniform(-0.5, 0.5) * slope[None, :]
+    coarse = rng.normal(0, 1, (5, 5))
+    smooth = zoom(coarse, side / 5, order=1, grid_mode=True, mode="nearest")[:side, :side]
+    shade = contrast * (light + 0.5 * smooth)
+    texture: np.ndarray = colour + shade[:, :, None] * rng.uniform(0.6, 1, 3)
+    return texture
+
+
+def _object(rng: np.random.Generator, kind: int, side: int) -> np.ndarray:
+    """True inside an object of random place, size and turn; poles and rings are at least 3 pixels thick."""
+    y, x = np.mgrid[0:side, 0:side] + 0.5
+    radius = rng.uniform(0.09, 0.21) * side
+    centre_y, centre_x = rng.uniform(0.1, 0.9, 2) * side
+    turn = rng.uniform(0, 2 * np.pi)
+    u = (x - centre_x) * np.cos(turn) + (y - centre_y) * np.sin(turn)
+    v = (y - centre_y) * np.cos(turn) - (x - centre_x) * np.sin(turn)
+    if kind == DISC:
+        return np.asarray(u**2 + v**2 <= radius**2)
+    if kind == SQUARE:
+        return np.asarray(np.maximum(abs(u), abs(v)) <= 0.85 * radius)
+    if kind == TRIANGLE:
+        # Three half-planes at 120 degrees, at half the circumscribed radius.
+        return np.asarray(np.maximum.reduce([u * np.cos(a) + v * np.sin(a) for a in (0, 2 * np.pi / 3, 4 * np.pi / 3)]) <= 0.62 * radius)
+    if kind == RING:
+        thickness = max(3.0, rng.uniform(0.25, 0.4) * radius)
+        distance = np.hypot(u, v)
+        return np.asarray((distance <= radius) & (distance >= radius - thickness))
+    half = max(1.5, rng.uniform(0.012, 0.025) * side)
+    lean = rng.uniform(-0.15, 0.15)
+    across = (x - centre_x) - lean * (y - centre_y)
+    return np.asarray((abs(across) <= half * np.hypot(1, lean)) & (abs(y - centre_y) <= 1.8 * radius))

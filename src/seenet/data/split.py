@@ -1,0 +1,111 @@
+"""A split: pictures with their masks, whatever data set they come from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from seenet.core.errors import DataError
+from seenet.core.images import image_size, read_image
+from seenet.core.labels import LabelSet
+
+
+class Split(Protocol):
+    """Numbered samples. `read` gives an H x W x 3 uint8 picture and its H x W mask of class ids, with `labels.ignore` where not scored."""
+
+    @property
+    def name(self) -> str:
+        """Data set and split, as results name it: `camvid/val`."""
+
+    @property
+    def labels(self) -> LabelSet: ...
+
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str:
+        """What the sample is called: a relative path without suffix."""
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def image(self, index: int) -> np.ndarray: ...
+
+    def paths(self, index: int) -> tuple[Path | None, Path | None]:
+        """Files of picture and mask; None where it is drawn."""
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """Pairs of files; `decode` reads a mask file as class ids."""
+
+    name: str
+    labels: LabelSet
+    keys: tuple[str, ...]
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    decode: Callable[[Path], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def key(self, index: int) -> str:
+        return self.keys[index]
+
+    def image(self, index: int) -> np.ndarray:
+        return read_image(self.images[index])
+
+    def mask(self, index: int) -> np.ndarray:
+        """H x W class ids; DataError for a file that cannot be decoded as declared."""
+        return self.decode(self.masks[index])
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = self.image(index), self.mask(index)
+        if image.shape[:2] != mask.shape:
+            raise size_mismatch(self.images[index], image.shape[:2], self.masks[index], mask.shape)
+        return image, mask
+
+    def paths(self, index: int) -> tuple[Path, Path]:
+        return self.images[index], self.masks[index]
+
+    def check_sizes(self, index: int) -> None:
+        """DataError where picture and mask differ in size, from their headers."""
+        image, mask = image_size(self.images[index]), image_size(self.masks[index])
+        if image != mask:
+            raise size_mismatch(self.images[index], image, self.masks[index], mask)
+
+
+def size_mismatch(image: Path, image_shape: tuple[int, ...], mask: Path, mask_shape: tuple[int, ...]) -> DataError:
+    """Both files and both sizes, as height x width."""
+    return DataError(
+        f"{mask}: {mask_shape[0]} x {mask_shape[1]} pixels, but its picture {image} has {image_shape[0]} x {image_shape[1]}; "
+        "resize the mask with nearest neighbour, or fix its EXIF rotation"
+    )
+
+
+def file_split(
+    name: str, labels: LabelSet, pairs: list[tuple[str, Path, Path]], decode: Callable[[Path], np.ndarray], *, empty: str
+) -> FileSplit:
+    """A split of (key, picture, mask); DataError where there are none (`empty` says what to do) or a file is missing."""
+    if not pairs:
+        raise DataError(f"{name}: no pictures found; {empty}")
+    for _, image, mask in pairs:
+        if not image.is_file():
+            raise DataError(f"{image}: no such picture, though {name} lists it; copy it there or take it off the list")
+        if not mask.is_file():
+            raise DataError(f"{mask}: no mask for {image.name}; every picture of {name} needs one")
+    keys, images, masks = zip(*pairs, strict=True)
+    return FileSplit(name, labels, keys, images, masks, decode)
+
+
+def read_list(path: Path, hint: str) -> list[str]:
+    """The lines of a list file, without blanks; DataError where it is not there (`hint` says what is expected)."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such list; {hint}")
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def need_folder(path: Path, hint: str) -> None:
+    """DataError where a folder of the data is not there."""
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder; {hint}")

@@ -1,0 +1,97 @@
+"""What is done to a picture and its mask together before training (Sec. 4: flip, scale 0.5 to 2, crop, zero padding)."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+from seenet.core.errors import UsageError
+from seenet.core.settings import TransformSettings
+
+
+def _uniform(low: float, high: float) -> float:
+    return low + (high - low) * torch.rand(()).item()
+
+
+def _place(room: int) -> int:
+    return int(torch.randint(room + 1, ()).item()) if room > 0 else 0
+
+
+class JointTransform:
+    """H x W x 3 uint8 and H x W ids -> 3 x h x w float32 (normalised, zero-padded) and h x w int64 (padded with `ignore`).
+
+    All draws come from torch's global generator: seed it before the call. In turn: the user's own transform, scale (picture bilinear and
+    antialiased, mask NEAREST_EXACT), rotation, flip, crop at a random place, colour jitter, normalisation, padding below and right.
+    """
+
+    def __init__(self, settings: TransformSettings, mean: tuple[float, ...], std: tuple[float, ...], ignore: int) -> None:
+        self.settings, self.ignore = settings, ignore
+        self.mean = torch.tensor(mean)[:, None, None]
+        self.std = torch.tensor(std)[:, None, None]
+        self.custom = load_callable(settings.custom) if settings.custom else None
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:
+        settings = self.settings
+        if self.custom is not None:
+            changed = self.custom(image=image, mask=mask)
+            image, mask = changed["image"], changed["mask"]
+        picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        ids = torch.from_numpy(np.ascontiguousarray(mask).astype(np.int32, copy=False))[None]
+        height, width = ids.shape[-2:]
+        factor = _uniform(*settings.scale)
+        height, width = max(1, round(height * factor)), max(1, round(width * factor))
+        if (height, width) != tuple(ids.shape[-2:]):
+            picture = TF.resize(picture, [height, width], InterpolationMode.BILINEAR, antialias=True)
+            ids = resize_mask(ids, (height, width))
+        if settings.rotation:
+            picture, ids = self._rotate(picture, ids)
+        if torch.rand(()).item() < settings.flip:
+            picture, ids = picture.flip(-1), ids.flip(-1)
+        crop_height, crop_width = settings.crop
+        top, left = _place(height - crop_height), _place(width - crop_width)
+        picture = picture[:, top : top + crop_height, left : left + crop_width]
+        ids = ids[:, top : top + crop_height, left : left + crop_width]
+        if settings.jitter:
+            picture = self._jitter(picture)
+        below, right = crop_height - picture.shape[1], crop_width - picture.shape[2]
+        normalised = (picture.float() / 255 - self.mean) / self.std
+        return F.pad(normalised, (0, right, 0, below)), F.pad(ids[0].long(), (0, right, 0, below), value=self.ignore)
+
+    def _rotate(self, picture: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        angle = _uniform(-self.settings.rotation, self.settings.rotation)
+        fill = (self.mean.flatten() * 255).tolist()  # zero after normalisation
+        picture = TF.rotate(picture, angle, InterpolationMode.BILINEAR, fill=fill)
+        return picture, TF.rotate(ids, angle, InterpolationMode.NEAREST, fill=[self.ignore])
+
+    def _jitter(self, picture: Tensor) -> Tensor:
+        strength = self.settings.jitter
+        for adjust in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
+            picture = adjust(picture, _uniform(1 - strength, 1 + strength))
+        hue = min(0.5, strength / 4)
+        result: Tensor = TF.adjust_hue(picture, _uniform(-hue, hue))
+        return result
+
+
+def resize_mask(ids: Tensor, size: tuple[int, int]) -> Tensor:
+    """1 x H x W ids at another size; NEAREST_EXACT, since plain NEAREST shifts labels against the picture."""
+    resized: Tensor = TF.resize(ids, list(size), InterpolationMode.NEAREST_EXACT)
+    return resized
+
+
+def load_callable(name: str) -> Callable[..., Any]:
+    """The user's `package.module:callable`; UsageError where it cannot be imported or called."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"transforms.custom={name}: cannot be imported ({error}); expected package.module:callable") from None
+    if not callable(found):
+        raise UsageError(f"transforms.custom={name}: not callable; expected a function of (image=, mask=)")
+    result: Callable[..., Any] = found
+    return result

@@ -1,0 +1,34 @@
+"""Pascal VOC 2012, alone or with the extra masks of `trainaug`."""
+
+from pathlib import Path
+
+from seenet.core.errors import DataError
+from seenet.core.images import read_ids
+from seenet.core.labels import VOC21
+from seenet.core.settings import DataSettings
+from seenet.data.split import FileSplit, file_split, need_folder, read_list
+
+HINT = (
+    "expected VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation} under data.root (VOCtrainval_11-May-2012.tar from the "
+    "Pascal VOC site); trainaug also needs its list and SegmentationClassAug"
+)
+
+
+def open_voc(settings: DataSettings, which: str) -> FileSplit:
+    """A list of ImageSets/Segmentation by name (train, val, trainval, trainaug), or the path of a list file.
+
+    Official masks (SegmentationClass) where they exist, else SegmentationClassAug's.
+    """
+    root = Path(settings.root or "")
+    need_folder(root, HINT)
+    home = root / "VOC2012" if (root / "VOC2012").is_dir() else root
+    if not (home / "JPEGImages").is_dir():
+        raise DataError(f"{home}: no folder JPEGImages in it; {HINT}")
+    path = Path(which) if which.endswith(".txt") else home / "ImageSets" / "Segmentation" / f"{which}.txt"
+    pairs = []
+    for line in read_list(path, HINT):
+        name = Path(line.split()[0]).stem
+        official = home / "SegmentationClass" / f"{name}.png"
+        extra = home / "SegmentationClassAug" / f"{name}.png"
+        pairs.append((name, home / "JPEGImages" / f"{name}.jpg", extra if extra.is_file() and not official.is_file() else official))
+    return file_split(f"voc/{path.stem}", VOC21, pairs, read_ids, empty=HINT)

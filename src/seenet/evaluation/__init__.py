@@ -1,0 +1,1 @@
+"""From predictions to numbers: confusion matrix, boundary bands, result files and pictures."""

@@ -1,0 +1,110 @@
+"""Score a predictor on a split."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from seenet.data.split import Split
+from torch.nn import functional as F
+
+from seenet.core.errors import DataError
+from seenet.core.progress import track
+from seenet.evaluation.boundaries import WIDTHS
+from seenet.evaluation.gather import gather_scores, ranks
+from seenet.evaluation.outcome import Boundary, Evaluation
+from seenet.evaluation.scores import ImageScore, score_image
+from seenet.prediction.predictor import Predictor, to_mask
+from seenet.prediction.prefetch import prefetch
+
+__all__ = ["Boundary", "Evaluation", "evaluate"]
+
+
+def evaluate(
+    predictor: Predictor,
+    split: Split,
+    *,
+    boundary: Boundary | None = None,
+    widths: Sequence[int] = WIDTHS,
+    indices: Sequence[int] | None = None,
+    loss: bool = False,
+    what: str | None = None,
+) -> Evaluation:
+    """Predict each picture of the split at its label's size and count.
+
+    Under torch.distributed rank r takes pictures r, r + world, ...; then every rank must call this, every rank gets the
+    whole evaluation, the same as one process alone would, and what one rank raises ends all.
+
+    Args:
+        boundary: also count in bands of `widths` pixels around rims ("trimap", sets with a rim) or
+            class edges ("transition").
+        indices: these pictures of the split alone.
+        loss: also sum the negative log-likelihood of the true classes.
+        what: stands before the progress bar; None: no bar.
+
+    Raises DataError: labels of model and data differ, a label id out of range, nothing to score, no rim or edge where
+    bands are asked for; NotFiniteError: the network gives NaN.
+    """
+    order, widths = _indices(split, indices), tuple(sorted(set(widths)))
+    _check(predictor, split, boundary)
+    rank, world = ranks()
+
+    def mine() -> list[ImageScore]:
+        return _score(predictor, split, order[rank::world], boundary, widths, loss, what if rank == 0 else None)
+
+    scores = gather_scores(mine, predictor.device)
+    if boundary and not any(score.outlined for score in scores):
+        outline = "rim" if boundary == "trimap" else "edge"
+        raise DataError(f"{split.name}: found no {outline} in any label; leave --boundary out")
+    keys = [split.key(score.index) for score in scores]
+    return Evaluation(split.name, keys, split.labels, scores, boundary, widths, loss, predictor.settings, predictor.info)
+
+
+def _score(
+    predictor: Predictor,
+    split: Split,
+    order: Sequence[int],
+    boundary: Boundary | None,
+    widths: tuple[int, ...],
+    with_loss: bool,
+    what: str | None,
+) -> list[ImageScore]:
+    labels = split.labels
+    scores = []
+    reads = prefetch(order, split.read)
+    for index, read in track(reads, what, len(order)) if what else reads:
+        image, truth = read.result()
+        found = predictor.scores(image, truth.shape[:2])
+        where = str(split.paths(index)[1] or f"{split.name} {split.key(index)}")
+        score = score_image(
+            index, truth, to_mask(found), labels.num_classes, labels.ignore, boundary=boundary, widths=widths, where=where
+        )
+        if with_loss:
+            target = torch.from_numpy(truth.astype(np.int64)).to(found.device)
+            nll = F.cross_entropy(found[None], target[None], ignore_index=labels.ignore, reduction="sum")
+            score = replace(score, loss=float(nll))
+        scores.append(score)
+    return scores
+
+
+def _indices(split: Split, indices: Sequence[int] | None) -> Sequence[int]:
+    order = range(len(split)) if indices is None else sorted(set(indices))
+    if not order:
+        raise DataError(f"{split.name}: found no picture to score, expected at least one")
+    return order
+
+
+def _check(predictor: Predictor, split: Split, boundary: Boundary | None) -> None:
+    model, data = predictor.labels, split.labels
+    if model.num_classes != data.num_classes:
+        raise DataError(
+            f"{split.name}: the model knows {model.num_classes} classes ({model.name}), the data has "
+            f"{data.num_classes} ({data.name}); use a model trained on these labels"
+        )
+    for index, (one, other) in enumerate(zip(model.classes, data.classes, strict=True)):
+        if one != other:
+            raise DataError(
+                f"{split.name}: class {index} is {one!r} for the model, {other!r} in the data; expected the same names and order"
+            )
+    if boundary == "trimap" and not data.rim:
+        raise DataError(f"{split.name}: labels {data.name} have no rim around objects, which trimap needs; use --boundary transition")

@@ -1,0 +1,72 @@
+"""Scores of all processes, in every process."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import distributed
+
+from seenet.core.errors import DataError
+from seenet.evaluation.scores import ImageScore
+
+FAILED = -1
+
+
+def ranks() -> tuple[int, int]:
+    """Rank and world size; (0, 1) where torch.distributed is not in use."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def gather_scores(score: Callable[[], list[ImageScore]], device: torch.device) -> list[ImageScore]:
+    """Run `score` here and return the scores of all ranks by index.
+
+    What it raises is raised here once the others know, so that none waits for a rank that gave up.
+    """
+    _, world = ranks()
+    if world == 1:
+        return score()
+    try:
+        mine = pack(score())
+    except Exception:
+        _sizes(FAILED, world, device)
+        raise
+    sizes = _sizes(len(mine), world, device)
+    if FAILED in sizes:
+        raise DataError(f"rank {sizes.index(FAILED)} could not score its pictures; its own message says why")
+    # Collectives want one size for all; plain integers, so that nothing is pickled on the way.
+    padded = torch.zeros(max(sizes), dtype=torch.int64, device=device)
+    padded[: len(mine)] = torch.from_numpy(mine).to(device)
+    parts = [torch.empty_like(padded) for _ in range(world)]
+    distributed.all_gather(parts, padded)
+    scores = [item for part, size in zip(parts, sizes, strict=True) for item in unpack(part[:size].cpu().numpy())]
+    return sorted(scores, key=lambda item: item.index)
+
+
+def _sizes(size: int, world: int, device: torch.device) -> list[int]:
+    parts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world)]
+    distributed.all_gather(parts, torch.tensor([size], dtype=torch.int64, device=device))
+    return [int(part) for part in parts]
+
+
+def pack(scores: list[ImageScore]) -> np.ndarray:
+    """Scores as one int64 array: index, outlined, bits of the loss, number of cells, cells, counts, for each."""
+    parts = []
+    for score in scores:
+        bits = np.array([score.loss], np.float64).view(np.int64)[0]
+        head = np.array([score.index, score.outlined, bits, len(score.cells)], np.int64)
+        parts += [head, score.cells.astype(np.int64), score.counts.astype(np.int64)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def unpack(flat: np.ndarray) -> list[ImageScore]:
+    """The scores that `pack` made `flat` of."""
+    scores, at = [], 0
+    while at < len(flat):
+        index, outlined, _, size = (int(value) for value in flat[at : at + 4])
+        loss = float(flat[at + 2 : at + 3].view(np.float64)[0])
+        cells, counts = flat[at + 4 : at + 4 + size], flat[at + 4 + size : at + 4 + 2 * size]
+        scores.append(ImageScore(index, cells.copy(), counts.copy(), bool(outlined), loss))
+        at += 4 + 2 * size
+    return scores

@@ -1,0 +1,79 @@
+"""Pictures of an evaluation: error map, panel, confusion matrix."""
+
+import io
+
+import numpy as np
+
+from seenet.core.labels import LabelSet
+from seenet.prediction.colours import blend, colourize
+
+__all__ = ["ERROR_COLOURS", "blend", "colourize", "confusion_figure", "error_map", "panel"]
+
+ERROR_COLOURS = {"right": (222, 226, 230), "wrong": (213, 94, 0), "ignored": (52, 58, 64)}
+"""Light grey, vermilion, dark grey: told apart without red and green, and in grey print."""
+
+MOST_NAMED = 40
+"""Classes up to which the confusion matrix has room for their names."""
+
+
+def error_map(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """H x W x 3 uint8 in `ERROR_COLOURS`: where the prediction is right, wrong, or not scored."""
+    table = np.array(list(ERROR_COLOURS.values()), np.uint8)
+    kind = (truth != prediction).astype(np.uint8)
+    kind[truth == labels.ignore] = 2
+    picture: np.ndarray = table[kind]
+    return picture
+
+
+def panel(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Image, truth, prediction and error map side by side, a white line between: uint8, H x (4 W + 3 gaps) x 3.
+
+    All have the truth's size; where the image has another it is resized (bilinear) for show.
+    """
+    if image.shape[:2] != truth.shape:
+        from PIL import Image
+
+        size = (truth.shape[1], truth.shape[0])
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    gap = np.full((truth.shape[0], max(2, truth.shape[1] // 100), 3), 255, np.uint8)
+    errors = error_map(truth, prediction, labels)
+    return np.concatenate([image, gap, colourize(truth, labels), gap, colourize(prediction, labels), gap, errors], axis=1)
+
+
+def confusion_figure(matrix: np.ndarray, labels: LabelSet) -> bytes:
+    """PNG of the confusion matrix: truth in rows, each cell the share of its row in percent; rows without truth stay
+    empty.
+    """
+    # Imported here: slow to import, and evaluation inside training does not draw. No pyplot: it would keep state and
+    # pick a backend.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = matrix.sum(1, keepdims=True)
+    share = np.divide(100.0 * matrix, rows, out=np.full(matrix.shape, np.nan), where=rows > 0)
+    count = labels.num_classes
+    named = count <= MOST_NAMED
+    side = min(16.0, 2.5 + (0.42 * count if named else 0.05 * count))
+    figure = Figure(figsize=(side + 1.2, side), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    if named:
+        axes.set_xticks(range(count), labels.classes, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(count), labels.classes)
+        for t, p in np.argwhere(share >= 0.5):
+            axes.text(
+                p,
+                t,
+                f"{share[t, p]:.0f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if share[t, p] > 55 else "black",
+            )
+    figure.colorbar(shown, ax=axes, label="% of the class's pixels", shrink=0.8)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()

@@ -1,0 +1,132 @@
+"""Evaluate a model into a folder: what `seenet eval` does."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from seenet.data.split import Split
+
+from seenet.core.errors import DataError, UsageError
+from seenet.core.files import replacing, write_text
+from seenet.core.settings import DataSettings, load_recipe, parse_recipe
+from seenet.data import open_split
+from seenet.evaluation.evaluator import Boundary, Evaluation, evaluate
+from seenet.evaluation.pictures import confusion_figure, panel
+from seenet.model.find import find_model
+from seenet.prediction.loading import load
+from seenet.prediction.predictor import Predictor
+
+RESULT = "result.json"
+FIGURE = "confusion.png"
+SHOWN = 4
+"""Pictures shown of the worst, and of the best."""
+
+# A recipe needs these two sections, of which evaluation uses nothing.
+DATA_ALONE = "transforms: {crop: 1}\ntraining: {steps: 1, batch: 1}\n"
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """The evaluation, its result file's content, and the folder it was written to."""
+
+    evaluation: Evaluation
+    result: dict[str, Any]
+    out: Path
+
+
+def run_evaluation(
+    model: str | Path,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    split: str | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    boundary: Boundary | None = None,
+    precision: str = "fp32",
+    device: str = "auto",
+    out: Path | None = None,
+    overwrite: bool = False,
+    command: str | None = None,
+) -> EvalReport:
+    """Score a model on a split and write OUT/result.json, OUT/confusion.png and OUT/images/{worst,best}-N-KEY.jpg.
+
+    Args:
+        model: run folder, .safetensors or bundled name.
+        recipe: says which data; None: the recipe.yaml beside the model, else the overrides alone (`data.kind=camvid`,
+            `data.root=PATH`).
+        overrides: `key=value` on the recipe.
+        split: the data set's own name of it; None: the recipe's `data.val`, or `val`.
+        out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
+
+    Raises DataError: no such model or data, labels that differ, results there already (without `overwrite`);
+    UsageError: settings.
+    """
+    path = find_model(model)
+    settings = data_settings(path, recipe, list(overrides))
+    which = split or settings.val or "val"
+    folder = out or default_out(path, which)
+    _refuse_existing(folder, overwrite)
+    opened = open_split(settings, which)
+    predictor = load(path, device, precision, scales=scales, flip=flip)
+    evaluation = evaluate(predictor, opened, boundary=boundary, loss=True, what=f"eval {opened.name}")
+    result = evaluation.result(command=command)
+    shown = _panels(predictor, opened, evaluation)
+    with replacing(folder / FIGURE) as temporary:
+        temporary.write_bytes(confusion_figure(evaluation.matrix, evaluation.labels))
+    (folder / "images").mkdir(exist_ok=True)
+    for stale in (folder / "images").glob("*.jpg"):
+        if re.match(r"(worst|best)-\d+-", stale.name):
+            stale.unlink()
+    for name, image in shown.items():
+        with replacing(folder / "images" / f"{name}.jpg") as temporary:
+            image.save(temporary, format="jpeg", quality=88)
+    # Last, so that a result file means that all of it is there.
+    write_text(folder / RESULT, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    return EvalReport(evaluation, result, folder)
+
+
+def data_settings(model: Path, recipe: str | Path | None, overrides: list[str]) -> DataSettings:
+    """The data to score on: of the recipe if given, else of the model's run, else of the overrides."""
+    beside = model.parent / "recipe.yaml"
+    if recipe is None and beside.is_file():
+        recipe = beside
+    if recipe is not None:
+        return load_recipe(recipe, overrides).data
+    if not any(override.startswith("data.") for override in overrides):
+        raise UsageError(f"{model}: belongs to no run whose recipe says which data; give a recipe, or data.kind=camvid data.root=PATH")
+    return parse_recipe(DATA_ALONE, "command line", overrides).data
+
+
+def default_out(model: Path, split: str) -> Path:
+    """`eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT` where it belongs to none; a split given as a path
+    by its stem.
+    """
+    name = Path(split).stem
+    if (model.parent / "recipe.yaml").is_file():
+        return model.parent / "eval" / (name if model.stem == "model" else f"{model.stem}-{name}")
+    return Path("evaluations") / f"{model.stem}-{name}"
+
+
+def _refuse_existing(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: a file, expected a folder or nothing; give another --out")
+    for name in (RESULT, FIGURE):
+        if (folder / name).exists() and not overwrite:
+            raise DataError(f"{folder / name}: exists already; use --overwrite or another --out")
+
+
+def _panels(predictor: Predictor, split: Split, evaluation: Evaluation) -> dict[str, Image.Image]:
+    chosen = {"worst": evaluation.worst(SHOWN), "best": evaluation.best(SHOWN)}
+    panels = {}
+    for kind, scores in chosen.items():
+        for place, score in enumerate(scores, start=1):
+            image, truth = split.read(score.index)
+            drawn = panel(image, truth, predictor.mask(image, truth.shape[:2]), split.labels)
+            key = re.sub(r"[^\w.-]+", "_", split.key(score.index))
+            panels[f"{kind}-{place}-{key}"] = Image.fromarray(drawn)
+    return panels

@@ -1,0 +1,124 @@
+"""Segment many pictures into a folder: what `seenet predict` does."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from seenet.core.images import read_image
+
+from seenet.core.errors import DataError, PartialError, UsageError
+from seenet.core.files import sha256
+from seenet.core.progress import bar
+from seenet.prediction.inputs import Input, find_inputs
+from seenet.prediction.manifest import open_manifest
+from seenet.prediction.outputs import remove_leftovers, save, to_do
+from seenet.prediction.predictor import Predictor, to_mask
+from seenet.prediction.prefetch import prefetch
+from seenet.prediction.result import Result
+
+log = logging.getLogger("seenet")
+
+FORMAT = 1
+"""Raised when the same settings give other files than before, so that old ones are not taken for new."""
+
+
+@dataclass
+class PredictReport:
+    """What was done; `check` raises where something failed."""
+
+    out: Path
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    written: int = 0
+    skipped: int = 0
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def result(self) -> dict[str, Any]:
+        """As JSON values."""
+        failed = [{"input": str(path), "error": message} for path, message in self.failed]
+        return {
+            "out": str(self.out), "model": self.model, **self.settings, "written": self.written,
+            "skipped": self.skipped, "failed": failed, "seconds": round(self.seconds, 3),
+        }  # fmt: skip
+
+    def check(self) -> None:
+        """PartialError that lists every failure where the rest is done, DataError where nothing is."""
+        if not self.failed:
+            return
+        kind = PartialError if self.written or self.skipped else DataError
+        count = len(self.failed) + self.written + self.skipped
+        if count == 1:
+            raise kind(self.failed[0][1])
+        rest = "the rest is done" if kind is PartialError else "nothing is done"
+        raise kind(f"{len(self.failed)} of {count} pictures failed, {rest}: {'; '.join(message for _, message in self.failed)}")
+
+
+def predict_files(
+    predictor: Predictor,
+    inputs: Sequence[str | Path],
+    out: Path = Path("predictions"),
+    *,
+    probabilities: bool = False,
+    overwrite: bool = False,
+) -> PredictReport:
+    """Write OUT/masks/NAME.png, OUT/overlays/NAME.jpg and, if asked, OUT/probabilities/NAME.npz for each of `inputs`.
+
+    A picture that cannot be read is noted in the report and the rest done. What is there from the same picture, model
+    and settings is skipped. Interrupted at any moment, a second run completes the folder to what one run had made.
+
+    Raises DataError: no input, a file in the way (without `overwrite`), the disk full; UsageError: two inputs of one
+    name; BusyError: another process predicts into OUT; NotFiniteError: the network gives NaN.
+    """
+    started = time.monotonic()
+    if "sha256" not in predictor.info:
+        raise UsageError("predict_files: found a model that is in no file, by whose hash outputs are known; use seenet.load")
+    pictures = find_inputs(inputs, out)
+    report = PredictReport(out, predictor.info, predictor.settings)
+    source = {"model": str(predictor.info["sha256"]), "settings": _digest({**predictor.settings, "format": FORMAT})}
+    with open_manifest(out) as manifest:
+        remove_leftovers(out, [item.name for item in pictures])
+        todo = to_do(pictures, manifest, source, probabilities=probabilities, overwrite=overwrite)
+        report.skipped = len(pictures) - len(todo)
+        with bar("predict", len(pictures), report.skipped) as advance:
+            for item, read in prefetch(todo, _read):
+                try:
+                    digest, image = read.result()
+                    result = _segment(predictor, item, image)
+                except DataError as error:
+                    log.warning("failed: %s", error)
+                    report.failed.append((item.path, str(error)))
+                else:
+                    whole = {**source, "input": digest}
+                    save(result, item.name, whole, manifest, probabilities=probabilities, overwrite=overwrite)
+                    report.written += 1
+                advance(note=item.name)
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _segment(predictor: Predictor, item: Input, image: np.ndarray) -> Result:
+    try:
+        scores = predictor.scores(image)
+        return Result(to_mask(scores), predictor.labels, image, scores, item.name)
+    except (MemoryError, torch.OutOfMemoryError):
+        size = "x".join(map(str, image.shape[:2]))
+        raise DataError(f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy") from None
+
+
+def _read(item: Input) -> tuple[str, np.ndarray]:
+    try:
+        return sha256(item.path), read_image(item.path)
+    except OSError as error:
+        raise DataError(f"{item.path}: cannot be read ({error.strerror or error})") from None
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,93 @@
+"""What a folder of predictions was made from, so that a second run does only what is missing and overwrites nothing it
+did not make.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from seenet.core.errors import BusyError, DataError
+from seenet.core.files import sha256, write_text
+
+NAME = "manifest.json"
+JOURNAL = ".manifest.jsonl"
+
+
+class Manifest:
+    """Entries by output name: {"input", "model", "settings": SHA-256 each, "outputs": {path in OUT: SHA-256}}."""
+
+    def __init__(self, out: Path, entries: dict[str, dict[str, Any]], journal: IO[str]) -> None:
+        self.out, self.entries = out, entries
+        self._journal = journal
+
+    def record(self, name: str, source: dict[str, str], outputs: dict[str, str]) -> None:
+        """Note what is about to get its name in OUT; on disk when this returns."""
+        self.entries[name] = {**source, "outputs": outputs}
+        self._journal.write(json.dumps({"name": name, "entry": self.entries[name]}) + "\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+
+    def made(self, name: str, source: dict[str, str], path: Path) -> bool:
+        """Whether `path` is the very file that was made from `source` (input, model, settings) under this name."""
+        entry = self.entries.get(name)
+        if entry is None or any(entry[key] != value for key, value in source.items()):
+            return False
+        return bool(entry["outputs"].get(path.relative_to(self.out).as_posix()) == sha256(path))
+
+
+@contextmanager
+def open_manifest(out: Path) -> Iterator[Manifest]:
+    """Hold the folder for this process; whatever ends the block, fold what was recorded into OUT/manifest.json.
+
+    Entries are appended to a journal before the outputs get their names: after a kill at any moment each file in OUT is
+    either known or foreign, and the next run folds the journal.
+
+    Raises BusyError: another process predicts into the folder; DataError: the manifest is damaged, or OUT is no folder.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be made a folder ({error.strerror}); choose another --out") from None
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"{out}: another process is predicting into this folder; wait for it or choose another --out") from None
+        entries = _read(out / NAME) | _recorded(out / JOURNAL)
+        with (out / JOURNAL).open("a", encoding="utf-8") as journal:
+            manifest = Manifest(out, entries, journal)
+            try:
+                yield manifest
+            finally:
+                if manifest.entries:
+                    text = json.dumps(manifest.entries, indent=1, sort_keys=True, ensure_ascii=False)
+                    write_text(out / NAME, text + "\n")
+                (out / JOURNAL).unlink()
+    finally:
+        os.close(handle)
+
+
+def _recorded(journal: Path) -> dict[str, dict[str, Any]]:
+    if not journal.exists():
+        return {}
+    # A kill may have cut the last line; its outputs had no names yet.
+    lines = [line for line in journal.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    return {record["name"]: record["entry"] for record in map(json.loads, lines)}
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        valid = all(isinstance(entry["outputs"], dict) and {"input", "model", "settings"} <= entry.keys() for entry in entries.values())
+    except (ValueError, TypeError, KeyError, AttributeError):
+        valid = False
+    if not valid:
+        raise DataError(f"{path}: not a manifest of seenet predict; delete it or choose another --out")
+    return dict(entries)

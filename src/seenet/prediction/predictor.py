@@ -1,0 +1,195 @@
+"""The one predictor: validation, `eval`, `predict` and the report all run this."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from seenet.core.images import from_pil, read_image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seenet.core.errors import DataError, NotFiniteError, UsageError
+from seenet.core.labels import LabelSet
+from seenet.prediction.device import choose_device
+from seenet.prediction.result import Result
+
+PRECISIONS = ("fp32", "bf16")
+MOST_SCALES = 16
+
+Picture = str | Path | Image.Image | np.ndarray
+
+
+class Predictor:
+    """A network ready to segment pictures of any size, one at a time.
+
+    Args:
+        model: called as model(images N3HW normalised, size=(h, w)) -> N x K x h x w; has `.normalization`. Moved to
+            `device`.
+        labels: what its K classes mean.
+        device: auto, cpu, cuda (cuda:1), mps.
+        precision: fp32, or bf16 by autocast.
+        scales: factors on the picture's sides; the probabilities of all are averaged (definitions: Scales and flip).
+        flip: average with the mirrored picture too.
+        info: what a result file says of the model: {"file": ..., "sha256": ...}.
+
+    Raises UsageError for settings that make no sense.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        labels: LabelSet,
+        *,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision {precision}: expected one of {', '.join(PRECISIONS)}")
+        if not 1 <= len(scales) <= MOST_SCALES or not all(0 < scale <= 8 for scale in scales):
+            raise UsageError(f"scales {list(scales)}: expected 1 to {MOST_SCALES} numbers over 0, at most 8")
+        self.device = choose_device(device)
+        self.model = model.to(self.device)
+        self.labels = labels
+        self.precision, self.scales, self.flip = precision, tuple(float(scale) for scale in scales), flip
+        self.info = info or {}
+        # The reference is (v / 255 - mean) / std; one pass over the picture does as well.
+        normalization: Any = model.normalization
+        self._mean = torch.tensor(normalization.mean, device=self.device).mul(255)[:, None, None]
+        self._std = torch.tensor(normalization.std, device=self.device).mul(255)[:, None, None]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What changes its answers besides the model: scales, flip, precision."""
+        return {"scales": list(self.scales), "flip": self.flip, "precision": self.precision}
+
+    def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Tensor:
+        """Class scores, float32 K x h x w on the device, of an H x W x 3 uint8 picture at `size` (default H x W).
+
+        One scale without flip: raw logits, resized once from the head's own grid. Else the log of the mean probability
+        over scales and flips. Softmax, argmax and cross entropy are right for both. DataError for another kind of
+        array.
+        """
+        self._check(image)
+        height, width = image.shape[:2]
+        size = size or (height, width)
+        with torch.inference_mode(), evaluating(self.model), self._numerics():
+            pixels = self._normalized(image)
+            if self.scales == (1.0,) and not self.flip:
+                return self._logits(pixels, size)
+            total: Tensor | None = None
+            for scale in self.scales:
+                scaled = resized(pixels, scale)
+                for mirrored in (False, True) if self.flip else (False,):
+                    probabilities = self._logits(scaled.flip(-1) if mirrored else scaled, size).softmax(0)
+                    if mirrored:
+                        probabilities = probabilities.flip(-1)
+                    # A running sum: never more than two pictures of scores at once, however many scales.
+                    total = probabilities if total is None else total.add_(probabilities)
+                    del probabilities
+            assert total is not None
+            # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
+            return total.div_(len(self.scales) * (1 + self.flip)).clamp_min_(torch.finfo(torch.float32).tiny).log_()
+
+    def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Class of each pixel, h x w uint8 (uint16 over 256 classes). NotFiniteError where the network gives NaN."""
+        return to_mask(self.scores(image, size))
+
+    @overload
+    def __call__(self, pictures: Picture) -> Result: ...
+    @overload
+    def __call__(self, pictures: list[Picture]) -> list[Result]: ...
+    def __call__(self, pictures: Picture | list[Picture]) -> Result | list[Result]:
+        """Segment a path, PIL image or uint8 array (H x W or H x W x 3), or each of a list of them.
+
+        A result keeps its scores (4 K bytes a pixel, in main memory). DataError: unreadable picture, other kind of
+        array.
+        """
+        if isinstance(pictures, list):
+            return [self._result(picture, f"image-{number}") for number, picture in enumerate(pictures, start=1)]
+        return self._result(pictures, "image")
+
+    def _result(self, picture: Picture, name: str) -> Result:
+        if isinstance(picture, str | Path):
+            image, name = read_image(Path(picture)), Path(picture).stem
+        elif isinstance(picture, Image.Image):
+            try:
+                image = from_pil(picture)
+            except OSError as error:
+                # Pillow decodes when pixels are asked for, so a file that was opened may still be bad.
+                raise DataError(f"{name}: the PIL image cannot be decoded ({error}); copy its file again") from None
+        else:
+            image = np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else picture
+        scores = self.scores(image)
+        return Result(to_mask(scores), self.labels, image, scores.cpu(), name)
+
+    def _check(self, image: np.ndarray) -> None:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != len(self._mean) or 0 in image.shape:
+            raise DataError(
+                f"picture: found an array {image.dtype} {'x'.join(map(str, image.shape))}, expected uint8 height x "
+                f"width x {len(self._mean)} with at least one pixel; convert it (values 0 to 255, channels last, RGB)"
+            )
+
+    def _normalized(self, image: np.ndarray) -> Tensor:
+        if not image.flags.writeable or any(stride < 0 for stride in image.strides):
+            image = image.copy()
+        # Bytes travel to the device, not floats; the permuted view is in channels-last order already.
+        pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float()
+        return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
+
+    def _logits(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits: Tensor = self.model(pixels, size=size)
+        return logits[0].float()
+
+    @contextmanager
+    def _numerics(self) -> Iterator[None]:
+        """fp32 means fp32: CUDA's convolutions would take TF32, with 10 bits of mantissa, on their own."""
+        if self.device.type != "cuda":
+            yield
+            return
+        allowed = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = allowed
+
+
+def resized(pixels: Tensor, scale: float) -> Tensor:
+    """N x C x H x W at max(1, floor(s H + 0.5)) x max(1, floor(s W + 0.5)): bilinear, antialiased when shrinking."""
+    height, width = (max(1, math.floor(scale * side + 0.5)) for side in pixels.shape[-2:])
+    if (height, width) == tuple(pixels.shape[-2:]):
+        return pixels
+    return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
+
+
+def to_mask(scores: Tensor) -> np.ndarray:
+    """K x h x w scores -> h x w class ids, uint8 (uint16 over 256 classes); the lower id where two are equal.
+
+    Raises NotFiniteError where a best score is NaN or infinite.
+    """
+    with torch.inference_mode():
+        best, index = scores.max(0)
+        if not bool(torch.isfinite(best).all()):
+            raise NotFiniteError("the network's scores are NaN or infinite; its weights are damaged, or use --precision fp32")
+        return index.to(torch.uint8 if len(scores) <= 256 else torch.uint16).cpu().numpy()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode within the block; afterwards each module is as it was (norms may be frozen one by one)."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,126 @@
+"""Checkpoints: safetensors and JSON in one folder, verified by a manifest, whole or not there."""
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from seenet.core.errors import DataError
+from seenet.core.files import sha256
+
+log = logging.getLogger("seenet")
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run needs to go on: tensors by file, and JSON."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def folder_of(root: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies."""
+    return root / f"step-{step:08d}"
+
+
+def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write beside, sync, rename, verify, then remove the oldest beyond `keep`."""
+    final = folder_of(root, step)
+    temporary = root / f".{final.name}.{os.getpid()}"
+    for left_over in root.glob(".step-*"):
+        shutil.rmtree(left_over)
+    temporary.mkdir(parents=True)
+    for name, tensors in checkpoint.tensors.items():
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+            temporary / f"{name}.safetensors",
+        )
+    (temporary / "state.json").write_text(json.dumps(checkpoint.state), encoding="utf-8")
+    manifest = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in temporary.iterdir():
+        _sync(path)
+    _sync(temporary)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync(root)
+    verify(final)
+    for old in sorted(root.glob("step-*"))[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a checkpoint; DataError names the file that does not hold what was written."""
+    verify(folder)
+    try:
+        tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+        return Checkpoint(tensors, json.loads((folder / "state.json").read_text(encoding="utf-8")))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{folder}: cannot be read ({error}); remove it to go on from an earlier one") from None
+
+
+def newest(root: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; damaged ones are passed over, saying so. None where there is none at all."""
+    folders = sorted(root.glob("step-*"), reverse=True)
+    for folder in folders:
+        try:
+            return load(folder)
+        except DataError as error:
+            log.warning("%s; trying the one before", error)
+    if folders:
+        raise DataError(f"{root}: none of {len(folders)} checkpoints is whole; start again with another --out")
+    return None
+
+
+def verify(folder: Path) -> None:
+    """DataError where a file is missing, extra, or differs from its SHA-256 in the manifest."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(f"{folder / MANIFEST}: missing or damaged, expected the SHA-256 of each file") from None
+    found = {path.name for path in folder.iterdir()} - {MANIFEST}
+    if not isinstance(manifest, dict) or found != set(manifest):
+        raise DataError(f"{folder}: holds {', '.join(sorted(found))}, but its manifest names other files")
+    for name, digest in manifest.items():
+        if sha256(folder / name) != digest:
+            raise DataError(f"{folder / name}: damaged, its SHA-256 differs from the manifest's")
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors as `parameter index.name`."""
+    return {
+        f"{index}.{name}": value
+        for index, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put packed tensors back; groups and rates come from the recipe."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

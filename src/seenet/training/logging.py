@@ -1,0 +1,52 @@
+"""What a run says while it runs: JSON lines always, TensorBoard where it is installed."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class Metrics:
+    """`metrics.jsonl`: one JSON object a line, flushed; and the same numbers for TensorBoard under `tensorboard/`."""
+
+    def __init__(self, run: Path, *, keep_bytes: int = 0) -> None:
+        path = run / "metrics.jsonl"
+        self._file = path.open("r+b" if path.exists() else "w+b")
+        # A resumed run writes again what came after its checkpoint.
+        self._file.truncate(keep_bytes)
+        self._file.seek(0, os.SEEK_END)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._board = None
+        else:
+            self._board = SummaryWriter(str(run / "tensorboard"))
+
+    def write(self, step: int, **values: Any) -> None:
+        self._file.write(json.dumps({"step": step, **values}).encode() + b"\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                for key, number in value.items() if isinstance(value, dict) else [(None, value)]:
+                    if isinstance(number, int | float):
+                        self._board.add_scalar(f"{name}/{key}" if key else name, number, step)
+
+    def bytes(self) -> int:
+        """Length so far, for a checkpoint."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def memory_mib(device: torch.device) -> float:
+    """Memory in use now, MiB: the device's on CUDA, else this process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,0 +1,118 @@
+"""Number formats: what runs under autocast, when the loss is scaled, and whether this processor can be trusted with it."""
+
+import logging
+import time
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from seenet.core.errors import NotFiniteError
+from seenet.model.seem import SeEM, SeEMFS
+
+log = logging.getLogger("seenet")
+
+Name = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LEAST_COSINE = 0.95
+RATES = (1, 4, 7, 13)
+"""Rates of the checked modules: some processors compute wrong weight gradients of depthwise convolutions from a rate of 2 on."""
+
+
+class Precision:
+    """Autocast to `name`, and for fp16 a loss scale that falls at each overflow and grows again."""
+
+    def __init__(self, name: Name, device: torch.device) -> None:
+        self.name, self.device = name, device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        dtype = DTYPES[self.name]
+        return torch.autocast(self.device.type, dtype if self.name != "fp32" else torch.bfloat16, enabled=self.name != "fp32")
+
+    def check_scale(self) -> None:
+        """NotFiniteError where the scale fell under 1: nothing is left to lower."""
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
+            raise NotFiniteError(
+                f"loss scale {self.scaler.get_scale():.3g}: gradients overflow at any scale; train in bf16 or fp32, or lower optimizer.rate"
+            )
+
+
+def gradient_cosine(name: Name, device: torch.device, memory_format: torch.memory_format) -> float:
+    """Cosine between the gradients of one SeEM and one SeEM-FS in `name` and in float32, on a small input; NaN where one is not finite."""
+    generator = torch.Generator().manual_seed(0)
+    images, found, expected = torch.randn(2, 16, 32, 32, generator=generator), [], []
+    for kind in (SeEM, SeEMFS):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            module = kind(16, RATES, width=16).to(device, memory_format=memory_format)
+        expected.append(_gradients(module, images, Precision("fp32", device), memory_format))
+        found.append(_gradients(module, images, Precision(name, device), memory_format))
+    a, b = torch.cat(found), torch.cat(expected)
+    return float(nn.functional.cosine_similarity(a, b, dim=0)) if torch.isfinite(a).all() else float("nan")
+
+
+def _gradients(module: nn.Module, images: Tensor, precision: Precision, memory_format: torch.memory_format) -> Tensor:
+    module.zero_grad()
+    with precision.autocast():
+        out = module(images.to(precision.device, memory_format=memory_format))
+    # A sum alone would vanish behind batch norm; the signs of a fixed draw do not.
+    signs = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).sign().to(precision.device)
+    (out.float() * signs).mean().backward()
+    return torch.cat([parameter.grad.double().flatten() for parameter in module.parameters() if parameter.grad is not None]).cpu()
+
+
+def is_trustworthy(name: Name, device: torch.device, memory_format: torch.memory_format) -> bool:
+    """Whether training in `name` may be believed on this device; a processor is asked, and the answer logged where it is no."""
+    if device.type != "cpu" or name == "fp32":
+        return True
+    cosine = gradient_cosine(name, device, memory_format)
+    if cosine >= LEAST_COSINE:
+        return True
+    layout = "channels-last" if memory_format == torch.channels_last else "contiguous"
+    log.warning(
+        "precision %s: gradients on this processor (%s) agree with fp32 only to a cosine of %.3f, expected %.2f",
+        name,
+        layout,
+        cosine,
+        LEAST_COSINE,
+    )
+    return False
+
+
+def choose(
+    setting: Literal["fp32", "bf16", "fp16", "auto"],
+    device: torch.device,
+    memory_format: torch.memory_format,
+    model: nn.Module,
+    images: Tensor,
+) -> Precision:
+    """The precision to train in: what was asked where it can be trusted, else fp32; `auto` takes bf16 where that is also faster."""
+    asked: Name = "bf16" if setting == "auto" else setting
+    if not is_trustworthy(asked, device, memory_format):
+        log.warning("precision: training goes on in fp32")
+        return Precision("fp32", device)
+    if setting != "auto":
+        return Precision(asked, device)
+    seconds = {name: _seconds(model, images, Precision(name, device)) for name in ("fp32", "bf16")}
+    chosen: Name = "bf16" if seconds["bf16"] < 0.95 * seconds["fp32"] else "fp32"
+    log.info("precision: %s (a pass takes %.2f s in fp32, %.2f s in bf16)", chosen, seconds["fp32"], seconds["bf16"])
+    return Precision(chosen, device)
+
+
+def _seconds(model: nn.Module, images: Tensor, precision: Precision) -> float:
+    """The faster of two forward and backward passes after a warm-up; leaves weights, statistics and gradients as they were."""
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        with precision.autocast():
+            out = model(images)
+        out.float().mean().backward()
+        if precision.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    model.zero_grad()
+    model.load_state_dict(before)
+    return min(times[1:])

@@ -1,0 +1,150 @@
+"""Everything a run is made of, built from its recipe: data, network, optimizer, loader."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from seenet.data.check import check_split
+from seenet.data.sampling import StepSampler
+from seenet.data.stats import split_stats
+from seenet.data.training_set import TrainingSet
+from seenet.data.transforms import JointTransform
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
+
+from seenet.core.errors import DataError
+from seenet.core.settings import Recipe
+from seenet.data import Split, open_split
+from seenet.model import SeENet, create_model
+from seenet.model.files import fit_weights, load_model
+from seenet.model.summary import dead_taps
+from seenet.training.losses import LossModel, class_weights
+
+log = logging.getLogger("seenet")
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""images N x 3 x h x w, masks N x h x w, and (epoch, index) of each, N x 2"""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a run; val is None where nothing may look at a score."""
+
+    train: Split
+    val: Split | None
+
+
+def open_data(recipe: Recipe, *, check: bool = True) -> Data:
+    """Open both splits and check every label before the first step."""
+    train = open_split(recipe.data, recipe.data.train)
+    val = open_split(recipe.data, recipe.data.val) if recipe.data.val else None
+    if check:
+        for split in (train, val):
+            if split is not None:
+                check_split(split)
+    return Data(train, val)
+
+
+def build_model(recipe: Recipe, data: Data, device: torch.device) -> SeENet:
+    """The network with its starting weights, frozen as asked; weights depend on the seed alone."""
+    torch.manual_seed(recipe.seed)
+    labels = data.train.labels
+    model = create_model(**recipe.model.model_dump(), num_classes=labels.num_classes, auxiliary=recipe.loss.auxiliary > 0)
+    training = recipe.training
+    if training.start_from:
+        report = fit_weights(model, load_model(training.start_from).model.state_dict())
+        if not report.loaded:
+            raise DataError(f"{training.start_from}: no tensor fits this network; training.start_from wants the same variant and backbone")
+        log.info("start_from %s: %d tensors loaded, %d not", training.start_from, report.loaded, len(report.skipped))
+        for line in report.skipped:
+            log.info("  not loaded: %s", line)
+    for warning in dead_taps(model, recipe.transforms.crop):
+        log.warning("%s: a larger crop, rates=scaled or a smaller output stride feeds them", warning)
+    for stage in model.backbone.stage_modules()[: training.freeze_stages]:
+        for module in stage:
+            module.requires_grad_(False)
+    if training.freeze_norms:
+        for norm in model.backbone.norms():
+            norm.requires_grad_(False)
+    if training.activation_checkpointing:
+        recompute_backbone(model)
+    return model.to(device, memory_format=memory_format(recipe))
+
+
+def memory_format(recipe: Recipe) -> torch.memory_format:
+    return torch.channels_last if recipe.training.channels_last else torch.contiguous_format
+
+
+def build_loss(recipe: Recipe, data: Data, model: SeENet, device: torch.device) -> LossModel:
+    """Network and loss together, on the device."""
+    frequency = split_stats(data.train).median_frequency() if recipe.loss.class_weights == "median_frequency" else None
+    weights = class_weights(recipe.loss, frequency, data.train.labels.num_classes)
+    return LossModel(model, recipe.loss, weights, data.train.labels.ignore).to(device)
+
+
+def set_train_mode(model: SeENet, recipe: Recipe) -> None:
+    """Training mode; batch norms of frozen parts keep their statistics."""
+    model.train()
+    if recipe.training.freeze_norms:
+        for norm in model.backbone.norms():
+            norm.eval()
+    for stage in model.backbone.stage_modules()[: recipe.training.freeze_stages]:
+        for module in stage:
+            module.eval()
+
+
+def step_batches(recipe: Recipe, data: Data, model: SeENet, *, first_step: int, rank: int, world: int) -> Iterator[tuple[Batch, ...]]:
+    """The micro-batches of this rank, step by step from `first_step`; which images those are is arithmetic, nothing is replayed."""
+    training = recipe.training
+    normalization = model.normalization
+    transform = JointTransform(recipe.transforms, normalization.mean, normalization.std, data.train.labels.ignore)
+    sampler = StepSampler(
+        len(data.train),
+        training.batch,
+        recipe.seed,
+        first_step,
+        training.steps,
+        rank=rank,
+        world=world,
+        accumulate=training.accumulate,
+    )
+    loader = DataLoader(
+        TrainingSet(data.train, transform, recipe.seed),
+        batch_sampler=sampler,  # type: ignore[arg-type]
+        num_workers=training.workers,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if training.workers else None,
+    )
+    batches = iter(loader)
+    return zip(*[batches] * training.accumulate, strict=True)
+
+
+def recompute_backbone(model: SeENet) -> None:
+    """Drop the backbone's activations and compute them again in the backward pass."""
+    body = model.backbone.body
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _kept_statistics(body)
+
+    forward = body.forward
+    body.forward = lambda images: (
+        checkpoint(forward, images, use_reentrant=False, context_fn=contexts) if body.training else forward(images)
+    )
+
+
+@contextmanager
+def _kept_statistics(body: nn.Module) -> Iterator[None]:
+    """The second pass over the same images must not move batch norm's statistics again."""
+    norms = [module for module in body.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+    momenta, counts = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]

@@ -1,0 +1,245 @@
+"""The training loop."""
+
+import copy
+import json
+import logging
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from seenet import __version__
+from seenet.core.errors import NotFiniteError, Stopped
+from seenet.core.files import write_text
+from seenet.core.progress import Advance, bar
+from seenet.core.settings import Recipe, dump
+from seenet.evaluation.evaluator import Evaluation, evaluate
+from seenet.model.files import save_model
+from seenet.prediction.predictor import Predictor
+from seenet.training import checkpoint
+from seenet.training.distributed import Ranks, choose_device, ranks
+from seenet.training.ema import EMA
+from seenet.training.logging import Metrics, memory_mib
+from seenet.training.optim import build_optimizer, rate_factor, set_rate
+from seenet.training.precision import choose
+from seenet.training.run import open_run
+from seenet.training.setup import Batch, build_loss, build_model, memory_format, open_data, set_train_mode, step_batches
+from seenet.training.signals import stop_requests
+
+log = logging.getLogger("seenet")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to; `miou` and `result` are of the best validation, None where the recipe has none."""
+
+    out: Path
+    steps: int
+    miou: float | None
+    result: dict[str, Any] | None
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto") -> TrainResult:
+    """Run a recipe into the folder `out`, or go on with the run there.
+
+    Raises UsageError, DataError before the first step; NotFiniteError before a non-finite number reaches the weights; BusyError; Stopped
+    after a signal, with everything saved.
+    """
+    where = choose_device(device)
+    with ranks(where) as group, open_run(out, recipe, resume=resume, rank=group.rank):
+        group.check_batch(recipe.training.batch, recipe.training.accumulate)
+        return Trainer(recipe, out, where, group).fit()
+
+
+class Trainer:
+    """A run in memory: what is trained, how far it is, how good it was."""
+
+    def __init__(self, recipe: Recipe, out: Path, device: torch.device, group: Ranks) -> None:
+        self.recipe, self.out, self.device, self.group = recipe, out, device, group
+        self.data = open_data(recipe)
+        self.model = build_model(recipe, self.data, device)
+        self.loss_model = build_loss(recipe, self.data, self.model, device)
+        self.optimizer = build_optimizer(self.model, recipe.optimizer)
+        self.ema = EMA(self.model, recipe.training.ema) if recipe.training.ema else None
+        self.step = 0
+        self.best: dict[str, Any] = {}
+        self.layout = memory_format(recipe)
+        images = torch.zeros(min(recipe.training.batch, 4), 3, *recipe.transforms.crop, device=device).contiguous(memory_format=self.layout)
+        set_train_mode(self.model, recipe)
+        self.precision = choose(recipe.training.precision, device, self.layout, self.model, images)
+        metrics_bytes = self._restore()
+        self.metrics = Metrics(out, keep_bytes=metrics_bytes) if group.first else None
+        self.parallel = self._parallel()
+        per_process = recipe.training.batch // group.world // recipe.training.accumulate
+        if per_process < 4 and not recipe.training.freeze_norms:
+            log.warning(
+                "batch norm sees %d image(s) a process: statistics are rough; use a larger batch or training.freeze_norms=true",
+                per_process,
+            )
+
+    def fit(self) -> TrainResult:
+        training = self.recipe.training
+        batches = step_batches(self.recipe, self.data, self.model, first_step=self.step, rank=self.group.rank, world=self.group.world)
+        with stop_requests() as stop, bar("training", training.steps, self.step) as advance:
+            while self.step < training.steps:
+                waiting = time.perf_counter()
+                micro_batches = next(batches)
+                started = time.perf_counter()
+                loss, rate = self.update(micro_batches)
+                self.step += 1
+                self._log(loss, rate, started, started - waiting, advance)
+                done = self.step == training.steps
+                if done or (training.validate_every and self.step % training.validate_every == 0):
+                    self.validate()
+                stopping = self.group.sum(torch.tensor(float(stop.code))).item() > 0
+                if done or stopping or self.step % training.checkpoint_every == 0:
+                    self.save()
+                if stopping and not done:
+                    raise Stopped(f"{self.out}: stopped after step {self.step}, saved; go on with --resume", stop.code or 143)
+        return self._result()
+
+    def update(self, micro_batches: tuple[Batch, ...]) -> tuple[float, float]:
+        """One optimizer step; returns its loss and rate. Nothing that is not finite reaches the weights."""
+        recipe, group = self.recipe, self.group
+        torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 4099 + group.rank)
+        set_train_mode(self.model, recipe)
+        factor = rate_factor(self.step, recipe.training.steps, recipe.optimizer)
+        set_rate(self.optimizer, factor)
+        local = torch.stack([self.loss_model.divisor_of(masks) for _, masks, _ in micro_batches]).sum()
+        # At least one pixel; class weights may sum to less than that and stay what they are.
+        divisor = group.sum(local)
+        divisor = (divisor if divisor > 0 else torch.ones_like(divisor)).to(self.device, torch.float32)
+        total = torch.zeros((), dtype=torch.float64)
+        for index, (images, masks, _) in enumerate(micro_batches):
+            last = index == len(micro_batches) - 1
+            images = images.to(self.device, memory_format=self.layout, non_blocking=True)
+            masks = masks.to(self.device, non_blocking=True)
+            with self._synchronised(last):
+                with self.precision.autocast():
+                    loss = self.parallel(images, masks, divisor)
+                # DDP averages gradients over ranks; the divisor already counts them all.
+                self.precision.scaler.scale(loss * group.world).backward()
+            total += loss.detach().double().cpu()
+        group.sum(total)
+        self.precision.scaler.unscale_(self.optimizer)
+        self._check_finite(total, factor, micro_batches)
+        self.precision.scaler.step(self.optimizer)
+        self.precision.scaler.update()
+        self.precision.check_scale()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema:
+            self.ema.update(self.model)
+        return total.item(), self.recipe.optimizer.rate * factor
+
+    def validate(self) -> None:
+        """Score the val split with the one predictor; keep the model where it is the best so far, and always as the last."""
+        state = self.ema.state if self.ema else self.model.state_dict()
+        notes = {"recipe": dump(self.recipe), "step": self.step, "version": __version__}
+        labels = self.data.train.labels
+        result: dict[str, Any] | None = None
+        if self.data.val is not None:
+            scored = copy.deepcopy(self.model)
+            scored.load_state_dict(state)
+            evaluation = evaluate(Predictor(scored, labels, device=self.device.type), self.data.val, loss=True, what="validating")
+            result = self._judge(evaluation)
+            notes["val"] = {"miou": result["miou"], "split": result["split"]}
+        if not self.group.first:
+            return
+        save_model(self.out / "model-last.safetensors", self.model, labels, state=state, notes=notes)
+        if result is None or result is self.best:
+            save_model(self.out / "model.safetensors", self.model, labels, state=state, notes=notes)
+        if result is self.best and result is not None:
+            write_text(self.out / "val.json", json.dumps(result, indent=1))
+
+    def save(self) -> None:
+        """Write a checkpoint from which the run goes on bit for bit."""
+        if not self.group.first or self.metrics is None:
+            return
+        tensors = {"model": self.model.state_dict(), "optimizer": checkpoint.pack_optimizer(self.optimizer)}
+        if self.ema:
+            tensors["ema"] = self.ema.state
+        state = {
+            "step": self.step, "best": self.best, "metrics_bytes": self.metrics.bytes(), "ema_updates": self.ema.updates if self.ema else 0,
+            "scaler": self.precision.scaler.state_dict(), "version": __version__,
+        }  # fmt: skip
+        checkpoint.save(self.out / "checkpoints", self.step, checkpoint.Checkpoint(tensors, state), self.recipe.training.keep)
+
+    def _restore(self) -> int:
+        found = checkpoint.newest(self.out / "checkpoints")
+        if found is None:
+            return 0
+        self.model.load_state_dict(found.tensors["model"])
+        checkpoint.unpack_optimizer(self.optimizer, found.tensors["optimizer"])
+        if self.ema:
+            self.ema.load(found.tensors["ema"], found.state["ema_updates"])
+        if found.state["scaler"]:
+            self.precision.scaler.load_state_dict(found.state["scaler"])
+        self.step, self.best = found.state["step"], found.state["best"]
+        log.info("resumed after step %d", self.step)
+        return int(found.state["metrics_bytes"])
+
+    def _parallel(self) -> nn.Module:
+        module: nn.Module = self.loss_model
+        if self.group.world > 1:
+            if self.device.type == "cuda":
+                module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+            module = DistributedDataParallel(module, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+        return torch.compile(module) if self.recipe.training.compile else module
+
+    def _synchronised(self, last: bool) -> Any:
+        return self.parallel.no_sync() if isinstance(self.parallel, DistributedDataParallel) and not last else nullcontext()
+
+    def _check_finite(self, loss: Tensor, factor: float, micro_batches: tuple[Batch, ...]) -> None:
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        overflow = self.precision.scaler.is_enabled() and not bool(torch.isfinite(norm))
+        bad = not math.isfinite(loss.item()) or (not overflow and not bool(torch.isfinite(norm)))
+        if self.group.sum(torch.tensor(float(bad))).item():
+            samples = [self.data.train.key(int(index)) for _, _, draws in micro_batches for _, index in draws]
+            raise NotFiniteError(
+                f"{self.out}: step {self.step + 1}: loss {loss.item():.4g}, gradient norm {float(norm):.4g} at rate "
+                f"{self.recipe.optimizer.rate * factor:.3g}, samples {', '.join(samples)}; lower optimizer.rate, set optimizer.clip, or use fp32"
+            )
+        if overflow:
+            log.info(
+                "step %d: gradients overflow at loss scale %.0f; step skipped, scale lowered",
+                self.step + 1,
+                self.precision.scaler.get_scale(),
+            )
+        elif self.recipe.optimizer.clip:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.recipe.optimizer.clip, norm)
+
+    def _log(self, loss: float, rate: float, started: float, waited: float, advance: Advance) -> None:
+        seconds = time.perf_counter() - started
+        speed = self.recipe.training.batch / (seconds + waited)
+        memory = memory_mib(self.device)
+        advance(1, f"loss {loss:.3f}, {speed:.1f} images/s, {memory:.0f} MiB")
+        if self.metrics:
+            self.metrics.write(
+                self.step,
+                loss=loss,
+                rate=rate,
+                images_per_s=round(speed, 2),
+                memory_mib=round(memory),
+                waited=round(waited / (seconds + waited), 3),
+            )
+
+    def _judge(self, evaluation: Evaluation) -> dict[str, Any]:
+        result = {**evaluation.result(), "step": self.step, "precision_of_training": self.precision.name}
+        if self.metrics:
+            self.metrics.write(self.step, val={"miou": result["miou"], "loss": result["loss"]})
+        log.info("step %d: val mIoU %.2f %%, loss %.4f", self.step, 100 * result["miou"], result["loss"])
+        if not self.best or result["miou"] > self.best["miou"]:
+            self.best = result
+        return result
+
+    def _result(self) -> TrainResult:
+        if self.metrics:
+            self.metrics.close()
+        return TrainResult(self.out, self.step, self.best.get("miou"), self.best or None)

@@ -1,0 +1,41 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seenet.core.labels import CAMVID11, LabelSet, voc_colours
+from seenet.evaluation.pictures import ERROR_COLOURS, colourize, confusion_figure, error_map, panel
+
+
+def test_error_map_tells_right_wrong_and_ignored():
+    truth = np.array([[0, 1, 11]], np.uint8)
+    prediction = np.array([[0, 2, 3]], np.uint8)
+    assert error_map(truth, prediction, CAMVID11).tolist() == [[list(ERROR_COLOURS[k]) for k in ("right", "wrong", "ignored")]]
+
+
+@pytest.mark.parametrize("size", [(10, 14), (25, 40)])
+def test_panel_has_the_four_side_by_side(size):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*size, 3), np.uint8)
+    truth, prediction = rng.integers(0, 12, (10, 14)).astype(np.uint8), rng.integers(0, 11, (10, 14)).astype(np.uint8)
+    drawn = panel(image, truth, prediction, CAMVID11)
+    assert drawn.shape == (10, 4 * 14 + 3 * 2, 3)
+    assert drawn.dtype == np.uint8
+    parts = [drawn[:, at * 16 : at * 16 + 14] for at in range(4)]
+    assert np.array_equal(parts[1], colourize(truth, CAMVID11))
+    assert np.array_equal(parts[2], colourize(prediction, CAMVID11))
+    assert np.array_equal(parts[3], error_map(truth, prediction, CAMVID11))
+    if size == (10, 14):
+        assert np.array_equal(parts[0], image)
+
+
+@pytest.mark.parametrize("count", [1, 11, 60])
+def test_confusion_figure_is_a_png_that_grows_with_the_classes(count):
+    labels = LabelSet("some", tuple(f"class {k}" for k in range(count)), voc_colours(count))
+    matrix = np.random.default_rng(0).integers(0, 100, (count, count))
+    matrix[0] = 0
+    with Image.open(io.BytesIO(confusion_figure(matrix, labels))) as figure:
+        assert figure.format == "PNG"
+        assert min(figure.size) > 200
+        assert len(np.unique(np.asarray(figure.convert("L")))) > 3

@@ -1,0 +1,136 @@
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from seenet.core.errors import DataError, UsageError
+from seenet.core.settings import DataSettings
+from seenet.evaluation import run
+from seenet.evaluation.evaluator import evaluate
+from seenet.evaluation.run import data_settings, default_out, run_evaluation
+from seenet.evaluation.table import tables
+from seenet.prediction.predictor import Predictor
+from tests.evaluation.doubles import LABELS, random_split
+from tests.prediction.doubles import TinyNet
+
+RECIPE = "data: {kind: camvid, root: data/camvid, val: test}\ntransforms: {crop: 32}\ntraining: {steps: 1, batch: 1}\n"
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch) -> Path:
+    """A run with a recipe; the model and the data are doubles."""
+    asked = SimpleNamespace(splits=[])
+    folder = tmp_path / "runs/street"
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "model.safetensors").write_bytes(b"")
+    split = random_split(6)
+
+    def open_split(settings: DataSettings, which: str):
+        asked.splits.append((settings.kind, which))
+        return split
+
+    def load(path, device, precision, **keywords):
+        return Predictor(TinyNet(), LABELS, device="cpu", precision=precision, info={"file": str(path), "sha256": "ab"}, **keywords)
+
+    monkeypatch.setattr(run, "open_split", open_split)
+    monkeypatch.setattr(run, "load", load)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "asked", asked, raising=False)
+    return folder
+
+
+def test_a_run_is_scored_on_its_own_data(model):
+    report = run_evaluation(model, command="seenet eval runs/street")
+    assert run.asked.splits == [("camvid", "test")]
+    assert report.out == model / "eval/test"
+    written = sorted(path.relative_to(report.out).as_posix() for path in report.out.rglob("*") if path.is_file())
+    assert written[:1] == ["confusion.png"]
+    assert written[-1] == "result.json"
+    assert [name.split("-")[:2] for name in written[1:-1]] == [
+        [f"images/{kind}", str(n)] for kind in ("best", "worst") for n in (1, 2, 3, 4)
+    ]
+    assert written[1].endswith(f"-drive_{report.evaluation.best(1)[0].index:03d}.jpg")
+    for name in written[1:-1]:
+        with Image.open(report.out / name) as image:
+            assert image.format == "JPEG"
+    result = json.loads((report.out / "result.json").read_text())
+    assert result == report.result
+    assert result["miou"] == evaluate(Predictor(TinyNet(), LABELS, device="cpu"), random_split(6)).miou
+    assert result["loss"] > 0
+    assert result["command"] == "seenet eval runs/street"
+
+
+def test_results_are_not_overwritten_unless_told(model):
+    report = run_evaluation(model)
+    before = (report.out / "result.json").read_bytes()
+    with pytest.raises(DataError, match="--overwrite") as caught:
+        run_evaluation(model, flip=True)
+    assert caught.value.exit_code == 4
+    assert (report.out / "result.json").read_bytes() == before
+    (report.out / "images/worst-9-old.jpg").write_bytes(b"")
+    (report.out / "images/mine.jpg").write_bytes(b"")
+    run_evaluation(model, flip=True, overwrite=True)
+    assert json.loads((report.out / "result.json").read_text())["flip"] is True
+    assert not (report.out / "images/worst-9-old.jpg").exists()
+    assert (report.out / "images/mine.jpg").exists()
+
+
+def test_no_result_file_when_it_fails_half_way(model, monkeypatch):
+    monkeypatch.setattr(run, "confusion_figure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluation(model)
+    assert not (model / "eval/test/result.json").exists()
+    assert not list((model / "eval").rglob(".*"))
+
+
+def test_a_file_where_the_folder_should_be(model, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(DataError, match="another --out"):
+        run_evaluation(model, out=tmp_path / "taken")
+
+
+def test_which_data(model, tmp_path):
+    path, alone = model / "model.safetensors", tmp_path / "camvid-lite0.safetensors"
+    assert data_settings(path, None, []).val == "test"
+    assert data_settings(path, None, ["data.val=train"]).val == "train"
+    (tmp_path / "other.yaml").write_text(RECIPE.replace("camvid,", "voc,"))
+    assert data_settings(path, tmp_path / "other.yaml", []).kind == "voc"
+    only = data_settings(alone, None, ["data.kind=camvid", "data.root=here"])
+    assert (only.kind, only.root, only.val) == ("camvid", Path("here"), "val")
+    with pytest.raises(UsageError, match=r"data\.kind=camvid data\.root=PATH"):
+        data_settings(alone, None, [])
+    with pytest.raises(UsageError, match="kind"):
+        data_settings(alone, None, ["data.kind=camwid", "data.root=here"])
+
+
+def test_where_results_go(model, tmp_path):
+    assert default_out(model / "model.safetensors", "val") == model / "eval/val"
+    assert default_out(model / "model-last.safetensors", "val") == model / "eval/model-last-val"
+    assert default_out(tmp_path / "camvid-lite0.safetensors", "lists/my.txt") == Path("evaluations/camvid-lite0-my")
+
+
+def test_the_table_says_every_class_and_mean(model):
+    report = run_evaluation(model, boundary="trimap")
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(tables(report.result))
+    text = console.export_text()
+    for name in (*LABELS.classes, "mean of 3", "pixel accuracy", "loss", "trimap mIoU"):
+        assert name in text
+    assert f"{100 * report.result['miou']:.1f}" in text
+    assert f"{100 * report.result['boundary']['miou']['1']:.1f}" in text
+
+
+def test_absent_classes_are_named_in_the_table(model):
+    result = run_evaluation(model).result
+    result["classes"][2].update(iou=None, accuracy=None, dice=None, pixels=0)
+    result["absent"] = ["tree"]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(tables(result))
+    text = console.export_text()
+    assert "mean of 2" in text
+    assert "absent, left out of the mean: tree" in text

@@ -1,0 +1,201 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.nn import functional as F
+
+from seenet.core.errors import DataError, NotFiniteError, UsageError
+from seenet.core.labels import LabelSet, voc_colours
+from seenet.prediction.predictor import Predictor, evaluating, resized, to_mask
+from tests.prediction.doubles import LABELS, RedNet, TinyNet
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def normalized(model: TinyNet, image: np.ndarray) -> torch.Tensor:
+    pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    return (pixels - torch.tensor(model.normalization.mean)[:, None, None]) / torch.tensor(model.normalization.std)[:, None, None]
+
+
+def oracle(model: TinyNet, image: np.ndarray, scales: list[float], flip: bool, size: tuple[int, int]) -> torch.Tensor:
+    """Definitions, "Scales and flip", word by word: every probability kept, then their mean."""
+    model.eval()
+    kept = []
+    with torch.no_grad():
+        for scale in scales:
+            for mirrored in [False, True] if flip else [False]:
+                x = normalized(model, image)
+                if mirrored:
+                    x = torch.flip(x, [3])
+                height, width = (max(1, math.floor(scale * side + 0.5)) for side in image.shape[:2])
+                if (height, width) != image.shape[:2]:
+                    x = F.interpolate(x, (height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
+                p = F.softmax(model(x, size), 1)[0]
+                kept.append(torch.flip(p, [2]) if mirrored else p)
+    return torch.stack(kept).mean(0)
+
+
+def test_one_scale_gives_the_networks_own_logits():
+    model, image = TinyNet().eval(), picture(37, 53)
+    scores = Predictor(model, LABELS, device="cpu").scores(image)
+    with torch.no_grad():
+        expected = model(normalized(model, image))[0]
+    assert scores.dtype == torch.float32
+    assert scores.shape == (3, 37, 53)
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [None, (20, 61)])
+@pytest.mark.parametrize(("scales", "flip"), [([1.0], True), ([0.5, 1.0, 1.75], False), ([0.75, 1.25], True), ([0.3], False)])
+def test_scales_and_flip_equal_the_definition(scales, flip, size):
+    model, image = TinyNet(), picture(33, 46)
+    scores = Predictor(model, LABELS, device="cpu", scales=scales, flip=flip).scores(image, size)
+    expected = oracle(model, image, scales, flip, size or (33, 46))
+    torch.testing.assert_close(scores.softmax(0), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scores.exp(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_flip_makes_the_answer_mirror_with_the_picture():
+    predictor, image = Predictor(TinyNet(), LABELS, device="cpu", flip=True), picture(24, 40)
+    mirrored = predictor.scores(np.ascontiguousarray(image[:, ::-1]))
+    torch.testing.assert_close(mirrored.flip(-1), predictor.scores(image), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.001, 0.4, 1.0, 2.3])
+def test_every_small_size_works(scale):
+    predictor = Predictor(TinyNet(), LABELS, device="cpu", scales=(1.0, scale), flip=True)
+    for height in range(1, 8):
+        for width in (1, 2, 5, 8):
+            assert predictor.mask(picture(height, width)).shape == (height, width)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.01, 3))
+def test_resized_has_the_defined_size(height, width, scale):
+    x = torch.zeros(1, 3, height, width)
+    assert resized(x, scale).shape[-2:] == (
+        max(1, math.floor(scale * height + 0.5)),
+        max(1, math.floor(scale * width + 0.5)),
+    )
+
+
+def test_a_probability_of_zero_leaves_scores_finite():
+    class Sure(RedNet):
+        def forward(self, images, size=None):
+            return super().forward(images, size) * 1000
+
+    scores = Predictor(Sure(), LABELS, device="cpu", flip=True).scores(picture(5, 5))
+    assert torch.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(("classes", "dtype"), [(3, np.uint8), (256, np.uint8), (257, np.uint16), (300, np.uint16)])
+def test_mask_type_holds_every_class(classes, dtype):
+    scores = torch.zeros(classes, 2, 2)
+    scores[classes - 1] = 1
+    mask = to_mask(scores)
+    assert mask.dtype == dtype
+    assert (mask == classes - 1).all()
+
+
+def test_equal_scores_give_the_lower_class():
+    assert (to_mask(torch.zeros(5, 3, 3)) == 0).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_scores_that_are_not_finite_are_an_error(value):
+    scores = torch.zeros(3, 4, 4)
+    scores[1, 2, 3] = value
+    with pytest.raises(NotFiniteError):
+        to_mask(scores)
+
+
+def test_each_module_returns_to_its_mode():
+    model = TinyNet().train()
+    model.norm.eval()
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert model.training
+    assert model.conv.training
+    assert not model.norm.training
+
+
+def test_prediction_inside_training_changes_no_statistics_and_leaves_gradients_alone():
+    model = TinyNet().train()
+    before = model.norm.running_mean.clone()
+    Predictor(model, LABELS, device="cpu").mask(picture(16, 16))
+    assert torch.equal(model.norm.running_mean, before)
+    assert model.training
+    model(torch.rand(2, 3, 8, 8)).sum().backward()
+    assert model.conv.weight.grad is not None
+
+
+def test_the_order_in_memory_of_the_weights_changes_nothing():
+    image = picture(40, 56)
+    one = Predictor(TinyNet(), LABELS, device="cpu").scores(image)
+    other = Predictor(TinyNet().to(memory_format=torch.channels_last), LABELS, device="cpu").scores(image)
+    assert torch.equal(one, other)
+
+
+def test_bf16_is_close_and_returns_float32():
+    image = picture(40, 56)
+    scores = Predictor(TinyNet(), LABELS, device="cpu", precision="bf16").scores(image)
+    exact = Predictor(TinyNet(), LABELS, device="cpu").scores(image)
+    assert scores.dtype == torch.float32
+    assert 0 < (scores - exact).abs().max() < 0.2
+
+
+def test_paths_pil_images_arrays_and_lists(tmp_path):
+    image = picture(9, 12)
+    path = tmp_path / "street.png"
+    Image.fromarray(image).save(path)
+    predictor = Predictor(RedNet(), LABELS, device="cpu")
+    expected = np.minimum(image[:, :, 0] // 85, 2)
+    results = predictor([path, str(path), Image.fromarray(image), image, image[:, ::-1], Image.fromarray(image[:, :, 0])])
+    assert [result.name for result in results] == ["street", "street", "image-3", "image-4", "image-5", "image-6"]
+    for result in results[:4] + results[5:]:
+        assert np.array_equal(result.mask, expected)
+    assert np.array_equal(results[4].mask, expected[:, ::-1])
+    assert predictor(path).name == "street"
+    assert np.array_equal(predictor(np.ascontiguousarray(image[:, :, 0])).mask, expected)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros(4, np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(array):
+    with pytest.raises(DataError, match="expected uint8"):
+        Predictor(RedNet(), LABELS, device="cpu")(array)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"precision": "fp8"},
+        {"scales": ()},
+        {"scales": (0,)},
+        {"scales": (math.nan,)},
+        {"device": "tpu"},
+        {"device": "cuda:99"},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(keywords):
+    with pytest.raises(UsageError):
+        Predictor(RedNet(), LABELS, **{"device": "cpu", **keywords})
+
+
+def test_more_than_256_classes():
+    labels = LabelSet("many", tuple(map(str, range(300))), voc_colours(300), ignore=65535)
+    mask = Predictor(TinyNet(300), labels, device="cpu").mask(picture(8, 8))
+    assert mask.dtype == np.uint16
