@@ -61,9 +61,9 @@ def test_other_input_channels_are_adapted(imagenet: Path) -> None:
 def test_foreign_and_missing_files(tmp_path: Path, imagenet: Path) -> None:
     with pytest.raises(DataError, match="no such weights file"):
         create_model(**SMALL, weights=str(tmp_path / "none.safetensors"))
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(2)}, other)
     with pytest.raises(DataError, match="only 0 of"):
-        other = tmp_path / "other.safetensors"
-        save_file({"a": torch.zeros(2)}, other)
         create_model(**SMALL, weights=str(other))
     with pytest.raises(DataError, match="seenet import"):
         create_model(**SMALL, weights="weights.pth")

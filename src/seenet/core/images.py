@@ -15,7 +15,9 @@ from seenet.core.labels import LabelSet
 MAX_PIXELS = 179_000_000
 """Larger pictures are refused by their header, before anything is decoded."""
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp", ".avif"})
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp", ".avif"}
+)
 """What counts as a picture when a folder is listed."""
 
 _WIDE = {"I;16", "I;16B", "I;16L", "I;16N"}
@@ -64,7 +66,7 @@ def read_image(path: Path) -> np.ndarray:
         return from_pil(image, str(path))
 
 
-def from_pil(image: Image.Image, name: str) -> np.ndarray:
+def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
     """H x W x 3 uint8 RGB of a Pillow image, converted as `read_image` does; `name` stands in its errors."""
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{name}: {image.width} x {image.height} pixels, expected at most {MAX_PIXELS}; cut it into tiles")

@@ -78,7 +78,7 @@ class TransformSettings(Section):
     scale: tuple[float, float] = (0.5, 2.0)
     """Range of the uniform scale."""
     crop: Annotated[tuple[int, int], BeforeValidator(_pair)]
-    """Height and width of the crop, pixels; one number for a square. Smaller images are padded with zeros after normalisation, ignored in the mask."""
+    """Height and width of the crop, pixels; one number for a square. Smaller pictures are padded: zeros, labels ignored."""
     rotation: float = Field(default=0, ge=0, le=180)
     """Largest angle, degrees, either way."""
     jitter: float = Field(default=0, ge=0, le=1)
@@ -278,3 +278,11 @@ def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML that `load_recipe` reads back to the same settings."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def parse_options(settings: list[str]) -> dict[str, Any]:
+    """`key=value` settings alone, values read as YAML."""
+    values: dict[str, Any] = {}
+    for setting in settings:
+        _apply(values, setting)
+    return values

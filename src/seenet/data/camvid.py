@@ -28,7 +28,9 @@ def open_drives(settings: DataSettings, which: str) -> FileSplit:
         raise UsageError(f"camvid-drives has no split {which}; choose train or val")
     assert settings.hold_out is not None
     held = settings.hold_out
-    return _split(settings, f"camvid-drives/{which} (without {held})" if which == "train" else f"camvid-drives/{held}", PARTS["trainval"], held, which)
+    return _split(
+        settings, f"camvid-drives/{which} (without {held})" if which == "train" else f"camvid-drives/{held}", PARTS["trainval"], held, which
+    )
 
 
 def _split(settings: DataSettings, name: str, parts: tuple[str, ...], held: str = "", which: str = "") -> FileSplit:

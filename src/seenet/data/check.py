@@ -42,7 +42,11 @@ def check_split(split: Split, *, threads: int = 2) -> None:
 def check_ids(mask: np.ndarray, labels: LabelSet, path: Path) -> None:
     """DataError naming ids and pixel counts where a mask holds ids outside the label set."""
     counts = np.unique(mask, return_counts=True)
-    wrong = {int(label): int(pixels) for label, pixels in zip(*counts, strict=True) if not (0 <= label < labels.num_classes or label == labels.ignore)}
+    wrong = {
+        int(label): int(pixels)
+        for label, pixels in zip(*counts, strict=True)
+        if not (0 <= label < labels.num_classes or label == labels.ignore)
+    }
     if not wrong:
         return
     listed = ", ".join(f"{label} ({pixels} pixels)" for label, pixels in list(wrong.items())[:6]) + (", ..." if len(wrong) > 6 else "")

@@ -10,7 +10,9 @@ from seenet.core.labels import CITYSCAPES19, CITYSCAPES_TRAIN_IDS, IGNORE
 from seenet.core.settings import DataSettings
 from seenet.data.split import FileSplit, file_split, need_folder
 
-HINT = "expected leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelIds.png (cityscapes-dataset.com); set data.root"
+HINT = (
+    "expected leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelIds.png (cityscapes-dataset.com); set data.root"
+)
 PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val")}
 
 _TABLE = np.full(256, IGNORE, np.uint8)

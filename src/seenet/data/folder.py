@@ -38,8 +38,8 @@ class FolderDescription(Section):
     ignore: int = IGNORE
     decode: Literal["index", "palette", "rgb", "remap"]
     """What mask files hold: ids as grey values, ids as palette indices, colours of the classes, or other ids (`remap`)."""
-    ignore_colours: list[Colour] = []
-    remap: dict[int, int] = {}
+    ignore_colours: tuple[Colour, ...] = ()
+    remap: dict[int, int] = Field(default_factory=dict)
     remap_others: Literal["ignore", "error"] = "error"
 
     @model_validator(mode="after")
@@ -142,7 +142,8 @@ def decode_colours(path: Path, table: dict[tuple[int, int, int], int]) -> np.nda
         if colour not in table:
             raise DataError(f"{path}: colour {list(colour)} ({count} pixels) belongs to no class; add it to classes or ignore_colours")
         ids.append(table[colour])
-    return np.array(ids, np.int32)[inverse.reshape(packed.shape)]
+    decoded: np.ndarray = np.array(ids, np.int32)[inverse.reshape(packed.shape)]
+    return decoded
 
 
 def decode_remapped(path: Path, table: dict[int, int], others: int | None) -> np.ndarray:
@@ -154,4 +155,5 @@ def decode_remapped(path: Path, table: dict[int, int], others: int | None) -> np
         if value not in table and others is None:
             raise DataError(f"{path}: id {value} ({count} pixels) has no entry in remap; add it, or set `remap_others: ignore`")
         targets.append(table.get(value, others))
-    return np.array(targets, np.int32)[inverse.reshape(ids.shape)]
+    remapped: np.ndarray = np.array(targets, np.int32)[inverse.reshape(ids.shape)]
+    return remapped

@@ -10,7 +10,7 @@ class Draw(NamedTuple):
     """One sample of the training stream; with the seed, all that its transforms depend on."""
 
     epoch: int
-    index: int
+    sample: int
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:

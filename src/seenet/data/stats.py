@@ -30,6 +30,15 @@ class SplitStats:
         middle = median(frequency[present].tolist())
         return [float(middle / value) if value else 0.0 for value in frequency]
 
+    def table(self) -> str:
+        """One line a class: share of the labelled pixels, pictures, weight; then sizes and void."""
+        total = max(1, int(self.pixels.sum()))
+        lines = [f"{'class':<16} {'% of pixels':>11} {'pictures':>9} {'weight':>7}"]
+        for name, pixels, images, weight in zip(self.labels.classes, self.pixels, self.images, self.median_frequency(), strict=True):
+            lines.append(f"{name:<16} {100 * pixels / total:>11.3f} {images:>9} {weight:>7.3f}")
+        sizes = ", ".join(f"{height}x{width} ({count})" for (height, width), count in self.sizes.most_common(4))
+        return "\n".join([*lines, f"sizes: {sizes}", f"void: {100 * self.void / (total + self.void):.2f} % of all pixels"])
+
 
 def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
     """Read every mask once, under a bar. DataError where one cannot be read."""

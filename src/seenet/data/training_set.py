@@ -23,7 +23,7 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         image, mask = self.split.read(index)
         # Generators of a fork, so that a user's own transform is covered and nobody else's draws move.
         seeds = np.random.SeedSequence((self.seed, epoch, index)).generate_state(3)
-        numpy_state, python_state = np.random.get_state(), random.getstate()
+        numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(seeds[0]))

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from seenet.data.split import Split
 from torch.nn import functional as F
 
 from seenet.core.errors import DataError
 from seenet.core.progress import track
+from seenet.data.split import Split
 from seenet.evaluation.boundaries import WIDTHS
 from seenet.evaluation.gather import gather_scores, ranks
 from seenet.evaluation.outcome import Boundary, Evaluation
@@ -76,9 +76,7 @@ def _score(
         image, truth = read.result()
         found = predictor.scores(image, truth.shape[:2])
         where = str(split.paths(index)[1] or f"{split.name} {split.key(index)}")
-        score = score_image(
-            index, truth, to_mask(found), labels.num_classes, labels.ignore, boundary=boundary, widths=widths, where=where
-        )
+        score = score_image(index, truth, to_mask(found), labels.num_classes, labels.ignore, boundary=boundary, widths=widths, where=where)
         if with_loss:
             target = torch.from_numpy(truth.astype(np.int64)).to(found.device)
             nll = F.cross_entropy(found[None], target[None], ignore_index=labels.ignore, reduction="sum")

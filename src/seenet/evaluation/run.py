@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from seenet.data.split import Split
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import replacing, write_text
 from seenet.core.settings import DataSettings, load_recipe, parse_recipe
 from seenet.data import open_split
+from seenet.data.split import Split
 from seenet.evaluation.evaluator import Boundary, Evaluation, evaluate
 from seenet.evaluation.pictures import confusion_figure, panel
 from seenet.model.find import find_model

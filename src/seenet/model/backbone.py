@@ -1,8 +1,9 @@
 """Backbones: any timm network with four strides that can be dilated, as B1 to B4."""
 
+from typing import Any
+
 import timm
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +22,7 @@ class Backbone(nn.Module):
         if not timm.is_model(name):
             raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}")
         try:
-            self.body = timm.create_model(
+            self.body: Any = timm.create_model(
                 name,
                 features_only=True,
                 output_stride=output_stride,
@@ -63,7 +64,7 @@ class Backbone(nn.Module):
 
     def norms(self) -> list[nn.Module]:
         """Every batch norm of the backbone."""
-        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d | BatchNormAct2d)]
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def _takes_any_size(self, in_channels: int) -> bool:
         """Whether grids are ceil(size / stride) at a size that nothing divides; asked of the network itself, without data."""

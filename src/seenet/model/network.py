@@ -69,12 +69,12 @@ class SeENet(nn.Module):
         self.P4 = p4 if self.pyramid is None else None
         self.reduce: nn.Module | None = None
         self.refine: BAM | Skip | None = None
+        refinements: dict[str, type[BAM] | type[Skip]] = {"bam": BAM, "skip": Skip}
         if p4 is None:
             self.head: nn.Module | None = ASPP(top, self.num_classes, self._rates(ASPP_RATES, backbone.strides[3]))
         else:
             p_out = max(128, c1) if options["p_out"] == "auto" else int(options["p_out"])
             self.reduce = ConvUnit(top, p_out)
-            refinements = {"bam": BAM, "skip": Skip}
             self.refine = refinements[variant.refine](p_out, c1, self.num_classes) if variant.refine else None
             self.head = None if self.refine else Classifier(p_out, self.num_classes)
         # As wide as the head of torchvision's FCN, from which the field has its auxiliary loss.

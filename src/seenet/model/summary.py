@@ -3,12 +3,15 @@
 import copy
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seenet.model import create_model
 from seenet.model.aspp import ASPP
-from seenet.model.network import SeENet
+from seenet.model.find import bundled_models
+from seenet.model.network import VARIANTS, SeENet
 from seenet.model.seem import SeEM
 
 
@@ -36,7 +39,7 @@ def summarize(model: SeENet, height: int, width: int) -> list[Part]:
 
     for module in twin.modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(count)  # type: ignore[arg-type]
+            module.register_forward_hook(count)
     with torch.no_grad():
         features = twin.forward_features(torch.zeros(1, model.options["in_channels"], height, width, device="meta"))
     owners = _owners(twin)
@@ -75,7 +78,7 @@ def _levels(model: SeENet) -> dict[str, nn.Module]:
 
 
 def dead_taps(model: SeENet, crop: tuple[int, int]) -> list[str]:
-    """Rates not smaller than a side of the training grid: their outer taps only ever meet padding, and answer untrained on larger images."""
+    """Rates not smaller than a side of the training grid: their outer taps only meet padding, and answer untrained on larger images."""
     strides = dict(zip(("P2", "P3", "P4"), model.backbone.strides[1:], strict=True))
     parts = {name: (part, strides[name]) for name, part in _levels(model).items() if name in strides}
     if model.head is not None:
@@ -89,3 +92,31 @@ def dead_taps(model: SeENet, crop: tuple[int, int]) -> list[str]:
         if dead:
             warnings.append(f"{name}: rates {', '.join(dead)} on a {grid[0]}x{grid[1]} grid never see data off their centre")
     return warnings
+
+
+TRIED = ("resnet18", "resnet50", "resnet101", "tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto", "regnetx_002")
+
+
+def catalogue() -> dict[str, list[str]]:
+    """What there is to choose from: variants, backbones that the tests build, bundled models."""
+    return {
+        "variants": [f"{name} ({variant.rows})" for name, variant in VARIANTS.items()],
+        "backbones tried": list(TRIED),
+        "bundled models": sorted(bundled_models()) or ["none"],
+    }
+
+
+def summary_of(variant: str, backbone: str, classes: int, size: int, options: dict[str, Any]) -> list[Part]:
+    """The parts of a network that is described, not built in memory; UsageError as `create_model`."""
+    with torch.device("meta"):
+        return summarize(create_model(variant, backbone=backbone, num_classes=classes, **options), size, size)
+
+
+def parts_table(parts: list[Part]) -> str:
+    """One line a part, and the sum."""
+    lines = [f"{'part':<10} {'output':>18} {'parameters':>12} {'GFLOP':>9}"]
+    for part in parts:
+        shape = " x ".join(map(str, part.shape))
+        lines.append(f"{part.name:<10} {shape:>18} {part.parameters:>12,} {part.flops / 1e9:>9.2f}")
+    lines.append(f"{'sum':<10} {'':>18} {sum(part.parameters for part in parts):>12,} {sum(part.flops for part in parts) / 1e9:>9.2f}")
+    return "\n".join(lines)

@@ -116,7 +116,7 @@ def _load_file(backbone: Backbone, state: dict[str, Tensor], what: str) -> None:
     absent = [line for line in report.skipped if line.split(":")[0] not in counters]
     if report.loaded < len(own) // 2:
         raise DataError(
-            f"{what}: only {report.loaded} of {len(own)} tensors fit ({absent[0] if absent else 'no names agree'}); is it for another backbone?"
+            f"{what}: only {report.loaded} of {len(own)} tensors fit ({absent[0] if absent else 'no names agree'}); another backbone's?"
         )
     unused = len(state) - len(renamed)
     log.info(

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from seenet.core.images import read_image
 
 from seenet.core.errors import DataError, PartialError, UsageError
 from seenet.core.files import sha256
+from seenet.core.images import read_image
 from seenet.core.progress import bar
 from seenet.prediction.inputs import Input, find_inputs
 from seenet.prediction.manifest import open_manifest

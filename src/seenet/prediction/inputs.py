@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from seenet.core.images import IMAGE_SUFFIXES
-
 from seenet.core.errors import DataError, UsageError
+from seenet.core.images import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

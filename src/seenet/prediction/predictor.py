@@ -9,11 +9,11 @@ from typing import Any, overload
 import numpy as np
 import torch
 from PIL import Image
-from seenet.core.images import from_pil, read_image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seenet.core.errors import DataError, NotFiniteError, UsageError
+from seenet.core.images import from_pil, read_image
 from seenet.core.labels import LabelSet
 from seenet.prediction.device import choose_device
 from seenet.prediction.result import Result

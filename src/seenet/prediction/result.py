@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from seenet.core.images import write_mask
 from torch import Tensor
 
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
+from seenet.core.images import write_mask
 from seenet.core.labels import LabelSet
 from seenet.prediction.colours import blend
 

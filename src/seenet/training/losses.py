@@ -22,6 +22,7 @@ class LossModel(nn.Module):
         self.model = model
         self.settings = settings
         self.ignore = ignore
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
 
     def divisor_of(self, masks: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def gradient_cosine(name: Name, device: torch.device, memory_format: torch.memor
     for kind in (SeEM, SeEMFS):
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            module = kind(16, RATES, width=16).to(device, memory_format=memory_format)
+            module = kind(16, RATES, width=16).to(device).to(memory_format=memory_format)
         expected.append(_gradients(module, images, Precision("fp32", device), memory_format))
         found.append(_gradients(module, images, Precision(name, device), memory_format))
     a, b = torch.cat(found), torch.cat(expected)

@@ -6,11 +6,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from seenet.data.check import check_split
-from seenet.data.sampling import StepSampler
-from seenet.data.stats import split_stats
-from seenet.data.training_set import TrainingSet
-from seenet.data.transforms import JointTransform
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
@@ -18,6 +13,11 @@ from torch.utils.data import DataLoader
 from seenet.core.errors import DataError
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
+from seenet.data.check import check_split
+from seenet.data.sampling import StepSampler
+from seenet.data.stats import split_stats
+from seenet.data.training_set import TrainingSet
+from seenet.data.transforms import JointTransform
 from seenet.model import SeENet, create_model
 from seenet.model.files import fit_weights, load_model
 from seenet.model.summary import dead_taps
@@ -71,7 +71,7 @@ def build_model(recipe: Recipe, data: Data, device: torch.device) -> SeENet:
             norm.requires_grad_(False)
     if training.activation_checkpointing:
         recompute_backbone(model)
-    return model.to(device, memory_format=memory_format(recipe))
+    return model.to(device).to(memory_format=memory_format(recipe))
 
 
 def memory_format(recipe: Recipe) -> torch.memory_format:
@@ -113,7 +113,7 @@ def step_batches(recipe: Recipe, data: Data, model: SeENet, *, first_step: int, 
     )
     loader = DataLoader(
         TrainingSet(data.train, transform, recipe.seed),
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        batch_sampler=sampler,
         num_workers=training.workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if training.workers else None,

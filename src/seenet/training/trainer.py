@@ -188,9 +188,11 @@ class Trainer:
         module: nn.Module = self.loss_model
         if self.group.world > 1:
             if self.device.type == "cuda":
-                module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+                module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
             module = DistributedDataParallel(module, device_ids=[self.device.index] if self.device.type == "cuda" else None)
-        return torch.compile(module) if self.recipe.training.compile else module
+        if self.recipe.training.compile:
+            module.compile()
+        return module
 
     def _synchronised(self, last: bool) -> Any:
         return self.parallel.no_sync() if isinstance(self.parallel, DistributedDataParallel) and not last else nullcontext()
@@ -204,7 +206,7 @@ class Trainer:
             samples = [self.data.train.key(int(index)) for _, _, draws in micro_batches for _, index in draws]
             raise NotFiniteError(
                 f"{self.out}: step {self.step + 1}: loss {loss.item():.4g}, gradient norm {float(norm):.4g} at rate "
-                f"{self.recipe.optimizer.rate * factor:.3g}, samples {', '.join(samples)}; lower optimizer.rate, set optimizer.clip, or use fp32"
+                f"{self.recipe.optimizer.rate * factor:.3g}, samples {', '.join(samples)}; lower optimizer.rate, or set optimizer.clip"
             )
         if overflow:
             log.info(

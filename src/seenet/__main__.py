@@ -1,0 +1,5 @@
+"""`python -m seenet` is `seenet`."""
+
+from seenet.cli import main
+
+main()

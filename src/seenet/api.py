@@ -1,0 +1,21 @@
+"""For notebooks: what the commands do, with settings objects in and results out."""
+
+from pathlib import Path
+from typing import Any
+
+from seenet.core.settings import Recipe, load_recipe
+from seenet.training.trainer import TrainResult
+from seenet.training.trainer import train as _train
+
+
+def train(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, device: str = "auto") -> TrainResult:
+    """Train a recipe (settings, name or YAML path) into the folder `out`; errors as `seenet train`."""
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    return _train(resolved, Path(out), resume=resume, device=device)
+
+
+def evaluate(model: str, recipe: str | None = None, overrides: list[str] | None = None, **options: Any) -> dict[str, Any]:
+    """Score a model by run, file or bundled name and return the result; options as `evaluation.run.run_evaluation`."""
+    from seenet.evaluation.run import run_evaluation
+
+    return run_evaluation(model, recipe, overrides or [], **options).result

@@ -1,0 +1,112 @@
+"""The command line: one file a command, no logic; errors become one line and the contract's exit code."""
+
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer import _click as click
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from seenet.core.errors import SeenetError, nearest
+
+# Command -> module, function, and the line `--help` shows: a command's module is imported when it is called.
+COMMANDS = {
+    "train": ("train", "train", "Train a recipe, or go on with a run."),
+    "eval": ("eval", "eval_", "Score a model: per-class table, result.json, confusion matrix."),
+    "predict": ("predict", "predict", "Segment pictures: files, folders, globs."),
+    "model": ("model", "model", "List a network's parts with shapes, parameters and FLOPs."),
+    "data": ("data", "app", "Describe your own data, and look at any."),
+    "import": ("import_", "import_", "Rewrite a pickled .pth file as .safetensors."),
+    "schema": ("schema", "schema", "Print the recipes' JSON schema, for editors."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands without importing them."""
+
+    def list_commands(self, ctx: click.core.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.core.Context, cmd_name: str) -> click.core.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, line = COMMANDS[cmd_name]
+        target = getattr(import_module(f"seenet.cli.{module}"), attribute)
+        if isinstance(target, typer.Typer):
+            command = get_command(target)
+        else:
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
+            app.command()(target)
+            command = get_command(app)
+        command.name, command.short_help = cmd_name, line
+        return command
+
+    def format_commands(self, ctx: click.core.Context, formatter: click.formatting.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.core.Context, args: list[str]) -> tuple[str | None, click.core.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(f"{args[0]}: unknown command; {nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(cls=LazyGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.callback(invoke_without_command=True)
+def seenet(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    """Train, evaluate and run SeENet. `--debug` adds the traceback to an error."""
+    if version:
+        from seenet import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command line and exit with its code: 0 done, 1 a bug, 2 usage, 3 some failed, 4 data, 5 not finite, 6 a check, 75 busy."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("seenet")
+    log.setLevel(logging.INFO)
+    log.handlers = [handler]
+    sys.exit(_run(arguments, debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        code: Any = get_command(app).main(arguments, prog_name="seenet", standalone_mode=False)
+        return int(code or 0)
+    except SeenetError as error:
+        if debug:
+            traceback.print_exc()
+        return _say(str(error), error.exit_code)
+    except click.exceptions.ClickException as error:
+        return _say(f"{error.format_message()} (seenet --help)", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        with tempfile.NamedTemporaryFile("w", prefix="seenet-", suffix=".txt", delete=False) as kept:
+            traceback.print_exc(file=kept)
+        return _say(f"a bug: {type(error).__name__}: {' '.join(str(error).split())[:200]}; the traceback is kept in {kept.name}", 1)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"seenet: {message}", file=sys.stderr)
+    return code

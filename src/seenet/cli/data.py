@@ -1,0 +1,30 @@
+"""seenet data"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Describe your own data, and look at any.")
+
+Recipe = Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as data.root=PATH.")]
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="Folder with pictures and masks.")]) -> None:
+    """Look at a folder of pictures and masks and write its seenet.yaml."""
+    from seenet.data.propose import write_proposal
+
+    print(write_proposal(folder))
+
+
+@app.command()
+def stats(recipe: Recipe, settings: Settings = None) -> None:
+    """Pixels and pictures of each class, sizes, and median-frequency weights of the train split."""
+    from seenet.core.settings import load_recipe
+    from seenet.data import open_split
+    from seenet.data.stats import split_stats
+
+    resolved = load_recipe(recipe, settings)
+    print(split_stats(open_split(resolved.data, resolved.data.train)).table())

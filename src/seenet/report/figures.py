@@ -1,0 +1,139 @@
+"""Curves of a run as inline SVG that takes its colours from the page, so that it suits light and dark alike."""
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Stand-ins that the page's own colours replace: matplotlib knows no CSS variables.
+INK, FAINT, LINE, SECOND = "#010203", "#020304", "#030405", "#040506"
+VARIABLES = {INK: "var(--soft)", FAINT: "var(--line)", LINE: "var(--blue)", SECOND: "var(--orange)"}
+
+Points = list[tuple[int, float]]
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; none where there is no file. A last line cut short by a running training is left out."""
+    if not path.is_file():
+        return []
+    entries = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            entries.append(entry)
+    return entries
+
+
+def points(entries: list[dict[str, Any]], *keys: str) -> Points:
+    """(step, value) of each entry that has a finite number under `keys`."""
+    found = []
+    for entry in entries:
+        value: Any = entry
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, int | float) and np.isfinite(value):
+            found.append((int(entry["step"]), float(value)))
+    return found
+
+
+def curves(entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(caption, SVG) of what there is: loss, mIoU on val, learning rate."""
+    loss, val_loss, rate = points(entries, "loss"), points(entries, "val", "loss"), points(entries, "rate")
+    miou = [(step, 100 * value) for step, value in points(entries, "val", "miou")]
+    drawn = []
+    if loss:
+        caption = f"Training loss: each step faint, running mean strong{'; dots: validation loss' if val_loss else ''}."
+        drawn.append((caption, _loss(loss, val_loss)))
+    if miou:
+        best = max(miou, key=lambda point: point[1])
+        drawn.append((f"mIoU on val, percent. Best: {best[1]:.1f} % at step {best[0]:,}.", _miou(miou, best)))
+    if rate:
+        drawn.append((f"Learning rate of the backbone. Highest: {max(value for _, value in rate):.3g}.", _rate(rate)))
+    return drawn
+
+
+def running_mean(values: Sequence[float], width: int) -> np.ndarray:
+    """Mean over up to `width` values around each, fewer at the ends; as long as `values`."""
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, float))])
+    places = np.arange(len(values))
+    low, high = np.maximum(places - width // 2, 0), np.minimum(places + width // 2 + 1, len(values))
+    mean: np.ndarray = (sums[high] - sums[low]) / (high - low)
+    return mean
+
+
+def _loss(loss: Points, val: Points) -> str:
+    figure, axes = _axes()
+    steps, values = zip(*loss, strict=True)
+    # Two thousand points are more than the picture has pixels.
+    every = max(1, len(steps) // 2000)
+    axes.plot(steps[::every], values[::every], color=LINE, alpha=0.3, linewidth=0.8)
+    axes.plot(steps[::every], running_mean(values, max(3, len(values) // 30))[::every], color=LINE, linewidth=2)
+    if val:
+        axes.plot(*zip(*val, strict=True), color=SECOND, marker="o", markersize=4, linewidth=0, linestyle="none")
+    # A few wild first steps must not flatten the rest.
+    shown = np.concatenate([values, [value for _, value in val]])
+    axes.set_ylim(0, 1.08 * max(float(np.quantile(shown, 0.99)), 1e-6))
+    return _svg(figure, "loss")
+
+
+def _miou(miou: Points, best: tuple[int, float]) -> str:
+    figure, axes = _axes()
+    axes.plot(*zip(*miou, strict=True), color=LINE, marker="o", markersize=3.5, linewidth=2)
+    axes.plot([best[0]], [best[1]], color=SECOND, marker="o", markersize=8, fillstyle="none", markeredgewidth=2)
+    axes.set_ylim(0, min(100, max(10, 1.15 * best[1])))
+    return _svg(figure, "miou")
+
+
+def _rate(rate: Points) -> str:
+    figure, axes = _axes()
+    axes.plot(*zip(*rate, strict=True), color=LINE, linewidth=2)
+    axes.set_ylim(0, None)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=False)
+    return _svg(figure, "rate")
+
+
+def _axes() -> tuple[Figure, Any]:
+    # As wide as on a phone, so that the text is not shrunk there.
+    figure = Figure(figsize=(4.2, 2.7), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9.5, length=0)
+    axes.set_xlabel("step", color=INK, fontsize=9.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.get_offset_text().set_color(INK)
+    return figure, axes
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure's <svg> element: text as text, ids of its own, nothing that names another address."""
+    stream = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "svg.id": f"curve-{name}"}):
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
+    text = stream.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    # Ids are unique in a figure, but not among the figures of a page.
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" focusable="false">', text)
+    # Font and its families are the page's.
+    text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, variable)
+    return text
