@@ -165,6 +165,13 @@ def test_paths_pil_images_arrays_and_lists(tmp_path):
     assert np.array_equal(predictor(np.ascontiguousarray(image[:, :, 0])).mask, expected)
 
 
+def test_a_pil_image_that_cannot_be_decoded_is_bad_data(tmp_path):
+    Image.fromarray(picture(64, 64)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
+    with Image.open(tmp_path / "cut.png") as image, pytest.raises(DataError, match="cannot be decoded"):
+        Predictor(RedNet(), LABELS, device="cpu")(image)
+
+
 @pytest.mark.parametrize(
     "array",
     [

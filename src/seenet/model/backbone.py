@@ -21,8 +21,9 @@ class Backbone(nn.Module):
         super().__init__()
         if not timm.is_model(name):
             raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}")
+        self.body: Any
         try:
-            self.body: Any = timm.create_model(
+            self.body = timm.create_model(
                 name,
                 features_only=True,
                 output_stride=output_stride,
@@ -36,8 +37,9 @@ class Backbone(nn.Module):
             ) from None
         if stride_on == "conv1":
             _move_strides(self.body)
-        self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
-        self.strides: tuple[int, ...] = tuple(self.body.feature_info.reduction())
+        info: Any = self.body.feature_info
+        self.channels: tuple[int, ...] = tuple(info.channels())
+        self.strides: tuple[int, ...] = tuple(info.reduction())
         expected = tuple(min(stride, output_stride) for stride in (4, 8, 16, 32))
         if self.strides != expected:
             raise UsageError(f"backbone {name}: stages have strides {self.strides}, expected {expected}")

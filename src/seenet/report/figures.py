@@ -126,7 +126,7 @@ def _svg(figure: Figure, name: str) -> str:
     """The figure's <svg> element: text as text, ids of its own, nothing that names another address."""
     stream = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "svg.id": f"curve-{name}"}):
-        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})  # type: ignore[no-untyped-call]
     text = stream.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     # Ids are unique in a figure, but not among the figures of a page.

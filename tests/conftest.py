@@ -1,0 +1,20 @@
+"""What several tests use: the shared folder of real data, where it is there, and a cache that is not the user's."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data and weights beside the repository; tests that need them skip where they are not."""
+    folder = Path(os.environ.get("SEENET_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no shared folder at {folder} (set SEENET_SHARED)")
+    return folder
