@@ -104,6 +104,22 @@ def test_bands_are_refused_where_they_mean_nothing():
     assert caught.value.exit_code == 4
 
 
+def test_auto_takes_the_bands_that_fit_the_labels():
+    rng = np.random.default_rng(1)
+    pairs = [(rng.integers(0, 256, (9, 9, 3), np.uint8), rng.integers(0, 3, (9, 9)).astype(np.uint8))]
+    pairs[0][1][4, 4] = 255
+    one, rimless = predictor(), LabelSet("toy", LABELS.classes, LABELS.colours, rim=False)
+    assert evaluate(one, MemorySplit(pairs), boundary="auto").boundary == "trimap"
+    edges = evaluate(one, MemorySplit(pairs, rimless), boundary="auto")
+    assert edges.boundary == "transition"
+    assert np.array_equal(edges.bands, evaluate(one, MemorySplit(pairs, rimless), boundary="transition").bands)
+    pairs[0][1][:] = 1
+    none = evaluate(one, MemorySplit(pairs), boundary="auto")
+    assert none.boundary is None
+    assert none.result()["boundary"] is None
+    assert np.array_equal(none.matrix, evaluate(one, MemorySplit(pairs)).matrix)
+
+
 def test_indices_choose_pictures():
     split, one = random_split(6), predictor()
     found = evaluate(one, split, indices=[4, 1, 1])

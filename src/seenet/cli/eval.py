@@ -19,9 +19,9 @@ def eval_(
     scales: Annotated[str, typer.Option(help="Factors whose probabilities are averaged, such as 0.75,1,1.25.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture.")] = False,
     boundary: Annotated[
-        Literal["trimap", "transition"] | None,
-        typer.Option(help="Also mIoU near outlines: around ignored rims (trimap) or between classes (transition)."),
-    ] = None,
+        Literal["auto", "none", "trimap", "transition"],
+        typer.Option(help="Also mIoU near outlines: around ignored rims (trimap) or between classes (transition); auto: what fits."),
+    ] = "auto",
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the network.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default RUN/eval/SPLIT or evaluations/MODEL-SPLIT.")] = None,
@@ -39,7 +39,8 @@ def eval_(
 
     recipe, overrides = recipe_and_overrides(arguments or [])
     report = run_evaluation(
-        model, recipe, overrides, split=split, scales=numbers(scales, "--scales"), flip=flip, boundary=boundary,
+        model, recipe, overrides, split=split, scales=numbers(scales, "--scales"), flip=flip,
+        boundary=None if boundary == "none" else boundary,
         precision=precision, device=device, out=out, overwrite=overwrite, command=command_line(),
     )  # fmt: skip
     if as_json:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ def evaluate(
     predictor: Predictor,
     split: Split,
     *,
-    boundary: Boundary | None = None,
+    boundary: Boundary | Literal["auto"] | None = None,
     widths: Sequence[int] = WIDTHS,
     indices: Sequence[int] | None = None,
     loss: bool = False,
@@ -37,7 +38,8 @@ def evaluate(
 
     Args:
         boundary: also count in bands of `widths` pixels around rims ("trimap", sets with a rim) or
-            class edges ("transition").
+            class edges ("transition"); "auto" takes rims where the labels have them, else edges, and does
+            without where no label has any.
         indices: these pictures of the split alone.
         loss: also sum the negative log-likelihood of the true classes.
         what: stands before the progress bar; None: no bar.
@@ -46,18 +48,22 @@ def evaluate(
     bands are asked for; NotFiniteError: the network gives NaN.
     """
     order, widths = _indices(split, indices), tuple(sorted(set(widths)))
-    _check(predictor, split, boundary)
+    kind: Boundary | None = ("trimap" if split.labels.rim else "transition") if boundary == "auto" else boundary
+    _check(predictor, split, kind)
     rank, world = ranks()
 
     def mine() -> list[ImageScore]:
-        return _score(predictor, split, order[rank::world], boundary, widths, loss, what if rank == 0 else None)
+        return _score(predictor, split, order[rank::world], kind, widths, loss, what if rank == 0 else None)
 
     scores = gather_scores(mine, predictor.device)
-    if boundary and not any(score.outlined for score in scores):
-        outline = "rim" if boundary == "trimap" else "edge"
-        raise DataError(f"{split.name}: found no {outline} in any label; leave --boundary out")
+    if kind and not any(score.outlined for score in scores):
+        if boundary == "auto":
+            kind = None
+        else:
+            outline = "rim" if boundary == "trimap" else "edge"
+            raise DataError(f"{split.name}: found no {outline} in any label; use --boundary none")
     keys = [split.key(score.index) for score in scores]
-    return Evaluation(split.name, keys, split.labels, scores, boundary, widths, loss, predictor.settings, predictor.info)
+    return Evaluation(split.name, keys, split.labels, scores, kind, widths, loss, predictor.settings, predictor.info)
 
 
 def _score(

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+from PIL import Image
 
 from seenet.core.labels import LabelSet
 from seenet.prediction.colours import blend, colourize
@@ -25,19 +26,18 @@ def error_map(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np
     return picture
 
 
-def panel(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """Image, truth, prediction and error map side by side, a white line between: uint8, H x (4 W + 3 gaps) x 3.
+def panel(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> Image.Image:
+    """Image, truth, prediction and error map side by side, a white line between: H x (4 W + 3 gaps), RGB.
 
     All have the truth's size; where the image has another it is resized (bilinear) for show.
     """
     if image.shape[:2] != truth.shape:
-        from PIL import Image
-
         size = (truth.shape[1], truth.shape[0])
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     gap = np.full((truth.shape[0], max(2, truth.shape[1] // 100), 3), 255, np.uint8)
     errors = error_map(truth, prediction, labels)
-    return np.concatenate([image, gap, colourize(truth, labels), gap, colourize(prediction, labels), gap, errors], axis=1)
+    parts = [image, gap, colourize(truth, labels), gap, colourize(prediction, labels), gap, errors]
+    return Image.fromarray(np.concatenate(parts, axis=1))
 
 
 def confusion_figure(matrix: np.ndarray, labels: LabelSet) -> bytes:

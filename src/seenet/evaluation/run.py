@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -46,7 +46,7 @@ def run_evaluation(
     split: str | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
-    boundary: Boundary | None = None,
+    boundary: Boundary | Literal["auto"] | None = "auto",
     precision: str = "fp32",
     device: str = "auto",
     out: Path | None = None,
@@ -61,6 +61,7 @@ def run_evaluation(
             `data.root=PATH`).
         overrides: `key=value` on the recipe.
         split: the data set's own name of it; None: the recipe's `data.val`, or `val`.
+        boundary: which bands, as `evaluate`.
         out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
 
     Raises DataError: no such model or data, labels that differ, results there already (without `overwrite`);
@@ -128,5 +129,5 @@ def _panels(predictor: Predictor, split: Split, evaluation: Evaluation) -> dict[
             image, truth = split.read(score.index)
             drawn = panel(image, truth, predictor.mask(image, truth.shape[:2]), split.labels)
             key = re.sub(r"[^\w.-]+", "_", split.key(score.index))
-            panels[f"{kind}-{place}-{key}"] = Image.fromarray(drawn)
+            panels[f"{kind}-{place}-{key}"] = drawn
     return panels

@@ -1,0 +1,128 @@
+"""Pages of pictures with their masks: what `seenet data show` and the demo write."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from seenet.core.labels import LabelSet
+from seenet.core.progress import track
+from seenet.core.settings import Recipe
+from seenet.data import open_split
+from seenet.data.sampling import Draw
+from seenet.data.training_set import TrainingSet
+from seenet.data.transforms import JointTransform
+from seenet.model import create_model
+from seenet.model.network import Normalization
+from seenet.prediction.colours import blend, colourize
+from seenet.report.encode import number, percent, photograph
+from seenet.report.template import render
+
+DRAWS = 2
+"""Transformed samples shown of each picture: those of the first epochs."""
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """One picture in several views: (label, H x W x 3 uint8) each; `mask`, where given, adds the shares of its classes."""
+
+    caption: str
+    pictures: list[tuple[str, np.ndarray]]
+    mask: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """A row as the templates take it."""
+
+    caption: str
+    pictures: list[tuple[str, str]]
+    shares: list[tuple[str, tuple[int, int, int], str]]
+
+
+def write_gallery(path: Path, title: str, intro: str, rows: Iterable[GalleryRow], labels: LabelSet) -> None:
+    """Write `path`, one HTML file with everything in it; rows are taken one at a time, and only their JPEGs kept."""
+    encoded = [
+        EncodedRow(row.caption, [(label, photograph(picture)) for label, picture in row.pictures], class_shares(row.mask, labels))
+        for row in rows
+    ]
+    render(path, "gallery.html.j2", title=title, intro=intro, rows=encoded, labels=labels)
+
+
+def class_shares(mask: np.ndarray | None, labels: LabelSet) -> list[tuple[str, tuple[int, int, int], str]]:
+    """(class, colour, percent of all pixels) of the classes in a mask, the largest first, the ignored pixels last."""
+    if mask is None or not mask.size:
+        return []
+    ids, counts = np.unique(mask, return_counts=True)
+    found = sorted(zip(ids.tolist(), counts.tolist(), strict=True), key=lambda entry: (entry[0] == labels.ignore, -entry[1]))
+    shares = []
+    for index, count in found:
+        if index == labels.ignore:
+            shares.append(("ignored", (255, 255, 255), percent(count / mask.size)))
+        elif 0 <= index < labels.num_classes:
+            shares.append((labels.classes[index], labels.colours[index], percent(count / mask.size)))
+    return shares
+
+
+def data_page(recipe: Recipe, out: Path, count: int = 8) -> Path:
+    """Write OUT/index.html: samples of the train split as they are, and as the network sees them in its first epochs.
+
+    Raises DataError, UsageError as `open_split` and the transforms do.
+    """
+    split = open_split(recipe.data, recipe.data.train)
+    normalization = _normalization(recipe)
+    samples = TrainingSet(split, JointTransform(recipe.transforms, normalization.mean, normalization.std, split.labels.ignore), recipe.seed)
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)).tolist()
+
+    def rows() -> Iterable[GalleryRow]:
+        for index in track(chosen, f"pictures of {split.name}", len(chosen)):
+            image, mask = split.read(index)
+            pictures = [("picture", image), ("with its mask", striped(blend(image, mask, split.labels), mask, split.labels))]
+            for epoch in range(DRAWS):
+                pixels, ids, _ = samples[Draw(epoch, index)]
+                seen, seen_mask = restored(pixels, normalization), ids.numpy()
+                pictures.append((f"seen in epoch {epoch + 1}", seen))
+                pictures.append(("its labels", striped(colourize(seen_mask, split.labels), seen_mask, split.labels)))
+            size = f"{image.shape[1]} x {image.shape[0]} pixels"
+            yield GalleryRow(f"{split.key(index)}, {size}", pictures, mask)
+
+    transforms = recipe.transforms
+    intro = (
+        f"{len(chosen)} of {number(len(split))} pictures of {split.name}, evenly spread. After each picture with its mask stand the samples that "
+        f"training draws from it in its first {DRAWS} epochs at seed {recipe.seed}: flip {transforms.flip:g}, scale {transforms.scale[0]:g} to "
+        f"{transforms.scale[1]:g}, rotation {transforms.rotation:g} degrees, colour jitter {transforms.jitter:g}, crop "
+        f"{transforms.crop[1]} x {transforms.crop[0]} (width x height). Padding, zero to the network, has the mean colour here; what is striped is ignored."
+    )
+    path = out / "index.html"
+    write_gallery(path, f"What the network sees: {split.name}", intro, rows(), split.labels)
+    return path
+
+
+def _normalization(recipe: Recipe) -> Normalization:
+    """The backbone's own; no weights are read for it but those a model file brings along."""
+    options: dict[str, Any] = recipe.model.model_dump()
+    if options["weights"] == "imagenet":
+        # Known from the backbone's name; the page must not download weights.
+        options["weights"] = None
+    return create_model(**options).normalization
+
+
+def restored(pixels: Tensor, normalization: Normalization) -> np.ndarray:
+    """3 x h x w normalised -> h x w x 3 uint8."""
+    values = pixels.permute(1, 2, 0).numpy() * np.array(normalization.std) + np.array(normalization.mean)
+    picture: np.ndarray = np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8)
+    return picture
+
+
+def striped(picture: np.ndarray, mask: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """The picture with diagonal stripes where the mask is ignored, so that it can be told from any class."""
+    height, width = mask.shape
+    band = max(3, max(height, width) // 80)
+    stripes = ((np.arange(height)[:, None] + np.arange(width)[None]) // band) % 2
+    ignored = mask == labels.ignore
+    out = picture.copy()
+    out[ignored] = np.where(stripes[ignored], 184, 255).astype(np.uint8)[:, None]
+    return out

@@ -1,0 +1,105 @@
+"""What a user types, and the code and the one line that come back."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seenet.cli import COMMANDS, main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "sorted({'torch', 'pydantic', 'numpy'} & set(sys.modules))"
+    program = f"import sys; from seenet.cli import main\ntry: main(['--help'])\nfinally: print({heavy})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(f"  {command} " in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "data"])
+def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert "Usage: seenet" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["trian"], 2, "nearest: train"),
+        (["train", "shapes", "--nonsense"], 2, "No such option"),
+        (["train", "shape"], 2, "nearest: shapes"),
+        (["train", "shapes", "training.step=1"], 2, "nearest: steps"),
+        (["train", "camvid-lite0", "data.root=nowhere"], 4, "SegNet"),
+        (["train", "shapes", "--device", "tpu"], 2, "device tpu"),
+        (["eval", "nothing-here", "shapes"], 4, "nothing-here"),
+        (["model", "seanet"], 2, "nearest: seenet"),
+        (["import", "none.pth", "out.safetensors"], 4, "no such file"),
+        (["data", "init", "nowhere"], 4, "no such folder"),
+    ],
+)
+def test_wrong_usage(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, _, err = run(capsys, *arguments)
+    assert found == code
+    assert message in err
+    assert err.strip().splitlines()[-1].startswith("seenet: ")
+
+
+def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("seenet.core.settings.Recipe.model_json_schema", broken)
+    code, _, err = run(capsys, "schema")
+    assert code == 1
+    kept = Path(err.strip().rsplit(" ", 1)[-1])
+    assert "ZeroDivisionError: oops" in kept.read_text()
+    kept.unlink()
+
+
+def test_model_table(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "model", "seenet", "--backbone", "resnet101", "--size", "512")
+    assert code == 0
+    assert "5120 x 64 x 64" in out
+    assert "53,214,293" in out
+    assert "seenet (j)" in run(capsys, "model", "--list")[1]
+
+
+def test_schema_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "training" in json.loads(run(capsys, "schema")[1])["properties"]
+    assert "steps: 7" in run(capsys, "train", "shapes", "training.steps=7", "--show")[1]
+
+
+def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole path on drawn scenes: validation in training and `eval` count the same."""
+    monkeypatch.chdir(tmp_path)
+    tiny = [
+        "model.backbone=resnet10t", "model.width=8", "model.p_out=16", "data.size=48", "data.count=20", "transforms.crop=48",
+        "training.steps=2", "training.batch=2", "training.workers=0", "training.validate_every=0",
+    ]  # fmt: skip
+    code, out, err = run(capsys, "train", "shapes", *tiny, "--out", "run", "--json", "--device", "cpu")
+    assert code == 0, err
+    assert json.loads(out)["steps"] == 2
+    code, out, err = run(capsys, "eval", "run", "--json", "--device", "cpu")
+    assert code == 0, err
+    assert json.loads(out)["confusion"] == json.loads(Path("run/val.json").read_text())["confusion"]
+    from PIL import Image
+
+    from seenet.data.shapes import ShapesSplit
+
+    Image.fromarray(ShapesSplit("val", 50, 48).image(0)).save("scene.png")
+    code, _, err = run(capsys, "predict", "run", "scene.png", "--device", "cpu")
+    assert code == 0, err
+    assert Image.open("predictions/masks/scene.png").size == (48, 48)
