@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from seenet.core.errors import DataError
 from seenet.core.files import replacing, sha256
 from seenet.core.labels import LabelSet
-from seenet.model import create_model
+from seenet.model.backbone import Backbone
 from seenet.model.find import bundled_models, find_model
 from seenet.model.network import Normalization, SeENet
 from seenet.model.unpickle import import_pickle
@@ -86,11 +86,16 @@ def load_model(name: str | Path) -> SavedModel:
             raise DataError(f"{path}: format {card['format']}, this version reads up to {FORMAT}; install a newer seenet")
         options, labels = card["options"], _labels(card["labels"])
         normalization = Normalization(tuple(card["normalization"]["mean"]), tuple(card["normalization"]["std"]))
-        model = create_model(**options)
+        trunk = Backbone(
+            options["backbone"],
+            output_stride=options["output_stride"],
+            in_channels=options["in_channels"],
+            stride_on=options["stride_on"],
+        )
+        model = SeENet(trunk, normalization, options)
         model.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{path}: damaged or foreign model file ({' '.join(str(error).split())[:160]}); export or train it again") from None
-    model.normalization = normalization
     return SavedModel(model.eval(), labels, card["notes"], path, sha256(path))
 
 

@@ -31,7 +31,7 @@ class Checkpoint:
 
 def folder_of(root: Path, step: int) -> Path:
     """Where the checkpoint after `step` steps lies."""
-    return root / f"step-{step:06d}"
+    return root / f"step-{step:08d}"
 
 
 def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
@@ -40,38 +40,26 @@ def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
     temporary = root / f".{final.name}.{os.getpid()}"
     for left_over in root.glob(".step-*"):
         shutil.rmtree(left_over)
-    try:
-        _write(temporary, checkpoint)
-        if final.exists():
-            # Aside, not away: until the new one is in its place, something whole is on the disk.
-            final.rename(root / f".{final.name}.before")
-        temporary.rename(final)
-        _sync(root)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise DataError(f"{final}: cannot be written ({error}); make room, then go on with --resume") from None
+    temporary.mkdir(parents=True)
+    for name, tensors in checkpoint.tensors.items():
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+            temporary / f"{name}.safetensors",
+        )
+    (temporary / "state.json").write_text(json.dumps(checkpoint.state), encoding="utf-8")
+    manifest = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in temporary.iterdir():
+        _sync(path)
+    _sync(temporary)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync(root)
     verify(final)
-    shutil.rmtree(root / f".{final.name}.before", ignore_errors=True)
-    for old in _folders(root)[keep:]:
+    for old in sorted(root.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
     return final
-
-
-def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    folder.mkdir(parents=True)
-    for name, tensors in checkpoint.tensors.items():
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
-    (folder / "state.json").write_text(json.dumps(checkpoint.state), encoding="utf-8")
-    manifest = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    # No blanks: every byte means something, so that every changed byte shows.
-    (folder / MANIFEST).write_text(json.dumps(manifest, separators=(",", ":")), encoding="utf-8")
-    for path in (*folder.iterdir(), folder):
-        _sync(path)
-
-
-def _folders(root: Path) -> list[Path]:
-    """Checkpoints, the newest first."""
-    return sorted(root.glob("step-*"), key=lambda folder: int(folder.name.removeprefix("step-")), reverse=True)
 
 
 def load(folder: Path) -> Checkpoint:
@@ -86,11 +74,7 @@ def load(folder: Path) -> Checkpoint:
 
 def newest(root: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; damaged ones are passed over, saying so. None where there is none at all."""
-    for aside in root.glob(".step-*.before"):
-        final = root / aside.name.removeprefix(".").removesuffix(".before")
-        if not final.exists():
-            aside.rename(final)
-    folders = _folders(root)
+    folders = sorted(root.glob("step-*"), reverse=True)
     for folder in folders:
         try:
             return load(folder)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, distributed
 
 from seenet.core.errors import UsageError
-from seenet.prediction import device as devices
 
 TIMEOUT = timedelta(minutes=10)
 """After this long without a word from a rank the others end."""
@@ -22,8 +21,6 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
-    """Where collectives want their tensors: NCCL takes CUDA's alone."""
 
     @property
     def first(self) -> bool:
@@ -38,20 +35,10 @@ class Ranks:
             )
 
     def sum(self, value: Tensor) -> Tensor:
-        """Sum over all ranks, on whatever device the value is; the value itself in one process."""
-        if self.world == 1:
-            return value
-        there = value.detach().to(self.device, copy=True)
-        distributed.all_reduce(there)
-        return there.to(value.device)
-
-    def any(self, here: bool) -> bool:
-        """Whether it holds on at least one rank; every rank must ask."""
-        return self.sum(torch.tensor(float(here))).item() > 0
-
-    def wait(self) -> None:
-        """Until every rank is here."""
-        self.any(False)
+        """Sum over all ranks; the value itself in one process."""
+        if self.world > 1:
+            distributed.all_reduce(value)
+        return value
 
 
 @contextmanager
@@ -63,17 +50,20 @@ def ranks(device: torch.device) -> Iterator[Ranks]:
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Ranks(distributed.get_rank(), world, device)
+        yield Ranks(distributed.get_rank(), world)
     finally:
         distributed.destroy_process_group()
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `--device` names; under torchrun each rank takes its own GPU. UsageError for one that is not there."""
-    local = os.environ.get("LOCAL_RANK", "0")
-    device = devices.choose_device(name)
-    if device.type == "cuda" and device.index is None:
-        device = devices.choose_device(f"cuda:{local}")
-    if device.type == "cuda":
+    """`auto` is CUDA, then MPS, then the processor; under torchrun each rank takes its own GPU. UsageError for one that is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available.get(name, False):
+        raise UsageError(f"device {name}: not available here; choose from auto, {', '.join(k for k, there in available.items() if there)}")
+    if name == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    return device
+        return device
+    return torch.device(name)

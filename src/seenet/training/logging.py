@@ -11,7 +11,7 @@ import torch
 class Metrics:
     """`metrics.jsonl`: one JSON object a line, flushed; and the same numbers for TensorBoard under `tensorboard/`."""
 
-    def __init__(self, run: Path, *, keep_bytes: int = 0, first_step: int = 1) -> None:
+    def __init__(self, run: Path, *, keep_bytes: int = 0) -> None:
         path = run / "metrics.jsonl"
         self._file = path.open("r+b" if path.exists() else "w+b")
         # A resumed run writes again what came after its checkpoint.
@@ -22,7 +22,7 @@ class Metrics:
         except ImportError:
             self._board = None
         else:
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step if keep_bytes else None)
+            self._board = SummaryWriter(str(run / "tensorboard"))
 
     def write(self, step: int, **values: Any) -> None:
         self._file.write(json.dumps({"step": step, **values}).encode() + b"\n")

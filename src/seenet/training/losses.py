@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seenet.core.errors import UsageError
 from seenet.core.settings import LossSettings
 from seenet.model.network import SeENet
 
@@ -32,7 +31,7 @@ class LossModel(nn.Module):
         if self.class_weights is None:
             return torch.tensor(valid.numel(), dtype=torch.float64)
         counts = torch.bincount(valid, minlength=len(self.class_weights)).double()
-        return (counts * self.class_weights.double().to(counts.device)).sum()
+        return (counts * self.class_weights.double()).sum()
 
     def forward(self, images: Tensor, masks: Tensor, divisor: Tensor) -> Tensor:
         if not self.settings.auxiliary:
@@ -77,5 +76,7 @@ def class_weights(settings: LossSettings, frequency_weights: list[float] | None,
     values = frequency_weights if settings.class_weights == "median_frequency" else settings.class_weights
     assert values is not None
     if len(values) != num_classes:
+        from seenet.core.errors import UsageError
+
         raise UsageError(f"loss.class_weights: found {len(values)} weights, expected one for each of {num_classes} classes")
     return torch.tensor(values, dtype=torch.float32) ** settings.weight_power

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -13,10 +12,6 @@ from seenet.core.errors import BusyError, DataError, SeenetError, UsageError
 from seenet.core.files import write_text
 from seenet.core.settings import Recipe, dump, parse_recipe
 
-log = logging.getLogger("seenet")
-
-EXIT = "exit.json"
-
 MAY_DIFFER = {"training": {"workers", "checkpoint_every", "keep"}}
 """Settings that a resumed run may change: they change nothing of what is computed."""
 
@@ -25,8 +20,8 @@ MAY_DIFFER = {"training": {"workers", "checkpoint_every", "keep"}}
 def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Iterator[Path]:
     """Hold the run while the block lasts; the first rank creates it or, resuming, checks that the recipe is the same.
 
-    Raises BusyError where another process holds it, DataError for an existing run without `resume` or a folder of something else,
-    UsageError for another recipe. How the block ended is written to `exit.json`, by rank.
+    Raises BusyError where another process holds it, DataError for an existing run without `resume` (or none with it), UsageError for
+    another recipe. How the block ended is written to `exit.json`, by rank.
     """
     if rank == 0:
         out.mkdir(parents=True, exist_ok=True)
@@ -41,10 +36,9 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Itera
 
 
 def _take(handle: int, out: Path) -> None:
-    # The kernel gives the lock back when its holder dies, so that a stale one is taken over by itself. This kind belongs to the process
-    # alone: loader workers that outlive it for a moment do not hold it.
+    # The kernel gives the lock back when its holder dies, so that a stale one is taken over by itself.
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         holder = (out / "lock").read_text(encoding="utf-8").strip() or "another process"
         raise BusyError(f"{out}: busy, held by {holder}; wait for it, or give another --out") from None
@@ -54,14 +48,12 @@ def _take(handle: int, out: Path) -> None:
 
 def _prepare(out: Path, recipe: Recipe, resume: bool) -> None:
     path = out / "recipe.yaml"
-    (out / EXIT).unlink(missing_ok=True)
-    # A run exists once its first step could be logged: what failed before that (data not there) may be mended and started again.
-    if not (out / "metrics.jsonl").exists() or not path.exists():
-        others = sorted(entry.name for entry in out.iterdir() if entry.name not in {"lock", "recipe.yaml"} and entry.name[0] != ".")
+    if not path.exists():
+        if resume:
+            raise DataError(f"{path}: no run to resume here; start it without --resume")
+        others = sorted(entry.name for entry in out.iterdir() if entry.name not in {"lock", "exit.json"})
         if others:
             raise DataError(f"{out}: holds {others[0]} but no run; give a new or empty folder with --out")
-        if resume:
-            log.info("%s: nothing to resume, starting from the first step", out)
         write_text(path, dump(recipe))
         return
     if not resume:
@@ -98,13 +90,16 @@ def _recorded(out: Path, rank: int) -> Iterator[None]:
         code, reason = 1, f"{type(error).__name__}: {error}"
         raise
     finally:
-        _record(out, rank, {"code": code, "reason": reason})
+        _record(out / "exit.json", rank, {"code": code, "reason": reason})
 
 
-def _record(out: Path, rank: int, entry: dict[str, object]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / f".{EXIT}.lock").open("w") as turn:
-        fcntl.lockf(turn, fcntl.LOCK_EX)
-        path = out / EXIT
-        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        write_text(path, json.dumps({**entries, str(rank): entry}, indent=1))
+def _record(path: Path, rank: int, entry: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        text = file.read()
+        entries = json.loads(text) if text else {}
+        entries[str(rank)] = entry
+        file.truncate(0)
+        file.write(json.dumps(entries, indent=1))

@@ -22,7 +22,6 @@ from seenet.model import SeENet, create_model
 from seenet.model.files import fit_weights, load_model
 from seenet.model.summary import dead_taps
 from seenet.training.losses import LossModel, class_weights
-from seenet.training.signals import ignore_interrupts
 
 log = logging.getLogger("seenet")
 
@@ -68,7 +67,7 @@ def build_model(recipe: Recipe, data: Data, device: torch.device) -> SeENet:
         for module in stage:
             module.requires_grad_(False)
     if training.freeze_norms:
-        for norm in norms(model.backbone):
+        for norm in model.backbone.norms():
             norm.requires_grad_(False)
     if training.activation_checkpointing:
         recompute_backbone(model)
@@ -86,16 +85,11 @@ def build_loss(recipe: Recipe, data: Data, model: SeENet, device: torch.device) 
     return LossModel(model, recipe.loss, weights, data.train.labels.ignore).to(device)
 
 
-def norms(part: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Every batch norm of a part, synchronised ones too."""
-    return [module for module in part.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-
-
 def set_train_mode(model: SeENet, recipe: Recipe) -> None:
     """Training mode; batch norms of frozen parts keep their statistics."""
     model.train()
     if recipe.training.freeze_norms:
-        for norm in norms(model.backbone):
+        for norm in model.backbone.norms():
             norm.eval()
     for stage in model.backbone.stage_modules()[: recipe.training.freeze_stages]:
         for module in stage:
@@ -123,42 +117,34 @@ def step_batches(recipe: Recipe, data: Data, model: SeENet, *, first_step: int, 
         num_workers=training.workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if training.workers else None,
-        worker_init_fn=ignore_interrupts,
     )
     batches = iter(loader)
     return zip(*[batches] * training.accumulate, strict=True)
 
 
 def recompute_backbone(model: SeENet) -> None:
-    """Keep the inputs of the backbone's blocks alone and compute the rest again in the backward pass."""
-    for part in model.backbone.body.children():
-        # timm calls some of its containers, and goes through others itself; blocks are called in either case.
-        for block in part.children() if isinstance(part, nn.Sequential | nn.ModuleList) else [part]:
-            _recompute(block)
-
-
-def _recompute(block: nn.Module) -> None:
-    forward = block.forward
+    """Drop the backbone's activations and compute them again in the backward pass."""
+    body = model.backbone.body
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _kept_statistics(block)
+        return nullcontext(), _kept_statistics(body)
 
-    def recomputed(x: Tensor) -> Tensor:
-        return checkpoint(forward, x, use_reentrant=False, context_fn=contexts) if block.training else forward(x)  # type: ignore[no-any-return]
-
-    block.forward = recomputed  # type: ignore[method-assign]
+    forward = body.forward
+    body.forward = lambda images: (
+        checkpoint(forward, images, use_reentrant=False, context_fn=contexts) if body.training else forward(images)
+    )
 
 
 @contextmanager
-def _kept_statistics(block: nn.Module) -> Iterator[None]:
+def _kept_statistics(body: nn.Module) -> Iterator[None]:
     """The second pass over the same images must not move batch norm's statistics again."""
-    moving = [norm for norm in norms(block) if norm.training]
-    momenta, counts = [norm.momentum for norm in moving], [norm.num_batches_tracked.clone() for norm in moving]  # type: ignore[union-attr]
-    for norm in moving:
+    norms = [module for module in body.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+    momenta, counts = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]
+    for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum, count in zip(moving, momenta, counts, strict=True):
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]

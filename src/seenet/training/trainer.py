@@ -52,10 +52,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "aut
     after a signal, with everything saved.
     """
     where = choose_device(device)
-    with ranks(where) as group:
+    with ranks(where) as group, open_run(out, recipe, resume=resume, rank=group.rank):
         group.check_batch(recipe.training.batch, recipe.training.accumulate)
-        with open_run(out, recipe, resume=resume, rank=group.rank):
-            return Trainer(recipe, out, where, group).fit()
+        return Trainer(recipe, out, where, group).fit()
 
 
 class Trainer:
@@ -68,15 +67,14 @@ class Trainer:
         self.loss_model = build_loss(recipe, self.data, self.model, device)
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.ema = EMA(self.model, recipe.training.ema) if recipe.training.ema else None
-        self.step = self.validated = 0
+        self.step = 0
         self.best: dict[str, Any] = {}
         self.layout = memory_format(recipe)
+        images = torch.zeros(min(recipe.training.batch, 4), 3, *recipe.transforms.crop, device=device).contiguous(memory_format=self.layout)
         set_train_mode(self.model, recipe)
-        found = checkpoint.newest(out / "checkpoints")
-        self.precision = self._precision(found)
-        metrics_bytes = self._restore(found) if found else 0
-        group.wait()  # for all to have read before the first writes
-        self.metrics = Metrics(out, keep_bytes=metrics_bytes, first_step=self.step + 1) if group.first else None
+        self.precision = choose(recipe.training.precision, device, self.layout, self.model, images)
+        metrics_bytes = self._restore()
+        self.metrics = Metrics(out, keep_bytes=metrics_bytes) if group.first else None
         self.parallel = self._parallel()
         per_process = recipe.training.batch // group.world // recipe.training.accumulate
         if per_process < 4 and not recipe.training.freeze_norms:
@@ -89,9 +87,6 @@ class Trainer:
         training = self.recipe.training
         batches = step_batches(self.recipe, self.data, self.model, first_step=self.step, rank=self.group.rank, world=self.group.world)
         with stop_requests() as stop, bar("training", training.steps, self.step) as advance:
-            if self._validation_due():  # stopped in the middle of it, before
-                self.validate(stop)
-                self.save()
             while self.step < training.steps:
                 waiting = time.perf_counter()
                 micro_batches = next(batches)
@@ -99,18 +94,15 @@ class Trainer:
                 loss, rate = self.update(micro_batches)
                 self.step += 1
                 self._log(loss, rate, started, started - waiting, advance)
-                if self.group.any(bool(stop.code)):
-                    self.stop(stop)
-                if self._validation_due():
-                    self.validate(stop)
-                if self.step == training.steps or self.step % training.checkpoint_every == 0:
+                done = self.step == training.steps
+                if done or (training.validate_every and self.step % training.validate_every == 0):
+                    self.validate()
+                stopping = self.group.sum(torch.tensor(float(stop.code))).item() > 0
+                if done or stopping or self.step % training.checkpoint_every == 0:
                     self.save()
+                if stopping and not done:
+                    raise Stopped(f"{self.out}: stopped after step {self.step}, saved; go on with --resume", stop.code or 143)
         return self._result()
-
-    def stop(self, request: StopRequest) -> NoReturn:
-        """Save, then end with the signal's exit code; a validation that is due or under way is made up for by the resumed run."""
-        self.save()
-        raise Stopped(f"{self.out}: stopped after step {self.step}, saved; go on with --resume", request.code or 143)
 
     def update(self, micro_batches: tuple[Batch, ...]) -> tuple[float, float]:
         """One optimizer step; returns its loss and rate. Nothing that is not finite reaches the weights."""

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import seenet
+from seenet.core.errors import DataError
+from seenet.core.files import sha256
+from seenet.core.labels import SHAPES
+from seenet.model import create_model
+from seenet.model.files import save_model
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run folder with a small SeENet."""
+    torch.manual_seed(0)
+    model = create_model(backbone="resnet18", num_classes=6, width=8, p_out=16, output_stride=32)
+    folder = tmp_path_factory.mktemp("runs") / "street"
+    save_model(folder / "model.safetensors", model, SHAPES)
+    return folder
+
+
+def test_a_run_and_its_file_predict_alike(run):
+    image = np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8)
+    one, other = seenet.load(run, device="cpu"), seenet.load(run / "model.safetensors", device="cpu")
+    assert torch.equal(one.scores(image), other.scores(image))
+    assert one.labels == SHAPES
+    assert one.info == {"file": str(run / "model.safetensors"), "sha256": sha256(run / "model.safetensors")}
+    result = one(image)
+    assert result.mask.shape == (33, 47)
+    assert np.array_equal(result.probabilities.argmax(0), result.mask)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 2), (31, 33)])
+def test_the_network_itself_takes_every_size_scale_and_flip(run, size):
+    predictor = seenet.load(run, device="cpu", scales=(0.5, 1.0), flip=True)
+    scores = predictor.scores(np.full((*size, 3), 90, np.uint8))
+    assert scores.shape == (6, *size)
+    torch.testing.assert_close(scores.exp().sum(0), torch.ones(size))
+
+
+def test_a_model_that_is_not_there_is_bad_data(tmp_path):
+    for name in ("no-such-model", tmp_path, tmp_path / "model.safetensors"):
+        with pytest.raises(DataError, match="model"):
+            seenet.load(name, device="cpu")
