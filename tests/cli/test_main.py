@@ -103,3 +103,9 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     code, _, err = run(capsys, "predict", "run", "scene.png", "--device", "cpu")
     assert code == 0, err
     assert Image.open("predictions/masks/scene.png").size == (48, 48)
+    code, out, err = run(capsys, "report", "run", "--device", "cpu")
+    assert code == 0, err
+    assert "mIoU" in Path(out.strip().removeprefix("open ")).read_text()
+    code, out, err = run(capsys, "data", "show", "shapes", *tiny)
+    assert code == 0, err
+    assert Path(out.strip().removeprefix("open ")).is_file()

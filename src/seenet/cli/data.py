@@ -28,3 +28,16 @@ def stats(recipe: Recipe, settings: Settings = None) -> None:
 
     resolved = load_recipe(recipe, settings)
     print(split_stats(open_split(resolved.data, resolved.data.train)).table())
+
+
+@app.command()
+def show(
+    recipe: Recipe,
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("data-page"),
+) -> None:
+    """Write a page of pictures with their masks, before and after transforms: what the network really sees."""
+    from seenet.core.settings import load_recipe
+    from seenet.report.gallery import data_page
+
+    print(f"open {data_page(load_recipe(recipe, settings), out)}")

@@ -94,9 +94,8 @@ def data_page(recipe: Recipe, out: Path, count: int = 8) -> Path:
         f"{len(chosen)} of {number(len(split))} pictures of {split.name}, evenly spread. After each picture with its mask stand the "
         f"samples that training draws from it in its first {DRAWS} epochs at seed {recipe.seed}: flip {transforms.flip:g}, "
         f"scale {transforms.scale[0]:g} to {transforms.scale[1]:g}, rotation {transforms.rotation:g} degrees, "
-        f"colour jitter {transforms.jitter:g}, "
-        f"crop {transforms.crop[1]} x {transforms.crop[0]} (width x height). Padding, zero to the network, "
-        "has the mean colour here; what is striped is ignored."
+        f"colour jitter {transforms.jitter:g}, crop {transforms.crop[1]} x {transforms.crop[0]} (width x height). "
+        "Padding, zero to the network, has the mean colour here; stripes are ignored."
     )
     path = out / "index.html"
     write_gallery(path, f"What the network sees: {split.name}", intro, rows(), split.labels)

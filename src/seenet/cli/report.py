@@ -1,0 +1,16 @@
+"""seenet report"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Write a run's page: curves, scores, worst and best pictures."""
+    from seenet.report.page import write_report
+
+    print(f"open {write_report(run, device=device)}")
