@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from seenet.core.errors import DataError
 from seenet.core.images import MAX_PIXELS, image_size, read_colours, read_ids, read_image, write_mask
@@ -49,6 +49,69 @@ def test_exif(tmp_path: Path, orientation: int) -> None:
     assert np.array_equal(read_image(path)[..., 0], turned)
     assert np.array_equal(read_ids(path), turned)
     assert image_size(path) == turned.shape
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_header_gives_the_decoded_size_in_every_format(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / f"e{suffix}", Image.fromarray(RAMP), exif=exif)
+    assert image_size(path) == read_image(path).shape[:2] == ((8, 6) if orientation > 4 else (6, 8))
+    turned = np.rot90(RAMP, {1: 0, 3: 2, 6: -1, 8: 1}[orientation])
+    assert abs(read_image(path)[..., 0].astype(int) - turned).max() <= (0 if suffix == ".tif" else 12)
+
+
+@pytest.mark.parametrize("dtype", [">u2", "<u2", np.int32])
+def test_wide_tiffs(tmp_path: Path, dtype: object) -> None:
+    wide = RAMP.astype(np.uint16) * 257
+    path = saved(tmp_path / "w.tif", Image.fromarray(wide.astype(dtype)))  # type: ignore[call-overload]
+    assert np.array_equal(read_image(path)[..., 0], RAMP)
+    assert np.array_equal(read_ids(path), wide)
+
+
+def test_transparency_is_no_colour(tmp_path: Path) -> None:
+    grey = Image.fromarray(RAMP)
+    grey.putalpha(Image.fromarray(RAMP[::-1].copy()))
+    assert grey.mode == "LA"
+    path = saved(tmp_path / "la.png", grey)
+    assert np.array_equal(read_image(path)[..., 2], RAMP)
+    assert np.array_equal(read_ids(path), RAMP)
+    palette = Image.fromarray((RAMP > 100).astype(np.uint8))
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    path = saved(tmp_path / "p.png", palette, transparency=0)
+    assert read_image(path)[0, 0].tolist() == [10, 20, 30]
+    assert np.array_equal(read_ids(path), RAMP > 100)
+
+
+def test_a_phone_photograph_with_an_extra_picture(tmp_path: Path) -> None:
+    """Many phones put a depth or brightness map behind the photograph; that is no animation."""
+    first = Image.new("RGB", (8, 6), (250, 0, 0))
+    path = saved(tmp_path / "phone.mpo", first, save_all=True, append_images=[Image.new("RGB", (8, 6))]).rename(tmp_path / "phone.jpg")
+    assert abs(read_image(path).astype(int) - (250, 0, 0)).max() < 8
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000", "PPM", "TGA", "AVIF"])
+def test_damaged_files_are_decoded_or_named(tmp_path: Path, form: str) -> None:
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    rng = np.random.default_rng(len(form))
+    path = tmp_path / f"damaged.{form.lower()}"
+    Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(path, form)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    messages = []
+    for attempt in range(60):
+        damaged = whole[: rng.integers(len(whole))].copy() if attempt % 3 == 0 else whole.copy()
+        if len(damaged):
+            damaged[rng.integers(0, min(len(damaged), (40, 200, len(damaged))[attempt % 3]), 4)] = rng.integers(0, 256, 4)
+        path.write_bytes(damaged.tobytes())
+        for read in (image_size, read_image):
+            try:
+                assert len(read(path)) > 0
+            except DataError as error:
+                messages.append(str(error))
+    assert messages
+    assert all(str(path) in message and "\n" not in message for message in messages)
 
 
 def test_ids_are_never_luminance(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
+from seenet.core.images import write_mask
 from seenet.core.labels import CAMVID11, CITYSCAPES19, CITYSCAPES_TRAIN_IDS, SHAPES
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.data.check import check_split
-from seenet.data.propose import write_proposal
+from seenet.data.propose import propose, write_proposal
 from seenet.data.shapes import ShapesSplit, outer_rim
 from seenet.data.stats import split_stats
 
@@ -72,6 +73,41 @@ def test_check_names_ids_pixels_and_cause(camvid: Path) -> None:
     picture(camvid / "trainannot" / "0001TP_1.png", np.zeros((5, 8), np.uint8))
     with pytest.raises(DataError, match="5 x 8 pixels, but its picture"):
         check_split(split)
+
+
+def test_check_decodes_pictures_and_survives_its_own_cache(camvid: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    split = open_split(DataSettings(kind="camvid", root=camvid), "val")
+    check_split(split)
+    (store,) = (tmp_path / "cache" / "seenet").iterdir()
+    store.write_text("{broken")
+    check_split(split)
+    path = camvid / "val" / "0016E5_3.png"
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(DataError, match=r"0016E5_3\.png: .*truncated"):
+        check_split(split)
+
+
+def test_check_says_labelids(tmp_path: Path) -> None:
+    root = tmp_path / "cityscapes"
+    picture(root / "leftImg8bit" / "val" / "ulm" / "ulm_1_leftImg8bit.png")
+    picture(root / "gtFine" / "val" / "ulm" / "ulm_1_gtFine_labelTrainIds.png", np.full((6, 8), 26, np.uint8))
+    split = open_split(DataSettings(kind="cityscapes", root=root, ids="trainIds"), "val")
+    with pytest.raises(DataError, match=r"ids 26 \(48 pixels\).*looks like labelIds; set data.ids=labelIds"):
+        check_split(split)
+    with pytest.raises(DataError, match=r"ids 26 \(48 pixels\)"):
+        split_stats(split)
+
+
+def test_stats_by_hand(camvid: Path) -> None:
+    mask = np.zeros((6, 8), np.uint8)
+    mask[:2], mask[5] = 3, 11
+    picture(camvid / "trainannot" / "0001TP_1.png", mask)
+    stats = split_stats(open_split(DataSettings(kind="camvid", root=camvid), "train"))
+    assert (stats.pixels[0], stats.pixels[3], stats.void) == (24, 16, 8 + 48)
+    assert (stats.images[0], stats.images[3], stats.sizes) == (1, 1, {(6, 8): 2})
+    # Frequencies 24/48 and 16/48, void in the denominator; their median is 20/48.
+    assert [stats.median_frequency()[index] for index in (0, 3, 5)] == pytest.approx([20 / 24, 20 / 16, 0])
 
 
 def test_camvid_weights_are_the_published_ones(shared: Path, tmp_path: Path) -> None:
@@ -156,6 +192,90 @@ class TestFolder:
         self.write(home, "decode: rgb\nclasses: {a: [1, 2, 3]}\n")
         with pytest.raises(DataError, match=r"colour \[9, 8, 7\] \(48 pixels\)"):
             open_split(self.settings(home), "train").read(0)
+
+    def test_a_changed_table_is_checked_again(self, home: Path) -> None:
+        self.write(home, "decode: remap\nremap: {0: 1}\nremap_others: ignore\nclasses: [a, b]\n")
+        check_split(open_split(self.settings(home), "train"))
+        self.write(home, "decode: remap\nremap: {0: 1}\nclasses: [a, b]\n")
+        with pytest.raises(DataError, match="has no entry"):
+            check_split(open_split(self.settings(home), "train"))
+
+    def test_lists_and_shares(self, home: Path) -> None:
+        def keys(which: str) -> set[str]:
+            split = open_split(self.settings(home), which)
+            return {split.key(index) for index in range(len(split))}
+
+        self.write(home, "decode: index\nclasses: [a, b, c]\nval: 0.4\n")
+        assert keys("train") | keys("val") == keys("all")
+        assert not keys("train") & keys("val")
+        share = keys("val")
+        (home / "train.txt").write_text("".join(f"p{number:02d}.jpg\n" for number in range(20)))
+        (home / "val.txt").write_text("p03\np05\n")
+        self.write(home, "decode: index\nclasses: [a, b, c]\nval: 0.4\ntrain: train.txt\n")
+        assert keys("train") == keys("all") - share
+        self.write(home, "decode: index\nclasses: [a, b, c]\nval: val.txt\n")
+        assert keys("val") == {"p03", "p05"}
+        assert keys("train") == keys("all") - {"p03", "p05"}
+        (home / "val.txt").write_text("p03\nnowhere\n")
+        with pytest.raises(DataError, match="nowhere: no such picture"):
+            keys("val")
+
+    def test_pictures_and_masks_side_by_side(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            picture(tmp_path / f"{name}.jpg")
+            picture(tmp_path / f"{name}_mask.png", np.zeros((6, 8), np.uint8))
+        self.write(tmp_path, "images: .\nmasks: .\nmask_suffix: _mask\ndecode: index\nclasses: [x]\n")
+        assert len(open_split(self.settings(tmp_path), "all")) == 2
+
+    def test_missing_and_broken(self, home: Path) -> None:
+        self.write(home, "decode: index\nclasses: [a, b, c]\n")
+        (home / "masks" / "p07.png").unlink()
+        with pytest.raises(DataError, match=r"no mask for p07\.jpg"):
+            open_split(self.settings(home), "all")
+        self.write(home, "images: pictures\ndecode: index\nclasses: [a]\n")
+        with pytest.raises(DataError, match="pictures: no such folder"):
+            open_split(self.settings(home), "all")
+        self.write(home, "val: 0\ndecode: index\nclasses: [a]\n")
+        with pytest.raises(DataError, match="no pictures found"):
+            open_split(self.settings(home), "val")
+
+    @pytest.mark.parametrize("kind", ["colours", "zero and 255", "other ids", "a gap", "palette", "16 bit", "grey pictures"])
+    def test_every_proposal_opens(self, tmp_path: Path, kind: str) -> None:
+        ids = np.array([[0, 1], [2, 1]]).repeat(3, 0).repeat(4, 1)
+        for number in range(8):
+            path = tmp_path / "masks" / f"yes{number}_gt.png"
+            picture(tmp_path / "off" / f"yes{number}.png")
+            if kind == "palette":
+                path.parent.mkdir(exist_ok=True)
+                write_mask(path, ids, CAMVID11)
+            elif kind == "colours":
+                picture(path, np.array([(0, 0, 0), (128, 64, 128), (0, 0, 142)], np.uint8)[ids])
+            else:
+                table = {"zero and 255": (0, 255, 0), "other ids": (7, 90, 200), "a gap": (0, 1, 3), "16 bit": (0, 999, 5000)}.get(
+                    kind, (0, 1, 2)
+                )
+                picture(path, np.array(table, np.uint16 if kind == "16 bit" else np.uint8)[ids])
+            if kind == "grey pictures":
+                Image.open(tmp_path / "off" / f"yes{number}.png").convert("L").save(tmp_path / "off" / f"yes{number}.png")
+        text = propose(tmp_path)
+        self.write(tmp_path, text)
+        split = open_split(self.settings(tmp_path), "all")
+        check_split(split)
+        mask = split.read(0)[1]
+        found = {"zero and 255": 2}.get(kind, 3)
+        assert len(split) == 8
+        assert len(np.unique(mask)) == found
+        assert mask.max() < split.labels.num_classes == found + (kind == "a gap")
+
+    def test_nothing_to_propose(self, tmp_path: Path) -> None:
+        picture(tmp_path / "images" / "a.png")
+        with pytest.raises(DataError, match="no folder of pictures beside a folder of masks"):
+            propose(tmp_path)
+        for name in ("images", "masks"):
+            picture(tmp_path / name / "b.png", np.random.default_rng(3).integers(0, 255, (40, 40, 3), dtype=np.uint8))
+        picture(tmp_path / "masks" / "a.png", np.zeros((6, 8, 3), np.uint8))
+        with pytest.raises(DataError, match="over 256 colours"):
+            propose(tmp_path)
 
     @pytest.mark.parametrize(
         ("text", "message"),

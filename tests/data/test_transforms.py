@@ -1,11 +1,15 @@
 """Picture and mask stay together; padding is zero and ignored."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
+from seenet.core.errors import UsageError
 from seenet.core.settings import TransformSettings
-from seenet.data.sampling import Draw
+from seenet.data.sampling import Draw, StepSampler
 from seenet.data.shapes import ShapesSplit
 from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform, resize_mask
@@ -60,6 +64,62 @@ def test_flip_and_rotation_move_both() -> None:
 def test_large_ids_survive() -> None:
     ids = torch.tensor([[[0, 70_000], [300, 255]]], dtype=torch.int32)
     assert set(resize_mask(ids, (5, 7)).unique().tolist()) == {0, 255, 300, 70_000}
+
+
+def test_any_size_gives_the_crop() -> None:
+    for height, width in [(1, 1), (1, 50), (3, 200), (64, 64)]:
+        settings = TransformSettings(crop=(17, 23), jitter=0.5, rotation=20)
+        picture, ids = JointTransform(settings, MEAN, STD, 255)(np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.int32))
+        assert (picture.shape, ids.shape, picture.dtype, ids.dtype) == ((3, 17, 23), (17, 23), torch.float32, torch.int64)
+
+
+def crop_both(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """A user's transform that draws from numpy and Python."""
+    top, left = np.random.randint(0, 8), random.randrange(8)  # noqa: NPY002
+    return {"image": image[top:, left:], "mask": mask[top:, left:]}
+
+
+def floats(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    return {"image": image / 255, "mask": mask}
+
+
+def nothing(image: np.ndarray, mask: np.ndarray) -> None:
+    return None
+
+
+def test_custom_transforms() -> None:
+    split = ShapesSplit("train", 5, 48)
+
+    def samples(name: str) -> TrainingSet:
+        settings = TransformSettings(crop=(40, 40), flip=0, scale=(1, 1), custom=name)
+        return TrainingSet(split, JointTransform(settings, MEAN, STD, 255), seed=4)
+
+    ours = samples(f"{__name__}:crop_both")
+    random.seed(1)
+    before = random.getstate()
+    first = ours[Draw(0, 3)]
+    assert random.getstate() == before
+    assert torch.equal(first[0], ours[Draw(0, 3)][0])
+    different = {ours[Draw(epoch, 3)][0].sum().item() for epoch in range(6)}
+    assert len(different) > 3
+    for name, message in {"floats": "float64", "nothing": "gave no dict"}.items():
+        with pytest.raises(UsageError, match=message):
+            samples(f"{__name__}:{name}")[Draw(0, 0)]
+    for name in ("seenet.nowhere:f", f"{__name__}:missing", "no-colon", f"{__name__}:MEAN"):
+        with pytest.raises(UsageError, match=r"transforms\.custom"):
+            samples(name)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(workers: int) -> None:
+    samples = TrainingSet(ShapesSplit("train", 6, 48), JointTransform(TransformSettings(crop=(32, 32)), MEAN, STD, 255), seed=4)
+    sampler = StepSampler(6, 4, 4, 1, 4)
+    expected = [[samples[draw] for draw in draws] for draws in sampler]
+    found = list(DataLoader(samples, batch_sampler=sampler, num_workers=workers))
+    assert len(found) == len(expected) == 3
+    for batch, single in zip(found, expected, strict=True):
+        for part, column in zip(batch, zip(*single, strict=True), strict=True):
+            assert torch.equal(part, torch.stack(column))
 
 
 def test_draws_depend_on_seed_epoch_and_index_alone() -> None:

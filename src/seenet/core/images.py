@@ -1,12 +1,15 @@
 """The one decoder: pictures and masks as arrays, checked before they are decoded."""
 
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
@@ -16,11 +19,15 @@ MAX_PIXELS = 179_000_000
 """Larger pictures are refused by their header, before anything is decoded."""
 
 IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp", ".avif"}
+    {".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pcx", ".pgm", ".png"}
+    | {".pnm", ".ppm", ".psd", ".sgi", ".tga", ".tif", ".tiff", ".webp"}
 )
 """What counts as a picture when a folder is listed."""
 
 _WIDE = {"I;16", "I;16B", "I;16L", "I;16N"}
+
+# What Pillow's readers raise over files that are damaged; EOFError and the rest come from single formats.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error)
 
 
 @contextmanager
@@ -28,12 +35,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """An undecoded image; everything that Pillow raises on the way becomes a DataError with the file's name."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns from half its own limit on; the limit here is ours.
+            # Pillow warns from half its own limit on, where the limit here is ours, and of damaged tags that nothing here needs.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            # By stream: of a path Pillow may map the file, and then reads turned TIFFs in the wrong order.
+            with path.open("rb") as stream, Image.open(stream) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(f"{path}: {image.width} x {image.height} pixels, expected at most {MAX_PIXELS}; cut it into tiles")
-                if getattr(image, "is_animated", False):
+                if image.format != "MPO" and getattr(image, "is_animated", False):
                     raise DataError(f"{path}: animated ({getattr(image, 'n_frames', 2)} frames), expected one picture; save one frame")
                 yield image
     except FileNotFoundError:
@@ -45,15 +54,19 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path}: {what}, expected one that Pillow reads (JPEG, PNG, TIFF, WebP, ...)") from None
     except Image.DecompressionBombError:
         raise DataError(f"{path}: more pixels than {MAX_PIXELS}; cut it into tiles") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except _BROKEN as error:
         raise DataError(f"{path}: cannot be decoded ({' '.join(str(error).split())[:120]}); it may be truncated, copy it again") from None
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width after EXIF rotation, from the header alone. DataError as for `read_image`."""
     with _opened(path) as image:
+        width, height = image.size
+        if isinstance(image, TiffImageFile):
+            # Pillow turns this format's size already when it opens the file; the tags are as stored.
+            width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return (width, height) if turned else (height, width)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -95,6 +108,8 @@ def read_ids(path: Path) -> np.ndarray:
             return np.asarray(image).astype(np.int32)
         if image.mode == "1":
             return np.asarray(image).astype(np.uint8)
+        if image.mode in {"LA", "PA"}:
+            image = image.getchannel(0)
         if image.mode not in {"P", "L"}:
             raise DataError(
                 f"{path}: a mask in colour (mode {image.mode}), expected ids (palette or grey); declare `decode: rgb` with a colour table"

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +18,15 @@ from seenet.data.split import FileSplit, Split
 
 
 def check_split(split: Split, *, threads: int = 2) -> None:
-    """DataError for the first mask that cannot be read, has another size than its picture, or holds an id that is neither a class nor
-    ignored; the ids, their pixel counts and the likely cause are said.
+    """DataError for the first picture or mask that cannot be read, mask of another size than its picture, or id that is neither a class
+    nor ignored; the ids, their pixel counts and the likely cause are said.
 
     What was found good is remembered by path, size and time of both files, so that a resume does not look again.
     """
     if not isinstance(split, FileSplit):
         return
     store = _store(split)
-    known: set[str] = set(json.loads(store.read_text(encoding="utf-8"))) if store.is_file() else set()
+    known = _remembered(store)
     todo = [index for index in range(len(split)) if _stamp(split, index) not in known]
     if not todo:
         return
@@ -32,27 +34,36 @@ def check_split(split: Split, *, threads: int = 2) -> None:
     def one(index: int) -> None:
         split.check_sizes(index)
         check_ids(split.mask(index), split.labels, split.masks[index])
+        split.image(index)  # a picture that ends too early is found by decoding alone
 
     with ThreadPoolExecutor(threads) as pool:
         for _ in track(pool.map(one, todo), f"checking {split.name}", len(todo)):
             pass
-    write_text(store, json.dumps(sorted(known | {_stamp(split, index) for index in todo})))
+    try:
+        write_text(store, json.dumps(sorted(known | {_stamp(split, index) for index in todo})))
+    except OSError as error:
+        logging.getLogger("seenet").info("%s: cannot be written (%s); the data will be checked again next time", store, error)
+
+
+def count_ids(mask: np.ndarray) -> dict[int, int]:
+    """Pixels of each id that a mask holds, by id."""
+    if mask.dtype == np.uint8:
+        counts = np.bincount(mask.ravel())
+        return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
+    labels, pixels = np.unique(mask, return_counts=True)
+    return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
 
 
 def check_ids(mask: np.ndarray, labels: LabelSet, path: Path) -> None:
     """DataError naming ids and pixel counts where a mask holds ids outside the label set."""
-    counts = np.unique(mask, return_counts=True)
-    wrong = {
-        int(label): int(pixels)
-        for label, pixels in zip(*counts, strict=True)
-        if not (0 <= label < labels.num_classes or label == labels.ignore)
-    }
+    found = count_ids(mask)
+    wrong = {label: pixels for label, pixels in found.items() if not (0 <= label < labels.num_classes or label == labels.ignore)}
     if not wrong:
         return
     listed = ", ".join(f"{label} ({pixels} pixels)" for label, pixels in list(wrong.items())[:6]) + (", ..." if len(wrong) > 6 else "")
     raise DataError(
         f"{path}: ids {listed} are neither one of {labels.num_classes} classes (0 to {labels.num_classes - 1}) nor ignored "
-        f"({labels.ignore}); {_cause(set(counts[0].tolist()), labels)}"
+        f"({labels.ignore}); {_cause(set(found), labels)}"
     )
 
 
@@ -70,11 +81,21 @@ def _cause(ids: set[int], labels: LabelSet) -> str:
 
 def _stamp(split: FileSplit, index: int) -> str:
     # What counts as good depends on the label set and how masks are decoded, too.
-    parts = [split.labels.name, str(split.labels.num_classes), str(split.labels.ignore), repr(split.decode)[:200].split(" at 0x")[0]]
+    decode = split.decode
+    how = [decode.func.__name__, repr(decode.keywords)] if isinstance(decode, partial) else [getattr(decode, "__name__", "")]
+    parts = [split.labels.name, str(split.labels.num_classes), str(split.labels.ignore), *how]
     for path in split.paths(index):
         stat = path.stat()
         parts += [str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns)]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def _remembered(store: Path) -> set[str]:
+    """What earlier checks found good; nothing where the file cannot be read."""
+    try:
+        return set(json.loads(store.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return set()
 
 
 def _store(split: FileSplit) -> Path:

@@ -1,7 +1,7 @@
 """The user's own pictures: folders of images and masks, described by one short YAML."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -72,22 +72,34 @@ def open_folder(settings: DataSettings, which: str) -> FileSplit:
     need_folder(home / about.masks, f"{path} names it; {HINT}")
     images = by_stem(home / about.images)
     masks = by_stem(home / about.masks)
-    if isinstance(about.val, Path):
-        val = read_list(home / about.val, f"{path} names it")
-    else:
-        val = [stem for stem in images if in_share(stem, about.val)]
-    if which == "val":
-        stems = val
-    elif which == "train" and about.train:
-        stems = read_list(home / about.train, f"{path} names it")
-    else:
-        stems = [stem for stem in images if which == "all" or stem not in set(val)]
+    if about.images == about.masks and about.mask_suffix:
+        images = {stem: image for stem, image in images.items() if not stem.endswith(about.mask_suffix)}
+    stems = _stems(about, home, path, images, which)
     pairs = []
     for stem in stems:
         # What is not there keeps the path where it was expected, for the error that names it.
         image = images.get(stem, home / about.images / stem)
         pairs.append((stem, image, masks.get(stem + about.mask_suffix, home / about.masks / f"{stem}{about.mask_suffix}.png")))
     return file_split(f"{home.resolve().name}/{which}", about.labels(), pairs, decoder(about), empty=f"look at {path} and its lists")
+
+
+def _stems(about: FolderDescription, home: Path, path: Path, images: Iterable[str], which: str) -> list[str]:
+    """Names of a split's pictures. A share is never trained on, even where a list for training names it."""
+    if which == "all":
+        return list(images)
+    val = _listed(home / about.val, path) if isinstance(about.val, Path) else [stem for stem in images if in_share(stem, about.val)]
+    if which == "val":
+        return val
+    held = set(val)
+    if about.train is None:
+        return [stem for stem in images if stem not in held]
+    return [stem for stem in _listed(home / about.train, path) if isinstance(about.val, Path) or stem not in held]
+
+
+def _listed(path: Path, source: Path) -> list[str]:
+    """Stems of a list; with a picture's suffix they are understood too."""
+    lines = read_list(path, f"{source} names it, expected one name a line")
+    return [line[: -len(Path(line).suffix)] if Path(line).suffix.lower() in IMAGE_SUFFIXES else line for line in lines]
 
 
 def read_description(path: Path) -> FolderDescription:
@@ -135,25 +147,33 @@ def decode_colours(path: Path, table: dict[tuple[int, int, int], int]) -> np.nda
     """Class ids of a mask in colours; DataError for a colour that the table does not have, with its pixels."""
     colours = read_colours(path).astype(np.int32)
     packed = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
-    found, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
-    ids = []
-    for value, count in zip(found.tolist(), counts.tolist(), strict=True):
-        colour = (value >> 16, value >> 8 & 255, value & 255)
-        if colour not in table:
-            raise DataError(f"{path}: colour {list(colour)} ({count} pixels) belongs to no class; add it to classes or ignore_colours")
-        ids.append(table[colour])
-    decoded: np.ndarray = np.array(ids, np.int32)[inverse.reshape(packed.shape)]
+    decoded, unknown = _look_up(packed, {red << 16 | green << 8 | blue: label for (red, green, blue), label in table.items()})
+    if unknown:
+        value, pixels = unknown
+        colour = [value >> 16, value >> 8 & 255, value & 255]
+        raise DataError(f"{path}: colour {colour} ({pixels} pixels) belongs to no class; add it to classes or ignore_colours")
     return decoded
 
 
 def decode_remapped(path: Path, table: dict[int, int], others: int | None) -> np.ndarray:
     """Class ids of a mask with other ids; DataError for ids without an entry unless `others` says what they become."""
-    ids = read_ids(path)
-    found, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    targets = []
-    for value, count in zip(found.tolist(), counts.tolist(), strict=True):
-        if value not in table and others is None:
-            raise DataError(f"{path}: id {value} ({count} pixels) has no entry in remap; add it, or set `remap_others: ignore`")
-        targets.append(table.get(value, others))
-    remapped: np.ndarray = np.array(targets, np.int32)[inverse.reshape(ids.shape)]
-    return remapped
+    decoded, unknown = _look_up(read_ids(path), table, others)
+    if unknown:
+        raise DataError(f"{path}: id {unknown[0]} ({unknown[1]} pixels) has no entry in remap; add it, or set `remap_others: ignore`")
+    return decoded
+
+
+def _look_up(values: np.ndarray, table: dict[int, int], others: int | None = None) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """`table` applied to each value, and the first value without an entry with its pixels, unless `others` stands for all of them."""
+    keys = np.array(sorted(table))
+    targets = np.array([table[key] for key in keys.tolist()])
+    small = all(0 <= target < 256 for target in [*table.values(), others or 0])
+    place = np.searchsorted(keys, values).clip(max=len(keys) - 1)
+    missing = keys[place] != values
+    decoded: np.ndarray = targets.astype(np.uint8 if small else np.int32)[place]
+    if missing.any():
+        if others is None:
+            found, counts = np.unique(values[missing], return_counts=True)
+            return decoded, (int(found[0]), int(counts[0]))
+        decoded[missing] = others
+    return decoded, None

@@ -1,18 +1,25 @@
 """A first `seenet.yaml` for a folder of pictures and masks."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from seenet.core.errors import DataError
 from seenet.core.files import write_text
-from seenet.core.images import read_colours, read_ids
+from seenet.core.images import read_colours, read_ids, read_image
 from seenet.core.labels import voc_colours
+from seenet.core.progress import track
+from seenet.data.check import count_ids
 from seenet.data.folder import FILE, by_stem
 
-LOOKED_AT = 50
+LOOKED_AT = 400
+"""Masks looked at, spread over the folder."""
 MOST_COLOURS = 256
+SUFFIXES = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "-mask")
 
 
 def write_proposal(folder: Path) -> str:
@@ -29,30 +36,30 @@ def propose(folder: Path) -> str:
     """YAML for two subfolders, of which one holds pictures and the other masks of the same names."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one with a folder of pictures and a folder of masks")
-    found = {entry.name: by_stem(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    found = {entry.name: by_stem(entry) for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")}
     images, masks, suffix = _pair({name: files for name, files in found.items() if files}, folder)
-    paths = [found[masks][stem + suffix] for stem in list(found[images])[:LOOKED_AT] if stem + suffix in found[masks]]
-    head = (
-        [f"images: {images}", f"masks: {masks}"]
-        + ([f"mask_suffix: {suffix}"] if suffix else [])
-        + ["val: 0.2  # this share, chosen by a hash of the names"]
-    )
-    return "\n".join([*head, *_classes(paths)]) + "\n"
+    paths = [found[masks][stem + suffix] for stem in found[images] if stem + suffix in found[masks]]
+    paths = paths[:: -(-len(paths) // LOOKED_AT)]
+    head = [f"images: {_quoted(images)}", f"masks: {_quoted(masks)}"] + ([f"mask_suffix: {_quoted(suffix)}"] if suffix else [])
+    return "\n".join([*head, "val: 0.2  # this share, chosen by a hash of the names; or a list: val.txt", *_classes(paths)]) + "\n"
+
+
+def _quoted(name: str) -> str:
+    """A name as YAML that reads back as the same text."""
+    return name if re.fullmatch(r"\w[\w-]*", name) and yaml.safe_load(name) == name else json.dumps(name)
 
 
 def _pair(found: dict[str, dict[str, Path]], folder: Path) -> tuple[str, str, str]:
-    """Names of the folders of pictures and masks, and what mask stems have behind."""
+    """Names of the folders of pictures and masks, and what mask stems have behind: the pair with the most names in common."""
     best: tuple[int, str, str, str] = (0, "", "", "")
+    colours = {name: _count_colours(next(iter(files.values()))) for name, files in found.items()}
     for images, pictures in found.items():
         for masks, others in found.items():
-            for suffix in ("", "_mask", "_label", "_labels", "_gt", "_seg", "_segmentation"):
+            if images == masks or colours[masks] >= colours[images]:
+                continue
+            for suffix in SUFFIXES:
                 count = sum(stem + suffix in others for stem in pictures)
-                if (
-                    images != masks
-                    and count > best[0]
-                    and _looks_like_mask(next(iter(others.values())))
-                    and not _looks_like_mask(next(iter(pictures.values())))
-                ):
+                if count > best[0]:
                     best = (count, images, masks, suffix)
     if not best[0]:
         raise DataError(
@@ -61,25 +68,55 @@ def _pair(found: dict[str, dict[str, Path]], folder: Path) -> tuple[str, str, st
     return best[1:]
 
 
-def _looks_like_mask(path: Path) -> bool:
-    with Image.open(path) as image:
-        if image.mode in {"P", "1", "I", "I;16", "I;16B"}:
-            return True
-        return image.format != "JPEG" and len(np.unique(np.asarray(image).reshape(-1, len(image.getbands())), axis=0)) <= MOST_COLOURS
+def _count_colours(path: Path) -> int:
+    """Different values in a file: few in a mask, many in a picture; JPEG never holds a mask."""
+    colours = read_image(path).astype(np.int32)
+    count = len(np.unique(colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]))
+    return count if path.suffix.lower() not in {".jpg", ".jpeg"} else count + 2**24
 
 
 def _classes(paths: list[Path]) -> list[str]:
     with Image.open(paths[0]) as image:
         mode = image.mode
-    if mode in {"RGB", "RGBA"}:
-        colours = np.unique(np.concatenate([np.unique(read_colours(path).reshape(-1, 3), axis=0) for path in paths]), axis=0)
-        return ["decode: rgb", "classes:", *(f"  class{number}: {colour}" for number, colour in enumerate(colours.tolist()))]
-    ids = sorted(set().union(*(set(np.unique(read_ids(path)).tolist()) for path in paths)))
-    void = [label for label in ids if label == 255 and len(ids) > 2]
-    ids = [label for label in ids if label not in void]
-    names = [f"  class{label}: {list(colour)}" for label, colour in enumerate(voc_colours(max(ids) + 1))]
-    if ids == list(range(len(ids))):
-        return [f"decode: {'palette' if mode == 'P' else 'index'}", "ignore: 255", "classes:", *names]
+    return _by_colour(paths) if mode in {"RGB", "RGBA"} else _by_id(paths, "palette" if mode == "P" else "index")
+
+
+def _by_colour(paths: list[Path]) -> list[str]:
+    colours: set[tuple[int, int, int]] = set()
+    for path in track(paths, "looking at masks", len(paths)):
+        colours |= {(red, green, blue) for red, green, blue in np.unique(read_colours(path).reshape(-1, 3), axis=0).tolist()}
+        if len(colours) > MOST_COLOURS:
+            raise DataError(
+                f"{path}: over {MOST_COLOURS} colours in the masks up to here, expected one a class; were they blurred or saved as JPEG?"
+            )
+    # In the order of VOC's colour map where the colours are from it.
+    order = {colour: label for label, colour in enumerate(voc_colours(256))}
+    listed = sorted(colours, key=lambda colour: (order.get(colour, 256), colour))
+    return [
+        "decode: rgb",
+        "# Give the classes their names. A colour that is not to be learned goes from here to the list `ignore_colours: [[r, g, b]]`.",
+        "classes:",
+        *(f"  class{number}: {list(colour)}" for number, colour in enumerate(listed)),
+    ]
+
+
+def _by_id(paths: list[Path], decode: str) -> list[str]:
+    found: set[int] = set()
+    for path in track(paths, "looking at masks", len(paths)):
+        found |= set(count_ids(read_ids(path)))
+    # 255 beside other ids is nearly always void; alone with 0 it is a foreground.
+    void = 255 in found and len(found) > 2
+    ids = sorted(found - {255} if void else found)
+    head = [f"ignore: 255  # {'a guess: the masks hold it' if void else 'the masks do not hold it'}", "# Give the classes their names."]
+    # A gap may be a class that is rare; ids that are mostly gaps are another numbering.
+    if 2 * len(ids) > max(ids) + 1 and max(ids) < 255:
+        names = [
+            f"  class{label}: {list(colour)}{'' if label in found else '  # not seen'}"
+            for label, colour in enumerate(voc_colours(max(ids) + 1))
+        ]
+        return [f"decode: {decode}", *head, "classes:", *names]
+    if len(ids) > MOST_COLOURS:
+        raise DataError(f"{paths[0].parent}: over {MOST_COLOURS} ids in the masks, expected one a class; are they instances?")
     table = ", ".join(f"{label}: {number}" for number, label in enumerate(ids))
     named = [f"  id{label}: {list(colour)}" for label, colour in zip(ids, voc_colours(len(ids)), strict=True)]
-    return ["decode: remap", f"remap: {{{table}{', 255: 255' if void else ''}}}", "ignore: 255", "classes:", *named]
+    return ["decode: remap", f"remap: {{{table}{', 255: 255' if void else ''}}}", *head, "classes:", *named]

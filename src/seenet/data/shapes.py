@@ -1,16 +1,18 @@
 """Scenes drawn on the fly: textured ground, overlapping objects told apart by their shape alone, exact labels with a void rim."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import zoom
 
 from seenet.core.errors import UsageError
 from seenet.core.labels import SHAPES, LabelSet
 from seenet.core.settings import DataSettings
 
 DISC, SQUARE, TRIANGLE, RING, POLE = 1, 2, 3, 4, 5
+COARSE = 5
+"""Points a side of the noise that becomes a smooth texture."""
 _SEEDS = {"train": 0, "val": 1, "test": 2}
 
 
@@ -65,13 +67,13 @@ class ShapesSplit:
     def _scene(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Picture, the number of the topmost object at each pixel (0: ground, later ones lie above), and each object's class."""
         rng = np.random.default_rng(np.random.SeedSequence((_SEEDS[self.which], index, self.side)))
-        image = _texture(rng, self.side, contrast=45)
+        image = _texture(rng, self.side, np.ones((self.side, self.side), bool), contrast=45).reshape(self.side, self.side, 3)
         owner = np.zeros((self.side, self.side), np.uint8)
         kinds = [0, *rng.integers(DISC, POLE + 1, rng.integers(4, 9)).tolist()]
         for number, kind in enumerate(kinds[1:], start=1):
             inside = _object(rng, kind, self.side)
             owner[inside] = number
-            image[inside] = _texture(rng, self.side, contrast=25)[inside]
+            image[inside] = _texture(rng, self.side, inside, contrast=25)
         noise = rng.normal(0, 4, image.shape)
         return np.clip(image + noise, 0, 255).astype(np.uint8), owner, np.array(kinds, np.uint8)
 
@@ -86,21 +88,28 @@ def outer_rim(owner: np.ndarray) -> np.ndarray:
     return rim
 
 
-def _texture(rng: np.random.Generator, side: int, contrast: float) -> np.ndarray:
-    """side x side x 3 float: a colour, a slope and smooth noise."""
+def _texture(rng: np.random.Generator, side: int, where: np.ndarray, contrast: float) -> np.ndarray:
+    """n x 3 float for the n pixels of `where`: a colour, a slope and smooth noise."""
     colour = rng.uniform(50, 205, 3)
     slope = np.linspace(-1, 1, side)
-    light = rng.uniform(-0.5, 0.5) * slope[:, None] + rng.uniform(-0.5, 0.5) * slope[None, :]
-    coarse = rng.normal(0, 1, (5, 5))
-    smooth = zoom(coarse, side / 5, order=1, grid_mode=True, mode="nearest")[:side, :side]
-    shade = contrast * (light + 0.5 * smooth)
-    texture: np.ndarray = colour + shade[:, :, None] * rng.uniform(0.6, 1, 3)
+    light = (rng.uniform(-0.5, 0.5) * slope)[:, None] + (rng.uniform(-0.5, 0.5) * slope)[None, :]
+    smooth = _stretch(side)
+    shade = contrast * (light + 0.5 * (smooth @ rng.normal(0, 1, (COARSE, COARSE)) @ smooth.T))
+    texture: np.ndarray = colour + shade[where][:, None] * rng.uniform(0.6, 1, 3)
     return texture
+
+
+@cache
+def _stretch(side: int) -> np.ndarray:
+    """side x COARSE weights of linear interpolation, by pixel centres."""
+    place = np.clip((np.arange(side) + 0.5) * COARSE / side - 0.5, 0, COARSE - 1)
+    weights: np.ndarray = np.maximum(0, 1 - abs(place[:, None] - np.arange(COARSE)))
+    return weights
 
 
 def _object(rng: np.random.Generator, kind: int, side: int) -> np.ndarray:
     """True inside an object of random place, size and turn; poles and rings are at least 3 pixels thick."""
-    y, x = np.mgrid[0:side, 0:side] + 0.5
+    y, x = np.ogrid[0.5:side, 0.5:side]
     radius = rng.uniform(0.09, 0.21) * side
     centre_y, centre_x = rng.uniform(0.1, 0.9, 2) * side
     turn = rng.uniform(0, 2 * np.pi)

@@ -3,12 +3,14 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
+from seenet.data.check import check_ids
 from seenet.data.split import FileSplit, Split
 
 
@@ -41,7 +43,7 @@ class SplitStats:
 
 
 def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
-    """Read every mask once, under a bar. DataError where one cannot be read."""
+    """Read every mask once, under a bar. DataError where one cannot be read or holds an id outside the label set."""
     count = split.labels.num_classes
     pixels, images, holding = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
     void = 0
@@ -49,8 +51,9 @@ def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
 
     def one(index: int) -> tuple[np.ndarray, int, tuple[int, int]]:
         mask = split.mask(index) if isinstance(split, FileSplit) else split.read(index)[1]
+        check_ids(mask, split.labels, split.paths(index)[1] or Path(split.key(index)))
         found = np.bincount(mask[mask != split.labels.ignore].ravel(), minlength=count)
-        return found[:count], mask.size, (mask.shape[0], mask.shape[1])
+        return found, mask.size, (mask.shape[0], mask.shape[1])
 
     with ThreadPoolExecutor(threads) as pool:
         for found, size, shape in track(pool.map(one, range(len(split))), f"counting {split.name}", len(split)):

@@ -39,8 +39,7 @@ class JointTransform:
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:
         settings = self.settings
         if self.custom is not None:
-            changed = self.custom(image=image, mask=mask)
-            image, mask = changed["image"], changed["mask"]
+            image, mask = _checked(self.custom(image=image, mask=mask), settings.custom)
         picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         ids = torch.from_numpy(np.ascontiguousarray(mask).astype(np.int32, copy=False))[None]
         height, width = ids.shape[-2:]
@@ -82,6 +81,19 @@ def resize_mask(ids: Tensor, size: tuple[int, int]) -> Tensor:
     """1 x H x W ids at another size; NEAREST_EXACT, since plain NEAREST shifts labels against the picture."""
     resized: Tensor = TF.resize(ids, list(size), InterpolationMode.NEAREST_EXACT)
     return resized
+
+
+def _checked(changed: Any, name: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Picture and mask as a user's transform gave them back; UsageError where they are of another kind or size."""
+    if not (isinstance(changed, dict) and all(isinstance(changed.get(key), np.ndarray) for key in ("image", "mask"))):
+        raise UsageError(f"transforms.custom={name}: gave no dict with arrays `image` and `mask`; return {{'image': ..., 'mask': ...}}")
+    image, mask = changed["image"], changed["mask"]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != mask.shape or mask.dtype.kind not in "iu":
+        raise UsageError(
+            f"transforms.custom={name}: gave image {image.shape} {image.dtype} and mask {mask.shape} {mask.dtype}; "
+            "expected H x W x 3 uint8 and H x W integers (normalisation comes afterwards)"
+        )
+    return image, mask
 
 
 def load_callable(name: str) -> Callable[..., Any]:
