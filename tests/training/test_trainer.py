@@ -134,6 +134,9 @@ def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
         train(settings, tmp_path / setting, device="cpu")
         results.append(load_file(tmp_path / setting / "model.safetensors"))
     assert all(torch.allclose(results[0][key], results[1][key], atol=1e-6) for key in results[0])
+    # Validation scores a copy with the averaged weights: the copy must not run the backbone it was copied from.
+    scored = [json.loads((tmp_path / setting / "val.json").read_text()) for setting in ("false", "true")]
+    assert scored[1]["loss"] == pytest.approx(scored[0]["loss"], rel=1e-4)
 
 
 def test_golden_loss(tmp_path: Path) -> None:

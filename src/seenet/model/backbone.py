@@ -1,11 +1,14 @@
 """Backbones: any timm network with four strides that can be dilated, as B1 to B4."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from seenet.core.errors import UsageError, nearest
 
@@ -14,11 +17,13 @@ class Backbone(nn.Module):
     """B1 (stride 4), B2 (8), B3 and B4 (8, or up to `output_stride`) of a timm network with random weights.
 
     N x C x H x W -> four tensors of N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i]). Networks whose stem cannot take a
-    size get zeros to the right and below. Raises UsageError for a name timm does not know or cannot dilate.
+    size get zeros to the right and below. Raises UsageError for a name timm
+    does not know or cannot dilate. `recompute` drops activations in training and computes them again in the backward pass.
     """
 
     def __init__(self, name: str, *, output_stride: int = 8, in_channels: int = 3, stride_on: str = "conv2") -> None:
         super().__init__()
+        self.recompute = False
         if not timm.is_model(name):
             raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}")
         self.body: Any
@@ -50,7 +55,10 @@ class Backbone(nn.Module):
         below, right = -height % self.pad_multiple, -width % self.pad_multiple
         if below or right:
             images = F.pad(images, (0, right, 0, below))
-        stages: list[Tensor] = self.body(images)
+        if self.recompute and self.training:
+            stages: list[Tensor] = checkpoint(self.body, images, use_reentrant=False, context_fn=self._passes)
+        else:
+            stages = self.body(images)
         return stages
 
     def stage_modules(self) -> list[list[nn.Module]]:
@@ -67,6 +75,9 @@ class Backbone(nn.Module):
     def norms(self) -> list[nn.Module]:
         """Every batch norm of the backbone."""
         return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def _passes(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _kept_statistics(self.body)
 
     def _takes_any_size(self, in_channels: int) -> bool:
         """Whether grids are ceil(size / stride) at a size that nothing divides; asked of the network itself, without data."""
@@ -89,3 +100,18 @@ def _move_strides(body: nn.Module) -> None:
         conv1, conv2 = getattr(module, "conv1", None), getattr(module, "conv2", None)
         if hasattr(module, "conv3") and isinstance(conv1, nn.Conv2d) and isinstance(conv2, nn.Conv2d) and conv2.stride != (1, 1):
             conv1.stride, conv2.stride = conv2.stride, (1, 1)
+
+
+@contextmanager
+def _kept_statistics(body: nn.Module) -> Iterator[None]:
+    """The second pass over the same images must not move batch norm's statistics again."""
+    norms = [module for module in body.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+    momenta, counts = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]

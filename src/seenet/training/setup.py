@@ -2,12 +2,10 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from seenet.core.errors import DataError
@@ -69,8 +67,7 @@ def build_model(recipe: Recipe, data: Data, device: torch.device) -> SeENet:
     if training.freeze_norms:
         for norm in model.backbone.norms():
             norm.requires_grad_(False)
-    if training.activation_checkpointing:
-        recompute_backbone(model)
+    model.backbone.recompute = training.activation_checkpointing
     return model.to(device).to(memory_format=memory_format(recipe))
 
 
@@ -120,31 +117,3 @@ def step_batches(recipe: Recipe, data: Data, model: SeENet, *, first_step: int, 
     )
     batches = iter(loader)
     return zip(*[batches] * training.accumulate, strict=True)
-
-
-def recompute_backbone(model: SeENet) -> None:
-    """Drop the backbone's activations and compute them again in the backward pass."""
-    body = model.backbone.body
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _kept_statistics(body)
-
-    forward = body.forward
-    body.forward = lambda images: (
-        checkpoint(forward, images, use_reentrant=False, context_fn=contexts) if body.training else forward(images)
-    )
-
-
-@contextmanager
-def _kept_statistics(body: nn.Module) -> Iterator[None]:
-    """The second pass over the same images must not move batch norm's statistics again."""
-    norms = [module for module in body.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
-    momenta, counts = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]
