@@ -10,12 +10,11 @@ import torch
 
 from seenet.core.settings import Recipe
 from seenet.model.summary import dead_taps
+from seenet.prediction.device import choose_device
 from seenet.prediction.predictor import Predictor
-from seenet.training.distributed import choose_device
 from seenet.training.logging import memory_mib
 from seenet.training.optim import build_optimizer
-from seenet.training.precision import choose
-from seenet.training.setup import build_loss, build_model, memory_format, open_data, set_train_mode, step_batches
+from seenet.training.setup import build_loss, build_model, choose_precision, memory_format, open_data, set_train_mode, step_batches
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,7 @@ def forecast(recipe: Recipe, device: str = "auto") -> Forecast:
     optimizer = build_optimizer(model, recipe.optimizer)
     set_train_mode(model, recipe)
     layout = memory_format(recipe)
-    images = torch.zeros(min(training.batch, 4), 3, *recipe.transforms.crop, device=where).contiguous(memory_format=layout)
-    precision = choose(training.precision, where, layout, model, images)
+    precision = choose_precision(recipe, model, where)
     idle = memory_mib(where)
     seconds = []
     batches = step_batches(recipe, data, model, first_step=0, rank=0, world=1)
@@ -75,7 +73,7 @@ def forecast(recipe: Recipe, device: str = "auto") -> Forecast:
     )
     validations, image_seconds = 0, 0.0
     if data.val is not None:
-        predictor = Predictor(model, data.val.labels, device=where.type)
+        predictor = Predictor(model, data.val.labels, device=where)
         height, width = data.val.read(0)[1].shape
         blank = np.zeros((height, width, 3), np.uint8)
         predictor.scores(blank)

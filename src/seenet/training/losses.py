@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seenet.core.errors import UsageError
 from seenet.core.settings import LossSettings
 from seenet.model.network import SeENet
 
@@ -76,7 +77,5 @@ def class_weights(settings: LossSettings, frequency_weights: list[float] | None,
     values = frequency_weights if settings.class_weights == "median_frequency" else settings.class_weights
     assert values is not None
     if len(values) != num_classes:
-        from seenet.core.errors import UsageError
-
         raise UsageError(f"loss.class_weights: found {len(values)} weights, expected one for each of {num_classes} classes")
     return torch.tensor(values, dtype=torch.float32) ** settings.weight_power

@@ -1,7 +1,6 @@
 """The optimizer's groups and the rate of each step."""
 
 import torch
-from torch import nn
 
 from seenet.core.settings import OptimizerSettings
 from seenet.model.network import SeENet
@@ -36,8 +35,3 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Give every group its base rate times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_rate"] * factor
-
-
-def frozen(model: nn.Module) -> list[str]:
-    """Names of the parameters that do not move."""
-    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from seenet.core.errors import DataError
@@ -20,6 +20,7 @@ from seenet.model import SeENet, create_model
 from seenet.model.files import fit_weights, load_model
 from seenet.model.summary import dead_taps
 from seenet.training.losses import LossModel, class_weights
+from seenet.training.precision import Precision, choose
 
 log = logging.getLogger("seenet")
 
@@ -35,14 +36,13 @@ class Data:
     val: Split | None
 
 
-def open_data(recipe: Recipe, *, check: bool = True) -> Data:
+def open_data(recipe: Recipe) -> Data:
     """Open both splits and check every label before the first step."""
     train = open_split(recipe.data, recipe.data.train)
     val = open_split(recipe.data, recipe.data.val) if recipe.data.val else None
-    if check:
-        for split in (train, val):
-            if split is not None:
-                check_split(split)
+    for split in (train, val):
+        if split is not None:
+            check_split(split)
     return Data(train, val)
 
 
@@ -61,12 +61,8 @@ def build_model(recipe: Recipe, data: Data, device: torch.device) -> SeENet:
             log.info("  not loaded: %s", line)
     for warning in dead_taps(model, recipe.transforms.crop):
         log.warning("%s: a larger crop, rates=scaled or a smaller output stride feeds them", warning)
-    for stage in model.backbone.stage_modules()[: training.freeze_stages]:
-        for module in stage:
-            module.requires_grad_(False)
-    if training.freeze_norms:
-        for norm in model.backbone.norms():
-            norm.requires_grad_(False)
+    for module in _frozen(model, recipe):
+        module.requires_grad_(False)
     model.backbone.recompute = training.activation_checkpointing
     return model.to(device).to(memory_format=memory_format(recipe))
 
@@ -85,12 +81,23 @@ def build_loss(recipe: Recipe, data: Data, model: SeENet, device: torch.device) 
 def set_train_mode(model: SeENet, recipe: Recipe) -> None:
     """Training mode; batch norms of frozen parts keep their statistics."""
     model.train()
-    if recipe.training.freeze_norms:
-        for norm in model.backbone.norms():
-            norm.eval()
-    for stage in model.backbone.stage_modules()[: recipe.training.freeze_stages]:
-        for module in stage:
-            module.eval()
+    for module in _frozen(model, recipe):
+        module.eval()
+
+
+def _frozen(model: SeENet, recipe: Recipe) -> list[nn.Module]:
+    """Modules whose parameters and statistics stay as they are."""
+    training = recipe.training
+    norms = model.backbone.norms() if training.freeze_norms else []
+    stages = model.backbone.stage_modules()[: training.freeze_stages] if training.freeze_stages else []
+    return [*norms, *(module for stage in stages for module in stage)]
+
+
+def choose_precision(recipe: Recipe, model: SeENet, device: torch.device) -> Precision:
+    """The precision to train in, measured where the recipe says `auto` on crops of its own size."""
+    layout = memory_format(recipe)
+    images = torch.zeros(min(recipe.training.batch, 4), 3, *recipe.transforms.crop, device=device).contiguous(memory_format=layout)
+    return choose(recipe.training.precision, device, layout, model, images)
 
 
 def step_batches(recipe: Recipe, data: Data, model: SeENet, *, first_step: int, rank: int, world: int) -> Iterator[tuple[Batch, ...]]:

@@ -21,15 +21,15 @@ from seenet.core.progress import Advance, bar
 from seenet.core.settings import Recipe, dump
 from seenet.evaluation.evaluator import Evaluation, evaluate
 from seenet.model.files import save_model
+from seenet.prediction.device import choose_device
 from seenet.prediction.predictor import Predictor
 from seenet.training import checkpoint
-from seenet.training.distributed import Ranks, choose_device, ranks
+from seenet.training.distributed import Ranks, ranks
 from seenet.training.ema import EMA
 from seenet.training.logging import Metrics, memory_mib
 from seenet.training.optim import build_optimizer, rate_factor, set_rate
-from seenet.training.precision import choose
 from seenet.training.run import open_run
-from seenet.training.setup import Batch, build_loss, build_model, memory_format, open_data, set_train_mode, step_batches
+from seenet.training.setup import Batch, build_loss, build_model, choose_precision, memory_format, open_data, set_train_mode, step_batches
 from seenet.training.signals import stop_requests
 
 log = logging.getLogger("seenet")
@@ -70,9 +70,8 @@ class Trainer:
         self.step = 0
         self.best: dict[str, Any] = {}
         self.layout = memory_format(recipe)
-        images = torch.zeros(min(recipe.training.batch, 4), 3, *recipe.transforms.crop, device=device).contiguous(memory_format=self.layout)
         set_train_mode(self.model, recipe)
-        self.precision = choose(recipe.training.precision, device, self.layout, self.model, images)
+        self.precision = choose_precision(recipe, self.model, device)
         metrics_bytes = self._restore()
         self.metrics = Metrics(out, keep_bytes=metrics_bytes) if group.first else None
         self.parallel = self._parallel()
@@ -146,7 +145,7 @@ class Trainer:
         if self.data.val is not None:
             scored = copy.deepcopy(self.model)
             scored.load_state_dict(state)
-            evaluation = evaluate(Predictor(scored, labels, device=self.device.type), self.data.val, loss=True, what="validating")
+            evaluation = evaluate(Predictor(scored, labels, device=self.device), self.data.val, loss=True, what="validating")
             result = self._judge(evaluation)
             notes["val"] = {"miou": result["miou"], "split": result["split"]}
         if not self.group.first:
