@@ -11,7 +11,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ "$$n
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-slow lint lock audit clean
+.PHONY: help setup demo test test-slow lint lock audit clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -31,6 +31,9 @@ $(STAMP): $(wildcard $(LOCK)) requirements/torch.txt pyproject.toml
 	@echo "[3/3] seenet itself, editable"
 	@$(PIP) install -qq --no-deps --no-build-isolation -e .
 	@touch $@
+
+demo: $(STAMP)  ## set up, then pictures, training and a report in demo/ (3 to 8 minutes)
+	@$(BIN)/seenet demo --out demo
 
 test: lint  ## lint, then the quick tests
 	@$(PYTEST) -m "not slow"

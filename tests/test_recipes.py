@@ -10,7 +10,10 @@ from seenet.model import create_model
 
 
 def test_recipes_are_these() -> None:
-    assert recipe_names() == ["camvid-drives", "camvid-lite0", "shapes"]
+    assert recipe_names() == [
+        "camvid-drives", "camvid-lite0", "camvid-r101", "camvid-r50", "cityscapes-r101", "folder-lite0", "shapes",
+        "voc-r101-320", "voc-r101-512",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -17,10 +17,12 @@ from seenet.core.errors import SeenetError, nearest
 
 # Command -> module, function, and the line `--help` shows: a command's module is imported when it is called.
 COMMANDS = {
+    "demo": ("demo", "demo", "See it work: photographs, then a small network trained from start to report."),
     "train": ("train", "train", "Train a recipe, or go on with a run."),
     "eval": ("eval", "eval_", "Score a model: per-class table, result.json, confusion matrix."),
     "predict": ("predict", "predict", "Segment pictures: files, folders, globs."),
     "report": ("report", "report", "Write a run's page: curves, scores, worst and best pictures."),
+    "export": ("export", "export", "Write a model as a file for others to use."),
     "model": ("model", "model", "List a network's parts with shapes, parameters and FLOPs."),
     "data": ("data", "app", "Describe your own data, and look at any."),
     "import": ("import_", "import_", "Rewrite a pickled .pth file as .safetensors."),

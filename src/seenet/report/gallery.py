@@ -43,13 +43,18 @@ class EncodedRow:
     shares: list[tuple[str, tuple[int, int, int], str]]
 
 
-def write_gallery(path: Path, title: str, intro: str, rows: Iterable[GalleryRow], labels: LabelSet) -> None:
-    """Write `path`, one HTML file with everything in it; rows are taken one at a time, and only their JPEGs kept."""
+def write_gallery(
+    path: Path, title: str, intro: str, rows: Iterable[GalleryRow], labels: LabelSet, links: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Write `path`, one HTML file with everything in it; rows are taken one at a time, and only their JPEGs kept.
+
+    `links`: (text, address relative to the page) that stand behind the intro.
+    """
     encoded = [
         EncodedRow(row.caption, [(label, photograph(picture)) for label, picture in row.pictures], class_shares(row.mask, labels))
         for row in rows
     ]
-    render(path, "gallery.html.j2", title=title, intro=intro, rows=encoded, labels=labels)
+    render(path, "gallery.html.j2", title=title, intro=intro, rows=encoded, labels=labels, links=list(links))
 
 
 def class_shares(mask: np.ndarray | None, labels: LabelSet) -> list[tuple[str, tuple[int, int, int], str]]:
