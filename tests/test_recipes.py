@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.settings import dump, load_recipe, parse_recipe, recipe_names
+from seenet.core.recipe_files import dump, load_recipe, parse_recipe, recipe_names
 from seenet.model import create_model
 
 
@@ -29,6 +29,8 @@ def test_recipe_resolves_builds_and_reads_back(name: str) -> None:
     [
         ("training.step=3", "nearest: steps"),
         ("trainin.steps=3", "nearest: training"),
+        ("steps=3", r"nearest: training\.steps"),
+        ("data.crop=3", r"nearest: transforms\.crop"),
         ("training.steps=many", "training.steps: found 'many'"),
         ("training.steps", "expected key=value"),
         ("training.batch=5", "not divide into"),
@@ -47,6 +49,7 @@ def test_wrong_settings(override: str, message: str) -> None:
 
 def test_numbers_as_people_write_them() -> None:
     assert load_recipe("shapes", ["optimizer.rate=1e-3"]).optimizer.rate == 0.001
+    assert load_recipe("camvid-drives", ["data.hold_out=0016E5"]).data.hold_out == "0016E5"
     assert load_recipe("shapes", ["transforms.crop=[32, 64]"]).transforms.crop == (32, 64)
 
 

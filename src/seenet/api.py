@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from seenet.core.settings import Recipe, load_recipe
+from seenet.core.recipe_files import load_recipe
+from seenet.core.settings import Recipe
 from seenet.training.trainer import TrainResult
 from seenet.training.trainer import train as _train
 

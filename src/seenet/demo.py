@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from seenet.core.images import read_ids, read_image
-from seenet.core.settings import load_recipe
+from seenet.core.recipe_files import load_recipe
 from seenet.data.shapes import ShapesSplit
 from seenet.evaluation.run import run_evaluation
 from seenet.prediction.batch import predict_files

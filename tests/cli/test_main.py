@@ -43,7 +43,10 @@ def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str)
         (["train", "shapes", "--device", "tpu"], 2, "device tpu"),
         (["eval", "nothing-here", "shapes"], 4, "nothing-here"),
         (["model", "seanet"], 2, "nearest: seenet"),
+        (["model", "seenet", "num_classes=3"], 2, "give it by --classes"),
+        (["model", "--size", "0"], 2, "size"),
         (["import", "none.pth", "out.safetensors"], 4, "no such file"),
+        (["import", "done.safetensors"], 2, "is .safetensors already"),
         (["data", "init", "nowhere"], 4, "no such folder"),
     ],
 )

@@ -1,5 +1,6 @@
 """Each data set from files as users have them, and what is said where they are not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,14 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.images import write_mask
-from seenet.core.labels import CAMVID11, CITYSCAPES19, CITYSCAPES_TRAIN_IDS, SHAPES
+from seenet.core.images import read_ids, write_mask
+from seenet.core.labels import CAMVID11, CITYSCAPES19, CITYSCAPES_TRAIN_IDS, SHAPES, VOC21, LabelSet
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
-from seenet.data.check import check_split
+from seenet.data.check import check_ids, check_split
 from seenet.data.propose import propose, write_proposal
-from seenet.data.shapes import ShapesSplit, outer_rim
+from seenet.data.shapes import DISC, RING, ShapesSplit, _object, outer_rim
+from seenet.data.split import FileSplit
 from seenet.data.stats import split_stats
 
 
@@ -68,11 +70,27 @@ def test_check_names_ids_pixels_and_cause(camvid: Path) -> None:
     mask = np.zeros((6, 8), np.uint8)
     mask[0, :3] = 255
     picture(camvid / "trainannot" / "0001TP_1.png", mask)
-    with pytest.raises(DataError, match=r"0001TP_1\.png: ids 255 \(3 pixels\).*0/255 mask"):
+    with pytest.raises(DataError, match=r"0001TP_1\.png: ids 255 \(3 pixels\).*masks of camvid11 hold no others"):
         check_split(split)
     picture(camvid / "trainannot" / "0001TP_1.png", np.zeros((5, 8), np.uint8))
     with pytest.raises(DataError, match="5 x 8 pixels, but its picture"):
         check_split(split)
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes", "ignore", "cause"),
+    [
+        ([0, 255], 2, 254, "looks like a 0/255 mask"),
+        ([1, 2, 3], 3, 255, "looks like ids counted from 1, or void as 3"),
+        ([0, 1, 4, 255], 3, 254, "looks like void as 255"),
+        ([7, 33, 255], 19, 255, "looks like Cityscapes' labelIds"),
+        ([0, 9], 3, 255, "add the classes"),
+    ],
+)
+def test_causes_in_a_folder_of_ones_own(ids: list[int], classes: int, ignore: int, cause: str) -> None:
+    names = tuple(map(str, range(classes)))
+    with pytest.raises(DataError, match=cause):
+        check_ids(np.array([ids]), LabelSet("folder", names, tuple((index, 0, 0) for index in range(classes)), ignore), Path("a.png"))
 
 
 def test_check_decodes_pictures_and_survives_its_own_cache(camvid: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -86,6 +104,38 @@ def test_check_decodes_pictures_and_survives_its_own_cache(camvid: Path, monkeyp
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(DataError, match=r"0016E5_3\.png: .*truncated"):
         check_split(split)
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", '["a stamp of the first format"]', '{"a stamp": 3}', '{"a stamp": {"road": 1}}'])
+def test_cache_of_another_format_counts_as_empty(camvid: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    split = open_split(DataSettings(kind="camvid", root=camvid), "train")
+    assert isinstance(split, FileSplit)
+    counts = check_split(split)
+    assert counts == [{0: 48}, {11: 48}]
+    (store,) = (tmp_path / "cache" / "seenet").iterdir()
+    store.write_text(text)
+    assert check_split(split) == counts
+
+
+def test_counts_are_remembered(camvid: Path) -> None:
+    decoded = []
+
+    def decode(path: Path) -> np.ndarray:
+        decoded.append(path.stem)
+        return read_ids(path)
+
+    opened = open_split(DataSettings(kind="camvid", root=camvid), "train")
+    assert isinstance(opened, FileSplit)
+    split = replace(opened, decode=decode)
+    first = split_stats(split)
+    assert sorted(decoded) == ["0001TP_1", "0016E5_2"]
+    again = split_stats(split)
+    assert len(decoded) == 2
+    assert (again.table(), again.holding_pixels.tolist()) == (first.table(), first.holding_pixels.tolist())
+    picture(camvid / "trainannot" / "0001TP_1.png", np.full((6, 8), 4, np.uint8))
+    assert split_stats(split).pixels[4] == 48
+    assert decoded[2:] == ["0001TP_1"]
 
 
 def test_check_says_labelids(tmp_path: Path) -> None:
@@ -310,6 +360,22 @@ class TestShapes:
         mask, exact = split.read(3)[1], split.exact_mask(3)
         assert (mask == SHAPES.ignore).any()
         assert np.array_equal(mask[mask != SHAPES.ignore], exact[mask != SHAPES.ignore])
+
+    def test_every_ring_has_a_hole_from_42_pixels_on(self) -> None:
+        def hole(seed: int, side: int) -> bool:
+            disc, ring = (_object(np.random.default_rng(seed), kind, side) for kind in (DISC, RING))
+            return bool((disc & ~ring).any())
+
+        assert all(hole(seed, 42) for seed in range(1000))
+        assert sum(hole(seed, 16) for seed in range(100)) < 20
+
+
+def test_voc_colours_are_the_published_ones() -> None:
+    assert VOC21.colours == (
+        (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128),
+        (64, 0, 0), (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128), (64, 128, 128), (192, 128, 128),
+        (0, 64, 0), (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
+    )  # fmt: skip
 
 
 def test_camvid_labels() -> None:

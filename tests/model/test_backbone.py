@@ -8,13 +8,15 @@ from torch import nn
 from seenet.model.backbone import Backbone
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101", "tf_efficientnet_lite0", "convnext_atto"])
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_dilations_layer_by_layer(name: str, output_stride: int) -> None:
     ours = Backbone(name, output_stride=output_stride).body
     reference = timm.create_model(name, output_stride=output_stride)
-    convs = {key: module for key, module in reference.named_modules() if isinstance(module, nn.Conv2d)}
-    found = {key: module for key, module in ours.named_modules() if isinstance(module, nn.Conv2d)}
+    # `features_only` joins the first parts of some names with an underscore, and leaves out what stands behind the last stage.
+    convs = {key.replace(".", "_"): module for key, module in reference.named_modules() if isinstance(module, nn.Conv2d)}
+    convs = {key: module for key, module in convs.items() if not key.startswith("conv_head")}
+    found = {key.replace(".", "_"): module for key, module in ours.named_modules() if isinstance(module, nn.Conv2d)}
     assert found.keys() == convs.keys()
     for key, conv in convs.items():
         assert (found[key].dilation, found[key].stride, found[key].padding) == (
@@ -43,12 +45,28 @@ def test_families(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto"])
-def test_stages_hold_every_leaf_once(name: str) -> None:
+def test_stages_hold_every_parameter_and_buffer_once(name: str) -> None:
     backbone = Backbone(name, output_stride=16)
-    leaves = [module for module in backbone.body.modules() if not list(module.children())]
-    stages = [module for stage in backbone.stage_modules() for module in stage]
-    assert len(stages) == len(leaves) and set(stages) == set(leaves)
-    assert all(backbone.stage_modules())
+    stages = backbone.stage_modules()
+    found = [
+        id(tensor) for stage in stages for module in stage for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    ]
+    expected = {id(tensor) for tensor in (*backbone.body.parameters(), *backbone.body.buffers())}
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+    assert all(stages)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "convnext_atto"])
+def test_frozen_stages_are_frozen_whole(name: str) -> None:
+    backbone = Backbone(name, output_stride=16)
+    for stage in backbone.stage_modules():
+        for module in stage:
+            module.requires_grad_(False)
+            module.eval()
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert not any(norm.training for norm in backbone.norms())
+    assert len(backbone.norms()) == (48 if name == "tf_efficientnet_lite0" else 0)
 
 
 def test_resnet_v1_strides_on_the_first_1x1() -> None:

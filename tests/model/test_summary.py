@@ -1,5 +1,6 @@
 """Costs against counting by hand, and the warning about taps that a crop never feeds."""
 
+import pytest
 import torch
 
 from seenet.model import VARIANTS, create_model
@@ -14,6 +15,14 @@ def test_parts_hold_all_parameters_once() -> None:
         parts = summarize(model, 64, 48)
         assert sum(part.parameters for part in parts) == sum(parameter.numel() for parameter in model.parameters())
         assert [part.name for part in parts][-2:] == ["auxiliary", "logits"]
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "tf_efficientnet_lite0", "convnext_atto"])
+def test_stages_hold_the_backbone(backbone: str) -> None:
+    model = create_model(backbone=backbone, num_classes=5, width=8, p_out=16, output_stride=16)
+    stages = summarize(model, 64, 64)[:4]
+    assert [part.name for part in stages] == ["B1", "B2", "B3", "B4"]
+    assert sum(part.parameters for part in stages) == sum(parameter.numel() for parameter in model.backbone.parameters())
 
 
 def test_flops_of_the_pyramid_by_hand() -> None:

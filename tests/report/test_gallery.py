@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import SHAPES, LabelSet, voc_colours
-from seenet.core.settings import parse_recipe
+from seenet.core.recipe_files import parse_recipe
 from seenet.model.network import Normalization
 from seenet.report.encode import number, percent, photograph, png, shrunk
 from seenet.report.gallery import GalleryRow, class_shares, data_page, restored, striped, write_gallery
@@ -83,10 +85,11 @@ def test_gallery_escapes_names_and_takes_rows_one_at_a_time(tmp_path: Path) -> N
     assert found.images[0]["alt"] == 'image: "><script>0?'
 
 
-def test_data_page_shows_what_training_sees(tmp_path: Path) -> None:
+def test_data_page_shows_what_training_sees(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "seenet")
     recipe = parse_recipe(
-        "data: {kind: shapes, size: 32, count: 30}\nmodel: {backbone: resnet18, weights: imagenet}\n"
-        "transforms: {crop: [40, 48], scale: [1, 1], flip: 0}\ntraining: {steps: 1, batch: 1}\n",
+        "data: {kind: shapes, size: 48, count: 30}\nmodel: {backbone: resnet18, weights: imagenet}\n"
+        "transforms: {crop: [56, 64], scale: [1, 1], flip: 0}\ntraining: {steps: 1, batch: 1}\n",
         "test",
         [],
     )
@@ -95,10 +98,25 @@ def test_data_page_shows_what_training_sees(tmp_path: Path) -> None:
     found = Page(path.read_text(encoding="utf-8"))
     assert len(found.images) == 18 and "3 of 30 pictures of shapes/train" in found.text
     labels = decoded(str(found.images[3]["src"]))
-    assert labels.shape == (40, 48, 3)
+    assert labels.shape == (56, 64, 3)
     # Padding is right and below: stripes there, and the picture's mean colour.
-    assert labels[36:, :].min() > 150 and labels[:, 36:].min() > 150
+    assert labels[52:, :].min() > 150 and labels[:, 52:].min() > 150
     seen = decoded(str(found.images[2]["src"]))
-    assert abs(seen[36:].reshape(-1, 3).mean(0) - np.array([0.485, 0.456, 0.406]) * 255).max() < 6
+    assert abs(seen[52:].reshape(-1, 3).mean(0) - np.array([0.485, 0.456, 0.406]) * 255).max() < 6
     assert all(name in found.text for name in SHAPES.classes)
     assert re.search(r"background \d+\.\d %", found.text)
+    # No weights are drawn or read for a page, so none are spoken of.
+    assert "weights" not in caplog.text
+    written = path.read_bytes()
+    with pytest.raises(DataError, match=r"index\.html: exists already; use --overwrite"):
+        data_page(recipe, tmp_path, count=1)
+    assert path.read_bytes() == written
+    data_page(recipe, tmp_path, count=1, overwrite=True)
+    assert path.read_bytes() != written
+
+
+@pytest.mark.parametrize("backbone", ["resnet81", "resnet18.bogus"])
+def test_data_page_refuses_a_backbone_that_training_would(tmp_path: Path, backbone: str) -> None:
+    text = f"data: {{kind: shapes}}\nmodel: {{backbone: {backbone}}}\ntransforms: {{crop: 40}}\ntraining: {{steps: 1, batch: 1}}\n"
+    with pytest.raises(UsageError, match=rf"backbone {backbone}: .*nearest: resnet"):
+        data_page(parse_recipe(text, "test", []), tmp_path)

@@ -8,7 +8,8 @@ import pytest
 
 from seenet.core.errors import DataError
 from seenet.core.labels import SHAPES, LabelSet, voc_colours
-from seenet.core.settings import Recipe, dump, parse_recipe
+from seenet.core.recipe_files import dump, parse_recipe
+from seenet.core.settings import Recipe
 from seenet.data import open_split
 from seenet.evaluation.evaluator import evaluate
 from seenet.model import create_model

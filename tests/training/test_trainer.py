@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from seenet.core.errors import BusyError, DataError, NotFiniteError, Stopped, UsageError
-from seenet.core.settings import Recipe, load_recipe
+from seenet.core.labels import SHAPES, LabelSet
+from seenet.core.recipe_files import load_recipe
+from seenet.core.settings import Recipe
+from seenet.model.files import load_model
 from seenet.training import trainer as module
 from seenet.training.run import open_run
 from seenet.training.trainer import Trainer, train
@@ -46,9 +50,15 @@ class StopAfter:
         return result
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
-    settings = recipe(f"optimizer.kind={optimizer}")
+EVERYTHING = [
+    "optimizer.kind=adamw", "training.workers=1", "training.accumulate=2", "transforms.rotation=10", "transforms.jitter=0.2",
+    "loss.auxiliary=0.4", "loss.class_weights=median_frequency", "loss.ohem=0.7", "optimizer.clip=1", "optimizer.warmup=2",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", [["optimizer.kind=sgd"], ["optimizer.kind=adamw"], EVERYTHING], ids=["sgd", "adamw", "everything"])
+def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]) -> None:
+    settings = recipe(*overrides)
     whole = train(settings, tmp_path / "whole", device="cpu")
     with monkeypatch.context() as patch:
         stop = StopAfter(4, signal.SIGTERM)
@@ -65,6 +75,96 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytes
         first, second = load_file(tmp_path / "whole" / name), load_file(tmp_path / "cut" / name)
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_validation_names_its_model_and_command(tmp_path: Path) -> None:
+    train(recipe("training.steps=1"), tmp_path / "run", device="cpu", command="seenet train shapes")
+    result = json.loads((tmp_path / "run" / "val.json").read_text())
+    saved = load_model(tmp_path / "run")
+    assert result["model"] == {"file": "model.safetensors", "sha256": saved.sha256}
+    assert result["command"] == saved.notes["command"] == "seenet train shapes"
+    assert str(saved.notes["torch"]) == torch.__version__.partition("+")[0]
+
+
+def test_other_classes_than_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = recipe("training.steps=1")
+    train(settings, tmp_path / "run", device="cpu")
+    more = LabelSet("shapes", (*SHAPES.classes, "star"), (*SHAPES.colours, (9, 9, 9)), rim=True)
+    monkeypatch.setattr("seenet.data.shapes.SHAPES", more)
+    with pytest.raises(DataError, match=r"trained on 6 classes .*the data has 7 .*training\.start_from") as caught:
+        train(settings, tmp_path / "run", resume=True, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_that_are_all_ignored_are_met_at_the_door(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for index in range(8):
+        Image.new("RGB", (48, 48)).save(tmp_path / "data" / "images" / f"{index}.png")
+        Image.new("L", (48, 48), 255).save(tmp_path / "data" / "masks" / f"{index}.png")
+    (tmp_path / "data" / "seenet.yaml").write_text("decode: index\nclasses: [a, b]\n")
+    settings = recipe("data.kind=folder", f"data.root={tmp_path / 'data'}")
+    with pytest.raises(DataError, match=r"no pixel of \d masks has a class, all are 255"):
+        train(settings, tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_of_workers_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """Also that a transform of the user's is found in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"mine{workers}.py").write_text("def crop(image, mask):\n    return image\n")
+    settings = recipe(f"transforms.custom=mine{workers}:crop", f"training.workers={workers}")
+    with pytest.raises(UsageError) as caught:
+        train(settings, tmp_path / "run", device="cpu")
+    assert str(caught.value).startswith(f"transforms.custom=mine{workers}:crop: gave no dict")
+    assert "\n" not in str(caught.value)
+
+
+def test_clipping_bounds_the_step(tmp_path: Path) -> None:
+    settings = recipe(
+        "optimizer.kind=sgd",
+        "optimizer.rate=1",
+        "optimizer.head_factor=1",
+        "optimizer.momentum=0",
+        "optimizer.weight_decay=0",
+        "optimizer.clip=0.01",
+    )
+    trainer = Trainer(settings, tmp_path, torch.device("cpu"), module.Ranks())
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer.update(next(module.step_batches(settings, trainer.data, trainer.model, first_step=0, rank=0, world=1)))
+    moved = torch.cat([(now - then).flatten() for now, then in zip(trainer.model.parameters(), before, strict=True)])
+    assert float(moved.detach().norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_overflow_skips_the_step_and_lowers_the_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("seenet.training.precision.is_trustworthy", lambda *_: True)
+    caplog.set_level("INFO", "seenet")
+    settings = recipe("training.precision=fp16", "optimizer.weight_decay=0")
+    trainer = Trainer(settings, tmp_path, torch.device("cpu"), module.Ranks())
+    assert trainer.precision.name == "fp16"
+    batches = next(module.step_batches(settings, trainer.data, trainer.model, first_step=0, rank=0, world=1))
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    trainer.update(batches)
+    assert all(torch.equal(now, then) for now, then in zip(trainer.model.parameters(), before, strict=True))
+    assert trainer.precision.scaler.get_scale() == 2.0**126
+    assert "scale lowered" in caplog.text
+    trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    next(trainer.model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NotFiniteError, match="loss scale"):
+        trainer.update(batches)
+
+
+def test_a_resume_keeps_the_precision_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seenet.training.precision.is_trustworthy", lambda *_: True)
+    settings = recipe("training.precision=auto", "training.steps=2")
+    for seconds, expected in (({"fp32": 2.0, "bf16": 1.0}, "bf16"), ({"fp32": 1.0, "bf16": 2.0}, "bf16")):
+        monkeypatch.setattr("seenet.training.precision._seconds", lambda _, __, precision, seconds=seconds: seconds[precision.name])
+        trainer = Trainer(settings, tmp_path, torch.device("cpu"), module.Ranks())
+        assert trainer.precision.name == expected
+        trainer.save()
 
 
 def test_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,7 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder with pictures and m
 @app.command()
 def stats(recipe: Recipe, settings: Settings = None) -> None:
     """Pixels and pictures of each class, sizes, and median-frequency weights of the train split."""
-    from seenet.core.settings import load_recipe
+    from seenet.core.recipe_files import load_recipe
     from seenet.data import open_split
     from seenet.data.stats import split_stats
 
@@ -35,9 +35,10 @@ def show(
     recipe: Recipe,
     settings: Settings = None,
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("data-page"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a page that is there.")] = False,
 ) -> None:
     """Write a page of pictures with their masks, before and after transforms: what the network really sees."""
-    from seenet.core.settings import load_recipe
+    from seenet.core.recipe_files import load_recipe
     from seenet.report.gallery import data_page
 
-    print(f"open {data_page(load_recipe(recipe, settings), out)}")
+    print(f"open {data_page(load_recipe(recipe, settings), out, overwrite=overwrite)}")

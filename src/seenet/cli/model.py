@@ -11,8 +11,8 @@ def model(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of the network, such as p_out=128.")
     ] = None,
     backbone: Annotated[str, typer.Option(help="Any timm network with four strides.")] = "resnet50",
-    size: Annotated[int, typer.Option(help="Side of the input, pixels.")] = 512,
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 21,
+    size: Annotated[int, typer.Option(min=1, help="Side of the input, pixels.")] = 512,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 21,
     list_all: Annotated[bool, typer.Option("--list", help="Variants, backbones tried, bundled models.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -20,7 +20,7 @@ def model(
     import json
     from dataclasses import asdict
 
-    from seenet.core.settings import parse_options
+    from seenet.core.recipe_files import parse_options
     from seenet.model.summary import catalogue, parts_table, summary_of
 
     if list_all:

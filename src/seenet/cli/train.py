@@ -19,7 +19,7 @@ def train(
     """Train a recipe, or go on with a run."""
     import json
 
-    from seenet.core.settings import dump, load_recipe
+    from seenet.core.recipe_files import dump, load_recipe
 
     resolved = load_recipe(recipe, settings)
     if show:
@@ -31,9 +31,10 @@ def train(
         found = forecast(resolved, device)
         print(json.dumps(found.as_dict(), indent=1) if as_json else "\n".join(found.lines()))
         return
+    from seenet.cli.arguments import command_line
     from seenet.training.trainer import train as run
 
-    result = run(resolved, out or Path("runs") / Path(recipe).stem, resume=resume, device=device)
+    result = run(resolved, out or Path("runs") / Path(recipe).stem, resume=resume, device=device, command=command_line())
     if as_json:
         print(json.dumps({"out": str(result.out), "steps": result.steps, "miou": result.miou}))
     elif result.miou is None:

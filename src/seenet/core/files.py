@@ -1,4 +1,4 @@
-"""Files that are never half written."""
+"""Files that are never half written, and text that is read or refused in one line."""
 
 import hashlib
 import os
@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from seenet.core.errors import DataError
 
 
 @contextmanager
@@ -29,6 +31,17 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text so that a reader sees the old file or the whole new one."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_text(path: Path) -> str:
+    """A file's UTF-8 text, with or without the mark that Windows puts in front; DataError where it is not that, or cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        raise DataError(f"{path}: not UTF-8 text ({found}), expected UTF-8; save it again in that encoding") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}), expected a text file; look at its permissions") from None
 
 
 def sha256(path: Path) -> str:

@@ -1,5 +1,6 @@
 """One look for every long piece of work: a bar with count, rate and ETA on stderr; a line now and then where there is no terminal."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,10 @@ LINE_EVERY_SECONDS = 15.0
 
 @contextmanager
 def bar(what: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Show progress on stderr while the block runs, starting from `done` of `total`."""
+    """Show progress on stderr while the block runs, starting from `done` of `total`; of several processes the first alone does."""
+    if int(os.environ.get("RANK", "0")):
+        yield _silent
+        return
     if not sys.stderr.isatty():
         yield _lines(what, total, done)
         return
@@ -41,6 +45,10 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         for item in items:
             yield item
             advance()
+
+
+def _silent(count: int = 1, note: str = "") -> None:
+    pass
 
 
 def _lines(what: str, total: int, done: int) -> Advance:

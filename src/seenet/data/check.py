@@ -14,35 +14,38 @@ from seenet.core.errors import DataError
 from seenet.core.files import write_text
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
-from seenet.data.split import FileSplit, Split
+from seenet.data.split import FileSplit
 
 
-def check_split(split: Split, *, threads: int = 2) -> None:
-    """DataError for the first picture or mask that cannot be read, mask of another size than its picture, or id that is neither a class
-    nor ignored; the ids, their pixel counts and the likely cause are said.
+def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
+    """Pixels of each id in each mask of the split, in its order.
 
-    What was found good is remembered by path, size and time of both files, so that a resume does not look again.
+    DataError for the first picture or mask that cannot be read, mask of another size than its picture, or id that is neither a class
+    nor ignored; the ids, their pixel counts and the likely cause are said. What was found good is remembered with its counts by path,
+    size and time of both files, so that a resume does not look again.
     """
-    if not isinstance(split, FileSplit):
-        return
     store = _store(split)
     known = _remembered(store)
-    todo = [index for index in range(len(split)) if _stamp(split, index) not in known]
+    # Taken before the files are read: what changes meanwhile is looked at again.
+    stamps = [_stamp(split, index) for index in range(len(split))]
+    todo = [index for index, stamp in enumerate(stamps) if stamp not in known]
     if not todo:
-        return
+        return [known[stamp] for stamp in stamps]
 
-    def one(index: int) -> None:
+    def one(index: int) -> dict[int, int]:
         split.check_sizes(index)
-        check_ids(split.mask(index), split.labels, split.masks[index])
+        counts = check_ids(split.mask(index), split.labels, split.masks[index])
         split.image(index)  # a picture that ends too early is found by decoding alone
+        return counts
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in track(pool.map(one, todo), f"checking {split.name}", len(todo)):
-            pass
+        for index, counts in zip(todo, track(pool.map(one, todo), f"checking {split.name}", len(todo)), strict=True):
+            known[stamps[index]] = counts
     try:
-        write_text(store, json.dumps(sorted(known | {_stamp(split, index) for index in todo})))
+        write_text(store, json.dumps(known, sort_keys=True))
     except OSError as error:
         logging.getLogger("seenet").info("%s: cannot be written (%s); the data will be checked again next time", store, error)
+    return [known[stamp] for stamp in stamps]
 
 
 def count_ids(mask: np.ndarray) -> dict[int, int]:
@@ -54,12 +57,12 @@ def count_ids(mask: np.ndarray) -> dict[int, int]:
     return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
 
 
-def check_ids(mask: np.ndarray, labels: LabelSet, path: Path) -> None:
-    """DataError naming ids and pixel counts where a mask holds ids outside the label set."""
+def check_ids(mask: np.ndarray, labels: LabelSet, path: Path) -> dict[int, int]:
+    """Pixels of each id; DataError naming ids and pixel counts where a mask holds ids outside the label set."""
     found = count_ids(mask)
     wrong = {label: pixels for label, pixels in found.items() if not (0 <= label < labels.num_classes or label == labels.ignore)}
     if not wrong:
-        return
+        return found
     listed = ", ".join(f"{label} ({pixels} pixels)" for label, pixels in list(wrong.items())[:6]) + (", ..." if len(wrong) > 6 else "")
     raise DataError(
         f"{path}: ids {listed} are neither one of {labels.num_classes} classes (0 to {labels.num_classes - 1}) nor ignored "
@@ -70,6 +73,10 @@ def check_ids(mask: np.ndarray, labels: LabelSet, path: Path) -> None:
 def _cause(ids: set[int], labels: LabelSet) -> str:
     if labels.name == "cityscapes19" and ids <= set(range(34)) | {255}:
         return "looks like labelIds; set data.ids=labelIds"
+    if labels.name != "folder":
+        return f"masks of {labels.name} hold no others; another data set's, or masks of your own (data.kind=folder)?"
+    if labels.num_classes == 19 and ids <= set(range(34)) | {255}:
+        return "looks like Cityscapes' labelIds; use data.kind=cityscapes, or set `decode: remap`"
     if ids <= {0, 255}:
         return "looks like a 0/255 mask; set `decode: remap` with `remap: {0: 0, 255: 1}`"
     if max(ids) == labels.num_classes and labels.num_classes not in {labels.ignore}:
@@ -90,12 +97,13 @@ def _stamp(split: FileSplit, index: int) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 
-def _remembered(store: Path) -> set[str]:
-    """What earlier checks found good; nothing where the file cannot be read."""
+def _remembered(store: Path) -> dict[str, dict[int, int]]:
+    """What earlier checks found good; nothing where the file cannot be read or is of another version."""
     try:
-        return set(json.loads(store.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return set()
+        known = json.loads(store.read_text(encoding="utf-8"))
+        return {str(stamp): {int(label): int(pixels) for label, pixels in counts.items()} for stamp, counts in known.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _store(split: FileSplit) -> Path:

@@ -1,25 +1,61 @@
 """The user's own pictures: folders of images and masks, described by one short YAML."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from seenet.core.errors import DataError, UsageError
+from seenet.core.files import read_text
 from seenet.core.images import IMAGE_SUFFIXES, read_colours, read_ids
 from seenet.core.labels import IGNORE, LabelSet, voc_colours
-from seenet.core.settings import DataSettings, Section, explain
+from seenet.core.recipe_files import explain
+from seenet.core.settings import DataSettings, Section
 from seenet.data.split import FileSplit, file_split, need_folder, read_list
 
 FILE = "seenet.yaml"
 HINT = "`seenet data init FOLDER` proposes one"
 
-Colour = tuple[Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]]
+
+# Checked before pydantic does: of a union it names every member, and says of none what was meant.
+def _as_colour(value: Any) -> Any:
+    if not (isinstance(value, list | tuple) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value)):
+        raise ValueError(f"found {value!r}, expected a colour: [r, g, b], whole numbers from 0 to 255")
+    return value
+
+
+def _as_classes(value: Any) -> Any:
+    if not isinstance(value, list | dict):
+        raise ValueError(f"found {value!r}, expected names: [road, sky], or names with colours: {{road: [128, 64, 128], ...}}")
+    if not value:
+        raise ValueError("found none, expected the name of at least one class")
+    for name in value:
+        if not isinstance(name, str):
+            raise ValueError(f"found {name!r}, expected a name; what YAML reads as no text (yes, no, on, off, 1) needs quotes")
+    for name, colour in value.items() if isinstance(value, dict) else ():
+        try:
+            _as_colour(colour)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    name, times = Counter(list(value)).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"found {name} {times} times, expected a name once")
+    return value
+
+
+def _as_part(value: Any) -> Any:
+    if isinstance(value, str | Path) or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1):
+        return value
+    raise ValueError(f"found {value!r}, expected a share from 0 to below 1, or a list or folder: val.txt, images/val")
+
+
+Colour = Annotated[tuple[int, int, int], BeforeValidator(_as_colour)]
 
 
 class FolderDescription(Section):
@@ -30,10 +66,10 @@ class FolderDescription(Section):
     mask_suffix: str = ""
     """What a mask's stem has behind its picture's: `_mask` for a.jpg and a_mask.png."""
     train: Path | None = None
-    """List of stems, one a line; null: everything that is not in val."""
-    val: Path | Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """List of stems, or the share chosen by a hash of the name."""
-    classes: dict[str, Colour] | list[str]
+    """List of stems, one a line, or a folder in that of the pictures; null: everything that is not in val."""
+    val: Annotated[Path | float, BeforeValidator(_as_part)] = 0.2
+    """List of stems, a folder in that of the pictures, or the share chosen by a hash of the name."""
+    classes: Annotated[dict[str, Colour] | list[str], BeforeValidator(_as_classes)]
     """Names in the order of their ids, with colours or without."""
     ignore: int = IGNORE
     decode: Literal["index", "palette", "rgb", "remap"]
@@ -44,8 +80,13 @@ class FolderDescription(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.decode == "rgb" and not isinstance(self.classes, dict):
-            raise ValueError("decode: rgb needs the colour of each class: `classes: {road: [128, 64, 128], ...}`")
+        if self.decode == "rgb":
+            if not isinstance(self.classes, dict):
+                raise ValueError("decode: rgb needs the colour of each class: `classes: {road: [128, 64, 128], ...}`")
+            owners: dict[tuple[int, int, int], str] = {}
+            for name, colour in [*self.classes.items(), *(("ignore_colours", colour) for colour in self.ignore_colours)]:
+                if owners.setdefault(colour, name) != name:
+                    raise ValueError(f"decode: rgb: {owners[colour]} and {name} have one colour, {list(colour)}; expected one each")
         if (self.decode == "remap") != bool(self.remap):
             raise ValueError("decode: remap and a table `remap: {file id: class id, ...}` belong together")
         wrong = [target for target in self.remap.values() if not 0 <= target < len(self.classes) and target != self.ignore]
@@ -75,30 +116,36 @@ def open_folder(settings: DataSettings, which: str) -> FileSplit:
     if about.images == about.masks and about.mask_suffix:
         images = {stem: image for stem, image in images.items() if not stem.endswith(about.mask_suffix)}
     stems = _stems(about, home, path, images, which)
+    empty = f"look at {path} and its lists"
+    if images and isinstance(about.val, float):
+        fell, change = ("none", "raise") if which == "val" else ("all", "lower")
+        empty = f"the share val: {about.val:g} fell on {fell} of {len(images)} pictures; {change} it or give a list"
     pairs = []
     for stem in stems:
         # What is not there keeps the path where it was expected, for the error that names it.
         image = images.get(stem, home / about.images / stem)
         pairs.append((stem, image, masks.get(stem + about.mask_suffix, home / about.masks / f"{stem}{about.mask_suffix}.png")))
-    return file_split(f"{home.resolve().name}/{which}", about.labels(), pairs, decoder(about), empty=f"look at {path} and its lists")
+    return file_split(f"{home.resolve().name}/{which}", about.labels(), pairs, decoder(about), empty=empty)
 
 
-def _stems(about: FolderDescription, home: Path, path: Path, images: Iterable[str], which: str) -> list[str]:
+def _stems(about: FolderDescription, home: Path, path: Path, images: dict[str, Path], which: str) -> list[str]:
     """Names of a split's pictures. A share is never trained on, even where a list for training names it."""
     if which == "all":
         return list(images)
-    val = _listed(home / about.val, path) if isinstance(about.val, Path) else [stem for stem in images if in_share(stem, about.val)]
+    val = listed(home / about.val, path, images) if isinstance(about.val, Path) else in_share(images, about.val)
     if which == "val":
         return val
     held = set(val)
     if about.train is None:
         return [stem for stem in images if stem not in held]
-    return [stem for stem in _listed(home / about.train, path) if isinstance(about.val, Path) or stem not in held]
+    return [stem for stem in listed(home / about.train, path, images) if isinstance(about.val, Path) or stem not in held]
 
 
-def _listed(path: Path, source: Path) -> list[str]:
-    """Stems of a list; with a picture's suffix they are understood too."""
-    lines = read_list(path, f"{source} names it, expected one name a line")
+def listed(path: Path, source: Path, images: dict[str, Path]) -> list[str]:
+    """Stems of the pictures in a folder, or of a list; there they are understood with a picture's suffix too."""
+    if path.is_dir():
+        return [stem for stem, image in images.items() if path in image.parents]
+    lines = read_list(path, f"{source} names it, expected a list, one name a line, or a folder of pictures")
     return [line[: -len(Path(line).suffix)] if Path(line).suffix.lower() in IMAGE_SUFFIXES else line for line in lines]
 
 
@@ -106,30 +153,58 @@ def read_description(path: Path) -> FolderDescription:
     """Validate a `seenet.yaml`; DataError where it is not there, UsageError in one line where it is wrong."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a short description of your pictures and masks; {HINT}")
+    text = read_text(path)
     try:
-        return FolderDescription.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        values = yaml.safe_load(text)
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: found {type(values).__name__}, expected a mapping with decode and classes; {HINT}")
+        _refuse_repeated(text, path)
+        return FolderDescription.model_validate(values)
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     except ValidationError as error:
         raise UsageError(f"{path}: {explain(error, FolderDescription)}") from None
 
 
+def _refuse_repeated(text: str, path: Path) -> None:
+    """UsageError for a key that stands twice, a class's too: YAML keeps the last in silence."""
+    top = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(top, yaml.MappingNode)
+    for node in [top, *(value for _, value in top.value)]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise UsageError(f"{path}: found {name} in line {lines[name]} and again in line {line}, expected it once")
+            lines[name] = line
+
+
 def by_stem(folder: Path) -> dict[str, Path]:
-    """Pictures below a folder, by relative path without suffix, sorted; DataError where two share one."""
+    """Pictures below a folder, none of them hidden, by relative path without suffix, sorted; DataError where two share one."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            stem = path.relative_to(folder).with_suffix("").as_posix()
+        below = path.relative_to(folder)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in below.parts):
+            stem = below.with_suffix("").as_posix()
             if stem in found:
                 raise DataError(f"{path}: shares its name with {found[stem].name}; rename one of them")
             found[stem] = path
     return found
 
 
-def in_share(stem: str, share: float) -> bool:
-    """Whether a name belongs to the share that its hash decides on; the same on every machine, and for pictures added later."""
-    number = int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big")
-    return number < share * 2**64
+def in_share(stems: Iterable[str], share: float) -> list[str]:
+    """The names whose hash lies below the share: the same on every machine, and whatever pictures are added later.
+
+    A small folder may have none there, or nothing else. Then, of two names or more, the smallest hash is taken all the same, or the
+    largest left. 0 takes none.
+    """
+    hashes = {stem: int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big") for stem in stems}
+    ranked = sorted(hashes, key=hashes.__getitem__)
+    count = sum(number < share * 2**64 for number in hashes.values())
+    if share and len(ranked) > 1:
+        count = min(max(count, 1), len(ranked) - 1)
+    taken = set(ranked[:count])
+    return [stem for stem in hashes if stem in taken]
 
 
 def decoder(about: FolderDescription) -> Callable[[Path], np.ndarray]:

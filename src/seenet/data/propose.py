@@ -14,12 +14,15 @@ from seenet.core.images import read_colours, read_ids, read_image
 from seenet.core.labels import voc_colours
 from seenet.core.progress import track
 from seenet.data.check import count_ids
-from seenet.data.folder import FILE, by_stem
+from seenet.data.folder import FILE, by_stem, listed
 
 LOOKED_AT = 400
 """Masks looked at, spread over the folder."""
 MOST_COLOURS = 256
 SUFFIXES = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "-mask")
+PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
+"""What folders of a split are called."""
+HERE = "."
 
 
 def write_proposal(folder: Path) -> str:
@@ -33,37 +36,66 @@ def write_proposal(folder: Path) -> str:
 
 
 def propose(folder: Path) -> str:
-    """YAML for two subfolders, of which one holds pictures and the other masks of the same names."""
+    """YAML for a folder of pictures beside one of masks with the same names, or for both in one, told apart by what masks have behind.
+
+    Training and validation: folders in that of the pictures (images/train, images/val), else lists (train.txt, val.txt), else a share.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one with a folder of pictures and a folder of masks")
     found = {entry.name: by_stem(entry) for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")}
+    found[HERE] = by_stem(folder)
     images, masks, suffix = _pair({name: files for name, files in found.items() if files}, folder)
     paths = [found[masks][stem + suffix] for stem in found[images] if stem + suffix in found[masks]]
     paths = paths[:: -(-len(paths) // LOOKED_AT)]
     head = [f"images: {_quoted(images)}", f"masks: {_quoted(masks)}"] + ([f"mask_suffix: {_quoted(suffix)}"] if suffix else [])
-    return "\n".join([*head, "val: 0.2  # this share, chosen by a hash of the names; or a list: val.txt", *_classes(paths)]) + "\n"
+    parts = {part: _part(part, folder, images, found[images]) for part in PARTS}
+    head += [f"{part}: {_quoted(where)}" for part, where in parts.items() if where]
+    if not parts["val"]:
+        head.append("val: 0.2  # this share, chosen by a hash of the names; or a list: val.txt")
+    return "\n".join([*head, *_classes(paths)]) + "\n"
+
+
+def _part(part: str, folder: Path, images: str, pictures: dict[str, Path]) -> str | None:
+    """The folder or the list that says what `train` or `val` is; DataError where the list names what is no picture."""
+    for name in PARTS[part]:
+        if any(stem.startswith(f"{name}/") for stem in pictures):
+            return (Path(images) / name).as_posix()
+    path = folder / f"{part}.txt"
+    if not path.is_file():
+        return None
+    strange = [stem for stem in listed(path, path, pictures) if stem not in pictures]
+    if strange:
+        example = next(iter(pictures))
+        raise DataError(f"{path}: found {strange[0]}, no picture below {folder / images}; expected one name a line, such as {example}")
+    return path.name
 
 
 def _quoted(name: str) -> str:
     """A name as YAML that reads back as the same text."""
-    return name if re.fullmatch(r"\w[\w-]*", name) and yaml.safe_load(name) == name else json.dumps(name)
+    return name if re.fullmatch(r"[\w.][\w./-]*", name) and yaml.safe_load(name) == name else json.dumps(name)
 
 
 def _pair(found: dict[str, dict[str, Path]], folder: Path) -> tuple[str, str, str]:
     """Names of the folders of pictures and masks, and what mask stems have behind: the pair with the most names in common."""
     best: tuple[int, str, str, str] = (0, "", "", "")
-    colours = {name: _count_colours(next(iter(files.values()))) for name, files in found.items()}
     for images, pictures in found.items():
         for masks, others in found.items():
-            if images == masks or colours[masks] >= colours[images]:
+            if images != masks and HERE in {images, masks}:
                 continue
-            for suffix in SUFFIXES:
-                count = sum(stem + suffix in others for stem in pictures)
-                if count > best[0]:
-                    best = (count, images, masks, suffix)
+            for suffix in SUFFIXES if images != masks else SUFFIXES[1:]:
+                common = [stem for stem in pictures if stem + suffix in others]
+                if len(common) > best[0] and _count_colours(others[common[0] + suffix]) < _count_colours(pictures[common[0]]):
+                    best = (len(common), images, masks, suffix)
+    apart = sorted(found.keys() & {*PARTS["train"], *PARTS["val"]} - {best[1]})
+    if apart and best[1] != HERE:
+        raise DataError(
+            f"{folder}: found {' and '.join(apart)} on its first level, expected pictures in images/train and images/val "
+            "and masks in masks/train and masks/val; move them so"
+        )
     if not best[0]:
         raise DataError(
-            f"{folder}: found no folder of pictures beside a folder of masks with the same names; expected images/a.jpg and masks/a.png"
+            f"{folder}: found no folder of pictures beside a folder of masks with the same names; expected images/a.jpg and masks/a.png, "
+            "or a.jpg and a_mask.png in one folder"
         )
     return best[1:]
 
@@ -91,12 +123,12 @@ def _by_colour(paths: list[Path]) -> list[str]:
             )
     # In the order of VOC's colour map where the colours are from it.
     order = {colour: label for label, colour in enumerate(voc_colours(256))}
-    listed = sorted(colours, key=lambda colour: (order.get(colour, 256), colour))
+    ordered = sorted(colours, key=lambda colour: (order.get(colour, 256), colour))
     return [
         "decode: rgb",
         "# Give the classes their names. A colour that is not to be learned goes from here to the list `ignore_colours: [[r, g, b]]`.",
         "classes:",
-        *(f"  class{number}: {list(colour)}" for number, colour in enumerate(listed)),
+        *(f"  class{number}: {list(colour)}" for number, colour in enumerate(ordered)),
     ]
 
 

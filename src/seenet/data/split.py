@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from seenet.core.errors import DataError
+from seenet.core.files import read_text
 from seenet.core.images import image_size, read_image
 from seenet.core.labels import LabelSet
 
@@ -102,7 +103,7 @@ def read_list(path: Path, hint: str) -> list[str]:
     """The lines of a list file, without blanks; DataError where it is not there (`hint` says what is expected)."""
     if not path.is_file():
         raise DataError(f"{path}: no such list; {hint}")
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def need_folder(path: Path, hint: str) -> None:

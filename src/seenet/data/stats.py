@@ -1,6 +1,7 @@
 """What a split holds: pixels and pictures of each class, sizes, and the class weights that follow."""
 
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,15 @@ from statistics import median
 
 import numpy as np
 
+from seenet.core.errors import DataError
+from seenet.core.images import image_size
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
-from seenet.data.check import check_ids
+from seenet.data.check import check_ids, check_split
 from seenet.data.split import FileSplit, Split
+
+Counted = tuple[dict[int, int], tuple[int, int]]
+"""Pixels by id of a mask, and its height and width."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,15 @@ class SplitStats:
     sizes: Counter[tuple[int, int]]
 
     def median_frequency(self) -> list[float]:
-        """median(f) / f_k with f_k = pixels of k / pixels of the pictures that hold k; 0 for a class that is not there."""
+        """median(f) / f_k with f_k = pixels of k / pixels of the pictures that hold k; 0 for a class that is not there.
+
+        DataError where no pixel has a class.
+        """
         present = self.pixels > 0
+        if not present.any():
+            raise DataError(
+                f"no pixel of {sum(self.sizes.values())} masks has a class, all are {self.labels.ignore}; is that what to ignore?"
+            )
         frequency = np.divide(self.pixels, self.holding_pixels, out=np.zeros(len(self.pixels)), where=present)
         middle = median(frequency[present].tolist())
         return [float(middle / value) if value else 0.0 for value in frequency]
@@ -43,23 +56,32 @@ class SplitStats:
 
 
 def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
-    """Read every mask once, under a bar. DataError where one cannot be read or holds an id outside the label set."""
+    """What is counted while files are checked, or remembered of that; drawn scenes are drawn. DataError as `check_split`."""
     count = split.labels.num_classes
     pixels, images, holding = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
     void = 0
     sizes: Counter[tuple[int, int]] = Counter()
+    for ids, shape in _of_files(split, threads) if isinstance(split, FileSplit) else _of_scenes(split, threads):
+        found = np.array([ids.get(label, 0) for label in range(count)])
+        size = shape[0] * shape[1]
+        pixels += found
+        images += found > 0
+        holding += (found > 0) * size
+        void += size - int(found.sum())
+        sizes[shape] += 1
+    return SplitStats(split.labels, pixels, void, images, holding, sizes)
 
-    def one(index: int) -> tuple[np.ndarray, int, tuple[int, int]]:
-        mask = split.mask(index) if isinstance(split, FileSplit) else split.read(index)[1]
-        check_ids(mask, split.labels, split.paths(index)[1] or Path(split.key(index)))
-        found = np.bincount(mask[mask != split.labels.ignore].ravel(), minlength=count)
-        return found, mask.size, (mask.shape[0], mask.shape[1])
+
+def _of_files(split: FileSplit, threads: int) -> Iterator[Counted]:
+    """From headers and what the check has counted: a mask that it remembers is not decoded."""
+    for path, ids in zip(split.masks, check_split(split, threads=threads), strict=True):
+        yield ids, image_size(path)
+
+
+def _of_scenes(split: Split, threads: int) -> Iterator[Counted]:
+    def one(index: int) -> Counted:
+        mask = split.read(index)[1]
+        return check_ids(mask, split.labels, Path(split.key(index))), (mask.shape[0], mask.shape[1])
 
     with ThreadPoolExecutor(threads) as pool:
-        for found, size, shape in track(pool.map(one, range(len(split))), f"counting {split.name}", len(split)):
-            pixels += found
-            images += found > 0
-            holding += (found > 0) * size
-            void += size - int(found.sum())
-            sizes[shape] += 1
-    return SplitStats(split.labels, pixels, void, images, holding, sizes)
+        yield from track(pool.map(one, range(len(split))), f"counting {split.name}", len(split))

@@ -1,7 +1,9 @@
 """What is done to a picture and its mask together before training (Sec. 4: flip, scale 0.5 to 2, crop, zero padding)."""
 
 import importlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,6 +101,9 @@ def _checked(changed: Any, name: str | None) -> tuple[np.ndarray, np.ndarray]:
 def load_callable(name: str) -> Callable[..., Any]:
     """The user's `package.module:callable`; UsageError where it cannot be imported or called."""
     module, _, attribute = name.partition(":")
+    # The working folder is on the path of `python -m seenet`, not on that of `seenet`; last, so that it hides no package.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

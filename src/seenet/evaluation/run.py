@@ -11,9 +11,11 @@ from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import replacing, write_text
-from seenet.core.settings import DataSettings, load_recipe, parse_recipe
+from seenet.core.recipe_files import load_recipe, parse_recipe
+from seenet.core.settings import DataSettings
 from seenet.data import open_split
-from seenet.data.split import Split
+from seenet.data.check import check_split
+from seenet.data.split import FileSplit, Split
 from seenet.evaluation.evaluator import Boundary, Evaluation, evaluate
 from seenet.evaluation.pictures import confusion_figure, panel
 from seenet.model.find import find_model
@@ -73,6 +75,8 @@ def run_evaluation(
     folder = out or default_out(path, which)
     _refuse_existing(folder, overwrite)
     opened = open_split(settings, which)
+    if isinstance(opened, FileSplit):
+        check_split(opened)
     predictor = load(path, device, precision, scales=scales, flip=flip)
     evaluation = evaluate(predictor, opened, boundary=boundary, loss=True, what=f"eval {opened.name}")
     result = evaluation.result(command=command)

@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from seenet.core.errors import UsageError, nearest
@@ -62,19 +63,25 @@ class Backbone(nn.Module):
         return stages
 
     def stage_modules(self) -> list[list[nn.Module]]:
-        """The leaf modules of B1 (stem included) to B4, in the order of the pass."""
-        leaves = [(name.replace(".", "_"), module) for name, module in self.body.named_modules() if not list(module.children())]
+        """The modules of B1 (stem included) to B4, in the order of the pass: leaves, and whatever has parameters or buffers of its own
+        beside its children (timm's norm with activation, ConvNeXt's block with its layer scale).
+        """
+        owners = [
+            (name.replace(".", "_"), module)
+            for name, module in self.body.named_modules()
+            if module is not self.body and (not list(module.children()) or _own_tensors(module))
+        ]
         ends = []
         for level in self.body.feature_info.get_dicts():
             prefix = str(level["module"]).replace(".", "_")
-            inside = [index for index, (name, _) in enumerate(leaves) if name == prefix or name.startswith(f"{prefix}_")]
+            inside = [index for index, (name, _) in enumerate(owners) if name == prefix or name.startswith(f"{prefix}_")]
             ends.append(max(inside) + 1)
         starts = [0, *ends[:-1]]
-        return [[module for _, module in leaves[start:end]] for start, end in zip(starts, ends, strict=True)]
+        return [[module for _, module in owners[start:end]] for start, end in zip(starts, ends, strict=True)]
 
     def norms(self) -> list[nn.Module]:
         """Every batch norm of the backbone."""
-        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        return [module for module in self.modules() if isinstance(module, _BatchNorm)]
 
     def _passes(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _kept_statistics(self.body)
@@ -94,6 +101,10 @@ class Backbone(nn.Module):
         )
 
 
+def _own_tensors(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False))
+
+
 def _move_strides(body: nn.Module) -> None:
     """ResNet v1: the first unit of a subsampling block strides on its first 1x1, not (v1.5) on its 3x3."""
     for module in body.modules():
@@ -105,7 +116,7 @@ def _move_strides(body: nn.Module) -> None:
 @contextmanager
 def _kept_statistics(body: nn.Module) -> Iterator[None]:
     """The second pass over the same images must not move batch norm's statistics again."""
-    norms = [module for module in body.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+    norms = [module for module in body.modules() if isinstance(module, _BatchNorm) and module.training]
     momenta, counts = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
         norm.momentum = 0.0

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seenet.core.errors import UsageError
 from seenet.model import create_model
 from seenet.model.aspp import ASPP
 from seenet.model.find import bundled_models
@@ -107,7 +108,10 @@ def catalogue() -> dict[str, list[str]]:
 
 
 def summary_of(variant: str, backbone: str, classes: int, size: int, options: dict[str, Any]) -> list[Part]:
-    """The parts of a network that is described, not built in memory; UsageError as `create_model`."""
+    """The parts of a network that is described, not built in memory; UsageError as `create_model`, and for options named twice."""
+    for name, instead in (("variant", "the argument VARIANT"), ("backbone", "--backbone"), ("num_classes", "--classes")):
+        if name in options:
+            raise UsageError(f"{name}={options[name]}: give it by {instead}")
     with torch.device("meta"):
         return summarize(create_model(variant, backbone=backbone, num_classes=classes, **options), size, size)
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import timm
 from torch import Tensor
 
+from seenet.core.errors import DataError, UsageError, nearest
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.core.settings import Recipe
@@ -15,8 +16,9 @@ from seenet.data import open_split
 from seenet.data.sampling import Draw
 from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform
-from seenet.model import create_model
 from seenet.model.network import Normalization
+from seenet.model.weights import _normalization as backbone_normalization
+from seenet.model.weights import read_backbone_weights
 from seenet.prediction.colours import blend, colourize
 from seenet.report.encode import number, percent, photograph
 from seenet.report.template import render
@@ -72,11 +74,14 @@ def class_shares(mask: np.ndarray | None, labels: LabelSet) -> list[tuple[str, t
     return shares
 
 
-def data_page(recipe: Recipe, out: Path, count: int = 8) -> Path:
+def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = False) -> Path:
     """Write OUT/index.html: samples of the train split as they are, and as the network sees them in its first epochs.
 
-    Raises DataError, UsageError as `open_split` and the transforms do.
+    Raises DataError where a page is there already (without `overwrite`); DataError, UsageError as `open_split` and the transforms do.
     """
+    path = out / "index.html"
+    if path.exists() and not overwrite:
+        raise DataError(f"{path}: exists already; use --overwrite or another --out")
     split = open_split(recipe.data, recipe.data.train)
     normalization = _normalization(recipe)
     samples = TrainingSet(split, JointTransform(recipe.transforms, normalization.mean, normalization.std, split.labels.ignore), recipe.seed)
@@ -102,18 +107,19 @@ def data_page(recipe: Recipe, out: Path, count: int = 8) -> Path:
         f"colour jitter {transforms.jitter:g}, crop {transforms.crop[1]} x {transforms.crop[0]} (width x height). "
         "Padding, zero to the network, has the mean colour here; stripes are ignored."
     )
-    path = out / "index.html"
     write_gallery(path, f"What the network sees: {split.name}", intro, rows(), split.labels)
     return path
 
 
 def _normalization(recipe: Recipe) -> Normalization:
-    """The backbone's own; no weights are read for it but those a model file brings along."""
-    options: dict[str, Any] = recipe.model.model_dump()
-    if options["weights"] == "imagenet":
-        # Known from the backbone's name; the page must not download weights.
-        options["weights"] = None
-    return create_model(**options).normalization
+    """The backbone's own, or that of the file its weights come from; without a network, and without a download."""
+    name, weights = recipe.model.backbone, recipe.model.weights
+    try:
+        timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}") from None
+    metadata = {} if weights in (None, "imagenet") else read_backbone_weights(str(weights))[1]
+    return backbone_normalization(name, metadata, in_channels=3)
 
 
 def restored(pixels: Tensor, normalization: Normalization) -> np.ndarray:

@@ -13,7 +13,8 @@ import numpy as np
 import seenet
 from seenet.core.errors import DataError
 from seenet.core.labels import LabelSet
-from seenet.core.settings import Recipe, dump, load_recipe
+from seenet.core.recipe_files import dump, load_recipe
+from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
 from seenet.evaluation.pictures import ERROR_COLOURS, MOST_NAMED, confusion_figure
 from seenet.model.files import SavedModel, load_model
@@ -22,6 +23,7 @@ from seenet.report.encode import number, percent, png_uri
 from seenet.report.figures import curves, points, read_metrics
 from seenet.report.pictures import Group, picture_groups
 from seenet.report.template import render
+from seenet.training.run import PACKAGES
 
 log = logging.getLogger("seenet")
 
@@ -207,9 +209,15 @@ def _card(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None, entr
 
 
 def _versions(saved: SavedModel) -> list[tuple[str, str]]:
-    packages = [(name, version(name)) for name in ("torch", "torchvision", "timm", "numpy", "pillow")]
-    trained = str(saved.notes.get("version", "unknown"))
-    return [("SeENet, training", trained), ("SeENet, this page", seenet.__version__), ("Python", platform.python_version()), *packages]
+    """Of the training, as the model file says; then of what wrote this page."""
+    here = {"version": seenet.__version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    trained = [
+        (f"{'SeENet' if key == 'version' else key}, training", str(saved.notes[key])) for key in ("device", *here) if key in saved.notes
+    ]
+    changed = [
+        (f"{'SeENet' if key == 'version' else key}, this page", value) for key, value in here.items() if saved.notes.get(key) != value
+    ]
+    return [*trained, *changed]
 
 
 def _commands(run: Path, result: dict[str, Any] | None) -> str:

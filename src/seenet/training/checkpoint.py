@@ -15,6 +15,7 @@ from torch import Tensor
 
 from seenet.core.errors import DataError
 from seenet.core.files import sha256
+from seenet.training.writing import writing
 
 log = logging.getLogger("seenet")
 
@@ -35,31 +36,40 @@ def folder_of(root: Path, step: int) -> Path:
 
 
 def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write beside, sync, rename, verify, then remove the oldest beyond `keep`."""
+    """Write beside, sync, rename, verify, then remove the oldest beyond `keep`. DataError where the disk does not take it; nothing that
+    was there before is touched then.
+    """
     final = folder_of(root, step)
     temporary = root / f".{final.name}.{os.getpid()}"
-    for left_over in root.glob(".step-*"):
-        shutil.rmtree(left_over)
-    temporary.mkdir(parents=True)
-    for name, tensors in checkpoint.tensors.items():
-        save_file(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-            temporary / f"{name}.safetensors",
-        )
-    (temporary / "state.json").write_text(json.dumps(checkpoint.state), encoding="utf-8")
-    manifest = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for path in temporary.iterdir():
-        _sync(path)
-    _sync(temporary)
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.rename(final)
-    _sync(root)
+    with writing(root):
+        for left_over in root.glob(".step-*"):
+            shutil.rmtree(left_over)
+        try:
+            _write(temporary, checkpoint)
+            if final.exists():
+                shutil.rmtree(final)
+            temporary.rename(final)
+        finally:
+            # A half-written one would hold the room that the disk lacks.
+            shutil.rmtree(temporary, ignore_errors=True)
+        _sync(root)
     verify(final)
     for old in sorted(root.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    """All files with their manifest, synced."""
+    folder.mkdir(parents=True)
+    for name, tensors in checkpoint.tensors.items():
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
+    (folder / "state.json").write_text(json.dumps(checkpoint.state), encoding="utf-8")
+    manifest = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
 
 
 def load(folder: Path) -> Checkpoint:
@@ -111,10 +121,13 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put packed tensors back; groups and rates come from the recipe."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
+        like = parameters[int(index)]
+        # Strides and alignment of the parameter, as the optimizer made them: other loops may round otherwise.
+        state.setdefault(int(index), {})[name] = torch.empty_like(like).copy_(value) if value.shape == like.shape else value.clone()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

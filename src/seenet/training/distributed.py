@@ -1,7 +1,8 @@
 """One process or several, as torchrun starts them; everything here also works in one process."""
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,18 +41,36 @@ class Ranks:
             distributed.all_reduce(value)
         return value
 
+    def from_first(self, value: int) -> int:
+        """The first rank's value, on all."""
+        return int(self.sum(torch.tensor(value if self.first else 0)))
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the first one's values, in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true on one rank at least; all must ask."""
+        return self.sum(torch.tensor(float(flag))).item() > 0
+
 
 @contextmanager
 def ranks(device: torch.device) -> Iterator[Ranks]:
-    """Join the process group that torchrun's environment names (gloo on processors, NCCL on CUDA), and leave it at the end."""
+    """Join the process group that torchrun's environment names, and leave it at the end: gloo for main memory, NCCL for CUDA's."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks()
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    group = Ranks(distributed.get_rank(), world)
+    if not group.first:
+        # What all of them have to say is said once.
+        logging.getLogger("seenet").setLevel(logging.WARNING)
     try:
-        yield Ranks(distributed.get_rank(), world)
+        yield group
     finally:
         distributed.destroy_process_group()

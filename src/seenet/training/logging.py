@@ -7,12 +7,17 @@ from typing import Any
 
 import torch
 
+from seenet.training.writing import writing
+
+METRICS = "metrics.jsonl"
+
 
 class Metrics:
     """`metrics.jsonl`: one JSON object a line, flushed; and the same numbers for TensorBoard under `tensorboard/`."""
 
     def __init__(self, run: Path, *, keep_bytes: int = 0) -> None:
-        path = run / "metrics.jsonl"
+        path = run / METRICS
+        self.run = run
         self._file = path.open("r+b" if path.exists() else "w+b")
         # A resumed run writes again what came after its checkpoint.
         self._file.truncate(keep_bytes)
@@ -25,8 +30,9 @@ class Metrics:
             self._board = SummaryWriter(str(run / "tensorboard"))
 
     def write(self, step: int, **values: Any) -> None:
-        self._file.write(json.dumps({"step": step, **values}).encode() + b"\n")
-        self._file.flush()
+        with writing(self.run):
+            self._file.write(json.dumps({"step": step, **values}).encode() + b"\n")
+            self._file.flush()
         if self._board is not None:
             for name, value in values.items():
                 for key, number in value.items() if isinstance(value, dict) else [(None, value)]:

@@ -31,8 +31,9 @@ class LossModel(nn.Module):
         valid = masks[masks != self.ignore]
         if self.class_weights is None:
             return torch.tensor(valid.numel(), dtype=torch.float64)
+        # Labels are counted where the loader left them, the weights live with the network.
         counts = torch.bincount(valid, minlength=len(self.class_weights)).double()
-        return (counts * self.class_weights.double()).sum()
+        return (counts * self.class_weights.cpu().double()).sum()
 
     def forward(self, images: Tensor, masks: Tensor, divisor: Tensor) -> Tensor:
         if not self.settings.auxiliary:
@@ -65,9 +66,9 @@ class LossModel(nn.Module):
                 plain.new_tensor(-math.log(self.settings.ohem)),
             )
             kept = valid & (plain >= threshold)
-            pixel_weights = valid.double() if self.class_weights is None else self.class_weights.double()[target] * valid
+            pixel_weights = valid.float() if self.class_weights is None else self.class_weights[target] * valid
             scale = pixel_weights.sum() / pixel_weights[kept].sum().clamp(min=1e-12)
-        return losses[kept].sum() * scale.float()
+        return losses[kept].sum() * scale
 
 
 def class_weights(settings: LossSettings, frequency_weights: list[float] | None, num_classes: int) -> Tensor | None:

@@ -2,15 +2,29 @@
 
 import fcntl
 import json
+import logging
 import os
+import platform
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
+import torch
+
+from seenet import __version__
 from seenet.core.errors import BusyError, DataError, SeenetError, UsageError
 from seenet.core.files import write_text
-from seenet.core.settings import Recipe, dump, parse_recipe
+from seenet.core.recipe_files import dump, parse_recipe
+from seenet.core.settings import Recipe
+from seenet.training.logging import METRICS
+from seenet.training.writing import writing
+
+log = logging.getLogger("seenet")
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
+"""Whose versions a run notes: what numbers depend on."""
 
 MAY_DIFFER = {"training": {"workers", "checkpoint_every", "keep"}}
 """Settings that a resumed run may change: they change nothing of what is computed."""
@@ -21,11 +35,16 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Itera
     """Hold the run while the block lasts; the first rank creates it or, resuming, checks that the recipe is the same.
 
     Raises BusyError where another process holds it, DataError for an existing run without `resume` (or none with it), UsageError for
-    another recipe. How the block ended is written to `exit.json`, by rank.
+    another recipe. A start that ended before its first step is no run yet: either way it starts anew. How the block ended is written
+    to `exit.json`, by rank.
     """
     if rank == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        with (out / "lock").open("a+") as lock:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            lock = (out / "lock").open("a+")
+        # A loader worker is forked with the lock and outlives a killed trainer for some seconds, in which a resume would find it busy.
+        os.register_at_fork(after_in_child=lock.close)
+        with lock:
             _take(lock.fileno(), out)
             _prepare(out, recipe, resume)
             with _recorded(out, rank):
@@ -51,17 +70,32 @@ def _prepare(out: Path, recipe: Recipe, resume: bool) -> None:
     if not path.exists():
         if resume:
             raise DataError(f"{path}: no run to resume here; start it without --resume")
-        others = sorted(entry.name for entry in out.iterdir() if entry.name not in {"lock", "exit.json"})
+        # Hidden ones are what a killed start leaves of a file half written.
+        others = sorted(entry.name for entry in out.iterdir() if entry.name not in {"lock", "exit.json"} and entry.name[0] != ".")
         if others:
             raise DataError(f"{out}: holds {others[0]} but no run; give a new or empty folder with --out")
-        write_text(path, dump(recipe))
+    elif _begun(out):
+        if not resume:
+            raise DataError(f"{out}: a run is there already; go on with --resume, or give another --out")
+        before = parse_recipe(path.read_text(encoding="utf-8"), str(path), [])
+        difference = _difference(before, recipe)
+        if difference:
+            raise UsageError(f"{path}: {difference}; resume with the same settings, or start another run with --out")
         return
-    if not resume:
-        raise DataError(f"{out}: a run is there already; go on with --resume, or give another --out")
-    before = parse_recipe(path.read_text(encoding="utf-8"), str(path), [])
-    difference = _difference(before, recipe)
-    if difference:
-        raise UsageError(f"{path}: {difference}; resume with the same settings, or start another run with --out")
+    with writing(out):
+        write_text(path, dump(recipe))
+
+
+def origin(device: torch.device, command: str | None) -> dict[str, str | None]:
+    """What a model was computed with: command, device, versions."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {"command": command, "device": str(device), "version": __version__, "python": platform.python_version(), **versions}
+
+
+def _begun(out: Path) -> bool:
+    """Whether a step was ever made here."""
+    metrics = out / METRICS
+    return (metrics.exists() and metrics.stat().st_size > 0) or any((out / "checkpoints").glob("step-*"))
 
 
 def _difference(before: Recipe, now: Recipe) -> str:
@@ -77,6 +111,8 @@ def _difference(before: Recipe, now: Recipe) -> str:
 
 @contextmanager
 def _recorded(out: Path, rank: int) -> Iterator[None]:
+    # What an earlier process left here must not speak for this one, should it be killed.
+    _record(out, rank, None, "under way, or killed")
     code, reason = 0, "done"
     try:
         yield
@@ -90,16 +126,26 @@ def _recorded(out: Path, rank: int) -> Iterator[None]:
         code, reason = 1, f"{type(error).__name__}: {error}"
         raise
     finally:
-        _record(out / "exit.json", rank, {"code": code, "reason": reason})
+        _record(out, rank, code, reason)
 
 
-def _record(path: Path, rank: int, entry: dict[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        text = file.read()
-        entries = json.loads(text) if text else {}
-        entries[str(rank)] = entry
-        file.truncate(0)
-        file.write(json.dumps(entries, indent=1))
+def _record(out: Path, rank: int, code: int | None, reason: str) -> None:
+    path = out / "exit.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        # A lock of its own: the file is replaced, and the run's lock is the first rank's.
+        with (out / ".exit.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            entries = {**_entries(path), str(rank): {"code": code, "reason": reason}}
+            write_text(path, json.dumps(entries, indent=1))
+    except OSError as error:
+        # Such as a full disk, which is the reason that must come through.
+        log.warning("%s: cannot be written (%s)", path, error)
+
+
+def _entries(path: Path) -> dict[str, object]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}

@@ -8,21 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, SeenetError
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
 from seenet.data.check import check_split
 from seenet.data.sampling import StepSampler
+from seenet.data.split import FileSplit
 from seenet.data.stats import split_stats
 from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform
 from seenet.model import SeENet, create_model
 from seenet.model.files import fit_weights, load_model
 from seenet.model.summary import dead_taps
+from seenet.training.distributed import Ranks
 from seenet.training.losses import LossModel, class_weights
-from seenet.training.precision import Precision, choose
+from seenet.training.precision import Name, Precision, choose
+from seenet.training.signals import held_back, ignore_in_worker
 
 log = logging.getLogger("seenet")
+
+ALONE = Ranks()
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """images N x 3 x h x w, masks N x h x w, and (epoch, index) of each, N x 2"""
@@ -41,8 +46,10 @@ def open_data(recipe: Recipe) -> Data:
     train = open_split(recipe.data, recipe.data.train)
     val = open_split(recipe.data, recipe.data.val) if recipe.data.val else None
     for split in (train, val):
-        if split is not None:
-            check_split(split)
+        if isinstance(split, FileSplit):
+            ignore = split.labels.ignore
+            if not any(label != ignore for counts in check_split(split) for label in counts):
+                raise DataError(f"{split.name}: no pixel of {len(split)} masks has a class, all are {ignore}; is that what to ignore?")
     return Data(train, val)
 
 
@@ -93,8 +100,14 @@ def _frozen(model: SeENet, recipe: Recipe) -> list[nn.Module]:
     return [*norms, *(module for stage in stages for module in stage)]
 
 
-def choose_precision(recipe: Recipe, model: SeENet, device: torch.device) -> Precision:
-    """The precision to train in, measured where the recipe says `auto` on crops of its own size."""
+def choose_precision(recipe: Recipe, model: SeENet, device: torch.device, group: Ranks = ALONE) -> Precision:
+    """The precision to train in, measured where the recipe says `auto` on crops of its own size; the first rank chooses for all."""
+    names: list[Name] = ["fp32", "bf16", "fp16"]
+    chosen = _choose(recipe, model, device).name if group.first else "fp32"
+    return Precision(names[group.from_first(names.index(chosen))], device)
+
+
+def _choose(recipe: Recipe, model: SeENet, device: torch.device) -> Precision:
     layout = memory_format(recipe)
     images = torch.zeros(min(recipe.training.batch, 4), 3, *recipe.transforms.crop, device=device).contiguous(memory_format=layout)
     return choose(recipe.training.precision, device, layout, model, images)
@@ -121,6 +134,17 @@ def step_batches(recipe: Recipe, data: Data, model: SeENet, *, first_step: int, 
         num_workers=training.workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if training.workers else None,
+        worker_init_fn=ignore_in_worker,
     )
-    batches = iter(loader)
+    with held_back():
+        batches = _said_in_one_line(iter(loader))
     return zip(*[batches] * training.accumulate, strict=True)
+
+
+def _said_in_one_line(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """A worker's error as it was raised there: torch puts the worker's traceback around it, whose last line is `type: message`."""
+    try:
+        yield from batches
+    except SeenetError as error:
+        _, _, message = str(error).strip().rpartition("\n")[2].partition(": ")
+        raise (type(error)(message) if "\n" in str(error) else error) from None

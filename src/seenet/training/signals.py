@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a run after the step that is under way."""
+"""SIGTERM and Ctrl-C end a run after the step, or the validation picture, that is under way."""
 
 import signal
 from collections.abc import Iterator
@@ -30,3 +30,19 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def ignore_in_worker(_: int) -> None:
+    """For loader workers: a signal to the whole group is the trainer's to answer, who still needs them for the step under way."""
+    for number in EXIT_CODES:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Signals wait until the block ends; in a worker forked in it they wait until it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,7 +1,5 @@
 """The training loop."""
 
-import copy
-import json
 import logging
 import math
 import time
@@ -11,26 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from seenet import __version__
-from seenet.core.errors import NotFiniteError, Stopped
-from seenet.core.files import write_text
+from seenet.core.errors import DataError, NotFiniteError, Stopped
 from seenet.core.progress import Advance, bar
-from seenet.core.settings import Recipe, dump
-from seenet.evaluation.evaluator import Evaluation, evaluate
-from seenet.model.files import save_model
+from seenet.core.recipe_files import dump
+from seenet.core.settings import Recipe
+from seenet.evaluation.evaluator import Evaluation
 from seenet.prediction.device import choose_device
-from seenet.prediction.predictor import Predictor
 from seenet.training import checkpoint
 from seenet.training.distributed import Ranks, ranks
 from seenet.training.ema import EMA
 from seenet.training.logging import Metrics, memory_mib
 from seenet.training.optim import build_optimizer, rate_factor, set_rate
-from seenet.training.run import open_run
+from seenet.training.precision import Precision
+from seenet.training.run import open_run, origin
 from seenet.training.setup import Batch, build_loss, build_model, choose_precision, memory_format, open_data, set_train_mode, step_batches
-from seenet.training.signals import stop_requests
+from seenet.training.signals import StopRequest, stop_requests
+from seenet.training.validation import keep_models, score
 
 log = logging.getLogger("seenet")
 
@@ -45,8 +44,8 @@ class TrainResult:
     result: dict[str, Any] | None
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto") -> TrainResult:
-    """Run a recipe into the folder `out`, or go on with the run there.
+def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", command: str | None = None) -> TrainResult:
+    """Run a recipe into the folder `out`, or go on with the run there; results quote `command`.
 
     Raises UsageError, DataError before the first step; NotFiniteError before a non-finite number reaches the weights; BusyError; Stopped
     after a signal, with everything saved.
@@ -54,14 +53,14 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "aut
     where = choose_device(device)
     with ranks(where) as group, open_run(out, recipe, resume=resume, rank=group.rank):
         group.check_batch(recipe.training.batch, recipe.training.accumulate)
-        return Trainer(recipe, out, where, group).fit()
+        return Trainer(recipe, out, where, group, command).fit()
 
 
 class Trainer:
     """A run in memory: what is trained, how far it is, how good it was."""
 
-    def __init__(self, recipe: Recipe, out: Path, device: torch.device, group: Ranks) -> None:
-        self.recipe, self.out, self.device, self.group = recipe, out, device, group
+    def __init__(self, recipe: Recipe, out: Path, device: torch.device, group: Ranks, command: str | None = None) -> None:
+        self.recipe, self.out, self.device, self.group, self.command = recipe, out, device, group, command
         self.data = open_data(recipe)
         self.model = build_model(recipe, self.data, device)
         self.loss_model = build_loss(recipe, self.data, self.model, device)
@@ -71,9 +70,9 @@ class Trainer:
         self.best: dict[str, Any] = {}
         self.layout = memory_format(recipe)
         set_train_mode(self.model, recipe)
-        self.precision = choose_precision(recipe, self.model, device)
-        metrics_bytes = self._restore()
-        self.metrics = Metrics(out, keep_bytes=metrics_bytes) if group.first else None
+        found = checkpoint.newest(out / "checkpoints")
+        self.precision = Precision(found.state["precision"], device) if found else choose_precision(recipe, self.model, device, group)
+        metrics_bytes = self._restore(found) if found else 0
         self.parallel = self._parallel()
         per_process = recipe.training.batch // group.world // recipe.training.accumulate
         if per_process < 4 and not recipe.training.freeze_norms:
@@ -81,27 +80,35 @@ class Trainer:
                 "batch norm sees %d image(s) a process: statistics are rough; use a larger batch or training.freeze_norms=true",
                 per_process,
             )
+        self.metrics = Metrics(out, keep_bytes=metrics_bytes) if group.first else None
 
     def fit(self) -> TrainResult:
-        training = self.recipe.training
-        batches = step_batches(self.recipe, self.data, self.model, first_step=self.step, rank=self.group.rank, world=self.group.world)
+        recipe, group, training = self.recipe, self.group, self.recipe.training
         with stop_requests() as stop, bar("training", training.steps, self.step) as advance:
-            while self.step < training.steps:
+            batches = step_batches(recipe, self.data, self.model, first_step=self.step, rank=group.rank, world=group.world)
+            while True:
+                # The checkpoint of a step comes before its validation, so that a resumed run begins with the latter.
+                if self.validation_due:
+                    self.validate(stop)
+                if self.step == training.steps:
+                    return self._result()
                 waiting = time.perf_counter()
                 micro_batches = next(batches)
                 started = time.perf_counter()
                 loss, rate = self.update(micro_batches)
                 self.step += 1
                 self._log(loss, rate, started, started - waiting, advance)
-                done = self.step == training.steps
-                if done or (training.validate_every and self.step % training.validate_every == 0):
-                    self.validate()
-                stopping = self.group.sum(torch.tensor(float(stop.code))).item() > 0
-                if done or stopping or self.step % training.checkpoint_every == 0:
+                stopping = group.any(bool(stop.code))
+                if stopping or self.validation_due or self.step % training.checkpoint_every == 0:
                     self.save()
-                if stopping and not done:
+                if stopping:
                     raise Stopped(f"{self.out}: stopped after step {self.step}, saved; go on with --resume", stop.code or 143)
-        return self._result()
+
+    @property
+    def validation_due(self) -> bool:
+        """Whether this step ends with a validation; the last one does."""
+        every = self.recipe.training.validate_every
+        return self.step > 0 and (self.step == self.recipe.training.steps or bool(every and self.step % every == 0))
 
     def update(self, micro_batches: tuple[Batch, ...]) -> tuple[float, float]:
         """One optimizer step; returns its loss and rate. Nothing that is not finite reaches the weights."""
@@ -124,7 +131,7 @@ class Trainer:
                     loss = self.parallel(images, masks, divisor)
                 # DDP averages gradients over ranks; the divisor already counts them all.
                 self.precision.scaler.scale(loss * group.world).backward()
-            total += loss.detach().double().cpu()
+            total += loss.detach().cpu().double()
         group.sum(total)
         self.precision.scaler.unscale_(self.optimizer)
         self._check_finite(total, factor, micro_batches)
@@ -132,29 +139,21 @@ class Trainer:
         self.precision.scaler.update()
         self.precision.check_scale()
         self.optimizer.zero_grad(set_to_none=True)
+        # Without synchronised norms each rank has statistics of its own; all go on with those that the first one keeps.
+        group.share(buffer for buffer in self.model.buffers() if buffer.is_floating_point())
         if self.ema:
             self.ema.update(self.model)
         return total.item(), self.recipe.optimizer.rate * factor
 
-    def validate(self) -> None:
+    def validate(self, stop: StopRequest) -> None:
         """Score the val split with the one predictor; keep the model where it is the best so far, and always as the last."""
-        state = self.ema.state if self.ema else self.model.state_dict()
-        notes = {"recipe": dump(self.recipe), "step": self.step, "version": __version__}
-        labels = self.data.train.labels
+        weights, labels = self.ema.state if self.ema else self.model.state_dict(), self.data.train.labels
         result: dict[str, Any] | None = None
         if self.data.val is not None:
-            scored = copy.deepcopy(self.model)
-            scored.load_state_dict(state)
-            evaluation = evaluate(Predictor(scored, labels, device=self.device), self.data.val, loss=True, what="validating")
-            result = self._judge(evaluation)
-            notes["val"] = {"miou": result["miou"], "split": result["split"]}
-        if not self.group.first:
-            return
-        save_model(self.out / "model-last.safetensors", self.model, labels, state=state, notes=notes)
-        if result is None or result is self.best:
-            save_model(self.out / "model.safetensors", self.model, labels, state=state, notes=notes)
-        if result is self.best and result is not None:
-            write_text(self.out / "val.json", json.dumps(result, indent=1))
+            result = self._judge(score(self.model, weights, labels, self.data.val, self.device, self.group, stop))
+        if self.group.first:
+            notes = {"recipe": dump(self.recipe), "step": self.step, **origin(self.device, self.command)}
+            keep_models(self.out, self.model, labels, weights, notes, result, best=result is None or result is self.best)
 
     def save(self) -> None:
         """Write a checkpoint from which the run goes on bit for bit."""
@@ -165,18 +164,26 @@ class Trainer:
             tensors["ema"] = self.ema.state
         state = {
             "step": self.step, "best": self.best, "metrics_bytes": self.metrics.bytes(), "ema_updates": self.ema.updates if self.ema else 0,
-            "scaler": self.precision.scaler.state_dict(), "version": __version__,
+            "scaler": self.precision.scaler.state_dict(), "precision": self.precision.name,
+            "classes": self.data.train.labels.classes, "version": __version__,
         }  # fmt: skip
         checkpoint.save(self.out / "checkpoints", self.step, checkpoint.Checkpoint(tensors, state), self.recipe.training.keep)
 
-    def _restore(self) -> int:
-        found = checkpoint.newest(self.out / "checkpoints")
-        if found is None:
-            return 0
-        self.model.load_state_dict(found.tensors["model"])
-        checkpoint.unpack_optimizer(self.optimizer, found.tensors["optimizer"])
-        if self.ema:
-            self.ema.load(found.tensors["ema"], found.state["ema_updates"])
+    def _restore(self, found: checkpoint.Checkpoint) -> int:
+        """Take up a checkpoint; returns how much of metrics.jsonl belongs to it. DataError: other classes, another network."""
+        before, now = found.state["classes"], list(self.data.train.labels.classes)
+        other = f"start another run with --out, from these weights with training.start_from={self.out}"
+        if before != now:
+            raise DataError(
+                f"{self.out}: trained on {len(before)} classes ({', '.join(before)}), the data has {len(now)} ({', '.join(now)}); {other}"
+            )
+        try:
+            self.model.load_state_dict(found.tensors["model"])
+            checkpoint.unpack_optimizer(self.optimizer, found.tensors["optimizer"])
+            if self.ema:
+                self.ema.load(found.tensors["ema"], found.state["ema_updates"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise DataError(f"{self.out}: its checkpoint does not fit this network ({str(error).splitlines()[0][:120]}); {other}") from None
         if found.state["scaler"]:
             self.precision.scaler.load_state_dict(found.state["scaler"])
         self.step, self.best = found.state["step"], found.state["best"]
@@ -187,7 +194,8 @@ class Trainer:
         module: nn.Module = self.loss_model
         if self.group.world > 1:
             if self.device.type == "cuda":
-                module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+                # timm's own: torch's would drop the activations that timm keeps inside its norms.
+                module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
             module = DistributedDataParallel(module, device_ids=[self.device.index] if self.device.type == "cuda" else None)
         if self.recipe.training.compile:
             module.compile()
@@ -201,7 +209,7 @@ class Trainer:
         norm = nn.utils.get_total_norm(gradients)
         overflow = self.precision.scaler.is_enabled() and not bool(torch.isfinite(norm))
         bad = not math.isfinite(loss.item()) or (not overflow and not bool(torch.isfinite(norm)))
-        if self.group.sum(torch.tensor(float(bad))).item():
+        if self.group.any(bad):
             samples = [self.data.train.key(int(index)) for _, _, draws in micro_batches for _, index in draws]
             raise NotFiniteError(
                 f"{self.out}: step {self.step + 1}: loss {loss.item():.4g}, gradient norm {float(norm):.4g} at rate "
@@ -232,7 +240,7 @@ class Trainer:
             )
 
     def _judge(self, evaluation: Evaluation) -> dict[str, Any]:
-        result = {**evaluation.result(), "step": self.step, "precision_of_training": self.precision.name}
+        result = {**evaluation.result(command=self.command), "step": self.step, "precision_of_training": self.precision.name}
         if self.metrics:
             self.metrics.write(self.step, val={"miou": result["miou"], "loss": result["loss"]})
         log.info("step %d: val mIoU %.2f %%, loss %.4f", self.step, 100 * result["miou"], result["loss"])

@@ -1,0 +1,109 @@
+"""Recipes as text: YAML, by name from `seenet/recipes` or by path; `key=value` overrides any of it (`training.steps=100`)."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from seenet.core.errors import DataError, UsageError, nearest
+from seenet.core.files import read_text
+from seenet.core.settings import Recipe
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("seenet.recipes").iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe by name or path and apply `key=value` overrides.
+
+    Raises UsageError for an unknown name, key or value, DataError for a file that cannot be read.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise DataError(f"{path}: no such recipe file; expected a YAML file or one of {', '.join(recipe_names())}")
+        text = read_text(path)
+    elif str(name) in recipe_names():
+        text = resources.files("seenet.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise UsageError(f"{name}: unknown recipe; {nearest(str(name), recipe_names())}, or the path of a .yaml file")
+    return parse_recipe(text, str(name), overrides or [])
+
+
+def parse_recipe(text: str, source: str, overrides: list[str]) -> Recipe:
+    """Validate a recipe's text; `source` names it in errors."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{source}: found {type(values).__name__}, expected a mapping with data, transforms and training")
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{source}: {explain(error, Recipe)}") from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UsageError(f"{override}: found no '=', expected key=value, for example training.steps=100")
+    *sections, last = key.split(".")
+    here = values
+    for section in sections:
+        nested = here.setdefault(section, {})
+        if not isinstance(nested, dict):
+            raise UsageError(f"{override}: {section} is a value, not a section")
+        here = nested
+    try:
+        here[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"{override}: the value is not valid YAML; quote it") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first of pydantic's complaints as one line, with the nearest name for an unknown key."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown setting; {_nearest_setting(str(first['loc'][-1]), first['loc'][:-1], model)}"
+    if first["type"] == "missing":
+        return f"{where}: missing; it has no default"
+    if first["type"] == "value_error":
+        return f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
+    return f"{where}: found {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _nearest_setting(name: str, path: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """Where the name is known in another section, that; else the nearest of its own."""
+    sections = {key: _fields(model, (key,)) for key in model.model_fields}
+    homes = [f"{section}.{name}" for section, fields in sections.items() if name in fields and fields != list(model.model_fields)]
+    return f"nearest: {', '.join(homes)}" if homes else nearest(name, _fields(model, path))
+
+
+def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that `load_recipe` reads back to the same settings."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def parse_options(settings: list[str]) -> dict[str, Any]:
+    """`key=value` settings alone, values read as YAML."""
+    values: dict[str, Any] = {}
+    for setting in settings:
+        _apply(values, setting)
+    return values

@@ -1,0 +1,73 @@
+"""Validation: the val split's score, which a stop request cuts short, and the models that are kept."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seenet.core.errors import Stopped
+from seenet.core.files import sha256, write_text
+from seenet.core.labels import LabelSet
+from seenet.data import Split
+from seenet.evaluation.evaluator import Evaluation, evaluate
+from seenet.model import SeENet
+from seenet.model.files import save_model
+from seenet.prediction.predictor import Predictor
+from seenet.training.distributed import Ranks
+from seenet.training.signals import StopRequest
+from seenet.training.writing import writing
+
+
+class StoppablePredictor(Predictor):
+    """Raises Stopped instead of looking at another picture once that is asked for: evaluation need not know of signals."""
+
+    def __init__(self, model: SeENet, labels: LabelSet, device: torch.device, stop: StopRequest) -> None:
+        super().__init__(model, labels, device=device)
+        self.stop = stop
+
+    def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Tensor:
+        if self.stop.code:
+            raise Stopped("validation was cut short", self.stop.code)
+        return super().scores(image, size)
+
+
+def score(
+    model: SeENet, state: dict[str, Tensor], labels: LabelSet, val: Split, device: torch.device, group: Ranks, stop: StopRequest
+) -> Evaluation:
+    """Score a copy of the model with the weights `state`. Stopped, on all ranks, where one of them was asked to stop."""
+    scored = copy.deepcopy(model)
+    scored.load_state_dict(state)
+    try:
+        return evaluate(StoppablePredictor(scored, labels, device, stop), val, loss=True, what="validating")
+    except Exception:
+        # Where evaluation fails on one rank it does on all, so that all come to this vote.
+        if group.any(bool(stop.code)):
+            raise Stopped(f"{val.name}: stopped while validating, the step is saved; go on with --resume", stop.code or 143) from None
+        raise
+
+
+def keep_models(
+    out: Path,
+    model: SeENet,
+    labels: LabelSet,
+    state: dict[str, Tensor],
+    notes: dict[str, Any],
+    result: dict[str, Any] | None,
+    *,
+    best: bool,
+) -> None:
+    """Write the weights as the last model and, with their result, as the best where they are."""
+    if result is not None:
+        notes = {**notes, "val": {"miou": result["miou"], "split": result["split"]}}
+    with writing(out):
+        save_model(out / "model-last.safetensors", model, labels, state=state, notes=notes)
+        if best:
+            save_model(out / "model.safetensors", model, labels, state=state, notes=notes)
+        if best and result is not None:
+            path = out / "model.safetensors"
+            scored = {**result, "model": {"file": path.name, "sha256": sha256(path)}}
+            write_text(out / "val.json", json.dumps(scored, indent=1))
