@@ -23,6 +23,7 @@ COMMANDS = {
     "report": ("report", "report", "Write a run's page: curves, scores, worst and best pictures."),
     "model": ("model", "model", "List a network's parts with shapes, parameters and FLOPs."),
     "data": ("data", "app", "Describe your own data, and look at any."),
+    "submit": ("submit", "app", "Pack predictions for the servers of VOC and Cityscapes, and check such archives."),
     "import": ("import_", "import_", "Rewrite a pickled .pth file as .safetensors."),
     "schema": ("schema", "schema", "Print the recipes' JSON schema, for editors."),
 }
