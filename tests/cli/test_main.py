@@ -25,7 +25,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert all(f"  {command} " in done.stdout for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "data"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in {"data", "submit"}])
 def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
@@ -48,6 +48,11 @@ def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str)
         (["import", "none.pth", "out.safetensors"], 4, "no such file"),
         (["import", "done.safetensors"], 2, "is .safetensors already"),
         (["data", "init", "nowhere"], 4, "no such folder"),
+        (["data", "build-trainaug", "nowhere", "VOCdevkit"], 4, "VOCdevkit: no such folder"),
+        (["submit", "voc", "--images", "pictures"], 2, "neither a model nor --masks"),
+        (["submit", "cityscapes", "run", "--masks", "masks", "--images", "pictures"], 2, "give one of them"),
+        (["submit", "voc", "--masks", "masks", "--images", "pictures"], 4, "pictures: no such list"),
+        (["submit", "check", "none.zip"], 4, "none.zip: cannot be read"),
     ],
 )
 def test_wrong_usage(
@@ -83,6 +88,23 @@ def test_model_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_schema_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert "training" in json.loads(run(capsys, "schema")[1])["properties"]
     assert "steps: 7" in run(capsys, "train", "shapes", "training.steps=7", "--show")[1]
+
+
+def test_submit(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    for folder in ("pictures", "masks"):
+        Path(folder).mkdir()
+        Image.fromarray(np.full((5, 6), 3, np.uint8)).save(f"{folder}/2008_000001.png")
+    code, out, err = run(capsys, "submit", "voc", "--masks", "masks", "--images", "pictures", "--competition", "5")
+    assert code == 0, err
+    assert "submissions/voc-comp5.tar.gz: 1 masks for voc" in out
+    assert run(capsys, "submit", "check", "submissions/voc-comp5.tar.gz", "--images", "pictures")[0] == 0
+    code, _, err = run(capsys, "submit", "check", "submissions/voc-comp5.tar.gz")
+    assert code == 6
+    assert "1 masks, expected 1456" in err
 
 
 def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

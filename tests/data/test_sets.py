@@ -192,6 +192,21 @@ def test_cityscapes_frame(shared: Path) -> None:
     assert (from_labels.read(0)[1] == from_train_ids.read(0)[1]).mean() > 0.995
 
 
+def test_cityscapes_trainval(tmp_path: Path) -> None:
+    for part, city in (("train", "ulm"), ("train", "aachen"), ("val", "lindau"), ("test", "berlin")):
+        picture(tmp_path / "leftImg8bit" / part / city / f"{city}_1_leftImg8bit.png")
+        if part != "test":
+            picture(
+                tmp_path / "gtFine" / part / city / f"{city}_1_gtFine_labelIds.png", np.full((6, 8), 7 if city == "ulm" else 33, np.uint8)
+            )
+    split = open_split(DataSettings(kind="cityscapes", root=tmp_path), "trainval")
+    assert [split.key(index) for index in range(len(split))] == ["train/aachen/aachen_1", "train/ulm/ulm_1", "val/lindau/lindau_1"]
+    assert [int(split.read(index)[1][0, 0]) for index in range(3)] == [18, 0, 18]
+    check_split(split)
+    with pytest.raises(UsageError, match="no split test with labels"):
+        open_split(DataSettings(kind="cityscapes", root=tmp_path), "test")
+
+
 def test_voc_pairs(shared: Path) -> None:
     split = open_split(DataSettings(kind="voc", root=shared / "data" / "VOCdevkit"), "val")
     assert len(split) == 60

@@ -25,6 +25,7 @@ COMMANDS = {
     "export": ("export", "export", "Write a model as a file for others to use."),
     "model": ("model", "model", "List a network's parts with shapes, parameters and FLOPs."),
     "data": ("data", "app", "Describe your own data, and look at any."),
+    "submit": ("submit", "app", "Pack predictions for the servers of VOC and Cityscapes, and check such archives."),
     "import": ("import_", "import_", "Rewrite a pickled .pth file as .safetensors."),
     "schema": ("schema", "schema", "Print the recipes' JSON schema, for editors."),
 }

@@ -19,6 +19,19 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder with pictures and m
     print(write_proposal(folder))
 
 
+@app.command("build-trainaug")
+def build_trainaug(
+    sbd: Annotated[Path, typer.Argument(help="SBD: the folder benchmark_RELEASE, with dataset/cls/*.mat.")],
+    voc: Annotated[Path, typer.Argument(help="The folder that holds VOC2012.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks and a list that are there and differ.")] = False,
+) -> None:
+    """Make VOC's trainaug (10,582 pictures) of SBD's .mat files: SegmentationClassAug/*.png and trainaug.txt."""
+    from seenet.data.trainaug import build_trainaug as build
+
+    done = build(sbd, voc, overwrite=overwrite)
+    print(f"{done.total} pictures: {done.official} with VOC's own masks, {done.written} written, {done.there} there before: {done.path}")
+
+
 @app.command()
 def stats(recipe: Recipe, settings: Settings = None) -> None:
     """Pixels and pictures of each class, sizes, and median-frequency weights of the train split."""

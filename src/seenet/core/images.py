@@ -1,5 +1,6 @@
 """The one decoder: pictures and masks as arrays, checked before they are decoded."""
 
+import io
 import struct
 import warnings
 import zlib
@@ -31,15 +32,18 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """An undecoded image; everything that Pillow raises on the way becomes a DataError with the file's name."""
+def _opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+    """An undecoded image; everything that Pillow raises on the way becomes a DataError with the file's name.
+
+    With `content` that is decoded, and `path` only names it.
+    """
     try:
         with warnings.catch_warnings():
             # Pillow warns from half its own limit on, where the limit here is ours, and of damaged tags that nothing here needs.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", module=r"PIL\.")
             # By stream: of a path Pillow may map the file, and then reads turned TIFFs in the wrong order.
-            with path.open("rb") as stream, Image.open(stream) as image:
+            with path.open("rb") if content is None else io.BytesIO(content) as stream, Image.open(stream) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(f"{path}: {image.width} x {image.height} pixels, expected at most {MAX_PIXELS}; cut it into tiles")
                 if image.format != "MPO" and getattr(image, "is_animated", False):
@@ -50,7 +54,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except IsADirectoryError:
         raise DataError(f"{path}: a folder, expected a picture") from None
     except UnidentifiedImageError:
-        what = "an empty file" if path.stat().st_size == 0 else "not a picture"
+        empty = path.stat().st_size == 0 if content is None else not content
+        what = "an empty file" if empty else "not a picture"
         raise DataError(f"{path}: {what}, expected one that Pillow reads (JPEG, PNG, TIFF, WebP, ...)") from None
     except Image.DecompressionBombError:
         raise DataError(f"{path}: more pixels than {MAX_PIXELS}; cut it into tiles") from None
@@ -114,6 +119,25 @@ def read_ids(path: Path) -> np.ndarray:
             raise DataError(
                 f"{path}: a mask in colour (mode {image.mode}), expected ids (palette or grey); declare `decode: rgb` with a colour table"
             )
+        return np.array(image)
+
+
+def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
+    """Pillow's mode, and height and width as stored, of a PNG in memory, undecoded. `name` stands in errors.
+
+    DataError where it is none, or damaged by its own checksums: what Pillow overlooks another reader may not.
+    """
+    with _opened(Path(name), content) as image:
+        if image.format != "PNG":
+            raise DataError(f"{name}: a picture of kind {image.format}, expected PNG")
+        header = image.mode, (image.height, image.width)
+        image.verify()
+        return header
+
+
+def png_ids(content: bytes, name: str) -> np.ndarray:
+    """H x W values (palette indices, grey) of a PNG in memory, as stored; look at `png_header` first. DataError as for `read_image`."""
+    with _opened(Path(name), content) as image:
         return np.array(image)
 
 

@@ -80,6 +80,9 @@ VOC21 = LabelSet(
     rim=True,
 )
 
+# No rim: what COCO ignores are crowds and overlaps.
+COCO21 = LabelSet("coco21", VOC21.classes, VOC21.colours)
+
 CAMVID11 = LabelSet(
     "camvid11",
     ("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist"),
@@ -115,4 +118,4 @@ SHAPES = LabelSet(
     rim=True,
 )
 
-LABEL_SETS = {labels.name: labels for labels in (VOC21, CAMVID11, CITYSCAPES19, SHAPES)}
+LABEL_SETS = {labels.name: labels for labels in (VOC21, COCO21, CAMVID11, CITYSCAPES19, SHAPES)}

@@ -15,7 +15,7 @@ class Section(BaseModel):
 class DataSettings(Section):
     """Which pictures, and which of them train and validate."""
 
-    kind: Literal["camvid", "camvid-drives", "voc", "cityscapes", "folder", "shapes"]
+    kind: Literal["camvid", "camvid-drives", "voc", "coco", "cityscapes", "folder", "shapes"]
     """Data set; `folder` is your own, described by one YAML (`seenet data init`)."""
     root: Path | None = None
     """Folder of the data set (for `folder`: its YAML or the folder that holds `seenet.yaml`); none for `shapes`."""
@@ -27,6 +27,8 @@ class DataSettings(Section):
     """`camvid-drives` only: the drive that is kept for validation."""
     ids: Literal["labelIds", "trainIds"] = "labelIds"
     """`cityscapes` only: what the mask files hold."""
+    overlap: Literal["ignore", "smallest-on-top"] = "ignore"
+    """`coco` only: what pixels of two classes become."""
     size: int = Field(default=160, ge=42)
     """`shapes` only: side of the drawn square, pixels; below 42 a ring of 3 pixels may have no hole."""
     count: int = Field(default=2000, ge=1)

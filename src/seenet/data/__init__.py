@@ -5,6 +5,7 @@ from collections.abc import Callable
 from seenet.core.settings import DataSettings
 from seenet.data.camvid import open_camvid, open_drives
 from seenet.data.cityscapes import open_cityscapes
+from seenet.data.coco import open_coco
 from seenet.data.folder import open_folder
 from seenet.data.shapes import open_shapes
 from seenet.data.split import Split
@@ -16,6 +17,7 @@ KINDS: dict[str, Callable[[DataSettings, str], Split]] = {
     "camvid": open_camvid,
     "camvid-drives": open_drives,
     "voc": open_voc,
+    "coco": open_coco,
     "cityscapes": open_cityscapes,
     "folder": open_folder,
     "shapes": open_shapes,

@@ -10,7 +10,7 @@ from seenet.data.split import FileSplit, file_split, need_folder, read_list
 
 HINT = (
     "expected VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation} under data.root (VOCtrainval_11-May-2012.tar from the "
-    "Pascal VOC site); trainaug also needs its list and SegmentationClassAug"
+    "Pascal VOC site); trainaug also needs its list and SegmentationClassAug (`seenet data build-trainaug`)"
 )
 
 
@@ -19,11 +19,7 @@ def open_voc(settings: DataSettings, which: str) -> FileSplit:
 
     Official masks (SegmentationClass) where they exist, else SegmentationClassAug's.
     """
-    root = Path(settings.root or "")
-    need_folder(root, HINT)
-    home = root / "VOC2012" if (root / "VOC2012").is_dir() else root
-    if not (home / "JPEGImages").is_dir():
-        raise DataError(f"{home}: no folder JPEGImages in it; {HINT}")
+    home = voc_home(Path(settings.root or ""))
     path = Path(which) if which.endswith(".txt") else home / "ImageSets" / "Segmentation" / f"{which}.txt"
     pairs = []
     for line in read_list(path, HINT):
@@ -32,3 +28,12 @@ def open_voc(settings: DataSettings, which: str) -> FileSplit:
         extra = home / "SegmentationClassAug" / f"{name}.png"
         pairs.append((name, home / "JPEGImages" / f"{name}.jpg", extra if extra.is_file() and not official.is_file() else official))
     return file_split(f"voc/{path.stem}", VOC21, pairs, read_ids, empty=HINT)
+
+
+def voc_home(root: Path) -> Path:
+    """VOC2012 in `root`, or `root` itself; DataError where neither holds JPEGImages."""
+    need_folder(root, HINT)
+    home = root / "VOC2012" if (root / "VOC2012").is_dir() else root
+    if not (home / "JPEGImages").is_dir():
+        raise DataError(f"{home}: no folder JPEGImages in it; {HINT}")
+    return home

@@ -1,0 +1,1 @@
+"""What is done with trained models beyond one score: comparisons, figures, submissions."""
