@@ -90,7 +90,7 @@ def _write_page(page: Path, predictor: Predictor, photographs: list[Path], out: 
             yield GalleryRow(path.name, [("photograph", image), ("segmented", blend(image, mask, predictor.labels))], mask)
 
     intro = (
-        f"{len(photographs)} photographs that {MODEL} has never seen, all that come with the package: it was trained on one city's streets, "
-        f"mostly by day, so night, fisheye and close views show its limits. {text}"
+        f"{len(photographs)} photographs that {MODEL} has never seen, all that come with the package: it was trained on one city's "
+        f"streets, mostly by day, so night, fisheye and close views show its limits. {text}"
     )
     write_gallery(page, "SeENet: street photographs", intro, rows(), predictor.labels, links)
