@@ -66,7 +66,7 @@ def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = N
     text = (
         f"The network trained by this demo on drawn scenes reaches {percent(result['miou'])} mIoU on {result['images']} scenes never seen."
     )
-    _write_page(page, predictor, photographs, out / "photos", text, [("its report", report.relative_to(out).as_posix())])
+    _write_page(page, predictor, photographs, out / "photos", text, [("Its report", report.relative_to(out).as_posix())])
     return DemoReport(page, result)
 
 
@@ -90,7 +90,7 @@ def _write_page(page: Path, predictor: Predictor, photographs: list[Path], out: 
             yield GalleryRow(path.name, [("photograph", image), ("segmented", blend(image, mask, predictor.labels))], mask)
 
     intro = (
-        f"{len(photographs)} photographs that {MODEL} has never seen, all that come with the package: it was trained on one city's streets "
-        f"by day, so night, fisheye and close views show its limits. {text}"
+        f"{len(photographs)} photographs that {MODEL} has never seen, all that come with the package: it was trained on one city's "
+        f"streets, mostly by day, so night, fisheye and close views show its limits. {text}"
     )
     write_gallery(page, "SeENet: street photographs", intro, rows(), predictor.labels, links)
