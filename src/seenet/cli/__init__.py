@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": ("eval", "eval_", "Score a model: per-class table, result.json, confusion matrix."),
     "predict": ("predict", "predict", "Segment pictures: files, folders, globs."),
     "report": ("report", "report", "Write a run's page: curves, scores, worst and best pictures."),
+    "figure": ("figure", "app", "Draw the paper's figures: mIoU over the width of bands."),
     "model": ("model", "model", "List a network's parts with shapes, parameters and FLOPs."),
     "data": ("data", "app", "Describe your own data, and look at any."),
     "import": ("import_", "import_", "Rewrite a pickled .pth file as .safetensors."),
