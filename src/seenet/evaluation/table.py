@@ -23,15 +23,8 @@ def tables(result: dict[str, Any]) -> Group:
         table.add_row(entry["name"], *map(percent, shares))
     table.add_section()
     present = len(result["classes"]) - len(result["absent"])
-    table.add_row(
-        f"mean of {present}",
-        percent(result["miou"]),
-        percent(result["mean_class_accuracy"]),
-        "",
-        "",
-        *([percent(edges["miou"])] if edges else []),
-        style="bold",
-    )
+    means = [percent(result["miou"]), percent(result["mean_class_accuracy"]), "", "", *([percent(edges["miou"])] if edges else [])]
+    table.add_row(f"mean of {present}", *means, style="bold")
     weighted = percent(result["frequency_weighted_iou"])
     lines = [f"pixel accuracy {percent(result['pixel_accuracy'])}, frequency-weighted IoU {weighted}"]
     if result["loss"] is not None:
@@ -53,17 +46,19 @@ def tables(result: dict[str, Any]) -> Group:
 
 def _more_means(result: dict[str, Any]) -> list[str]:
     lines = []
-    if result["miou_interval"]:
-        lines.append(f"mIoU {_interval(result)}: 95 % interval, pictures drawn with replacement")
-    if result["mean_over"]:
-        over = result["mean_over"]
-        lines.append(f"mIoU over {', '.join(over['classes'])}: {percent(over['miou'])} ({_interval(over)})")
+    # One picture, drawn again and again, has an interval of no width that would say nothing.
+    several = result["images"] > 1
+    if several and result["miou_interval"]:
+        lines.append(f"95 % interval of the mIoU, pictures drawn with replacement: {_interval(result)}")
+    if over := result["mean_over"]:
+        interval = f" ({_interval(over)})" if several and over["miou_interval"] else ""
+        lines.append(f"mIoU over {', '.join(over['classes'])}: {percent(over['miou'])}{interval}")
     return lines
 
 
 def _interval(entry: dict[str, Any]) -> str:
     interval = entry["miou_interval"]
-    return f"{percent(interval['low'])} to {percent(interval['high'])}" if interval else "-"
+    return f"{percent(interval['low'])} to {percent(interval['high'])}"
 
 
 def _bands(boundary: dict[str, Any]) -> Table:
