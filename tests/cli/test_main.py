@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from seenet.cli import COMMANDS, main
 
@@ -42,6 +43,9 @@ def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str)
         (["train", "camvid-lite0", "data.root=nowhere"], 4, "SegNet"),
         (["train", "shapes", "--device", "tpu"], 2, "device tpu"),
         (["eval", "nothing-here", "shapes"], 4, "nothing-here"),
+        (["eval", "nothing-here", "shapes", "--widths", "1,2.5"], 2, "whole numbers"),
+        (["figure", "width"], 2, "widths"),
+        (["figure", "widths", "none.json"], 4, "no such file"),
         (["model", "seanet"], 2, "nearest: seenet"),
         (["model", "seenet", "num_classes=3"], 2, "give it by --classes"),
         (["model", "--size", "0"], 2, "size"),
@@ -119,9 +123,11 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     assert json.loads(out)["steps"] == 2
     code, out, err = run(capsys, "eval", "run", "--json", "--device", "cpu")
     assert code == 0, err
+    code, written, err = run(capsys, "figure", "widths", "run/eval/val/result.json")
+    assert (code, written) == (0, "written: widths.png\n"), err
+    assert Image.open("widths.png").format == "PNG"
+    assert run(capsys, "eval", "run", "--mean-over", "disk", "--out", "more", "--device", "cpu")[2].strip().endswith("nearest: disc")
     assert json.loads(out)["confusion"] == json.loads(Path("run/val.json").read_text())["confusion"]
-    from PIL import Image
-
     from seenet.data.shapes import ShapesSplit
 
     Image.fromarray(ShapesSplit("val", 50, 48).image(0)).save("scene.png")

@@ -64,7 +64,9 @@ def test_diagonal_neighbours_make_no_edge_of_their_own():
     assert transition_distance(mask, VOID) is None
 
 
-@given(st.lists(st.integers(0, 60), min_size=1, max_size=30), st.sets(st.integers(1, 50), min_size=1, max_size=8))
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=30), st.sets(st.one_of(st.integers(1, 50), st.just(10**12)), min_size=1, max_size=8)
+)
 def test_bands_say_the_narrowest_width(distances, widths):
     widths = tuple(sorted(widths))
     bands = band_index(np.array(distances), widths)
@@ -76,3 +78,12 @@ def test_widths_are_the_papers():
     assert WIDTHS == (1, 3, 5, 10, 21, 30, 40)
     with pytest.raises(TypeError):
         WIDTHS[0] = 2
+
+
+def test_the_commands_default_is_the_papers():
+    import inspect
+
+    from seenet.cli.arguments import whole_numbers
+    from seenet.cli.eval import eval_
+
+    assert tuple(whole_numbers(inspect.signature(eval_).parameters["widths"].default, "--widths")) == WIDTHS

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seenet.core.errors import DataError, NotFiniteError
+from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.labels import CAMVID11, LabelSet, voc_colours
 from seenet.evaluation.confusion import confusion_matrix, metrics
 from seenet.evaluation.evaluator import evaluate
@@ -102,6 +102,12 @@ def test_bands_are_refused_where_they_mean_nothing():
     with pytest.raises(DataError, match="--boundary transition") as caught:
         evaluate(Predictor(FirstChannel(11), CAMVID11, device="cpu"), blobs, boundary="trimap")
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("widths", [(), (3, 0), (-1,)])
+def test_widths_are_pixels_from_1(widths):
+    with pytest.raises(UsageError, match="from 1"):
+        evaluate(predictor(), random_split(1), boundary="trimap", widths=widths)
 
 
 def test_auto_takes_the_bands_that_fit_the_labels():

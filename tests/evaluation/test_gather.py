@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seenet.evaluation.boundary_iou import BoundaryIou
+from seenet.evaluation.conventions import Conventions
 from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.gather import pack, unpack
 from seenet.evaluation.scores import ImageScore
@@ -24,6 +26,8 @@ from datetime import timedelta
 import torch
 from torch import distributed
 from seenet.core.errors import DataError
+from seenet.evaluation.boundary_iou import BoundaryIou
+from seenet.evaluation.conventions import Conventions
 from seenet.evaluation.evaluator import evaluate
 from seenet.prediction.predictor import Predictor
 from tests.evaluation.doubles import LABELS, random_split
@@ -38,7 +42,8 @@ split = random_split(5)
 if bad >= 0:
     split.pairs[bad][1][0, 0] = 99
 try:
-    found = evaluate(Predictor(TinyNet(), LABELS, device="cpu"), split, boundary="trimap", loss=True)
+    measures = [BoundaryIou(LABELS), Conventions(LABELS)]
+    found = evaluate(Predictor(TinyNet(), LABELS, device="cpu"), split, boundary="trimap", loss=True, measures=measures)
     open(out + str(rank), "w").write(json.dumps(found.result()))
 except DataError as error:
     print(error)
@@ -70,7 +75,8 @@ def test_two_processes_give_what_one_gives(tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        alone = evaluate(Predictor(TinyNet(), LABELS, device="cpu"), random_split(5), boundary="trimap", loss=True)
+        measures = [BoundaryIou(LABELS), Conventions(LABELS)]
+        alone = evaluate(Predictor(TinyNet(), LABELS, device="cpu"), random_split(5), boundary="trimap", loss=True, measures=measures)
     finally:
         torch.set_num_threads(threads)
     for rank in range(2):
@@ -86,15 +92,31 @@ def test_one_ranks_bad_label_ends_both(tmp_path):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 30), st.booleans(), st.floats(allow_nan=False)), max_size=6))
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 10**6), st.integers(0, 30), st.booleans(), st.floats(allow_nan=False), st.lists(st.integers(0, 9), max_size=3)
+        ),
+        max_size=6,
+    )
+)
 def test_packing_loses_nothing(items):
     rng = np.random.default_rng(0)
     scores = [
-        ImageScore(index, np.sort(rng.choice(1000, size, replace=False)), rng.integers(1, 2**40, size), outlined, loss)
-        for index, size, outlined, loss in items
+        ImageScore(
+            index,
+            np.sort(rng.choice(1000, size, replace=False)),
+            rng.integers(1, 2**40, size),
+            outlined,
+            loss,
+            tuple(rng.integers(-(2**40), 2**40, length) for length in measured),
+        )
+        for index, size, outlined, loss, measured in items
     ]
     back = unpack(pack(scores))
     assert [(s.index, s.outlined, s.loss) for s in back] == [(s.index, s.outlined, s.loss) for s in scores]
     for one, other in zip(scores, back, strict=True):
         assert np.array_equal(one.cells, other.cells)
         assert np.array_equal(one.counts, other.counts)
+        assert len(one.measured) == len(other.measured)
+        assert all(map(np.array_equal, one.measured, other.measured))

@@ -3,13 +3,16 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
 from seenet.core.errors import DataError, UsageError
+from seenet.core.labels import CITYSCAPES19
 from seenet.core.settings import DataSettings
 from seenet.evaluation import run
+from seenet.evaluation.confusion import metrics
 from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.run import data_settings, default_out, run_evaluation
 from seenet.evaluation.table import tables
@@ -123,6 +126,57 @@ def test_the_table_says_every_class_and_mean(model):
         assert name in text
     assert f"{100 * report.result['miou']:.1f}" in text
     assert f"{100 * report.result['boundary']['miou']['1']:.1f}" in text
+
+
+def test_mean_over_some_classes_leaves_the_matrix_whole(model):
+    plain = run_evaluation(model).result
+    result = run_evaluation(model, mean_over=["tree", "sky", "tree"], overwrite=True).result
+    over = result.pop("mean_over")
+    assert plain.pop("mean_over") is None
+    assert result == plain
+    iou = metrics(np.array(result["confusion"]))["iou"]
+    assert over["classes"] == ["sky", "tree"]
+    assert over["miou"] == pytest.approx((iou[0] + iou[2]) / 2)
+    assert over["miou_interval"]["low"] < over["miou"] < over["miou_interval"]["high"]
+    assert over["absent"] == []
+
+
+def test_mean_over_an_unknown_class(model):
+    with pytest.raises(UsageError, match=r"class 'raod': not in toy; nearest: road") as caught:
+        run_evaluation(model, mean_over=["sky", "raod"])
+    assert caught.value.exit_code == 2
+    assert not (model / "eval").exists()
+
+
+def test_more_measures_change_no_number_and_are_shown(model):
+    plain = run_evaluation(model).result
+    result = run_evaluation(model, widths=(2, 7), boundary_iou=True, conventions=True, mean_over=["sky"], overwrite=True).result
+    assert list(result["boundary"]["miou"]) == ["2", "7"]
+    new = {"boundary", "mean_over", "boundary_iou", "conventions"}
+    assert {key: value for key, value in result.items() if key not in new} == {k: v for k, v in plain.items() if k not in new}
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(tables(result))
+    text = console.export_text()
+    interval = result["miou_interval"]
+    for words in (
+        f"{100 * interval['low']:.1f} to {100 * interval['high']:.1f}", "mIoU over sky: ", "Boundary IoU", "mIoU by convention",
+        f"{100 * result['boundary_iou']['classes']['road']:.1f}", f"{100 * result['conventions'][-1]['miou']:.1f}",
+    ):  # fmt: skip
+        assert words in text
+
+
+def test_cityscapes_has_its_own_table(model, monkeypatch):
+    labels = CITYSCAPES19
+    split = random_split(2, labels=labels)
+    monkeypatch.setattr(run, "open_split", lambda *_: split)
+    monkeypatch.setattr(run, "load", lambda path, device, precision, **more: Predictor(TinyNet(19), labels, device="cpu", **more))
+    result = run_evaluation(model).result
+    assert result["cityscapes"]["iou_class"] == result["miou"]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(tables(result))
+    text = console.export_text()
+    for words in ("vehicle", "mean, category", "no iIoU: 2 of 2 pictures"):
+        assert words in text
 
 
 def test_absent_classes_are_named_in_the_table(model):

@@ -15,6 +15,14 @@ def numbers(text: str, option: str) -> list[float]:
         raise UsageError(f"{option} {text}: expected numbers with commas between, such as 0.75,1,1.25") from None
 
 
+def whole_numbers(text: str, option: str) -> list[int]:
+    """`1,3,5` -> [1, 3, 5]; UsageError names the option."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} {text}: expected whole numbers with commas between, such as 1,3,5") from None
+
+
 def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """Split [RECIPE] [KEY=VALUE]...; UsageError for more than one recipe."""
     recipes = [argument for argument in arguments if "=" not in argument]

@@ -22,6 +22,12 @@ def eval_(
         Literal["auto", "none", "trimap", "transition"],
         typer.Option(help="Also mIoU near outlines: around ignored rims (trimap) or between classes (transition); auto: what fits."),
     ] = "auto",
+    widths: Annotated[str, typer.Option(help="Widths of these bands, pixels.")] = "1,3,5,10,21,30,40",
+    boundary_iou: Annotated[bool, typer.Option("--boundary-iou", help="Also Boundary IoU of each class.")] = False,
+    conventions: Annotated[bool, typer.Option("--conventions", help="Also the mIoU as other tools take it, in one table.")] = False,
+    mean_over: Annotated[
+        str | None, typer.Option(metavar="CLASS,CLASS,...", help="One more mIoU, over these classes of the same matrix.")
+    ] = None,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the network.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default RUN/eval/SPLIT or evaluations/MODEL-SPLIT.")] = None,
@@ -33,14 +39,15 @@ def eval_(
 
     from rich.console import Console
 
-    from seenet.cli.arguments import command_line, numbers, recipe_and_overrides
+    from seenet.cli.arguments import command_line, numbers, recipe_and_overrides, whole_numbers
     from seenet.evaluation.run import run_evaluation
     from seenet.evaluation.table import tables
 
     recipe, overrides = recipe_and_overrides(arguments or [])
     report = run_evaluation(
         model, recipe, overrides, split=split, scales=numbers(scales, "--scales"), flip=flip,
-        boundary=None if boundary == "none" else boundary,
+        boundary=None if boundary == "none" else boundary, widths=whole_numbers(widths, "--widths"),
+        boundary_iou=boundary_iou, conventions=conventions, mean_over=None if mean_over is None else mean_over.split(","),
         precision=precision, device=device, out=out, overwrite=overwrite, command=command_line(),
     )  # fmt: skip
     if as_json:

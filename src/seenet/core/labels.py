@@ -1,8 +1,11 @@
 """Label sets: class names, colours and the ignored id of each data set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from seenet.core.errors import UsageError, nearest
 
 IGNORE = 255
 """Ignored id of most sets, and what padding gets."""
@@ -30,6 +33,13 @@ class LabelSet:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    def indices(self, names: Sequence[str]) -> list[int]:
+        """Ids of classes by name, ascending, each once; UsageError for a name that the set does not have."""
+        for name in names:
+            if name not in self.classes:
+                raise UsageError(f"class {name!r}: not in {self.name}; {nearest(name, self.classes)}")
+        return sorted({self.classes.index(name) for name in names})
 
     def palette(self) -> np.ndarray:
         """256 x 3 uint8: the classes' colours, black elsewhere, white for the ignored id."""
@@ -104,6 +114,17 @@ _CITYSCAPES = (
 )  # fmt: skip
 
 CITYSCAPES19 = LabelSet("cityscapes19", tuple(name for _, name, _ in _CITYSCAPES), tuple(colour for _, _, colour in _CITYSCAPES))
+
+CITYSCAPES_CATEGORIES = {
+    "flat": ("road", "sidewalk"),
+    "construction": ("building", "wall", "fence"),
+    "object": ("pole", "traffic light", "traffic sign"),
+    "nature": ("vegetation", "terrain"),
+    "sky": ("sky",),
+    "human": ("person", "rider"),
+    "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
+}
+"""The scored classes of each category of the official table, one after the other by trainId."""
 
 CITYSCAPES_TRAIN_IDS = {label: train_id for train_id, (label, _, _) in enumerate(_CITYSCAPES)}
 """labelId -> trainId of the 19 scored classes."""

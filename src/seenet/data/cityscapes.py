@@ -44,3 +44,18 @@ def decode_label_ids(path: Path) -> np.ndarray:
         pixels = int(np.isin(ids, unknown).sum())
         raise DataError(f"{path}: ids {unknown[:8]} ({pixels} pixels) are no Cityscapes labelIds (0 to 33); another kind of mask?")
     return np.take(_TABLE, ids)
+
+
+def instance_path(mask: Path) -> Path:
+    """The instanceIds file that belongs to a labelIds or trainIds file; it need not be there."""
+    return mask.with_name(mask.name.rpartition("_gtFine_")[0] + "_gtFine_instanceIds.png")
+
+
+def read_instances(path: Path) -> np.ndarray:
+    """H x W instanceIds: labelId * 1000 + number for single objects, the labelId alone elsewhere; DataError for others."""
+    ids = read_ids(path)
+    if ids.size and int(ids.max()) // 1000 >= 34:
+        raise DataError(
+            f"{path}: id {int(ids.max())} is no Cityscapes instanceId (labelId 0 to 33, times 1000 plus a number); another kind of mask?"
+        )
+    return ids

@@ -39,7 +39,8 @@ DISTANCES = {"trimap": trimap_distance, "transition": transition_distance}
 
 def band_index(distance: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
     """Index of the narrowest of `widths` (ascending) that each pixel lies within, len(widths) where it is in none."""
-    limit = max(widths)
+    # No width is too large: the table ends where the distances do.
+    limit = min(max(widths), int(distance.max(initial=0)))
     table = np.searchsorted(np.array(widths), np.arange(limit + 2))
     index: np.ndarray = table[np.minimum(distance, limit + 1)]
     return index

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError
 from seenet.core.progress import track
 from seenet.data.split import Split
 from seenet.evaluation.boundaries import WIDTHS
 from seenet.evaluation.gather import gather_scores, ranks
+from seenet.evaluation.measure import Measure
 from seenet.evaluation.outcome import Boundary, Evaluation
 from seenet.evaluation.scores import ImageScore, score_image
 from seenet.prediction.predictor import Predictor, to_mask
@@ -29,6 +30,7 @@ def evaluate(
     widths: Sequence[int] = WIDTHS,
     indices: Sequence[int] | None = None,
     loss: bool = False,
+    measures: Sequence[Measure] = (),
     what: str | None = None,
 ) -> Evaluation:
     """Predict each picture of the split at its label's size and count.
@@ -42,18 +44,21 @@ def evaluate(
             without where no label has any.
         indices: these pictures of the split alone.
         loss: also sum the negative log-likelihood of the true classes.
+        measures: count these too, in the same pass.
         what: stands before the progress bar; None: no bar.
 
     Raises DataError: labels of model and data differ, a label id out of range, nothing to score, no rim or edge where
-    bands are asked for; NotFiniteError: the network gives NaN.
+    bands are asked for; UsageError: widths; NotFiniteError: the network gives NaN.
     """
     order, widths = _indices(split, indices), tuple(sorted(set(widths)))
+    if not widths or min(widths) < 1:
+        raise UsageError(f"widths {', '.join(map(str, widths))}: expected at least one, whole numbers of pixels from 1")
     kind: Boundary | None = ("trimap" if split.labels.rim else "transition") if boundary == "auto" else boundary
     _check(predictor, split, kind)
     rank, world = ranks()
 
     def mine() -> list[ImageScore]:
-        return _score(predictor, split, order[rank::world], kind, widths, loss, what if rank == 0 else None)
+        return _score(predictor, split, order[rank::world], kind, widths, loss, measures, what if rank == 0 else None)
 
     scores = gather_scores(mine, predictor.device)
     if kind and not any(score.outlined for score in scores):
@@ -63,7 +68,7 @@ def evaluate(
             outline = "rim" if boundary == "trimap" else "edge"
             raise DataError(f"{split.name}: found no {outline} in any label; use --boundary none")
     keys = [split.key(score.index) for score in scores]
-    return Evaluation(split.name, keys, split.labels, scores, kind, widths, loss, predictor.settings, predictor.info)
+    return Evaluation(split.name, keys, split.labels, scores, kind, widths, loss, predictor.settings, predictor.info, tuple(measures))
 
 
 def _score(
@@ -73,6 +78,7 @@ def _score(
     boundary: Boundary | None,
     widths: tuple[int, ...],
     with_loss: bool,
+    measures: Sequence[Measure],
     what: str | None,
 ) -> list[ImageScore]:
     labels = split.labels
@@ -82,11 +88,14 @@ def _score(
         image, truth = read.result()
         found = predictor.scores(image, truth.shape[:2])
         where = str(split.paths(index)[1] or f"{split.name} {split.key(index)}")
-        score = score_image(index, truth, to_mask(found), labels.num_classes, labels.ignore, boundary=boundary, widths=widths, where=where)
+        mask = to_mask(found)
+        score = score_image(index, truth, mask, labels.num_classes, labels.ignore, boundary=boundary, widths=widths, where=where)
         if with_loss:
             target = torch.from_numpy(truth.astype(np.int64)).to(found.device)
             nll = F.cross_entropy(found[None], target[None], ignore_index=labels.ignore, reduction="sum")
             score = replace(score, loss=float(nll))
+        if measures:
+            score = replace(score, measured=tuple(measure.count(index, truth, mask) for measure in measures))
         scores.append(score)
     return scores
 

@@ -51,12 +51,15 @@ def _sizes(size: int, world: int, device: torch.device) -> list[int]:
 
 
 def pack(scores: list[ImageScore]) -> np.ndarray:
-    """Scores as one int64 array: index, outlined, bits of the loss, number of cells, cells, counts, for each."""
+    """Scores as one int64 array; for each: index, outlined, bits of the loss, number of arrays that follow, their sizes,
+    the arrays (cells, counts, what measures counted).
+    """
     parts = []
     for score in scores:
         bits = np.array([score.loss], np.float64).view(np.int64)[0]
-        head = np.array([score.index, score.outlined, bits, len(score.cells)], np.int64)
-        parts += [head, score.cells.astype(np.int64), score.counts.astype(np.int64)]
+        arrays = (score.cells, score.counts, *score.measured)
+        parts.append(np.array([score.index, score.outlined, bits, len(arrays), *map(len, arrays)], np.int64))
+        parts += [array.astype(np.int64) for array in arrays]
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
@@ -64,9 +67,10 @@ def unpack(flat: np.ndarray) -> list[ImageScore]:
     """The scores that `pack` made `flat` of."""
     scores, at = [], 0
     while at < len(flat):
-        index, outlined, _, size = (int(value) for value in flat[at : at + 4])
+        index, outlined, _, many = (int(value) for value in flat[at : at + 4])
         loss = float(flat[at + 2 : at + 3].view(np.float64)[0])
-        cells, counts = flat[at + 4 : at + 4 + size], flat[at + 4 + size : at + 4 + 2 * size]
-        scores.append(ImageScore(index, cells.copy(), counts.copy(), bool(outlined), loss))
-        at += 4 + 2 * size
+        ends = at + 4 + many + np.cumsum(flat[at + 4 : at + 4 + many])
+        cells, counts, *measured = (array.copy() for array in np.split(flat[: ends[-1]], [at + 4 + many, *ends[:-1]])[1:])
+        scores.append(ImageScore(index, cells, counts, bool(outlined), loss, tuple(measured)))
+        at = int(ends[-1])
     return scores

@@ -1,6 +1,7 @@
 """The outcome of an evaluation, and what its result file says."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -9,7 +10,9 @@ import numpy as np
 
 import seenet
 from seenet.core.labels import LabelSet
-from seenet.evaluation.confusion import metrics
+from seenet.evaluation.bootstrap import miou_interval
+from seenet.evaluation.confusion import mean, metrics
+from seenet.evaluation.measure import Measure
 from seenet.evaluation.scores import ImageScore, total
 
 Boundary = Literal["trimap", "transition"]
@@ -31,6 +34,8 @@ class Evaluation:
     with_loss: bool
     settings: dict[str, Any]
     info: dict[str, Any]
+    measures: tuple[Measure, ...] = ()
+    """Those that `ImageScore.measured` is from, in this order."""
 
     @cached_property
     def _sums(self) -> tuple[np.ndarray, np.ndarray]:
@@ -72,10 +77,13 @@ class Evaluation:
         scored = [score for score in self.per_image if ious[score.index] is not None]
         return sorted(scored, key=lambda score: (ious[score.index], score.index))
 
-    def result(self, *, model: dict[str, Any] | None = None, command: str | None = None) -> dict[str, Any]:
+    def result(
+        self, *, model: dict[str, Any] | None = None, command: str | None = None, mean_over: Sequence[int] | None = None
+    ) -> dict[str, Any]:
         """Everything a result file says (definitions: last line), as JSON values; shares are 0..1.
 
-        `model` ({"file", "sha256"}) replaces the predictor's `info`, for a file that is written after the evaluation.
+        `model` ({"file", "sha256"}) replaces the predictor's `info`, for a file that is written after the evaluation;
+        `mean_over` are classes over which one more mIoU is taken, from the same matrix.
         """
         numbers = metrics(self.matrix)
         names = self.labels.classes
@@ -83,6 +91,8 @@ class Evaluation:
         columns = ("iou", "accuracy", "dice", "pixels")
         return {
             "miou": numbers["miou"],
+            "miou_interval": miou_interval(self.per_image, len(names)),
+            "mean_over": self._mean_over(numbers["iou"], mean_over),
             "pixel_accuracy": numbers["pixel_accuracy"],
             "mean_class_accuracy": numbers["mean_class_accuracy"],
             "frequency_weighted_iou": numbers["frequency_weighted_iou"],
@@ -91,6 +101,10 @@ class Evaluation:
             "absent": [names[k] for k in numbers["absent"]],
             "absent_rule": "classes with no pixel in truth and prediction are left out of the means",
             "boundary": self._boundary_result(),
+            **{
+                measure.key: measure.result(self.matrix, [score.measured[place] for score in self.per_image])
+                for place, measure in enumerate(self.measures)
+            },
             "data": data,
             "split": split,
             "images": len(self.per_image),
@@ -103,6 +117,17 @@ class Evaluation:
             "command": command,
             "confusion": self.matrix.tolist(),
             "per_image": [{"key": key, "miou": score.miou(len(names))} for key, score in zip(self.keys, self.per_image, strict=True)],
+        }
+
+    def _mean_over(self, iou: list[float | None], classes: Sequence[int] | None) -> dict[str, Any] | None:
+        if classes is None:
+            return None
+        names = self.labels.classes
+        return {
+            "classes": [names[k] for k in classes],
+            "absent": [names[k] for k in classes if iou[k] is None],
+            "miou": mean([iou[k] for k in classes]),
+            "miou_interval": miou_interval(self.per_image, len(names), classes),
         }
 
     def _boundary_result(self) -> dict[str, Any] | None:

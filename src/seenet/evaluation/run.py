@@ -11,12 +11,18 @@ from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import replacing, write_text
+from seenet.core.labels import CITYSCAPES19
 from seenet.core.recipe_files import load_recipe, parse_recipe
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.data.check import check_split
 from seenet.data.split import FileSplit, Split
+from seenet.evaluation.boundaries import WIDTHS
+from seenet.evaluation.boundary_iou import BoundaryIou
+from seenet.evaluation.cityscapes import CityscapesScores
+from seenet.evaluation.conventions import Conventions
 from seenet.evaluation.evaluator import Boundary, Evaluation, evaluate
+from seenet.evaluation.measure import Measure
 from seenet.evaluation.pictures import confusion_figure, panel
 from seenet.model.find import find_model
 from seenet.prediction.loading import load
@@ -49,6 +55,10 @@ def run_evaluation(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     boundary: Boundary | Literal["auto"] | None = "auto",
+    widths: Sequence[int] = WIDTHS,
+    boundary_iou: bool = False,
+    conventions: bool = False,
+    mean_over: Sequence[str] | None = None,
     precision: str = "fp32",
     device: str = "auto",
     out: Path | None = None,
@@ -63,7 +73,10 @@ def run_evaluation(
             `data.root=PATH`).
         overrides: `key=value` on the recipe.
         split: the data set's own name of it; None: the recipe's `data.val`, or `val`.
-        boundary: which bands, as `evaluate`.
+        boundary: which bands, as `evaluate`, of these `widths` in pixels.
+        boundary_iou: also Boundary IoU of each class.
+        conventions: also the mIoU as other tools take it.
+        mean_over: names of classes over which one more mIoU is taken.
         out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
 
     Raises DataError: no such model or data, labels that differ, results there already (without `overwrite`);
@@ -77,9 +90,11 @@ def run_evaluation(
     opened = open_split(settings, which)
     if isinstance(opened, FileSplit):
         check_split(opened)
+    chosen = None if mean_over is None else opened.labels.indices(mean_over)
     predictor = load(path, device, precision, scales=scales, flip=flip)
-    evaluation = evaluate(predictor, opened, boundary=boundary, loss=True, what=f"eval {opened.name}")
-    result = evaluation.result(command=command)
+    measures = _measures(opened, boundary_iou=boundary_iou, conventions=conventions)
+    evaluation = evaluate(predictor, opened, boundary=boundary, widths=widths, loss=True, measures=measures, what=f"eval {opened.name}")
+    result = evaluation.result(command=command, mean_over=chosen)
     shown = _panels(predictor, opened, evaluation)
     with replacing(folder / FIGURE) as temporary:
         temporary.write_bytes(confusion_figure(evaluation.matrix, evaluation.labels))
@@ -93,6 +108,16 @@ def run_evaluation(
     # Last, so that a result file means that all of it is there.
     write_text(folder / RESULT, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return EvalReport(evaluation, result, folder)
+
+
+def _measures(split: Split, *, boundary_iou: bool, conventions: bool) -> list[Measure]:
+    """Those asked for, and Cityscapes' own where its classes are scored."""
+    measures: list[Measure] = [CityscapesScores(split)] if split.labels == CITYSCAPES19 else []
+    if boundary_iou:
+        measures.append(BoundaryIou(split.labels))
+    if conventions:
+        measures.append(Conventions(split.labels))
+    return measures
 
 
 def data_settings(model: Path, recipe: str | Path | None, overrides: list[str]) -> DataSettings:

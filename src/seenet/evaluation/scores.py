@@ -23,6 +23,8 @@ class ImageScore:
     """Whether it has any rim or edge."""
     loss: float = 0.0
     """Sum of the negative log-likelihood over its valid pixels, nats; 0 where the loss was not asked for."""
+    measured: tuple[np.ndarray, ...] = ()
+    """What each further `Measure` counted, int64."""
 
     def matrix(self, num_classes: int) -> np.ndarray:
         """C[t, p] of this picture, int64 K x K."""

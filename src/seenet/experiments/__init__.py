@@ -1,1 +1,1 @@
-"""What is done with trained models beyond one score: comparisons, figures, submissions."""
+"""What is done with trained models beyond one score: the paper's tables and figures, comparisons, submissions."""

@@ -1,0 +1,73 @@
+"""The same predictions as other tools would score them (definitions: Other tools' conventions)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seenet.core.labels import LabelSet
+from seenet.evaluation.confusion import confusion_matrix, mean, metrics
+
+SHORTER_SIDE = 520
+
+TABLE: tuple[tuple[str, str | float, str], ...] = (
+    ("own", "left out", "seenet, mmsegmentation"),
+    ("own", 0.0, "PyTorch-Encoding"),
+    ("own", 1.0, "segmentation_models.pytorch, PaddleSeg"),
+    ("own", "NaN", "torchvision's references, without their resizing"),
+    ("520", "left out", "torchvision's references and Hugging Face's example, by their resizing alone"),
+    ("520", "NaN", "torchvision's references"),
+)
+"""Size at which labels and predictions are compared; what the IoU of an absent class counts as; whose convention it is."""
+
+
+def resized_ids(ids: np.ndarray, shorter: int = SHORTER_SIDE) -> np.ndarray:
+    """H x W ids with the shorter side of `shorter` pixels, the other in proportion, rounded down: nearest by pixel centres.
+
+    As Pillow's NEAREST and torchvision's sizes.
+    """
+    least = min(ids.shape)
+    height, width = (shorter * side // least for side in ids.shape)
+    # floor((i + 0.5) * H / h), in integers: a float could fall on the wrong side of a whole number.
+    rows = (2 * np.arange(height) + 1) * ids.shape[0] // (2 * height)
+    columns = (2 * np.arange(width) + 1) * ids.shape[1] // (2 * width)
+    resized: np.ndarray = ids[rows][:, columns]
+    return resized
+
+
+def miou_with_absent(matrix: np.ndarray, absent: str | float) -> float | None:
+    """mIoU of C[t, p] where classes with no pixel in truth and prediction are "left out", make it "NaN" (None, as JSON
+    has no NaN), or count as a number.
+    """
+    iou: list[float | None] = metrics(matrix)["iou"]
+    if absent == "left out":
+        return mean(iou)
+    if absent == "NaN":
+        return None if None in iou else mean(iou)
+    return mean([float(absent) if value is None else value for value in iou])
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """A `Measure`: each picture's C[t, p] at a shorter side of 520, its cells and then their counts."""
+
+    labels: LabelSet
+    key: str = "conventions"
+
+    def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+        """Int64 2 n: the n cells t * K + p that are not 0, ascending, and their pixels."""
+        matrix = confusion_matrix(resized_ids(truth), resized_ids(prediction), self.labels.num_classes, self.labels.ignore).ravel()
+        cells = np.flatnonzero(matrix)
+        return np.concatenate([cells, matrix[cells]])
+
+    def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> list[dict[str, Any]]:
+        """A row for each of `TABLE`; all are pooled over the set."""
+        resized = np.zeros(matrix.size, np.int64)
+        for counts in counted:
+            cells, pixels = counts.reshape(2, -1)
+            np.add.at(resized, cells, pixels)
+        matrices = {"own": matrix, "520": resized.reshape(matrix.shape)}
+        return [
+            {"size": size, "absent": absent, "miou": miou_with_absent(matrices[size], absent), "whose": whose}
+            for size, absent, whose in TABLE
+        ]
