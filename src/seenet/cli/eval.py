@@ -23,6 +23,7 @@ def eval_(
         typer.Option(help="Also mIoU near outlines: around ignored rims (trimap) or between classes (transition); auto: what fits."),
     ] = "auto",
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the network.")] = "fp32",
+    factory: Annotated[str | None, typer.Option(help="Of a model made by model.factory: package.module:callable, again.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default RUN/eval/SPLIT or evaluations/MODEL-SPLIT.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
@@ -41,7 +42,7 @@ def eval_(
     report = run_evaluation(
         model, recipe, overrides, split=split, scales=numbers(scales, "--scales"), flip=flip,
         boundary=None if boundary == "none" else boundary,
-        precision=precision, device=device, out=out, overwrite=overwrite, command=command_line(),
+        precision=precision, device=device, out=out, overwrite=overwrite, command=command_line(), factory=factory,
     )  # fmt: skip
     if as_json:
         print(json.dumps(report.result, indent=1, ensure_ascii=False))

@@ -52,6 +52,7 @@ def run_evaluation(
     out: Path | None = None,
     overwrite: bool = False,
     command: str | None = None,
+    factory: str | None = None,
 ) -> EvalReport:
     """Score a model on a split and write OUT/result.json, OUT/confusion.png and OUT/images/{worst,best}-N-KEY.jpg.
 
@@ -62,6 +63,7 @@ def run_evaluation(
         overrides: `key=value` on the recipe.
         split: the data set's own name of it; None: the recipe's `data.val`, or `val`.
         boundary: which bands, as `evaluate`.
+        factory: as `prediction.loading.load`.
         out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
 
     Raises DataError: no such model or data, labels that differ, results there already (without `overwrite`);
@@ -73,7 +75,7 @@ def run_evaluation(
     folder = out or default_out(path, which)
     _refuse_existing(folder, overwrite)
     opened = open_split(settings, which)
-    predictor = load(path, device, precision, scales=scales, flip=flip)
+    predictor = load(path, device, precision, scales=scales, flip=flip, factory=factory)
     evaluation = evaluate(predictor, opened, boundary=boundary, loss=True, what=f"eval {opened.name}")
     result = evaluation.result(command=command)
     shown = _panels(predictor, opened, evaluation)

@@ -16,7 +16,7 @@ from seenet.data.sampling import Draw
 from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform
 from seenet.model import create_model
-from seenet.model.network import Normalization
+from seenet.model.segmenter import Normalization
 from seenet.prediction.colours import blend, colourize
 from seenet.report.encode import number, percent, photograph
 from seenet.report.template import render
