@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("train", "train", "Train a recipe, or go on with a run."),
     "eval": ("eval", "eval_", "Score a model: per-class table, result.json, confusion matrix."),
     "predict": ("predict", "predict", "Segment pictures: files, folders, globs."),
+    "ablate": ("ablate", "app", "Train rows of Table 1, peers or any grid with several seeds, and compare."),
     "report": ("report", "report", "Write a run's page: curves, scores, worst and best pictures."),
     "model": ("model", "model", "List a network's parts with shapes, parameters and FLOPs."),
     "data": ("data", "app", "Describe your own data, and look at any."),

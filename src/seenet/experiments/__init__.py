@@ -1,0 +1,1 @@
+"""The paper's evidence, one command each: ablations (Table 1)."""
