@@ -51,8 +51,8 @@ def test_wrong_usage_is_met_first(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 @pytest.mark.slow
 def test_killed_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The runner is killed without warning; its training outlives it or not, and the same command ends with all rows."""
-    settings = ["training.steps=6", "training.checkpoint_every=1", "--rows", "c,torchvision-deeplabv3", "--seeds", "1"]
+    """Runner and training are killed without warning; the same command goes on from the checkpoint and ends with all rows."""
+    settings = ["training.steps=20", "training.checkpoint_every=1", "--rows", "c,torchvision-deeplabv3", "--seeds", "1"]
     program = [sys.executable, "-m", "seenet", *command(tmp_path / "out", *settings)]
     first = subprocess.Popen(program, start_new_session=True)
     checkpoints = tmp_path / "out" / "baseline-seed-0" / "checkpoints"
@@ -61,6 +61,8 @@ def test_killed_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[s
         time.sleep(0.1)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
+    # The training has a session of its own and outlives its runner.
+    os.kill(int((checkpoints.parent / "lock").read_text().split()[-1]), signal.SIGKILL)
     code, out, err = call(capsys, *command(tmp_path / "out", *settings, "--json"))
     assert code == 0, err
     result = json.loads(out)
@@ -68,7 +70,8 @@ def test_killed_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert all(row["images_per_s"] > 0 and row["miou"]["sd"] is None for row in result["rows"])
     assert result["protocol"]["data"] == "shapes" and "seenet" in result["command"]
     lines = [json.loads(line) for line in (tmp_path / "out" / "baseline-seed-0" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 21))
+    assert "resumed after step" in (tmp_path / "out" / "logs" / "baseline-seed-0.log").read_text()
     assert "one seed" in (tmp_path / "out" / "table.md").read_text()
 
 

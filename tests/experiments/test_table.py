@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_partial_results_say_so(tmp_path: Path) -> None:
     assert "one seed" in text and "1 of 2" in text
     assert [row["complete"] for row in csv.DictReader(io.StringIO(as_csv(result)))] == ["false"] * 3
     Image.open(io.BytesIO(plot(result))).verify()
+
+
+def test_a_protocol_that_differs_is_said(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, seeds=1)
+    for run, precision in zip(plan.runs, ("bf16", "fp32"), strict=True):
+        pretend_trained(run, 0.5)
+        path = run.folder / "val.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "precision_of_training": precision}))
+    result = outcome(plan, failed={}, command=None)
+    assert result["differs"] == {"precision_of_training": ["bf16", "fp32"]}
+    assert "Not the same in all runs: precision_of_training (bf16, fp32)." in markdown(result)
 
 
 def test_nothing_yet(tmp_path: Path) -> None:

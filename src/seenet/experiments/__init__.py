@@ -1,1 +1,1 @@
-"""The paper's evidence, one command each: ablations (Table 1)."""
+"""What is done with trained models beyond one score: comparisons, figures, submissions."""

@@ -1,5 +1,6 @@
 """What an ablation came to, from the folders of its runs: the content of results.json."""
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +20,10 @@ PROTOCOL = (
 
 
 def outcome(plan: Plan, *, failed: dict[str, str], command: str | None) -> dict[str, Any]:
-    """Numbers are shares (0..1), FLOPs and MiB. `complete` is false while a run is missing, and `missing` names it."""
+    """Numbers are shares (0..1), FLOPs and MiB. `complete` is false while a run is missing, and `missing` names it.
+
+    `protocol` is the first run's; `differs` lists the values of what is not the same in all of them (`precision: auto` may choose two).
+    """
     finished = [run for run in plan.runs if is_finished(run)]
     results = {run.name: read_result(run) or {} for run in finished}
     mious = {cell.name: {run.seed: float(results[run.name]["miou"]) for run in finished if run.cell is cell} for cell in plan.cells}
@@ -40,11 +44,17 @@ def outcome(plan: Plan, *, failed: dict[str, str], command: str | None) -> dict[
             "paper": "Table 1 of the paper: VOC 2012 val, another data set, backbone and budget than measured here unless all are the same",
         },
         "protocol": {key: first[key] for key in PROTOCOL if key in first},
+        "differs": _differences(list(results.values())),
         "rows": [_row(plan, cell, [run for run in finished if run.cell is cell], results, mious) for cell in plan.cells],
         "recipe": dump(plan.recipe),
         "version": seenet.__version__,
         "command": command,
     }
+
+
+def _differences(results: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    found = {key: [json.loads(text) for text in sorted({json.dumps(result.get(key)) for result in results})] for key in PROTOCOL}
+    return {key: values for key, values in found.items() if len(values) > 1}
 
 
 def _row(plan: Plan, cell: Cell, runs: list[Run], results: dict[str, dict[str, Any]], mious: dict[str, dict[int, float]]) -> dict[str, Any]:

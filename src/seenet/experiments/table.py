@@ -25,6 +25,8 @@ def markdown(result: dict[str, Any]) -> str:
         "parameters, M", "GFLOP", "images/s", "memory, MiB", "mIoU in the paper (VOC val), %",
     ]  # fmt: skip
     lines = [f"**{partial_note(result)}**", ""] if not result["complete"] else []
+    for key, values in result["differs"].items():
+        lines += [f"**Not the same in all runs: {key} ({', '.join(map(str, values))}).**", ""]
     lines += [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
     lines += [_line(_cells(row, result["reference"])) for row in result["rows"]]
     rules = [f"- {name}: {rule}." for name, rule in result["rules"].items()]
