@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seenet.report.figures import curves, points, read_metrics, running_mean
+from seenet.report.figures import curves, points, running_mean
+from seenet.training.logging import read_metrics
 
 
 def test_running_mean_against_a_slow_one() -> None:

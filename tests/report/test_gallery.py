@@ -10,7 +10,7 @@ from PIL import Image
 from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import SHAPES, LabelSet, voc_colours
 from seenet.core.recipe_files import parse_recipe
-from seenet.model.network import Normalization
+from seenet.model.segmenter import Normalization
 from seenet.report.encode import number, percent, photograph, png, shrunk
 from seenet.report.gallery import GalleryRow, class_shares, data_page, restored, striped, write_gallery
 from tests.report.test_page import Page

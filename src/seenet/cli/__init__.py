@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("train", "train", "Train a recipe, or go on with a run."),
     "eval": ("eval", "eval_", "Score a model: per-class table, result.json, confusion matrix."),
     "predict": ("predict", "predict", "Segment pictures: files, folders, globs."),
+    "ablate": ("ablate", "app", "Train rows of Table 1, peers or any grid with several seeds, and compare."),
     "report": ("report", "report", "Write a run's page: curves, scores, worst and best pictures."),
     "export": ("export", "export", "Write a model as a file for others to use."),
     "figure": ("figure", "app", "Draw the paper's figures: mIoU over the width of bands."),

@@ -29,6 +29,7 @@ def eval_(
         str | None, typer.Option(metavar="CLASS,CLASS,...", help="One more mIoU, over these classes of the same matrix.")
     ] = None,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the network.")] = "fp32",
+    factory: Annotated[str | None, typer.Option(help="Of a model made by model.factory: package.module:callable, again.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default RUN/eval/SPLIT or evaluations/MODEL-SPLIT.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
@@ -48,7 +49,7 @@ def eval_(
         model, recipe, overrides, split=split, scales=numbers(scales, "--scales"), flip=flip,
         boundary=None if boundary == "none" else boundary, widths=whole_numbers(widths, "--widths"),
         boundary_iou=boundary_iou, conventions=conventions, mean_over=None if mean_over is None else mean_over.split(","),
-        precision=precision, device=device, out=out, overwrite=overwrite, command=command_line(),
+        precision=precision, device=device, out=out, overwrite=overwrite, command=command_line(), factory=factory,
     )  # fmt: skip
     if as_json:
         print(json.dumps(report.result, indent=1, ensure_ascii=False))

@@ -16,6 +16,7 @@ def predict(
         bool, typer.Option("--probabilities", help="Also write them, float16 (classes x height x width) in .npz.")
     ] = False,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the network.")] = "fp32",
+    factory: Annotated[str | None, typer.Option(help="Of a model made by model.factory: package.module:callable, again.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[
         bool,
@@ -32,7 +33,7 @@ def predict(
     from seenet.prediction.batch import predict_files
     from seenet.prediction.loading import load
 
-    predictor = load(model, device, precision, scales=numbers(scales, "--scales"), flip=flip)
+    predictor = load(model, device, precision, scales=numbers(scales, "--scales"), flip=flip, factory=factory)
     report = predict_files(predictor, inputs, out, probabilities=probabilities, overwrite=overwrite)
     if as_json:
         print(json.dumps(report.result(), indent=1, ensure_ascii=False))

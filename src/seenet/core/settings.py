@@ -58,6 +58,19 @@ class ModelSettings(Section):
     local_conv: Literal["full", "depthwise"] = "full"
     rates: Literal["scaled", "fixed"] = "scaled"
     output_stride: Literal[8, 16, 32] = 8
+    factory: str | None = None
+    """`package.module:callable` of yours, called as f(num_classes=K), that makes the network; `variant` is then `factory`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _factory_is_the_variant(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or (values.get("factory") is None) == (values.get("variant") != "factory"):
+            return values
+        if values.get("factory") is None:
+            raise ValueError("variant is factory, but factory is missing: give package.module:callable")
+        if "variant" in values:
+            raise ValueError(f"variant is {values['variant']}, but factory makes the network; leave variant out or set it to factory")
+        return {**values, "variant": "factory"}
 
 
 def _pair(value: Any) -> Any:

@@ -1,9 +1,5 @@
 """What is done to a picture and its mask together before training (Sec. 4: flip, scale 0.5 to 2, crop, zero padding)."""
 
-import importlib
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +10,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from seenet.core.errors import UsageError
+from seenet.core.importing import load_callable
 from seenet.core.settings import TransformSettings
 
 
@@ -36,7 +33,7 @@ class JointTransform:
         self.settings, self.ignore = settings, ignore
         self.mean = torch.tensor(mean)[:, None, None]
         self.std = torch.tensor(std)[:, None, None]
-        self.custom = load_callable(settings.custom) if settings.custom else None
+        self.custom = load_callable(settings.custom, "transforms.custom", "(image=, mask=)") if settings.custom else None
 
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:
         settings = self.settings
@@ -96,19 +93,3 @@ def _checked(changed: Any, name: str | None) -> tuple[np.ndarray, np.ndarray]:
             "expected H x W x 3 uint8 and H x W integers (normalisation comes afterwards)"
         )
     return image, mask
-
-
-def load_callable(name: str) -> Callable[..., Any]:
-    """The user's `package.module:callable`; UsageError where it cannot be imported or called."""
-    module, _, attribute = name.partition(":")
-    # The working folder is on the path of `python -m seenet`, not on that of `seenet`; last, so that it hides no package.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"transforms.custom={name}: cannot be imported ({error}); expected package.module:callable") from None
-    if not callable(found):
-        raise UsageError(f"transforms.custom={name}: not callable; expected a function of (image=, mask=)")
-    result: Callable[..., Any] = found
-    return result

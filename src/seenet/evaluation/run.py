@@ -64,6 +64,7 @@ def run_evaluation(
     out: Path | None = None,
     overwrite: bool = False,
     command: str | None = None,
+    factory: str | None = None,
 ) -> EvalReport:
     """Score a model on a split and write OUT/result.json, OUT/confusion.png and OUT/images/{worst,best}-N-KEY.jpg.
 
@@ -77,6 +78,7 @@ def run_evaluation(
         boundary_iou: also Boundary IoU of each class.
         conventions: also the mIoU as other tools take it.
         mean_over: names of classes over which one more mIoU is taken.
+        factory: as `prediction.loading.load`.
         out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
 
     Raises DataError: no such model or data, labels that differ, results there already (without `overwrite`);
@@ -91,7 +93,7 @@ def run_evaluation(
     if isinstance(opened, FileSplit):
         check_split(opened)
     chosen = None if mean_over is None else opened.labels.indices(mean_over)
-    predictor = load(path, device, precision, scales=scales, flip=flip)
+    predictor = load(path, device, precision, scales=scales, flip=flip, factory=factory)
     measures = _measures(opened, boundary_iou=boundary_iou, conventions=conventions)
     evaluation = evaluate(predictor, opened, boundary=boundary, widths=widths, loss=True, measures=measures, what=f"eval {opened.name}")
     result = evaluation.result(command=command, mean_over=chosen)

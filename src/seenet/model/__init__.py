@@ -3,10 +3,15 @@
 from typing import Any, Literal
 
 from seenet.core.errors import UsageError, nearest
+from seenet.model.backbone import Backbone
+from seenet.model.baselines import PEERS, PeerNetwork, check_installed, peer_output_stride
+from seenet.model.factory import VARIANT as FACTORY
+from seenet.model.factory import FactoryNetwork
 from seenet.model.network import VARIANTS, SeENet
+from seenet.model.segmenter import Normalization, Segmenter
 from seenet.model.weights import prepare_backbone
 
-__all__ = ["VARIANTS", "SeENet", "create_model"]
+__all__ = ["PEERS", "VARIANTS", "PeerNetwork", "SeENet", "Segmenter", "assemble", "create_model"]
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "refine_stride": (4, 8),
@@ -32,12 +37,13 @@ def create_model(
     output_stride: int = 8,
     auxiliary: bool = False,
     stride_on: str = "conv2",
+    factory: str | None = None,
     **unknown: Any,
-) -> SeENet:
-    """Build a row of Table 1 on a timm backbone.
+) -> Segmenter:
+    """Build a row of Table 1, or a peer, on a timm backbone; or a network of the user's own.
 
     Args:
-        variant: a name of `VARIANTS`.
+        variant: a name of `VARIANTS` or `PEERS`; for peers p_out, refine_stride, width and local_conv mean nothing.
         backbone: a name of timm's with stages at strides 4, 8, 16, 32 that can be dilated.
         num_classes: K of the class scores.
         in_channels: channels of the input; the first convolution is adapted.
@@ -50,6 +56,7 @@ def create_model(
         output_stride: 8 as in the paper, 16 or 32.
         auxiliary: add a head on B3 (`forward_features(...)["auxiliary"]`).
         stride_on: "conv1" for ResNet v1 weights, which stride on each block's first 1x1; set by such weights themselves.
+        factory: `package.module:callable` that makes the network instead (`seenet.model.factory`); backbone and weights are then its own.
 
     Raises:
         UsageError (a ValueError): unknown variant, option, value or backbone, with the nearest names.
@@ -58,8 +65,17 @@ def create_model(
     if unknown:
         name = next(iter(unknown))
         raise UsageError(f"{name}: unknown option; {nearest(name, [*CHOICES, *OPTIONS])}")
-    if variant not in VARIANTS:
-        raise UsageError(f"variant {variant}: unknown; {nearest(variant, VARIANTS)}")
+    if factory is not None:
+        if weights is not None:
+            raise UsageError(f"weights={weights}: the network of factory={factory} loads its own; set model.weights=null")
+        return FactoryNetwork(
+            {"variant": FACTORY, "factory": factory, "num_classes": num_classes, "in_channels": in_channels, "auxiliary": auxiliary}
+        )
+    if variant not in (*VARIANTS, *PEERS):
+        raise UsageError(f"variant {variant}: unknown; {nearest(variant, (*VARIANTS, *PEERS))}")
+    if variant in PEERS:
+        check_installed(variant)
+        output_stride = peer_output_stride(variant, output_stride)
     options = {
         "variant": variant, "backbone": backbone, "num_classes": num_classes, "in_channels": in_channels, "p_out": p_out,
         "refine_stride": refine_stride, "width": width, "local_conv": local_conv, "rates": rates, "output_stride": output_stride,
@@ -75,10 +91,15 @@ def create_model(
     trunk, normalization, options["stride_on"] = prepare_backbone(
         backbone, weights, output_stride=output_stride, in_channels=in_channels, stride_on=stride_on
     )
-    return SeENet(trunk, normalization, options)
+    return assemble(trunk, normalization, options)
 
 
-OPTIONS = ("variant", "backbone", "num_classes", "in_channels", "weights", "p_out", "width", "auxiliary")
+def assemble(trunk: Backbone, normalization: Normalization, options: dict[str, Any]) -> SeENet | PeerNetwork:
+    """The network on a backbone that is built already, by options that `create_model` checked."""
+    return (PeerNetwork if options["variant"] in PEERS else SeENet)(trunk, normalization, options)
+
+
+OPTIONS = ("variant", "backbone", "num_classes", "in_channels", "weights", "p_out", "width", "auxiliary", "factory")
 
 
 def _check_count(name: str, value: Any) -> None:

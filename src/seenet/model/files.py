@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError
 from seenet.core.files import replacing, sha256
 from seenet.core.labels import LabelSet
+from seenet.model import assemble
 from seenet.model.backbone import Backbone
+from seenet.model.baselines import check_installed
+from seenet.model.factory import FactoryNetwork
 from seenet.model.find import bundled_models, find_model
-from seenet.model.network import Normalization, SeENet
+from seenet.model.segmenter import Normalization, Segmenter
 from seenet.model.unpickle import import_pickle
 from seenet.model.weights import FitReport, fit_weights, read_safetensors
 
@@ -36,7 +39,7 @@ FORMAT = 1
 class SavedModel:
     """A model as read from its file, in eval mode, with the labels it predicts and the notes of its training."""
 
-    model: SeENet
+    model: Segmenter
     labels: LabelSet
     notes: dict[str, Any]
     path: Path
@@ -45,7 +48,7 @@ class SavedModel:
 
 def save_model(
     path: Path,
-    model: SeENet,
+    model: Segmenter,
     labels: LabelSet,
     *,
     state: dict[str, torch.Tensor] | None = None,
@@ -72,31 +75,68 @@ def save_model(
         save_file(tensors, temporary, metadata={"seenet": json.dumps(card)})
 
 
-def load_model(name: str | Path) -> SavedModel:
-    """Read a model by run folder, file or bundled name (`find_model`); DataError says what is wrong with a file."""
+def load_model(name: str | Path, *, factory: str | None = None) -> SavedModel:
+    """Read a model by run folder, file or bundled name (`find_model`); DataError says what is wrong with a file.
+
+    A network of `model.factory` is code, which no file (nor the recipe beside it) may choose to run: `factory` must repeat the name that
+    the file says. UsageError where it does not, or where the file has no such network.
+    """
     path = find_model(name)
     state, metadata = read_safetensors(path)
     if "seenet" not in metadata:
         raise DataError(
             f"{path}: weights without SeENet's metadata; expected a model that seenet train wrote (use it as model.weights instead)"
         )
+    card, labels = _read_card(path, metadata["seenet"])
+    options = card["options"]
+    _check_factory(path, options.get("factory"), factory)
+    check_installed(str(options.get("variant")))
+    made = FactoryNetwork(options) if factory else None
     try:
-        card = json.loads(metadata["seenet"])
-        if card["format"] > FORMAT:
-            raise DataError(f"{path}: format {card['format']}, this version reads up to {FORMAT}; install a newer seenet")
-        options, labels = card["options"], _labels(card["labels"])
-        normalization = Normalization(tuple(card["normalization"]["mean"]), tuple(card["normalization"]["std"]))
-        trunk = Backbone(
-            options["backbone"],
-            output_stride=options["output_stride"],
-            in_channels=options["in_channels"],
-            stride_on=options["stride_on"],
-        )
-        model = SeENet(trunk, normalization, options)
+        model = _on_backbone(card) if made is None else made
         model.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path}: damaged or foreign model file ({' '.join(str(error).split())[:160]}); export or train it again") from None
+        raise _damaged(path, error) from None
     return SavedModel(model.eval(), labels, card["notes"], path, sha256(path))
+
+
+def _read_card(path: Path, text: str) -> tuple[dict[str, Any], LabelSet]:
+    try:
+        card = json.loads(text)
+        if card["format"] > FORMAT:
+            raise DataError(f"{path}: format {card['format']}, this version reads up to {FORMAT}; install a newer seenet")
+        if not isinstance(card["options"], dict) or not isinstance(card["notes"], dict):
+            raise TypeError("its options or notes are no mapping")
+        return card, _labels(card["labels"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: damaged or foreign model file ({' '.join(str(error).split())[:160]}); export or train it again")
+
+
+def _on_backbone(card: dict[str, Any]) -> Segmenter:
+    options = card["options"]
+    trunk = Backbone(
+        options["backbone"],
+        output_stride=options["output_stride"],
+        in_channels=options["in_channels"],
+        stride_on=options["stride_on"],
+    )
+    normalization = Normalization(tuple(card["normalization"]["mean"]), tuple(card["normalization"]["std"]))
+    return assemble(trunk, normalization, options)
+
+
+def _check_factory(path: Path, named: str | None, trusted: str | None) -> None:
+    if trusted and not named:
+        raise UsageError(f"{path}: holds no network of model.factory; leave --factory {trusted} out")
+    if named and trusted != named:
+        given = f", not of {trusted}" if trusted else ""
+        raise UsageError(
+            f"{path}: holds a network of model.factory={str(named)[:80]}{given}; that is code, which a file may not choose to run: "
+            "if you have it and trust it, repeat the name with --factory"
+        )
 
 
 def _labels(card: dict[str, Any]) -> LabelSet:

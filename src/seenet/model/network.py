@@ -13,6 +13,7 @@ from seenet.model.backbone import Backbone
 from seenet.model.bam import BAM, Classifier, Skip
 from seenet.model.pyramid import ParallelPyramid, pool_to
 from seenet.model.seem import ConvUnit, SeEM, SeEMFS
+from seenet.model.segmenter import Normalization, Segmenter
 
 PYRAMID_RATES = ((1, 2, 4, 8), (3, 6, 9, 12), (7, 13, 19, 25))
 """Rates at B2, B3, B4 (Sec. 3.4), whatever module stands there."""
@@ -40,25 +41,19 @@ VARIANTS = {
 }
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """Mean and deviation of RGB / 255 that the backbone expects."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+def auxiliary_head(channels: int, num_classes: int) -> nn.Module:
+    """B3 -> class scores on its grid; as wide as the head of torchvision's FCN, from which the field has its auxiliary loss."""
+    return nn.Sequential(ConvUnit(channels, max(channels // 4, 16), 3), nn.Conv2d(max(channels // 4, 16), num_classes, 1))
 
 
-class SeENet(nn.Module):
-    """One row of Table 1 on a backbone. Built by `create_model`, which describes the options.
-
-    `options` rebuilds it; `normalization` is what images must be normalised with.
-    """
+class SeENet(Segmenter):
+    """One row of Table 1 on a backbone. Built by `create_model`, which describes the options."""
 
     def __init__(self, backbone: Backbone, normalization: Normalization, options: dict[str, Any]) -> None:
-        super().__init__()
-        self.options, self.normalization = options, normalization
-        self.num_classes: int = options["num_classes"]
+        super().__init__(normalization, options)
         self.backbone = backbone
+        # The backbone pads its images itself.
+        self.pad_multiple = backbone.pad_multiple
         variant = VARIANTS[options["variant"]]
         c1, c2, c3, c4 = backbone.channels
         p2 = self._enhance(variant.levels[0], 0, c2)
@@ -77,12 +72,7 @@ class SeENet(nn.Module):
             self.reduce = ConvUnit(top, p_out)
             self.refine = refinements[variant.refine](p_out, c1, self.num_classes) if variant.refine else None
             self.head = None if self.refine else Classifier(p_out, self.num_classes)
-        # As wide as the head of torchvision's FCN, from which the field has its auxiliary loss.
-        self.auxiliary = (
-            nn.Sequential(ConvUnit(c3, max(c3 // 4, 16), 3), nn.Conv2d(max(c3 // 4, 16), self.num_classes, 1))
-            if options["auxiliary"]
-            else None
-        )
+        self.auxiliary = auxiliary_head(c3, self.num_classes) if options["auxiliary"] else None
 
     def _rates(self, rates: tuple[int, ...], stride: int) -> tuple[int, ...]:
         scale = stride / 8 if self.options["rates"] == "scaled" else 1
@@ -96,25 +86,6 @@ class SeENet(nn.Module):
         rates = self._rates(PYRAMID_RATES[level], self.backbone.strides[level + 1])
         width = self.options["width"]
         return SeEM(channels, rates, width) if kind == "seem" else SeEMFS(channels, rates, width, local_conv=self.options["local_conv"])
-
-    def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Class scores N x K x h x w of normalised images N x C x H x W, at `size` or H x W.
-
-        Resized once, from the head's own grid, bilinear, align_corners=False (definitions: Size).
-        """
-        return self._resize(self._features(images)["scores"], images, size)
-
-    def forward_features(self, images: Tensor) -> dict[str, Tensor]:
-        """The tensors of the pass by the paper's names, with their graph.
-
-        B1 to B4 and logits (at H x W) always; P2, P3, P4, P_out where the variant has them (P_out before upsampling); attention (where P
-        and B1 meet) for `seenet`; auxiliary (scores at H x W) where that head was built.
-        """
-        features = self._features(images)
-        features["logits"] = self._resize(features.pop("scores"), images, None)
-        if self.auxiliary is not None:
-            features["auxiliary"] = self._resize(self.auxiliary(features["B3"]), images, None)
-        return features
 
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         self._check_batch_norm(images)
@@ -139,14 +110,6 @@ class SeENet(nn.Module):
         else:
             features["scores"] = self.refine(p, low)
         return features
-
-    def _resize(self, scores: Tensor, images: Tensor, size: tuple[int, int] | None) -> Tensor:
-        height, width = images.shape[-2:]
-        h, w = size or (height, width)
-        multiple = self.backbone.pad_multiple
-        # A padded image's grid covers the padding too: resize by the same factor, then cut the padding off.
-        full = (ceil(h * (height + -height % multiple) / height), ceil(w * (width + -width % multiple) / width))
-        return F.interpolate(scores, full, mode="bilinear", align_corners=False)[..., :h, :w]
 
     def _check_batch_norm(self, images: Tensor) -> None:
         points = images.shape[0] * ceil(images.shape[2] / self.backbone.strides[3]) * ceil(images.shape[3] / self.backbone.strides[3])

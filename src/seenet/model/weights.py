@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seenet.core.errors import DataError
 from seenet.model.backbone import Backbone
 from seenet.model.find import find_model
-from seenet.model.network import Normalization
+from seenet.model.segmenter import Normalization
 
 log = logging.getLogger("seenet")
 
@@ -73,7 +73,7 @@ def read_backbone_weights(weights: str) -> tuple[dict[str, Tensor], dict[str, st
     prefix = "backbone.body."
     kept = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     mean, std = (",".join(map(str, card["normalization"][part])) for part in ("mean", "std"))
-    architecture = RESNET_V1 if card["options"]["stride_on"] == "conv1" else ""
+    architecture = RESNET_V1 if card["options"].get("stride_on") == "conv1" else ""
     return kept, {"architecture": architecture, "mean": mean, "std": std}
 
 

@@ -14,11 +14,13 @@ def load(
     *,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    factory: str | None = None,
 ) -> Predictor:
     """Read a model by run folder, .safetensors file or bundled name, ready to predict.
 
+    `factory`: for a network of `model.factory`, its name again, since no file may choose what code runs.
     Raises DataError: no such model, or a damaged file; UsageError: settings that make no sense.
     """
-    saved = load_model(name)
+    saved = load_model(name, factory=factory)
     info = {"file": str(saved.path), "sha256": saved.sha256}
     return Predictor(saved.model, saved.labels, device=device, precision=precision, scales=scales, flip=flip, info=info)

@@ -1,10 +1,8 @@
 """Curves of a run as inline SVG that takes its colours from the page, so that it suits light and dark alike."""
 
 import io
-import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,21 +16,6 @@ INK, FAINT, LINE, SECOND = "#010203", "#020304", "#030405", "#040506"
 VARIABLES = {INK: "var(--soft)", FAINT: "var(--line)", LINE: "var(--blue)", SECOND: "var(--orange)"}
 
 Points = list[tuple[int, float]]
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; none where there is no file. A last line cut short by a running training is left out."""
-    if not path.is_file():
-        return []
-    entries = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-            entries.append(entry)
-    return entries
 
 
 def points(entries: list[dict[str, Any]], *keys: str) -> Points:

@@ -16,7 +16,7 @@ from seenet.data import open_split
 from seenet.data.sampling import Draw
 from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform
-from seenet.model.network import Normalization
+from seenet.model.segmenter import Normalization
 from seenet.model.weights import _normalization as backbone_normalization
 from seenet.model.weights import read_backbone_weights
 from seenet.prediction.colours import blend, colourize

@@ -20,9 +20,10 @@ from seenet.evaluation.pictures import ERROR_COLOURS, MOST_NAMED, confusion_figu
 from seenet.model.files import SavedModel, load_model
 from seenet.prediction.predictor import Predictor
 from seenet.report.encode import number, percent, png_uri
-from seenet.report.figures import curves, points, read_metrics
+from seenet.report.figures import curves, points
 from seenet.report.pictures import Group, picture_groups
 from seenet.report.template import render
+from seenet.training.logging import read_metrics
 from seenet.training.run import PACKAGES
 
 log = logging.getLogger("seenet")
@@ -31,7 +32,7 @@ PAIRS = 6
 """Confusions listed in words."""
 
 
-def write_report(run: Path, *, device: str = "auto", images: int = 6) -> Path:
+def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: str | None = None) -> Path:
     """Write RUN/report/index.html and return its path: one file with pictures, curves, tables and settings, that fetches nothing.
 
     Numbers are those of RUN/val.json; `images` worst, best and sample pictures each are predicted anew, in float32. Without a
@@ -42,7 +43,7 @@ def write_report(run: Path, *, device: str = "auto", images: int = 6) -> Path:
     if not (run / "recipe.yaml").is_file():
         raise DataError(f"{run}: no recipe.yaml, expected a run folder (seenet train ... --out {run})")
     recipe = load_recipe(run / "recipe.yaml")
-    saved = load_model(run)
+    saved = load_model(run, factory=factory)
     result = _read_result(run / "val.json", saved.labels) if recipe.data.val else None
     entries = read_metrics(run / "metrics.jsonl")
     predictor = Predictor(saved.model, saved.labels, device=device, info={"file": str(saved.path), "sha256": saved.sha256})
@@ -107,7 +108,7 @@ def _about(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None) -> 
     data = recipe.data
     trained = f"{data.kind}/{data.train}" + (f" without drive {data.hold_out}" if data.hold_out else "")
     text = (
-        f"A {recipe.model.variant} network on {recipe.model.backbone} that gives each pixel of a picture one of {saved.labels.num_classes} "
+        f"A {_network(recipe)} that gives each pixel of a picture one of {saved.labels.num_classes} "
         f"classes, trained on {trained} for {_count(recipe.training.steps, 'step')} of {_count(recipe.training.batch, 'crop')}"
     )
     if "step" in saved.notes:
@@ -116,6 +117,16 @@ def _about(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None) -> 
         return text + "."
     there = len(result["classes"]) - len(result["absent"])
     return text + f". Scores are pooled over all pixels of {_count(result['images'], 'picture')}; mIoU is the mean over {there} classes."
+
+
+def _network(recipe: Recipe) -> str:
+    model = recipe.model
+    return f"network of {model.factory}" if model.factory else f"{model.variant} network on {model.backbone}"
+
+
+def _stride(saved: SavedModel) -> str:
+    """Of the network as it was built: some peers have an output stride of their own."""
+    return f"output stride {saved.model.options['output_stride']}, " if "output_stride" in saved.model.options else ""
 
 
 def _speed(entries: list[dict[str, Any]]) -> str:
@@ -185,7 +196,7 @@ def _card(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None, entr
         ("Model file", f"{saved.path.name}, {saved.path.stat().st_size / 1e6:.1f} MB, SHA-256 {saved.sha256}"),
         (
             "Network",
-            f"{recipe.model.variant}, {recipe.model.backbone}, output stride {recipe.model.output_stride}, {parameters:,} parameters",
+            f"{_network(recipe)}, {_stride(saved)}{parameters:,} parameters",
         ),
         ("Started from", recipe.training.start_from or recipe.model.weights or "random weights"),
         ("Classes", f"{saved.labels.num_classes} ({saved.labels.name}), label {saved.labels.ignore} is not scored"),

@@ -50,6 +50,21 @@ class Metrics:
             self._board.close()
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; none where there is no file. A last line cut short by a running training is left out."""
+    if not path.is_file():
+        return []
+    entries = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            entries.append(entry)
+    return entries
+
+
 def memory_mib(device: torch.device) -> float:
     """Memory in use now, MiB: the device's on CUDA, else this process's resident set."""
     if device.type == "cuda":

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from seenet.core.errors import UsageError
 from seenet.core.settings import LossSettings
-from seenet.model.network import SeENet
+from seenet.model import Segmenter
 
 
 class LossModel(nn.Module):
@@ -18,7 +18,7 @@ class LossModel(nn.Module):
     ranks and micro-batches): a crop without valid pixels adds 0, and splitting a step changes nothing.
     """
 
-    def __init__(self, model: SeENet, settings: LossSettings, weights: Tensor | None, ignore: int) -> None:
+    def __init__(self, model: Segmenter, settings: LossSettings, weights: Tensor | None, ignore: int) -> None:
         super().__init__()
         self.model = model
         self.settings = settings

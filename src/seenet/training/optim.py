@@ -3,18 +3,19 @@
 import torch
 
 from seenet.core.settings import OptimizerSettings
-from seenet.model.network import SeENet
+from seenet.model import Segmenter
 
 
-def build_optimizer(model: SeENet, settings: OptimizerSettings) -> torch.optim.Optimizer:
+def build_optimizer(model: Segmenter, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """SGD or AdamW over what is not frozen: backbone and head with their rates, norms and biases with or without decay."""
+    backbone = set(model.backbone.parameters())
     groups = []
     for in_head in (False, True):
         for is_vector in (False, True):
             parameters = [
                 parameter
-                for name, parameter in model.named_parameters()
-                if parameter.requires_grad and name.startswith("backbone.") != in_head and (parameter.dim() == 1) == is_vector
+                for parameter in model.parameters()
+                if parameter.requires_grad and (parameter not in backbone) == in_head and (parameter.dim() == 1) == is_vector
             ]
             if parameters:
                 rate = settings.rate * (settings.head_factor if in_head else 1)

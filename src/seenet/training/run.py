@@ -78,9 +78,9 @@ def _prepare(out: Path, recipe: Recipe, resume: bool) -> None:
         if not resume:
             raise DataError(f"{out}: a run is there already; go on with --resume, or give another --out")
         before = parse_recipe(path.read_text(encoding="utf-8"), str(path), [])
-        difference = _difference(before, recipe)
-        if difference:
-            raise UsageError(f"{path}: {difference}; resume with the same settings, or start another run with --out")
+        found = difference(before, recipe)
+        if found:
+            raise UsageError(f"{path}: {found}; resume with the same settings, or start another run with --out")
         return
     with writing(out):
         write_text(path, dump(recipe))
@@ -98,7 +98,8 @@ def _begun(out: Path) -> bool:
     return (metrics.exists() and metrics.stat().st_size > 0) or any((out / "checkpoints").glob("step-*"))
 
 
-def _difference(before: Recipe, now: Recipe) -> str:
+def difference(before: Recipe, now: Recipe) -> str:
+    """The first setting in which a resumed run would compute something else, as `key was A and is now B`; empty where there is none."""
     old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
     for section, values in new.items():
         if not isinstance(values, dict):

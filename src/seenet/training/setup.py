@@ -17,7 +17,7 @@ from seenet.data.split import FileSplit
 from seenet.data.stats import split_stats
 from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform
-from seenet.model import SeENet, create_model
+from seenet.model import Segmenter, create_model
 from seenet.model.files import fit_weights, load_model
 from seenet.model.summary import dead_taps
 from seenet.training.distributed import Ranks
@@ -53,14 +53,14 @@ def open_data(recipe: Recipe) -> Data:
     return Data(train, val)
 
 
-def build_model(recipe: Recipe, data: Data, device: torch.device) -> SeENet:
+def build_model(recipe: Recipe, data: Data, device: torch.device) -> Segmenter:
     """The network with its starting weights, frozen as asked; weights depend on the seed alone."""
     torch.manual_seed(recipe.seed)
     labels = data.train.labels
     model = create_model(**recipe.model.model_dump(), num_classes=labels.num_classes, auxiliary=recipe.loss.auxiliary > 0)
     training = recipe.training
     if training.start_from:
-        report = fit_weights(model, load_model(training.start_from).model.state_dict())
+        report = fit_weights(model, load_model(training.start_from, factory=recipe.model.factory).model.state_dict())
         if not report.loaded:
             raise DataError(f"{training.start_from}: no tensor fits this network; training.start_from wants the same variant and backbone")
         log.info("start_from %s: %d tensors loaded, %d not", training.start_from, report.loaded, len(report.skipped))
@@ -78,21 +78,21 @@ def memory_format(recipe: Recipe) -> torch.memory_format:
     return torch.channels_last if recipe.training.channels_last else torch.contiguous_format
 
 
-def build_loss(recipe: Recipe, data: Data, model: SeENet, device: torch.device) -> LossModel:
+def build_loss(recipe: Recipe, data: Data, model: Segmenter, device: torch.device) -> LossModel:
     """Network and loss together, on the device."""
     frequency = split_stats(data.train).median_frequency() if recipe.loss.class_weights == "median_frequency" else None
     weights = class_weights(recipe.loss, frequency, data.train.labels.num_classes)
     return LossModel(model, recipe.loss, weights, data.train.labels.ignore).to(device)
 
 
-def set_train_mode(model: SeENet, recipe: Recipe) -> None:
+def set_train_mode(model: Segmenter, recipe: Recipe) -> None:
     """Training mode; batch norms of frozen parts keep their statistics."""
     model.train()
     for module in _frozen(model, recipe):
         module.eval()
 
 
-def _frozen(model: SeENet, recipe: Recipe) -> list[nn.Module]:
+def _frozen(model: Segmenter, recipe: Recipe) -> list[nn.Module]:
     """Modules whose parameters and statistics stay as they are."""
     training = recipe.training
     norms = model.backbone.norms() if training.freeze_norms else []
@@ -100,20 +100,20 @@ def _frozen(model: SeENet, recipe: Recipe) -> list[nn.Module]:
     return [*norms, *(module for stage in stages for module in stage)]
 
 
-def choose_precision(recipe: Recipe, model: SeENet, device: torch.device, group: Ranks = ALONE) -> Precision:
+def choose_precision(recipe: Recipe, model: Segmenter, device: torch.device, group: Ranks = ALONE) -> Precision:
     """The precision to train in, measured where the recipe says `auto` on crops of its own size; the first rank chooses for all."""
     names: list[Name] = ["fp32", "bf16", "fp16"]
     chosen = _choose(recipe, model, device).name if group.first else "fp32"
     return Precision(names[group.from_first(names.index(chosen))], device)
 
 
-def _choose(recipe: Recipe, model: SeENet, device: torch.device) -> Precision:
+def _choose(recipe: Recipe, model: Segmenter, device: torch.device) -> Precision:
     layout = memory_format(recipe)
     images = torch.zeros(min(recipe.training.batch, 4), 3, *recipe.transforms.crop, device=device).contiguous(memory_format=layout)
     return choose(recipe.training.precision, device, layout, model, images)
 
 
-def step_batches(recipe: Recipe, data: Data, model: SeENet, *, first_step: int, rank: int, world: int) -> Iterator[tuple[Batch, ...]]:
+def step_batches(recipe: Recipe, data: Data, model: Segmenter, *, first_step: int, rank: int, world: int) -> Iterator[tuple[Batch, ...]]:
     """The micro-batches of this rank, step by step from `first_step`; which images those are is arithmetic, nothing is replayed."""
     training = recipe.training
     normalization = model.normalization

@@ -14,7 +14,7 @@ from seenet.core.files import sha256, write_text
 from seenet.core.labels import LabelSet
 from seenet.data import Split
 from seenet.evaluation.evaluator import Evaluation, evaluate
-from seenet.model import SeENet
+from seenet.model import Segmenter
 from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor
 from seenet.training.distributed import Ranks
@@ -25,7 +25,7 @@ from seenet.training.writing import writing
 class StoppablePredictor(Predictor):
     """Raises Stopped instead of looking at another picture once that is asked for: evaluation need not know of signals."""
 
-    def __init__(self, model: SeENet, labels: LabelSet, device: torch.device, stop: StopRequest) -> None:
+    def __init__(self, model: Segmenter, labels: LabelSet, device: torch.device, stop: StopRequest) -> None:
         super().__init__(model, labels, device=device)
         self.stop = stop
 
@@ -36,7 +36,7 @@ class StoppablePredictor(Predictor):
 
 
 def score(
-    model: SeENet, state: dict[str, Tensor], labels: LabelSet, val: Split, device: torch.device, group: Ranks, stop: StopRequest
+    model: Segmenter, state: dict[str, Tensor], labels: LabelSet, val: Split, device: torch.device, group: Ranks, stop: StopRequest
 ) -> Evaluation:
     """Score a copy of the model with the weights `state`. Stopped, on all ranks, where one of them was asked to stop."""
     scored = copy.deepcopy(model)
@@ -52,7 +52,7 @@ def score(
 
 def keep_models(
     out: Path,
-    model: SeENet,
+    model: Segmenter,
     labels: LabelSet,
     state: dict[str, Tensor],
     notes: dict[str, Any],

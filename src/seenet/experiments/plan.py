@@ -1,0 +1,149 @@
+"""What an ablation consists of: every run, resolved and checked before the first one starts."""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from seenet.core.errors import UsageError
+from seenet.core.recipe_files import load_recipe
+from seenet.core.settings import Recipe
+from seenet.data import open_split
+from seenet.experiments.rows import LETTERS, PaperRow, Row, paper_row, parse_rows
+from seenet.model import create_model
+from seenet.model.summary import summarize
+
+UNNAMED = {"seed": "--seeds", "model.variant": "--rows", "model.factory": "--rows"}
+"""Settings that a row's name stands for already."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row at one point of the grid: what is compared. `flops` (at the crop's size) is None where a network of the user's hides them."""
+
+    name: str
+    settings: tuple[str, ...]
+    paper: PaperRow | None
+    parameters: int
+    flops: int | None
+    output_stride: int | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a cell with one seed, in the folder OUT/CELL-seed-N."""
+
+    cell: Cell
+    seed: int
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs, cell by cell within each seed, so that whatever is there early compares all rows."""
+
+    out: Path
+    recipe: Recipe
+    cells: list[Cell]
+    seeds: int
+    runs: list[Run]
+    reference: Cell
+
+
+def make_plan(
+    recipe: str | Path, settings: list[str], out: Path, *, rows: str | None, seeds: int, vary: list[str], reference: str | None
+) -> Plan:
+    """Resolve every run, build every network without memory, and open the data.
+
+    Raises UsageError: unknown rows, settings, values or reference; DataError: data that is not there.
+    """
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: expected at least 1")
+    base = load_recipe(recipe, settings)
+    if base.data.val is None:
+        raise UsageError("data.val is null: an ablation compares scores on a val split; name one")
+    points = [tuple(point) for point in product(*(parse_vary(text, rows is not None) for text in vary))]
+    parsed = [(row, point) for row in parse_rows(rows, base) for point in points]
+    recipes = {
+        (place, seed): load_recipe(recipe, [*settings, *row.settings, *point, f"seed={seed}"])
+        for place, (row, point) in enumerate(parsed)
+        for seed in range(seeds)
+    }
+    classes = open_split(base.data, base.data.train).labels.num_classes
+    cells = [_cell(row, point, recipes[place, 0], classes) for place, (row, point) in enumerate(parsed)]
+    runs = [
+        Run(cell, seed, recipes[place, seed], out / f"{cell.name}-seed-{seed}") for seed in range(seeds) for place, cell in enumerate(cells)
+    ]
+    return Plan(out, base, cells, seeds, runs, _reference(cells, reference, base))
+
+
+def parse_vary(text: str, has_rows: bool) -> list[str]:
+    """`model.p_out=128,256` -> [`model.p_out=128`, `model.p_out=256`]; commas inside brackets do not divide."""
+    key, equals, values = text.partition("=")
+    found = [value.strip() for value in re.findall(r"(?:\[[^\]]*\]|[^,\[])+", values)]
+    if not equals or not all(found) or not found:
+        raise UsageError(f"--vary {text}: expected key=value,value,..., for example model.p_out=128,256")
+    if key in UNNAMED and (has_rows or key == "seed"):
+        raise UsageError(f"--vary {key}: use {UNNAMED[key]}")
+    return [f"{key}={value}" for value in dict.fromkeys(found)]
+
+
+def _cell(row: Row, point: tuple[str, ...], recipe: Recipe, classes: int) -> Cell:
+    name = "-".join([row.name, *map(_short, point)])
+    parameters, flops, output_stride = _cost(recipe, classes)
+    return Cell(name, (*row.settings, *point), paper_row(recipe.model.variant, recipe.model.backbone), parameters, flops, output_stride)
+
+
+def _short(setting: str) -> str:
+    """`model.p_out=128` -> `p_out=128`, fit for a folder's name."""
+    key, _, value = setting.partition("=")
+    return re.sub(r"[^\w.=-]+", "_", f"{key.rpartition('.')[2]}={value}").strip("_")
+
+
+def _cost(recipe: Recipe, classes: int) -> tuple[int, int | None, int | None]:
+    """Parameters, FLOPs at the crop's size and output stride of what predicts; the auxiliary head does not."""
+    options = {**recipe.model.model_dump(), "weights": None, "num_classes": classes}
+    # The user's own code may want real numbers already when it builds.
+    with _quiet(), nullcontext() if recipe.model.factory else torch.device("meta"):
+        model = create_model(**options)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    stride = model.options.get("output_stride")
+    try:
+        return parameters, sum(part.flops for part in summarize(model, *recipe.transforms.crop)), stride
+    except Exception:
+        if recipe.model.factory is None:
+            raise
+        return parameters, None, stride  # the user's network computes something that needs real numbers
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """These networks are only counted: that their weights are random is no news."""
+    log = logging.getLogger("seenet")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _reference(cells: list[Cell], name: str | None, base: Recipe) -> Cell:
+    if name is None:
+        return cells[0]
+    if name in LETTERS:
+        name = parse_rows(name, base)[0].name
+    named = {cell.name: cell for cell in cells}
+    if name not in named:
+        raise UsageError(f"--reference {name}: not among the rows; expected one of {', '.join(named)}")
+    return named[name]

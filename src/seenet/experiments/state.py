@@ -1,0 +1,47 @@
+"""How far a run of an ablation is, from its folder alone."""
+
+import json
+from typing import Any
+
+from seenet.core.errors import UsageError
+from seenet.core.recipe_files import parse_recipe
+from seenet.experiments.plan import Run
+from seenet.training.logging import read_metrics
+from seenet.training.run import difference
+
+
+def check_recipe(run: Run) -> None:
+    """UsageError where the folder holds a run of other settings."""
+    path = run.folder / "recipe.yaml"
+    if path.is_file():
+        found = difference(parse_recipe(path.read_text(encoding="utf-8"), str(path), []), run.recipe)
+        if found:
+            raise UsageError(f"{path}: {found}; give another --out, or the settings of the runs that are there")
+
+
+def is_finished(run: Run) -> bool:
+    """Whether the run ended by itself, with a model and its score."""
+    try:
+        ended = json.loads((run.folder / "exit.json").read_text(encoding="utf-8"))["0"]["code"] == 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return ended and (run.folder / "model.safetensors").is_file() and read_result(run) is not None
+
+
+def read_result(run: Run) -> dict[str, Any] | None:
+    """The run's val.json; None where there is none yet."""
+    try:
+        result = json.loads((run.folder / "val.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return dict(result) if isinstance(result, dict) and isinstance(result.get("miou"), float) else None
+
+
+def state(run: Run) -> str:
+    """For people: finished, how many steps are done, or not started."""
+    if is_finished(run):
+        return "finished"
+    steps = [entry["step"] for entry in read_metrics(run.folder / "metrics.jsonl")]
+    if steps or (run.folder / "recipe.yaml").is_file():
+        return f"started, {max(steps, default=0)} of {run.recipe.training.steps} steps"
+    return "not started"

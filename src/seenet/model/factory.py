@@ -1,0 +1,126 @@
+"""A network of the user's own, made by `model.factory: package.module:callable`, in the place of ours.
+
+The callable is called with `num_classes=K` and returns a module: normalised images N x 3 x H x W -> scores N x K x h x w on any grid, or a
+dict of them with `out` and maybe `aux`, as torchvision's networks give. Since it is code, it comes from the user's settings alone: a model
+file names it but never decides that it is run (`files.load_model`).
+"""
+
+from typing import Any
+
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from seenet.core.errors import UsageError
+from seenet.core.importing import load_callable
+from seenet.model.segmenter import Normalization, Segmenter
+
+VARIANT = "factory"
+MULTIPLES = (1, 8, 16, 32)
+"""What a network's input sides may have to divide by."""
+
+
+class FactoryNetwork(Segmenter):
+    """The user's network behind the interface of ours. Built by `create_model`.
+
+    Images are normalised with ImageNet's mean and deviation. Which multiple the sides must be padded to is asked of the network itself.
+    Raises UsageError: no such callable, one that fails, or a network that gives something else than scores.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        channels = options["in_channels"]
+        mean, std = (values if channels == 3 else (sum(values) / 3,) * channels for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+        super().__init__(Normalization(mean, std), options)
+        self.network = _make(options["factory"], self.num_classes)
+        self.backbone = FactoryBackbone(self.network)
+        self.auxiliary = None
+        self.pad_multiple = self._needed_multiple(channels)
+
+    def _features(self, images: Tensor) -> dict[str, Tensor]:
+        try:
+            found = self.network(self._padded(images))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UsageError(f"{self._name}: training gives batch norm one point ({error}); use a batch of at least 2 images") from None
+        named = found if isinstance(found, dict) else {"out": found}
+        scores = named.get("out")
+        if not isinstance(scores, Tensor) or scores.dim() != 4 or scores.shape[:2] != (len(images), self.num_classes):
+            what = f"a tensor {'x'.join(map(str, scores.shape))}" if isinstance(scores, Tensor) else f"a {type(found).__name__}"
+            raise UsageError(
+                f"{self._name}: the network gives {what} for {len(images)} image(s), expected scores "
+                f"{len(images)} x {self.num_classes} x h x w, or a dict with them under `out`"
+            )
+        if not self.options["auxiliary"]:
+            return {"scores": scores}
+        if "aux" not in named and self.training:
+            raise UsageError(
+                f"{self._name}: loss.auxiliary wants scores under `aux` in the network's dict; add them, or set loss.auxiliary=0"
+            )
+        return {"scores": scores, **({"auxiliary": named["aux"]} if "aux" in named else {})}
+
+    @property
+    def _name(self) -> str:
+        return f"model.factory={self.options['factory']}"
+
+    def _needed_multiple(self, channels: int) -> int:
+        """The least multiple with which a picture passes whose sides divide by nothing more."""
+        was_training = self.training
+        self.eval()
+        reason = ""
+        for multiple in MULTIPLES:
+            self.pad_multiple = multiple
+            height, width = (5 * multiple, 3 * multiple) if multiple > 1 else (37, 35)
+            try:
+                with torch.no_grad():
+                    self._features(torch.zeros(1, channels, height, width))
+            except UsageError:
+                raise
+            except Exception as error:  # whatever the user's network raises at a size it cannot take
+                reason = " ".join(f"{height}x{width}: {type(error).__name__}: {error}".split())[:160]
+                continue
+            self.train(was_training)
+            return multiple
+        raise UsageError(f"{self._name}: the network takes no size that was tried ({reason}); it must take any multiple of {MULTIPLES[-1]}")
+
+
+class FactoryBackbone:
+    """What can be said of the backbone in a network that nobody here knows: its parameters and batch norms, not its stages.
+
+    It is what the network keeps under `backbone` or `encoder`; a network with neither is backbone throughout, and has one rate.
+    """
+
+    strides: tuple[int, ...] = ()
+
+    def __init__(self, network: nn.Module) -> None:
+        found = getattr(network, "backbone", None) or getattr(network, "encoder", None)
+        self._module = found if isinstance(found, nn.Module) else network
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self._module.parameters())
+
+    def norms(self) -> list[nn.Module]:
+        return [module for module in self._module.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def stage_modules(self) -> list[list[nn.Module]]:
+        raise UsageError("training.freeze_stages: the stages of a network of model.factory are not known; freeze them in your callable")
+
+    @property
+    def recompute(self) -> bool:
+        return False
+
+    @recompute.setter
+    def recompute(self, value: bool) -> None:
+        if value:
+            raise UsageError("training.activation_checkpointing: not known how in a network of model.factory; do it in your module")
+
+
+def _make(name: str, num_classes: int) -> nn.Module:
+    factory = load_callable(name, "model.factory", "(num_classes=)")
+    try:
+        network = factory(num_classes=num_classes)
+    except Exception as error:  # the user's code raises what it likes; --debug shows where
+        raise UsageError(f"model.factory={name}: failed with {type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"model.factory={name}: gave a {type(network).__name__}, expected a torch.nn.Module")
+    return network

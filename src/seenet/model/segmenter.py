@@ -1,0 +1,71 @@
+"""What trainer, predictor, model file and summary ask of a network, whoever designed it."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and deviation of RGB / 255 that the backbone expects."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Segmenter(nn.Module):
+    """Normalised images N x C x H x W -> class scores N x K x h x w; children say in `_features` how.
+
+    `options` rebuilds it; `normalization` is what images must be normalised with; `backbone` is the part with the backbone's rate, norms
+    and stages; `pad_multiple` is what the sides of an image must divide by inside (zeros to the right and below, cut off again).
+    """
+
+    backbone: Any
+    pad_multiple: int
+    auxiliary: nn.Module | None
+    """A head on B3. (No default here: a class attribute would hide the module that a child sets.)"""
+
+    def __init__(self, normalization: Normalization, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.options, self.normalization = options, normalization
+        self.num_classes: int = options["num_classes"]
+
+    def _features(self, images: Tensor) -> dict[str, Tensor]:
+        """The named tensors of the pass, `scores` on the head's own grid among them, of images or of images padded by `_padded`."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Class scores N x K x h x w of normalised images N x C x H x W, at `size` or H x W.
+
+        Resized once, from the head's own grid, bilinear, align_corners=False (definitions: Size).
+        """
+        return self._resize(self._features(images)["scores"], images, size)
+
+    def forward_features(self, images: Tensor) -> dict[str, Tensor]:
+        """The tensors of the pass by the paper's names, with their graph.
+
+        logits (at H x W) always; B1 to B4 but for a network of `model.factory`; P2, P3, P4, P_out where the variant has them (P_out before
+        upsampling); attention (where P and B1 meet) for `seenet`; auxiliary (scores at H x W) where that head was built.
+        """
+        features = self._features(images)
+        features["logits"] = self._resize(features.pop("scores"), images, None)
+        if self.auxiliary is not None:
+            features["auxiliary"] = self.auxiliary(features["B3"])
+        if "auxiliary" in features:
+            features["auxiliary"] = self._resize(features["auxiliary"], images, None)
+        return features
+
+    def _padded(self, images: Tensor) -> Tensor:
+        below, right = (-side % self.pad_multiple for side in images.shape[-2:])
+        return F.pad(images, (0, right, 0, below)) if below or right else images
+
+    def _resize(self, scores: Tensor, images: Tensor, size: tuple[int, int] | None) -> Tensor:
+        height, width = images.shape[-2:]
+        h, w = size or (height, width)
+        multiple = self.pad_multiple
+        # A padded image's grid covers the padding too: resize by the same factor, then cut the padding off.
+        full = (ceil(h * (height + -height % multiple) / height), ceil(w * (width + -width % multiple) / width))
+        return F.interpolate(scores, full, mode="bilinear", align_corners=False)[..., :h, :w]

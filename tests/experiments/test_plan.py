@@ -1,0 +1,74 @@
+"""Every run is known, resolved and priced before the first one starts."""
+
+from pathlib import Path
+
+import pytest
+
+from seenet.core.errors import UsageError
+from seenet.data.shapes import ShapesSplit
+from seenet.experiments.plan import make_plan, parse_vary
+from seenet.model import create_model
+from tests.experiments.doubles import TINY, tiny_plan
+
+
+def test_rows_times_grid_times_seeds(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, rows="c,j", seeds=2, vary=["model.width=8,16", "training.ema=null,0.9"])
+    assert len(plan.runs) == 2 * 4 * 2
+    assert plan.runs[0].name == "baseline-width=8-ema=null-seed-0"
+    last = plan.runs[-1]
+    assert last.name == "seenet-width=16-ema=0.9-seed-1"
+    assert (last.recipe.model.variant, last.recipe.model.width, last.recipe.training.ema, last.recipe.seed) == ("seenet", 16, 0.9, 1)
+    assert len({run.folder for run in plan.runs}) == 16
+    assert not list(tmp_path.iterdir())
+
+
+def test_costs_are_the_networks(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, rows="j,smp-fpn")
+    ours = create_model(
+        "seenet", backbone="resnet10t", width=8, p_out=16, output_stride=16, num_classes=ShapesSplit("val", 50, 48).labels.num_classes
+    )
+    assert plan.cells[0].parameters == sum(parameter.numel() for parameter in ours.parameters())
+    assert [cell.output_stride for cell in plan.cells] == [16, 32]
+    assert all(cell.flops for cell in plan.cells)
+
+
+def test_the_papers_number_follows_a_varied_backbone(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, rows="baseline", vary=["model.backbone=resnet10t,resnet50"])
+    assert [cell.paper.letter for cell in plan.cells if cell.paper] == ["c", "a"]
+
+
+def test_values_by_comma_outside_brackets() -> None:
+    assert parse_vary("model.p_out=128, 256,auto", True) == ["model.p_out=128", "model.p_out=256", "model.p_out=auto"]
+    assert parse_vary("transforms.scale=[0.5, 2],[1,1]", True) == ["transforms.scale=[0.5, 2]", "transforms.scale=[1,1]"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"vary": ["model.pout=128,256"]}, "nearest: p_out"),
+        ({"vary": ["model.refine_stride=4,5"]}, r"model\.refine_stride"),
+        ({"vary": ["model.backbone=resnet10t,resnet10x"]}, "unknown to timm"),
+        ({"vary": ["model.p_out"]}, "expected key=value,value"),
+        ({"vary": ["model.p_out="]}, "expected key=value,value"),
+        ({"vary": ["seed=1,2"]}, "use --seeds"),
+        ({"vary": ["model.variant=pfp,seenet"]}, "use --rows"),
+        ({"seeds": 0}, "expected at least 1"),
+        ({"reference": "pfp"}, "not among the rows"),
+        ({"rows": "j,smp-deeplabv3plus", "vary": ["model.output_stride=16,32"]}, "smp-deeplabv3plus takes 8 or 16"),
+        ({"rows": "no.such.module:net"}, "cannot be imported"),
+    ],
+)
+def test_wrong_plans_are_met_at_the_door(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        tiny_plan(tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_validation_has_nothing_to_compare(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"data\.val is null"):
+        make_plan("shapes", [*TINY, "data.val=null"], tmp_path, rows=None, seeds=1, vary=[], reference=None)
+
+
+def test_reference_by_name_or_letter(tmp_path: Path) -> None:
+    assert tiny_plan(tmp_path).reference.name == tiny_plan(tmp_path, reference="a").reference.name == "baseline"
+    assert tiny_plan(tmp_path, reference="j").reference.name == tiny_plan(tmp_path, reference="seenet").reference.name == "seenet"
