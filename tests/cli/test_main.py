@@ -115,8 +115,8 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     """The whole path on drawn scenes: validation in training and `eval` count the same."""
     monkeypatch.chdir(tmp_path)
     tiny = [
-        "model.backbone=resnet10t", "model.width=8", "model.p_out=16", "data.size=48", "data.count=20", "transforms.crop=48",
-        "training.steps=2", "training.batch=2", "training.workers=0", "training.validate_every=0",
+        "model.backbone=resnet10t", "model.weights=null", "model.width=8", "model.p_out=16", "data.size=48", "data.count=20",
+        "transforms.crop=48", "training.steps=2", "training.batch=2", "training.workers=0", "training.validate_every=0",
     ]  # fmt: skip
     code, out, err = run(capsys, "train", "shapes", *tiny, "--out", "run", "--json", "--device", "cpu")
     assert code == 0, err
