@@ -37,7 +37,8 @@ def model(tmp_path, monkeypatch) -> Path:
         asked.splits.append((settings.kind, which))
         return split
 
-    def load(path, device, precision, **keywords):
+    def load(path, device, precision, *, factory, **keywords):
+        assert factory is None
         return Predictor(TinyNet(), LABELS, device="cpu", precision=precision, info={"file": str(path), "sha256": "ab"}, **keywords)
 
     monkeypatch.setattr(run, "open_split", open_split)
@@ -169,7 +170,9 @@ def test_cityscapes_has_its_own_table(model, monkeypatch):
     labels = CITYSCAPES19
     split = random_split(2, labels=labels)
     monkeypatch.setattr(run, "open_split", lambda *_: split)
-    monkeypatch.setattr(run, "load", lambda path, device, precision, **more: Predictor(TinyNet(19), labels, device="cpu", **more))
+    monkeypatch.setattr(
+        run, "load", lambda path, device, precision, *, factory, **more: Predictor(TinyNet(19), labels, device="cpu", **more)
+    )
     result = run_evaluation(model).result
     assert result["cityscapes"]["iou_class"] == result["miou"]
     console = Console(width=100, record=True, file=io.StringIO())

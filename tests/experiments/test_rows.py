@@ -19,7 +19,7 @@ def test_letters_are_the_variants_on_the_recipes_backbone() -> None:
 
 
 def test_a_and_b_are_resnet50s_beside_a_resnet101() -> None:
-    recipe = load_recipe("shapes", ["model.backbone=resnet101"])
+    recipe = load_recipe("shapes", ["model.backbone=resnet101", "model.weights=null"])
     rows = parse_rows("a,c", recipe)
     assert [row.name for row in rows] == ["baseline-resnet50", "baseline"]
     assert rows[0].settings == ("model.variant=baseline", "model.backbone=resnet50")

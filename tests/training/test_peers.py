@@ -14,8 +14,8 @@ from seenet.training.distributed import Ranks
 from seenet.training.trainer import Trainer, train
 
 TINY = [
-    "model.backbone=resnet10t", "data.size=48", "data.count=20", "transforms.crop=48", "training.steps=2", "training.batch=2",
-    "training.workers=0", "training.validate_every=0", "training.ema=null",
+    "model.backbone=resnet10t", "model.weights=null", "data.size=48", "data.count=20",
+    "transforms.crop=48", "training.steps=2", "training.batch=2", "training.workers=0", "training.validate_every=0", "training.ema=null",
 ]  # fmt: skip
 
 
