@@ -47,7 +47,7 @@ def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = N
     log.info("[1/5] the bundled model segments the bundled photographs")
     predictor = load(MODEL, device)
     photographs = bundled_photographs()
-    predict_files(predictor, photographs, out / "photos")
+    predict_files(predictor, photographs, out / "photos", overwrite=True)
     _write_page(
         page, predictor, photographs, out / "photos", "Training of a network on drawn scenes goes on; this page will link to it.", []
     )
@@ -60,7 +60,7 @@ def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = N
     result = run_evaluation(run, split=HELD_OUT, out=out / "eval", overwrite=True, device=device).result
 
     log.info("[4/5] prediction of %d drawn scenes", SCENES)
-    predict_files(load(run, device), [_draw_scenes(out / "scenes", recipe.data.size)], out / "scenes-predicted")
+    predict_files(load(run, device), [_draw_scenes(out / "scenes", recipe.data.size)], out / "scenes-predicted", overwrite=True)
     log.info("[5/5] report")
     report = write_report(run, device=device)
     text = (

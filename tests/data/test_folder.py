@@ -77,7 +77,8 @@ def test_share_is_by_hash_but_never_all_or_none() -> None:
         assert 1 <= len(in_share(few, 0.2)) <= len(in_share(few, 0.5)) <= len(in_share(few, 0.999)) == 4
         assert set(in_share(few, 0.001)) <= set(in_share(few, 0.2))
     assert in_share(many, 0) == []
-    assert in_share(["alone"], 0.2) in ([], ["alone"])
+    assert in_share(["alone"], 0.0001) == []
+    assert in_share(["alone"], 0.9999) == ["alone"]
 
 
 def test_share_that_falls_on_none_is_named(tmp_path: Path) -> None:

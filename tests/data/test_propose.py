@@ -84,7 +84,7 @@ def test_parts_above_the_folders_are_told_what_is_expected(tmp_path: Path) -> No
         write_proposal(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}: found train and val on its first level, expected pictures in images/train")
     pairs(tmp_path, "x", "y", images="train", masks="trainannot")
-    with pytest.raises(DataError, match="found val on its first level"):
+    with pytest.raises(DataError, match="found train and val on its first level"):
         write_proposal(tmp_path)
 
 
@@ -92,3 +92,11 @@ def test_pictures_beside_the_folder_of_masks_are_not_proposed(tmp_path: Path) ->
     pairs(tmp_path, "a", "b", images=".")
     with pytest.raises(DataError, match="found no folder of pictures beside a folder of masks"):
         write_proposal(tmp_path)
+
+
+def test_other_pictures_in_the_folder_do_not_matter(tmp_path: Path) -> None:
+    pairs(tmp_path, *"abc")
+    picture(tmp_path / "preview.png")
+    picture(tmp_path / "preview.jpg")
+    picture(tmp_path / "val" / "thumbnail.jpg")
+    assert "images: images\nmasks: masks\n" in write_proposal(tmp_path)

@@ -33,10 +33,13 @@ def test_half_the_size_and_the_same_answers(model: Path, tmp_path: Path) -> None
     assert torch.allclose(one, other, atol=5e-3 * float(one.abs().max()))
 
 
-def test_nothing_is_written_that_is_not_the_model(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [1e6, float("nan")])
+@pytest.mark.parametrize("place", [0, -1])
+def test_nothing_is_written_that_is_not_the_model(model: Path, tmp_path: Path, value: float, place: int) -> None:
     saved = load_model(model)
     with torch.no_grad():
-        next(saved.model.parameters()).flatten()[0] = 1e6
+        kernels = [parameter for parameter in saved.model.parameters() if parameter.dim() == 4]
+        kernels[place].flatten()[0] = value
     save_model(model, saved.model, saved.labels)
     with pytest.raises(CheckError, match="in fp16"):
         export_half(model, tmp_path / "half.safetensors")

@@ -165,6 +165,37 @@ def test_a_resume_keeps_the_precision_that_was_measured(tmp_path: Path, monkeypa
         trainer = Trainer(settings, tmp_path, torch.device("cpu"), module.Ranks())
         assert trainer.precision.name == expected
         trainer.save()
+    # What another processor computes wrongly is not gone on with, whatever the run had.
+    monkeypatch.setattr("seenet.training.precision.is_trustworthy", lambda name, *_: name == "fp32")
+    assert Trainer(settings, tmp_path, torch.device("cpu"), module.Ranks()).precision.name == "fp32"
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    settings = recipe("training.steps=3")
+    first = train(settings, tmp_path / "run", device="cpu", command="one")
+    before = {
+        path: path.read_bytes()
+        for path in (tmp_path / "run").glob("*")
+        if path.suffix in {".safetensors", ".jsonl"} or path.name == "val.json"
+    }
+    again = train(settings, tmp_path / "run", resume=True, device="cpu", command="other")
+    assert again.miou == first.miou
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert len(before) == 4
+    # Killed between the last checkpoint and the end of the last validation, it is validated again.
+    (tmp_path / "run" / "model-last.safetensors").unlink()
+    assert train(settings, tmp_path / "run", resume=True, device="cpu").miou == first.miou
+    assert (tmp_path / "run" / "model-last.safetensors").is_file()
+
+
+def test_a_recipe_of_the_users_own_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "exp").mkdir()
+    own = tmp_path / "exp" / "recipe.yaml"
+    own.write_text("# my thoughts\ndata: {kind: shapes}\n")
+    for resume in (False, True, False):
+        with pytest.raises(DataError, match=r"holds recipe\.yaml but no run|no run to resume"):
+            train(recipe(), tmp_path / "exp", resume=resume, device="cpu")
+    assert own.read_text().startswith("# my thoughts")
 
 
 def test_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

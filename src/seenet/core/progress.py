@@ -20,7 +20,7 @@ LINE_EVERY_SECONDS = 15.0
 @contextmanager
 def bar(what: str, total: int, done: int = 0) -> Iterator[Advance]:
     """Show progress on stderr while the block runs, starting from `done` of `total`; of several processes the first alone does."""
-    if int(os.environ.get("RANK", "0")):
+    if os.environ.get("WORLD_SIZE", "1") not in {"", "1"} and os.environ.get("RANK", "0") not in {"", "0"}:
         yield _silent
         return
     if not sys.stderr.isatty():

@@ -117,7 +117,9 @@ def open_folder(settings: DataSettings, which: str) -> FileSplit:
         images = {stem: image for stem, image in images.items() if not stem.endswith(about.mask_suffix)}
     stems = _stems(about, home, path, images, which)
     empty = f"look at {path} and its lists"
-    if images and isinstance(about.val, float):
+    if which == "train" and about.train is not None:
+        empty = f"{home / about.train} names none, or none that validation does not hold back"
+    elif images and isinstance(about.val, float):
         fell, change = ("none", "raise") if which == "val" else ("all", "lower")
         empty = f"the share val: {about.val:g} fell on {fell} of {len(images)} pictures; {change} it or give a list"
     pairs = []
@@ -196,7 +198,7 @@ def in_share(stems: Iterable[str], share: float) -> list[str]:
     """The names whose hash lies below the share: the same on every machine, and whatever pictures are added later.
 
     A small folder may have none there, or nothing else. Then, of two names or more, the smallest hash is taken all the same, or the
-    largest left. 0 takes none.
+    largest left; that choice alone may change as pictures are added, so a small folder is better off with a list. 0 takes none.
     """
     hashes = {stem: int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big") for stem in stems}
     ranked = sorted(hashes, key=hashes.__getitem__)

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import yaml
@@ -43,8 +44,12 @@ def propose(folder: Path) -> str:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one with a folder of pictures and a folder of masks")
     found = {entry.name: by_stem(entry) for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")}
-    found[HERE] = by_stem(folder)
-    images, masks, suffix = _pair({name: files for name, files in found.items() if files}, folder)
+    found = {name: files for name, files in found.items() if files}
+    pair = _pair(found)
+    if pair is None:
+        found[HERE] = by_stem(folder)
+        pair = _pair(found) or _unpaired(found, folder)
+    images, masks, suffix = pair
     paths = [found[masks][stem + suffix] for stem in found[images] if stem + suffix in found[masks]]
     paths = paths[:: -(-len(paths) // LOOKED_AT)]
     head = [f"images: {_quoted(images)}", f"masks: {_quoted(masks)}"] + ([f"mask_suffix: {_quoted(suffix)}"] if suffix else [])
@@ -75,8 +80,8 @@ def _quoted(name: str) -> str:
     return name if re.fullmatch(r"[\w.][\w./-]*", name) and yaml.safe_load(name) == name else json.dumps(name)
 
 
-def _pair(found: dict[str, dict[str, Path]], folder: Path) -> tuple[str, str, str]:
-    """Names of the folders of pictures and masks, and what mask stems have behind: the pair with the most names in common."""
+def _pair(found: dict[str, dict[str, Path]]) -> tuple[str, str, str] | None:
+    """Names of the folders of pictures and masks, and what mask stems have behind: the pair with the most names in common, if any."""
     best: tuple[int, str, str, str] = (0, "", "", "")
     for images, pictures in found.items():
         for masks, others in found.items():
@@ -86,18 +91,22 @@ def _pair(found: dict[str, dict[str, Path]], folder: Path) -> tuple[str, str, st
                 common = [stem for stem in pictures if stem + suffix in others]
                 if len(common) > best[0] and _count_colours(others[common[0] + suffix]) < _count_colours(pictures[common[0]]):
                     best = (len(common), images, masks, suffix)
-    apart = sorted(found.keys() & {*PARTS["train"], *PARTS["val"]} - {best[1]})
-    if apart and best[1] != HERE:
+    # A folder called train or val is a part: alone, or beside its masks, it is not the whole set.
+    return best[1:] if best[0] and not {best[1], best[2]} & {*PARTS["train"], *PARTS["val"]} else None
+
+
+def _unpaired(found: dict[str, dict[str, Path]], folder: Path) -> NoReturn:
+    """DataError that says which layout is expected."""
+    apart = sorted(found.keys() & {*PARTS["train"], *PARTS["val"]})
+    if apart:
         raise DataError(
             f"{folder}: found {' and '.join(apart)} on its first level, expected pictures in images/train and images/val "
             "and masks in masks/train and masks/val; move them so"
         )
-    if not best[0]:
-        raise DataError(
-            f"{folder}: found no folder of pictures beside a folder of masks with the same names; expected images/a.jpg and masks/a.png, "
-            "or a.jpg and a_mask.png in one folder"
-        )
-    return best[1:]
+    raise DataError(
+        f"{folder}: found no folder of pictures beside a folder of masks with the same names; expected images/a.jpg and masks/a.png, "
+        "or a.jpg and a_mask.png in one folder"
+    )
 
 
 def _count_colours(path: Path) -> int:

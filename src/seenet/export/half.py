@@ -1,5 +1,6 @@
 """A model file at half the size: matrices and kernels in fp16, which every reader casts back."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -26,7 +27,9 @@ def export_half(model: str | Path, out: Path, *, overwrite: bool = False) -> flo
     with replacing(out) as temporary:
         save_model(temporary, saved.model, saved.labels, notes={**saved.notes, "fp16_of": saved.sha256}, half=True)
         read_back = load_model(temporary).model.state_dict()
-        error = max(_error(value, read_back[key]) for key, value in saved.model.state_dict().items())
+        errors = [_error(value, read_back[key]) for key, value in saved.model.state_dict().items()]
+        # Of numbers and NaN, max takes whichever it likes.
+        error = max(errors, key=lambda value: math.inf if math.isnan(value) else value)
         if not error <= LARGEST_ERROR:
             raise CheckError(
                 f"{saved.path}: a weight changes by {error:.2g} of its tensor in fp16, expected {LARGEST_ERROR:.2g} at most; keep it"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from seenet.core.errors import DataError, UsageError
@@ -73,6 +74,16 @@ def save_model(
         tensors[key] = value.half() if half and value.is_floating_point() and value.dim() > 1 else value
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"seenet": json.dumps(card)})
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """The notes that `save_model` wrote, without the weights; empty where the file is not a whole model's."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = json.loads((file.metadata() or {})["seenet"])["notes"]
+    except (SafetensorError, OSError, ValueError, KeyError):
+        return {}
+    return dict(notes)
 
 
 def load_model(name: str | Path, *, factory: str | None = None) -> SavedModel:

@@ -46,10 +46,15 @@ class Ranks:
         return int(self.sum(torch.tensor(value if self.first else 0)))
 
     def share(self, tensors: Iterable[Tensor]) -> None:
-        """Give every rank the first one's values, in place."""
-        if self.world > 1:
-            for tensor in tensors:
-                distributed.broadcast(tensor, 0)
+        """Give every rank the first one's values of all floating tensors, in place."""
+        floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+        if self.world == 1 or not floating:
+            return
+        # One message instead of hundreds.
+        packed = torch.cat([tensor.detach().flatten() for tensor in floating])
+        distributed.broadcast(packed, 0)
+        for tensor, part in zip(floating, torch.split(packed, [tensor.numel() for tensor in floating]), strict=True):
+            tensor.detach().copy_(part.view_as(tensor))
 
     def any(self, flag: bool) -> bool:
         """Whether it is true on one rank at least; all must ask."""

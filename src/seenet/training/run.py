@@ -26,6 +26,9 @@ log = logging.getLogger("seenet")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 """Whose versions a run notes: what numbers depend on."""
 
+STARTED = {"recipe.yaml", METRICS, "checkpoints", "tensorboard"}
+"""What a start writes before its first step."""
+
 MAY_DIFFER = {"training": {"workers", "checkpoint_every", "keep"}}
 """Settings that a resumed run may change: they change nothing of what is computed."""
 
@@ -41,12 +44,13 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Itera
     if rank == 0:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
+            ours = (out / "exit.json").exists()
             lock = (out / "lock").open("a+")
         # A loader worker is forked with the lock and outlives a killed trainer for some seconds, in which a resume would find it busy.
         os.register_at_fork(after_in_child=lock.close)
         with lock:
             _take(lock.fileno(), out)
-            _prepare(out, recipe, resume)
+            _prepare(out, recipe, resume, ours)
             with _recorded(out, rank):
                 yield out
     else:
@@ -65,16 +69,10 @@ def _take(handle: int, out: Path) -> None:
     os.write(handle, f"host {socket.gethostname()} pid {os.getpid()}\n".encode())
 
 
-def _prepare(out: Path, recipe: Recipe, resume: bool) -> None:
+def _prepare(out: Path, recipe: Recipe, resume: bool, ours: bool) -> None:
+    """`ours`: an earlier start left its exit.json here; what else it left may be replaced, a recipe of the user's own may not."""
     path = out / "recipe.yaml"
-    if not path.exists():
-        if resume:
-            raise DataError(f"{path}: no run to resume here; start it without --resume")
-        # Hidden ones are what a killed start leaves of a file half written.
-        others = sorted(entry.name for entry in out.iterdir() if entry.name not in {"lock", "exit.json"} and entry.name[0] != ".")
-        if others:
-            raise DataError(f"{out}: holds {others[0]} but no run; give a new or empty folder with --out")
-    elif _begun(out):
+    if path.exists() and _begun(out):
         if not resume:
             raise DataError(f"{out}: a run is there already; go on with --resume, or give another --out")
         before = parse_recipe(path.read_text(encoding="utf-8"), str(path), [])
@@ -82,6 +80,13 @@ def _prepare(out: Path, recipe: Recipe, resume: bool) -> None:
         if found:
             raise UsageError(f"{path}: {found}; resume with the same settings, or start another run with --out")
         return
+    if resume and not (ours and path.exists()):
+        raise DataError(f"{path}: no run to resume here; start it without --resume")
+    left = {"lock", "exit.json"} | (STARTED if ours else set())
+    # Hidden ones are what a killed start leaves of a file half written.
+    others = sorted(entry.name for entry in out.iterdir() if entry.name not in left and entry.name[0] != ".")
+    if others:
+        raise DataError(f"{out}: holds {others[0]} but no run; give a new or empty folder with --out")
     with writing(out):
         write_text(path, dump(recipe))
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -100,17 +101,22 @@ def _frozen(model: Segmenter, recipe: Recipe) -> list[nn.Module]:
     return [*norms, *(module for stage in stages for module in stage)]
 
 
-def choose_precision(recipe: Recipe, model: Segmenter, device: torch.device, group: Ranks = ALONE) -> Precision:
-    """The precision to train in, measured where the recipe says `auto` on crops of its own size; the first rank chooses for all."""
+def choose_precision(
+    recipe: Recipe, model: Segmenter, device: torch.device, group: Ranks = ALONE, *, before: Name | None = None
+) -> Precision:
+    """The precision to train in, measured where the recipe says `auto` on crops of its own size; the first rank chooses for all.
+
+    `before` is what a resumed run was trained in: not measured anew, but only used where this machine can be trusted with it.
+    """
     names: list[Name] = ["fp32", "bf16", "fp16"]
-    chosen = _choose(recipe, model, device).name if group.first else "fp32"
+    chosen = _choose(recipe, model, device, before or recipe.training.precision).name if group.first else "fp32"
     return Precision(names[group.from_first(names.index(chosen))], device)
 
 
-def _choose(recipe: Recipe, model: Segmenter, device: torch.device) -> Precision:
+def _choose(recipe: Recipe, model: Segmenter, device: torch.device, asked: Name | Literal["auto"]) -> Precision:
     layout = memory_format(recipe)
     images = torch.zeros(min(recipe.training.batch, 4), 3, *recipe.transforms.crop, device=device).contiguous(memory_format=layout)
-    return choose(recipe.training.precision, device, layout, model, images)
+    return choose(asked, device, layout, model, images)
 
 
 def step_batches(recipe: Recipe, data: Data, model: Segmenter, *, first_step: int, rank: int, world: int) -> Iterator[tuple[Batch, ...]]:

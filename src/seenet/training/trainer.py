@@ -25,11 +25,10 @@ from seenet.training.distributed import Ranks, ranks
 from seenet.training.ema import EMA
 from seenet.training.logging import Metrics, memory_mib
 from seenet.training.optim import build_optimizer, rate_factor, set_rate
-from seenet.training.precision import Precision
 from seenet.training.run import open_run, origin
 from seenet.training.setup import Batch, build_loss, build_model, choose_precision, memory_format, open_data, set_train_mode, step_batches
 from seenet.training.signals import StopRequest, stop_requests
-from seenet.training.validation import keep_models, score
+from seenet.training.validation import best_result, is_kept, keep_models, score
 
 log = logging.getLogger("seenet")
 
@@ -71,7 +70,7 @@ class Trainer:
         self.layout = memory_format(recipe)
         set_train_mode(self.model, recipe)
         found = checkpoint.newest(out / "checkpoints")
-        self.precision = Precision(found.state["precision"], device) if found else choose_precision(recipe, self.model, device, group)
+        self.precision = choose_precision(recipe, self.model, device, group, before=found.state["precision"] if found else None)
         metrics_bytes = self._restore(found) if found else 0
         self.parallel = self._parallel()
         per_process = recipe.training.batch // group.world // recipe.training.accumulate
@@ -80,10 +79,14 @@ class Trainer:
                 "batch norm sees %d image(s) a process: statistics are rough; use a larger batch or training.freeze_norms=true",
                 per_process,
             )
-        self.metrics = Metrics(out, keep_bytes=metrics_bytes) if group.first else None
+        # A finished run is not validated again: its files are the ones whose hashes were published.
+        self.finished = self.step == recipe.training.steps and is_kept(out, self.step)
+        self.metrics = Metrics(out, keep_bytes=metrics_bytes) if group.first and not self.finished else None
 
     def fit(self) -> TrainResult:
         recipe, group, training = self.recipe, self.group, self.recipe.training
+        if self.finished:
+            return self._result()
         with stop_requests() as stop, bar("training", training.steps, self.step) as advance:
             batches = step_batches(recipe, self.data, self.model, first_step=self.step, rank=group.rank, world=group.world)
             while True:
@@ -139,8 +142,6 @@ class Trainer:
         self.precision.scaler.update()
         self.precision.check_scale()
         self.optimizer.zero_grad(set_to_none=True)
-        # Without synchronised norms each rank has statistics of its own; all go on with those that the first one keeps.
-        group.share(buffer for buffer in self.model.buffers() if buffer.is_floating_point())
         if self.ema:
             self.ema.update(self.model)
         return total.item(), self.recipe.optimizer.rate * factor
@@ -150,6 +151,8 @@ class Trainer:
         weights, labels = self.ema.state if self.ema else self.model.state_dict(), self.data.train.labels
         result: dict[str, Any] | None = None
         if self.data.val is not None:
+            # Without synchronised norms each rank has statistics of its own; what is scored is what the first one keeps.
+            self.group.share(weights.values())
             result = self._judge(score(self.model, weights, labels, self.data.val, self.device, self.group, stop))
         if self.group.first:
             notes = {"recipe": dump(self.recipe), "step": self.step, **origin(self.device, self.command)}
@@ -251,4 +254,5 @@ class Trainer:
     def _result(self) -> TrainResult:
         if self.metrics:
             self.metrics.close()
-        return TrainResult(self.out, self.step, self.best.get("miou"), self.best or None)
+        best = best_result(self.out) if self.finished else self.best
+        return TrainResult(self.out, self.step, best.get("miou"), best or None)

@@ -15,11 +15,13 @@ from seenet.core.labels import LabelSet
 from seenet.data import Split
 from seenet.evaluation.evaluator import Evaluation, evaluate
 from seenet.model import Segmenter
-from seenet.model.files import save_model
+from seenet.model.files import read_notes, save_model
 from seenet.prediction.predictor import Predictor
 from seenet.training.distributed import Ranks
 from seenet.training.signals import StopRequest
 from seenet.training.writing import writing
+
+LAST = "model-last.safetensors"
 
 
 class StoppablePredictor(Predictor):
@@ -64,10 +66,22 @@ def keep_models(
     if result is not None:
         notes = {**notes, "val": {"miou": result["miou"], "split": result["split"]}}
     with writing(out):
-        save_model(out / "model-last.safetensors", model, labels, state=state, notes=notes)
         if best:
             save_model(out / "model.safetensors", model, labels, state=state, notes=notes)
         if best and result is not None:
             path = out / "model.safetensors"
             scored = {**result, "model": {"file": path.name, "sha256": sha256(path)}}
             write_text(out / "val.json", json.dumps(scored, indent=1))
+        # The last of them: where it is there, so are the others (`is_kept`).
+        save_model(out / LAST, model, labels, state=state, notes=notes)
+
+
+def is_kept(out: Path, step: int) -> bool:
+    """Whether the models after this step's validation are all written."""
+    return (out / LAST).is_file() and read_notes(out / LAST).get("step") == step
+
+
+def best_result(out: Path) -> dict[str, Any]:
+    """What `keep_models` wrote of the best validation; empty where there was none."""
+    path = out / "val.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
