@@ -111,17 +111,23 @@ def test_killed_run_goes_on_at_once_and_its_workers_end(tmp_path: Path, monkeypa
 
 
 def test_forked_child_does_not_hold_the_run(tmp_path: Path) -> None:
+    born, birth = os.pipe()
     with open_run(tmp_path, recipe(), resume=False):
         child = os.fork()
         if not child:
+            os.write(birth, b"!")
             time.sleep(PATIENCE)
             os._exit(0)
+        # Until it has run for a moment, the child holds what it was forked with.
+        assert os.read(born, 1) == b"!"
     try:
         with open_run(tmp_path, recipe(), resume=False):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(born)
+        os.close(birth)
 
 
 @pytest.mark.parametrize("step", [3, 6])
