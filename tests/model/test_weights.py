@@ -108,9 +108,12 @@ def test_half_keeps_vectors_exact(tmp_path: Path) -> None:
 def test_backbone_of_a_seenet_model(tmp_path: Path) -> None:
     model = create_model(**SMALL)
     save_model(tmp_path / "model.safetensors", model, CAMVID11)
-    other = create_model("baseline", backbone="resnet10t", num_classes=3, weights=str(tmp_path / "model.safetensors"))
-    for key, value in model.backbone.state_dict().items():
-        assert torch.equal(other.backbone.state_dict()[key], value), key
+    (tmp_path / "v1.2").mkdir()  # a run's folder is no file, whatever dots it has
+    save_model(tmp_path / "v1.2" / "model.safetensors", model, CAMVID11)
+    for weights in ("model.safetensors", "v1.2"):
+        other = create_model("baseline", backbone="resnet10t", num_classes=3, weights=str(tmp_path / weights))
+        for key, value in model.backbone.state_dict().items():
+            assert torch.equal(other.backbone.state_dict()[key], value), key
 
 
 def test_another_class_count_lists_what_was_skipped() -> None:

@@ -122,7 +122,7 @@ class OptimizerSettings(Section):
     """How the weights move."""
 
     kind: Literal["sgd", "adamw"] = "sgd"
-    rate: float = Field(default=0.001, gt=0)
+    rate: float = Field(default=0.001, gt=0, le=1000)
     """Rate of the backbone at the first step after warm-up."""
     head_factor: float = Field(default=1, gt=0)
     """The head's rate over the backbone's."""

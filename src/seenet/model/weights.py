@@ -65,7 +65,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def read_backbone_weights(weights: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Backbone tensors of a file; of a SeENet model the backbone alone, with its normalisation."""
-    path = Path(weights) if Path(weights).suffix else find_model(weights)
+    path = find_model(weights) if Path(weights).is_dir() or not Path(weights).suffix else Path(weights)
     state, metadata = read_safetensors(path)
     if "seenet" not in metadata:
         return state, metadata
