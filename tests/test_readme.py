@@ -33,6 +33,7 @@ def test_readme_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path / "my_photos" / "images", tmp_path / "my_photos" / "masks", 12)
     write_pictures(tmp_path / "new_photos", 2)
+    write_pictures(tmp_path / "src" / "seenet" / "photos", 1)
     write_camvid(tmp_path / "data" / "CamVid")
     Image.fromarray(ShapesSplit("val", 50, 64).image(0)).save("street.jpg")
     for line in commands():
@@ -64,7 +65,7 @@ def write_pairs(images: Path, masks: Path, count: int, suffix: str = ".jpg") -> 
 
 
 def write_pictures(folder: Path, count: int) -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for index in range(count):
         Image.fromarray(ShapesSplit("val", 50, 64).image(index)).save(folder / f"{index}.jpg")
 

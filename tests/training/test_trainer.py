@@ -96,7 +96,7 @@ def test_other_classes_than_the_checkpoint(tmp_path: Path, monkeypatch: pytest.M
     assert "\n" not in str(caught.value)
 
 
-def test_labels_that_are_all_ignored_are_met_at_the_door(tmp_path: Path) -> None:
+def test_labels_that_are_all_ignored_are_met_at_the_door(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("images", "masks"):
         (tmp_path / "data" / name).mkdir(parents=True)
     for index in range(8):
@@ -106,6 +106,10 @@ def test_labels_that_are_all_ignored_are_met_at_the_door(tmp_path: Path) -> None
     settings = recipe("data.kind=folder", f"data.root={tmp_path / 'data'}")
     with pytest.raises(DataError, match=r"no pixel of \d masks has a class, all are 255"):
         train(settings, tmp_path / "run", device="cpu")
+    for index in range(8):
+        Image.new("L", (48, 48), 1).save(tmp_path / "data" / "masks" / f"{index}.png")
+    module.open_data(settings)
+    assert "data/val: no pixel of a in its" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [0, 1])

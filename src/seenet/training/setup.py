@@ -49,8 +49,12 @@ def open_data(recipe: Recipe) -> Data:
     for split in (train, val):
         if isinstance(split, FileSplit):
             ignore = split.labels.ignore
-            if not any(label != ignore for counts in check_split(split) for label in counts):
+            seen = {label for counts in check_split(split) for label in counts} - {ignore}
+            if not seen:
                 raise DataError(f"{split.name}: no pixel of {len(split)} masks has a class, all are {ignore}; is that what to ignore?")
+            absent = [name for label, name in enumerate(split.labels.classes) if label not in seen]
+            if absent:
+                log.warning("%s: no pixel of %s in its %d pictures", split.name, ", ".join(absent), len(split))
     return Data(train, val)
 
 
