@@ -7,8 +7,8 @@ from seenet.core.recipe_files import dump
 from seenet.experiments.plan import Plan, Run, make_plan
 
 TINY = [
-    "model.backbone=resnet10t", "model.width=8", "model.p_out=16", "data.size=48", "data.count=20", "transforms.crop=48",
-    "training.steps=2", "training.batch=2", "training.workers=0", "training.validate_every=0",
+    "model.backbone=resnet10t", "model.weights=null", "model.width=8", "model.p_out=16", "data.size=48", "data.count=20",
+    "transforms.crop=48", "training.steps=2", "training.batch=2", "training.workers=0", "training.validate_every=0",
 ]  # fmt: skip
 
 

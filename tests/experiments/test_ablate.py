@@ -57,7 +57,7 @@ def test_killed_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[s
     first = subprocess.Popen(program, start_new_session=True)
     checkpoints = tmp_path / "out" / "baseline-seed-0" / "checkpoints"
     deadline = time.monotonic() + 300
-    while not list(checkpoints.glob("step-*")) and time.monotonic() < deadline:
+    while not list(checkpoints.glob("step-*")) and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
@@ -81,7 +81,7 @@ def test_stopped_by_a_signal_saves_first(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-m", "seenet", *command(tmp_path / "out", *settings)])
     metrics = tmp_path / "out" / "baseline-seed-0" / "metrics.jsonl"
     deadline = time.monotonic() + 300
-    while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
+    while not (metrics.is_file() and metrics.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 143
