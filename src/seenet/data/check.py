@@ -48,6 +48,11 @@ def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
     return [known[stamp] for stamp in stamps]
 
 
+def no_class(masks: int, labels: LabelSet) -> str:
+    """What is wrong where no pixel of so many masks has a class."""
+    return f"no pixel of {masks} masks has a class, all are {labels.ignore}; is that what to ignore?"
+
+
 def count_ids(mask: np.ndarray) -> dict[int, int]:
     """Pixels of each id that a mask holds, by id."""
     if mask.dtype == np.uint8:

@@ -13,7 +13,7 @@ from seenet.core.errors import DataError
 from seenet.core.images import image_size
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
-from seenet.data.check import check_ids, check_split
+from seenet.data.check import check_ids, check_split, no_class
 from seenet.data.split import FileSplit, Split
 
 Counted = tuple[dict[int, int], tuple[int, int]]
@@ -38,9 +38,7 @@ class SplitStats:
         """
         present = self.pixels > 0
         if not present.any():
-            raise DataError(
-                f"no pixel of {sum(self.sizes.values())} masks has a class, all are {self.labels.ignore}; is that what to ignore?"
-            )
+            raise DataError(no_class(sum(self.sizes.values()), self.labels))
         frequency = np.divide(self.pixels, self.holding_pixels, out=np.zeros(len(self.pixels)), where=present)
         middle = median(frequency[present].tolist())
         return [float(middle / value) if value else 0.0 for value in frequency]

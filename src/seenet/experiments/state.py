@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from seenet.core.errors import UsageError
-from seenet.core.recipe_files import parse_recipe
+from seenet.core.recipe_files import load_recipe
 from seenet.experiments.plan import Run
 from seenet.training.logging import read_metrics
 from seenet.training.run import difference
@@ -14,7 +14,7 @@ def check_recipe(run: Run) -> None:
     """UsageError where the folder holds a run of other settings."""
     path = run.folder / "recipe.yaml"
     if path.is_file():
-        found = difference(parse_recipe(path.read_text(encoding="utf-8"), str(path), []), run.recipe)
+        found = difference(load_recipe(path), run.recipe)
         if found:
             raise UsageError(f"{path}: {found}; give another --out, or the settings of the runs that are there")
 

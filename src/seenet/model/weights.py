@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError, nearest
 from seenet.model.backbone import Backbone
 from seenet.model.find import find_model
 from seenet.model.segmenter import Normalization
@@ -46,6 +46,19 @@ def prepare_backbone(
     else:
         _load_file(backbone, state, f"backbone {name} from {weights}")
     return backbone, _normalization(name, metadata, in_channels), stride_on
+
+
+def backbone_normalization(name: str, weights: str | None) -> Normalization:
+    """The normalisation of RGB that `prepare_backbone` would give: the backbone's own, or that of the file its weights come from.
+
+    UsageError for a backbone that timm does not know; DataError for a file that is not there.
+    """
+    try:
+        timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}") from None
+    metadata = {} if weights in (None, "imagenet") else read_backbone_weights(str(weights))[1]
+    return _normalization(name, metadata, in_channels=3)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

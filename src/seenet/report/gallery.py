@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import timm
 from torch import Tensor
 
-from seenet.core.errors import DataError, UsageError, nearest
+from seenet.core.errors import DataError
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.core.settings import Recipe
@@ -17,8 +16,7 @@ from seenet.data.sampling import Draw
 from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform
 from seenet.model.segmenter import Normalization
-from seenet.model.weights import _normalization as backbone_normalization
-from seenet.model.weights import read_backbone_weights
+from seenet.model.weights import backbone_normalization
 from seenet.prediction.colours import blend, colourize
 from seenet.report.encode import number, percent, photograph
 from seenet.report.template import render
@@ -83,7 +81,8 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
     if path.exists() and not overwrite:
         raise DataError(f"{path}: exists already; use --overwrite or another --out")
     split = open_split(recipe.data, recipe.data.train)
-    normalization = _normalization(recipe)
+    # Without a network, and without a download.
+    normalization = backbone_normalization(recipe.model.backbone, recipe.model.weights)
     samples = TrainingSet(split, JointTransform(recipe.transforms, normalization.mean, normalization.std, split.labels.ignore), recipe.seed)
     chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)).tolist()
 
@@ -109,17 +108,6 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
     )
     write_gallery(path, f"What the network sees: {split.name}", intro, rows(), split.labels)
     return path
-
-
-def _normalization(recipe: Recipe) -> Normalization:
-    """The backbone's own, or that of the file its weights come from; without a network, and without a download."""
-    name, weights = recipe.model.backbone, recipe.model.weights
-    try:
-        timm.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError:
-        raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}") from None
-    metadata = {} if weights in (None, "imagenet") else read_backbone_weights(str(weights))[1]
-    return backbone_normalization(name, metadata, in_channels=3)
 
 
 def restored(pixels: Tensor, normalization: Normalization) -> np.ndarray:

@@ -16,7 +16,7 @@ import torch
 from seenet import __version__
 from seenet.core.errors import BusyError, DataError, SeenetError, UsageError
 from seenet.core.files import write_text
-from seenet.core.recipe_files import dump, parse_recipe
+from seenet.core.recipe_files import dump, load_recipe
 from seenet.core.settings import Recipe
 from seenet.training.logging import METRICS
 from seenet.training.writing import writing
@@ -75,7 +75,7 @@ def _prepare(out: Path, recipe: Recipe, resume: bool, ours: bool) -> None:
     if path.exists() and _begun(out):
         if not resume:
             raise DataError(f"{out}: a run is there already; go on with --resume, or give another --out")
-        before = parse_recipe(path.read_text(encoding="utf-8"), str(path), [])
+        before = load_recipe(path)
         found = difference(before, recipe)
         if found:
             raise UsageError(f"{path}: {found}; resume with the same settings, or start another run with --out")

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from seenet.core.errors import DataError, SeenetError
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
-from seenet.data.check import check_split
+from seenet.data.check import check_split, no_class
 from seenet.data.sampling import StepSampler
 from seenet.data.split import FileSplit
 from seenet.data.stats import split_stats
@@ -48,10 +48,9 @@ def open_data(recipe: Recipe) -> Data:
     val = open_split(recipe.data, recipe.data.val) if recipe.data.val else None
     for split in (train, val):
         if isinstance(split, FileSplit):
-            ignore = split.labels.ignore
-            seen = {label for counts in check_split(split) for label in counts} - {ignore}
+            seen = {label for counts in check_split(split) for label in counts} - {split.labels.ignore}
             if not seen:
-                raise DataError(f"{split.name}: no pixel of {len(split)} masks has a class, all are {ignore}; is that what to ignore?")
+                raise DataError(f"{split.name}: {no_class(len(split), split.labels)}")
             absent = [name for label, name in enumerate(split.labels.classes) if label not in seen]
             if absent:
                 log.warning("%s: no pixel of %s in its %d pictures", split.name, ", ".join(absent), len(split))
