@@ -11,7 +11,7 @@ from seenet.model import create_model
 
 def test_recipes_are_these() -> None:
     assert recipe_names() == [
-        "camvid-drives", "camvid-lite0", "camvid-r101", "camvid-r50", "cityscapes-r101", "folder-lite0", "shapes",
+        "camvid-drives", "camvid-lite0", "camvid-r101", "camvid-r50", "cityscapes-r101", "folder-lite0", "shapes", "shapes-ablation",
         "voc-r101-320", "voc-r101-512",
     ]  # fmt: skip
 
