@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": ("eval", "eval_", "Score a model: per-class table, result.json, confusion matrix."),
     "predict": ("predict", "predict", "Segment pictures: files, folders, globs."),
     "ablate": ("ablate", "app", "Train rows of Table 1, peers or any grid with several seeds, and compare."),
+    "probe": ("probe", "probe", "Train a small classifier on each stage of a trained network (Table 2)."),
     "report": ("report", "report", "Write a run's page: curves, scores, worst and best pictures."),
     "export": ("export", "export", "Write a model as a file for others to use."),
     "figure": ("figure", "app", "Draw the paper's figures: mIoU over the width of bands."),

@@ -1,11 +1,14 @@
 """seenet ablate"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import _click as click
 from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from seenet.experiments.plan import Plan
 
 
 class VaryingCommand(TyperCommand):
@@ -41,16 +44,22 @@ def ablate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train rows of Table 1, peers or any grid with several seeds, and compare them. Finished runs are kept, interrupted ones go on."""
+    from seenet.experiments.plan import make_plan
+
+    folder = out or Path("ablations") / Path(recipe).stem
+    plan = make_plan(recipe, settings or [], folder, rows=rows, seeds=seeds, vary=vary or [], reference=reference)
+    run_plan(plan, device=device, dry_run=dry_run, as_json=as_json)
+
+
+def run_plan(plan: "Plan", *, device: str, dry_run: bool, as_json: bool) -> None:
+    """Say how far the runs are, or train what is missing and print what came of it."""
     import json
 
     from seenet.cli.arguments import command_line
     from seenet.experiments.ablate import ablate as run
     from seenet.experiments.ablate import states
-    from seenet.experiments.plan import make_plan
     from seenet.experiments.table import markdown
 
-    folder = out or Path("ablations") / Path(recipe).stem
-    plan = make_plan(recipe, settings or [], folder, rows=rows, seeds=seeds, vary=vary or [], reference=reference)
     if dry_run:
         found = states(plan)
         done = sum(entry["state"] == "finished" for entry in found)
@@ -64,4 +73,4 @@ def ablate(
     if as_json:
         print(json.dumps(result, indent=1, ensure_ascii=False))
     else:
-        print(f"{markdown(result)}\nwritten: {folder}/results.json, table.md, table.csv, plot.png")
+        print(f"{markdown(result)}\nwritten: {plan.out}/results.json, table.md, table.csv, plot.png")

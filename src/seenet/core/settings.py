@@ -58,6 +58,8 @@ class ModelSettings(Section):
     local_conv: Literal["full", "depthwise"] = "full"
     rates: Literal["scaled", "fixed"] = "scaled"
     output_stride: Literal[8, 16, 32] = 8
+    probe: Literal["B2", "EB2", "B3", "B3+B2", "B3+EB2"] | None = None
+    """A small head on these stages of a SeENet model (`weights`) instead of the variant's own: what `seenet probe` trains."""
     factory: str | None = None
     """`package.module:callable` of yours, called as f(num_classes=K), that makes the network; `variant` is then `factory`."""
 
@@ -160,6 +162,8 @@ class TrainingSettings(Section):
     """Backbone batch norms keep their statistics and parameters."""
     freeze_stages: int = Field(default=0, ge=0, le=4)
     """The first stages of the backbone (1: stem and B1) keep their weights."""
+    freeze_below: bool = False
+    """`model.probe` only: all that the probe stands on keeps its weights and statistics."""
     activation_checkpointing: bool = False
     """Recompute the backbone's activations in the backward pass: less memory, more time."""
     compile: bool = False
@@ -192,3 +196,9 @@ class Recipe(Section):
     loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings
+
+    @model_validator(mode="after")
+    def _stands_on_something(self) -> Self:
+        if self.training.freeze_below and self.model.probe is None:
+            raise ValueError("training.freeze_below belongs to model.probe, which is null; see training.freeze_stages")
+        return self

@@ -88,7 +88,7 @@ def run_evaluation(
     settings = data_settings(path, recipe, list(overrides))
     which = split or settings.val or "val"
     folder = out or default_out(path, which)
-    _refuse_existing(folder, overwrite)
+    refuse_existing(folder, (RESULT, FIGURE), overwrite)
     opened = open_split(settings, which)
     if isinstance(opened, FileSplit):
         check_split(opened)
@@ -134,20 +134,21 @@ def data_settings(model: Path, recipe: str | Path | None, overrides: list[str]) 
     return parse_recipe(DATA_ALONE, "command line", overrides).data
 
 
-def default_out(model: Path, split: str) -> Path:
+def default_out(model: Path, split: str, inside: str = "eval", elsewhere: str = "evaluations") -> Path:
     """`eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT` where it belongs to none; a split given as a path
-    by its stem.
+    by its stem. Other results than an evaluation's say where they go.
     """
     name = Path(split).stem
     if (model.parent / "recipe.yaml").is_file():
-        return model.parent / "eval" / (name if model.stem == "model" else f"{model.stem}-{name}")
-    return Path("evaluations") / f"{model.stem}-{name}"
+        return model.parent / inside / (name if model.stem == "model" else f"{model.stem}-{name}")
+    return Path(elsewhere) / f"{model.stem}-{name}"
 
 
-def _refuse_existing(folder: Path, overwrite: bool) -> None:
+def refuse_existing(folder: Path, names: Sequence[str], overwrite: bool) -> None:
+    """DataError where the folder is a file, or holds one of the `names` already (without `overwrite`)."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: a file, expected a folder or nothing; give another --out")
-    for name in (RESULT, FIGURE):
+    for name in names:
         if (folder / name).exists() and not overwrite:
             raise DataError(f"{folder / name}: exists already; use --overwrite or another --out")
 

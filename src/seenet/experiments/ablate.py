@@ -8,14 +8,13 @@ from seenet.core.files import replacing, write_text
 from seenet.experiments.outcome import outcome
 from seenet.experiments.plan import Plan
 from seenet.experiments.runner import run_all, slots
-from seenet.experiments.state import check_recipe, state
+from seenet.experiments.state import check_folder, state
 from seenet.experiments.table import as_csv, markdown, plot
 
 
 def states(plan: Plan) -> list[dict[str, Any]]:
     """Each run and how far it is; nothing is written. UsageError where a folder holds a run of other settings."""
-    for run in plan.runs:
-        check_recipe(run)
+    check_folder(plan)
     return [{"run": run.name, "state": state(run)} for run in plan.runs]
 
 
@@ -25,8 +24,7 @@ def ablate(plan: Plan, *, device: str = "auto", command: str | None = None) -> d
     Raises UsageError where a folder holds a run of other settings; DataError where OUT is a file; PartialError where runs failed, the
     others being done; Stopped after a signal. The same command goes on in each case.
     """
-    for run in plan.runs:
-        check_recipe(run)
+    check_folder(plan)
     if plan.out.exists() and not plan.out.is_dir():
         raise DataError(f"{plan.out}: a file, expected a folder or nothing; give another --out")
     places = slots(device)

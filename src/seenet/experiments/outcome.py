@@ -34,6 +34,8 @@ def outcome(plan: Plan, *, failed: dict[str, str], command: str | None) -> dict[
         "planned": len(plan.runs),
         "missing": [run.name for run in plan.runs if run.name not in results],
         "failed": failed,
+        "unit": plan.unit,
+        **plan.about,
         "reference": plan.reference.name,
         "rules": {
             "miou": "of the best validation of a run, the model it keeps; last_miou of the last one",
@@ -42,6 +44,7 @@ def outcome(plan: Plan, *, failed: dict[str, str], command: str | None) -> dict[
             "images_per_s": "training, median over all steps of all seeds, on the machine where they ran",
             "memory_mib": "training, highest of all steps of all seeds: the device's on CUDA, else the process's",
             "paper": "Table 1 of the paper: VOC 2012 val, another data set, backbone and budget than measured here unless all are the same",
+            **plan.rules,
         },
         "protocol": {key: first[key] for key in PROTOCOL if key in first},
         "differs": _differences(list(results.values())),

@@ -1,12 +1,13 @@
-"""What an ablation consists of: every run, resolved and checked before the first one starts."""
+"""What an ablation (or a set of probes) consists of: every run, resolved and checked before the first one starts."""
 
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.data import open_split
 from seenet.experiments.rows import LETTERS, PaperRow, Row, paper_row, parse_rows
-from seenet.model import create_model
+from seenet.model import Segmenter, create_model
 from seenet.model.summary import summarize
 
 UNNAMED = {"seed": "--seeds", "model.variant": "--rows", "model.factory": "--rows"}
@@ -50,7 +51,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs, cell by cell within each seed, so that whatever is there early compares all rows."""
+    """All runs, cell by cell within each seed, so that whatever is there early compares all rows.
+
+    `unit` is what a row is called, `rules` say what its numbers mean where that is not as in an ablation, and `about` is what all runs
+    stand on: a folder belongs to one unit and one `about`.
+    """
 
     out: Path
     recipe: Recipe
@@ -58,6 +63,9 @@ class Plan:
     seeds: int
     runs: list[Run]
     reference: Cell
+    unit: str = "row"
+    rules: dict[str, str] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def make_plan(
@@ -67,11 +75,8 @@ def make_plan(
 
     Raises UsageError: unknown rows, settings, values or reference; DataError: data that is not there.
     """
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: expected at least 1")
     base = load_recipe(recipe, settings)
-    if base.data.val is None:
-        raise UsageError("data.val is null: an ablation compares scores on a val split; name one")
+    check_comparable(base, seeds)
     points = [tuple(point) for point in product(*(parse_vary(text, rows is not None) for text in vary))]
     parsed = [(row, point) for row in parse_rows(rows, base) for point in points]
     recipes = {
@@ -85,6 +90,14 @@ def make_plan(
         Run(cell, seed, recipes[place, seed], out / f"{cell.name}-seed-{seed}") for seed in range(seeds) for place, cell in enumerate(cells)
     ]
     return Plan(out, base, cells, seeds, runs, _reference(cells, reference, base))
+
+
+def check_comparable(recipe: Recipe, seeds: int) -> None:
+    """UsageError where there would be no score, or no run, to compare."""
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: expected at least 1")
+    if recipe.data.val is None:
+        raise UsageError("data.val is null: scores on a val split are compared; name one")
 
 
 def parse_vary(text: str, has_rows: bool) -> list[str]:
@@ -112,10 +125,7 @@ def _short(setting: str) -> str:
 
 def _cost(recipe: Recipe, classes: int) -> tuple[int, int | None, int | None]:
     """Parameters, FLOPs at the crop's size and output stride of what predicts; the auxiliary head does not."""
-    options = {**recipe.model.model_dump(), "weights": None, "num_classes": classes}
-    # The user's own code may want real numbers already when it builds.
-    with _quiet(), nullcontext() if recipe.model.factory else torch.device("meta"):
-        model = create_model(**options)
+    model = unfilled(recipe, classes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     stride = model.options.get("output_stride")
     try:
@@ -124,6 +134,13 @@ def _cost(recipe: Recipe, classes: int) -> tuple[int, int | None, int | None]:
         if recipe.model.factory is None:
             raise
         return parameters, None, stride  # the user's network computes something that needs real numbers
+
+
+def unfilled(recipe: Recipe, classes: int) -> Segmenter:
+    """The recipe's network without weights or the memory for them (a network of the user's own has both)."""
+    # The user's own code may want real numbers already when it builds.
+    with _quiet(), nullcontext() if recipe.model.factory else torch.device("meta"):
+        return create_model(**{**recipe.model.model_dump(), "weights": None, "num_classes": classes})
 
 
 @contextmanager

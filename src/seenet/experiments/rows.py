@@ -10,7 +10,9 @@ from seenet.model import PEERS, VARIANTS
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of the paper's Table 1: mIoU in percent on VOC 2012 val, crop 320, 50,000 iterations on 10,582 images."""
+    """A row of the paper's Table 1 by letter, or a stage of its Table 2: mIoU in percent on VOC 2012 val, crop 320, 50,000 iterations on
+    10,582 images.
+    """
 
     letter: str
     variant: str

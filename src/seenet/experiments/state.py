@@ -5,13 +5,28 @@ from typing import Any
 
 from seenet.core.errors import UsageError
 from seenet.core.recipe_files import load_recipe
-from seenet.experiments.plan import Run
+from seenet.experiments.plan import Plan, Run
 from seenet.training.logging import read_metrics
 from seenet.training.run import difference
 
 
-def check_recipe(run: Run) -> None:
-    """UsageError where the folder holds a run of other settings."""
+def check_folder(plan: Plan) -> None:
+    """UsageError where the folder holds results of another kind, on another model, or a run of other settings."""
+    path = plan.out / "results.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if isinstance(found, dict):
+        for key, now in {"unit": plan.unit, **plan.about}.items():
+            before = found.get(key, "row" if key == "unit" else None)
+            if before != now:
+                raise UsageError(f"{path}: {key} was {before} and is now {now}; give another --out")
+    for run in plan.runs:
+        _check_recipe(run)
+
+
+def _check_recipe(run: Run) -> None:
     path = run.folder / "recipe.yaml"
     if path.is_file():
         found = difference(load_recipe(path), run.recipe)

@@ -21,7 +21,7 @@ def markdown(result: dict[str, Any]) -> str:
     protocol = result["protocol"]
     where = f"{protocol['data']}/{protocol['split']}, {protocol['images']} images" if protocol else "nothing yet"
     header = [
-        "row", f"mIoU measured ({where}), %", "sd", "seeds", f"difference to {result['reference']}, points (95 % interval)",
+        result["unit"], f"mIoU measured ({where}), %", "sd", "seeds", f"difference to {result['reference']}, points (95 % interval)",
         "parameters, M", "GFLOP", "images/s", "memory, MiB", "mIoU in the paper (VOC val), %",
     ]  # fmt: skip
     lines = [f"**{partial_note(result)}**", ""] if not result["complete"] else []
@@ -30,8 +30,9 @@ def markdown(result: dict[str, Any]) -> str:
     lines += [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
     lines += [_line(_cells(row, result["reference"])) for row in result["rows"]]
     rules = [f"- {name}: {rule}." for name, rule in result["rules"].items()]
+    model = [f"Model: {result['model']['file']}, SHA-256 {result['model']['sha256']}.", ""] if "model" in result else []
     command = [f"Command: `{result['command']}`, SeENet {result['version']}."] if result["command"] else []
-    return "\n".join([*lines, "", *rules, "- not resolved: the interval holds 0.", "", *command]).rstrip() + "\n"
+    return "\n".join([*lines, "", *rules, "- not resolved: the interval holds 0.", "", *model, *command]).rstrip() + "\n"
 
 
 def _line(cells: list[str]) -> str:
@@ -103,6 +104,7 @@ def plot(result: dict[str, Any]) -> bytes:
             axes.plot([100 * row["miou"]["mean"]], [place], marker="|", markersize=15, markeredgewidth=2.4, color="#d55e00", zorder=3)
     axes.set_yticks(range(len(rows)), [row["row"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylabel(result["unit"])
     protocol = result["protocol"]
     axes.set_xlabel(f"mIoU on {protocol['data']}/{protocol['split']}, %" if protocol else "mIoU, %")
     axes.set_title("dot: a seed; bar: mean and its 95 % interval", fontsize=9, loc="left")

@@ -8,10 +8,11 @@ from seenet.model.baselines import PEERS, PeerNetwork, check_installed, peer_out
 from seenet.model.factory import VARIANT as FACTORY
 from seenet.model.factory import FactoryNetwork
 from seenet.model.network import VARIANTS, SeENet
+from seenet.model.probe import PROBES, StageProbe, levels_of, probes_of
 from seenet.model.segmenter import Normalization, Segmenter
-from seenet.model.weights import prepare_backbone
+from seenet.model.weights import load_part, prepare_backbone
 
-__all__ = ["PEERS", "VARIANTS", "PeerNetwork", "SeENet", "Segmenter", "assemble", "create_model"]
+__all__ = ["PEERS", "VARIANTS", "PeerNetwork", "SeENet", "Segmenter", "StageProbe", "assemble", "create_model"]
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "refine_stride": (4, 8),
@@ -38,6 +39,7 @@ def create_model(
     auxiliary: bool = False,
     stride_on: str = "conv2",
     factory: str | None = None,
+    probe: str | None = None,
     **unknown: Any,
 ) -> Segmenter:
     """Build a row of Table 1, or a peer, on a timm backbone; or a network of the user's own.
@@ -57,6 +59,7 @@ def create_model(
         auxiliary: add a head on B3 (`forward_features(...)["auxiliary"]`).
         stride_on: "conv1" for ResNet v1 weights, which stride on each block's first 1x1; set by such weights themselves.
         factory: `package.module:callable` that makes the network instead (`seenet.model.factory`); backbone and weights are then its own.
+        probe: of `PROBES`: a probe on these stages of the variant instead of its head, with `weights` of the stages and of P2.
 
     Raises:
         UsageError (a ValueError): unknown variant, option, value or backbone, with the nearest names.
@@ -65,6 +68,8 @@ def create_model(
     if unknown:
         name = next(iter(unknown))
         raise UsageError(f"{name}: unknown option; {nearest(name, [*CHOICES, *OPTIONS])}")
+    if probe is not None:
+        _check_probe(probe, variant, factory, auxiliary)
     if factory is not None:
         if weights is not None:
             raise UsageError(f"weights={weights}: the network of factory={factory} loads its own; set model.weights=null")
@@ -79,7 +84,7 @@ def create_model(
     options = {
         "variant": variant, "backbone": backbone, "num_classes": num_classes, "in_channels": in_channels, "p_out": p_out,
         "refine_stride": refine_stride, "width": width, "local_conv": local_conv, "rates": rates, "output_stride": output_stride,
-        "auxiliary": auxiliary, "stride_on": stride_on,
+        "auxiliary": auxiliary, "stride_on": stride_on, **({} if probe is None else {"probe": probe}),
     }  # fmt: skip
     for name, allowed in CHOICES.items():
         if options[name] not in allowed:
@@ -89,17 +94,33 @@ def create_model(
     if p_out != "auto":
         _check_count("p_out", p_out)
     trunk, normalization, options["stride_on"] = prepare_backbone(
-        backbone, weights, output_stride=output_stride, in_channels=in_channels, stride_on=stride_on
+        backbone, weights, output_stride=output_stride, in_channels=in_channels, stride_on=stride_on, levels=levels_of(probe)
     )
-    return assemble(trunk, normalization, options)
+    model = assemble(trunk, normalization, options)
+    if isinstance(model, StageProbe) and model.P2 is not None:
+        load_part(model.P2, "pyramid.P2", weights)
+    return model
 
 
-def assemble(trunk: Backbone, normalization: Normalization, options: dict[str, Any]) -> SeENet | PeerNetwork:
+def assemble(trunk: Backbone, normalization: Normalization, options: dict[str, Any]) -> SeENet | PeerNetwork | StageProbe:
     """The network on a backbone that is built already, by options that `create_model` checked."""
+    if options.get("probe"):
+        return StageProbe(trunk, normalization, options)
     return (PeerNetwork if options["variant"] in PEERS else SeENet)(trunk, normalization, options)
 
 
-OPTIONS = ("variant", "backbone", "num_classes", "in_channels", "weights", "p_out", "width", "auxiliary", "factory")
+OPTIONS = ("variant", "backbone", "num_classes", "in_channels", "weights", "p_out", "width", "auxiliary", "factory", "probe")
+
+
+def _check_probe(probe: str, variant: str, factory: str | None, auxiliary: bool) -> None:
+    if factory is not None:
+        raise UsageError(f"probe={probe}: the stages of a network of factory={factory} are not known; probe a variant or a peer")
+    if probe not in PROBES:
+        raise UsageError(f"probe={probe}: unknown; {nearest(probe, PROBES)}")
+    if probe not in probes_of(variant):
+        raise UsageError(f"probe={probe}: {variant} has no enhanced B2; expected one of {', '.join(probes_of(variant))}")
+    if auxiliary:
+        raise UsageError(f"probe={probe}: has no auxiliary head; set loss.auxiliary=0")
 
 
 def _check_count(name: str, value: Any) -> None:

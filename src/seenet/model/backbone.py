@@ -15,14 +15,14 @@ from seenet.core.errors import UsageError, nearest
 
 
 class Backbone(nn.Module):
-    """B1 (stride 4), B2 (8), B3 and B4 (8, or up to `output_stride`) of a timm network with random weights.
+    """B1 (stride 4), B2 (8), B3 and B4 (8, or up to `output_stride`) of a timm network with random weights; of these the first `levels`.
 
-    N x C x H x W -> four tensors of N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i]). Networks whose stem cannot take a
+    N x C x H x W -> tensors of N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i]). Networks whose stem cannot take a
     size get zeros to the right and below. Raises UsageError for a name timm
     does not know or cannot dilate. `recompute` drops activations in training and computes them again in the backward pass.
     """
 
-    def __init__(self, name: str, *, output_stride: int = 8, in_channels: int = 3, stride_on: str = "conv2") -> None:
+    def __init__(self, name: str, *, output_stride: int = 8, in_channels: int = 3, stride_on: str = "conv2", levels: int = 4) -> None:
         super().__init__()
         self.recompute = False
         if not timm.is_model(name):
@@ -33,7 +33,7 @@ class Backbone(nn.Module):
                 name,
                 features_only=True,
                 output_stride=output_stride,
-                out_indices=(-4, -3, -2, -1),
+                out_indices=(-4, -3, -2, -1)[:levels],
                 in_chans=in_channels,
             )
         except (NotImplementedError, RuntimeError, TypeError, AssertionError, ValueError) as error:
@@ -44,9 +44,13 @@ class Backbone(nn.Module):
         if stride_on == "conv1":
             _move_strides(self.body)
         info: Any = self.body.feature_info
+        last = str(info.module_name()[-1])
+        if last.startswith("blocks."):
+            # EfficientNet and MobileNet would compute what stands behind the last stage asked for; timm cuts the others itself.
+            self.body.blocks = self.body.blocks[: int(last.removeprefix("blocks.")) + 1]
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
-        expected = tuple(min(stride, output_stride) for stride in (4, 8, 16, 32))
+        expected = tuple(min(stride, output_stride) for stride in (4, 8, 16, 32)[:levels])
         if self.strides != expected:
             raise UsageError(f"backbone {name}: stages have strides {self.strides}, expected {expected}")
         self.pad_multiple = 1 if self._takes_any_size(in_channels) else 32

@@ -17,6 +17,7 @@ from seenet.model.backbone import Backbone
 from seenet.model.baselines import check_installed
 from seenet.model.factory import FactoryNetwork
 from seenet.model.find import bundled_models, find_model
+from seenet.model.probe import levels_of
 from seenet.model.segmenter import Normalization, Segmenter
 from seenet.model.unpickle import import_pickle
 from seenet.model.weights import FitReport, fit_weights, read_safetensors
@@ -78,12 +79,20 @@ def save_model(
 
 def read_notes(path: Path) -> dict[str, Any]:
     """The notes that `save_model` wrote, without the weights; empty where the file is not a whole model's."""
+    return _read_part(path, "notes")
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """The options of `create_model` that a file's model was built with, without the weights; empty where it is not a whole model's."""
+    return _read_part(path, "options")
+
+
+def _read_part(path: Path, part: str) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            notes = json.loads((file.metadata() or {})["seenet"])["notes"]
-    except (SafetensorError, OSError, ValueError, KeyError):
+            return dict(json.loads((file.metadata() or {})["seenet"])[part])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return {}
-    return dict(notes)
 
 
 def load_model(name: str | Path, *, factory: str | None = None) -> SavedModel:
@@ -134,6 +143,7 @@ def _on_backbone(card: dict[str, Any]) -> Segmenter:
         output_stride=options["output_stride"],
         in_channels=options["in_channels"],
         stride_on=options["stride_on"],
+        levels=levels_of(options.get("probe")),
     )
     normalization = Normalization(tuple(card["normalization"]["mean"]), tuple(card["normalization"]["std"]))
     return assemble(trunk, normalization, options)

@@ -1,5 +1,6 @@
 """SeENet and the other rows of Table 1, put together (Fig. 6)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -46,6 +47,33 @@ def auxiliary_head(channels: int, num_classes: int) -> nn.Module:
     return nn.Sequential(ConvUnit(channels, max(channels // 4, 16), 3), nn.Conv2d(max(channels // 4, 16), num_classes, 1))
 
 
+def scaled_rates(rates: Sequence[int], stride: int, options: dict[str, Any]) -> tuple[int, ...]:
+    """Rates on a grid of this stride, by the option `rates`."""
+    scale = stride / 8 if options["rates"] == "scaled" else 1
+    return tuple(ceil(rate / scale) for rate in rates)
+
+
+def enhancement(kind: str | None, level: int, channels: int, strides: Sequence[int], options: dict[str, Any]) -> Any:
+    """What enhances level 0, 1 or 2 (B2, B3 or B4, of these `channels`) in a `Variant`; None where nothing does."""
+    if kind is None:
+        return None
+    if kind == "conv":
+        return ConvUnit(channels, 512, 3)
+    rates = scaled_rates(PYRAMID_RATES[level], strides[level + 1], options)
+    width = options["width"]
+    return SeEM(channels, rates, width) if kind == "seem" else SeEMFS(channels, rates, width, local_conv=options["local_conv"])
+
+
+def check_batch_norm(model: Segmenter, images: Tensor, stride: int) -> None:
+    """UsageError where training would give batch norm a single point of a grid of this stride."""
+    points = images.shape[0] * ceil(images.shape[2] / stride) * ceil(images.shape[3] / stride)
+    if model.training and points == 1:
+        raise UsageError(
+            f"training on one image of {images.shape[2]}x{images.shape[3]} pixels gives batch norm a grid of one point; "
+            f"use a crop over {stride} pixels or a larger batch"
+        )
+
+
 class SeENet(Segmenter):
     """One row of Table 1 on a backbone. Built by `create_model`, which describes the options."""
 
@@ -56,9 +84,10 @@ class SeENet(Segmenter):
         self.pad_multiple = backbone.pad_multiple
         variant = VARIANTS[options["variant"]]
         c1, c2, c3, c4 = backbone.channels
-        p2 = self._enhance(variant.levels[0], 0, c2)
-        p3 = self._enhance(variant.levels[1], 1, p2.out_channels + c3) if p2 else None
-        p4 = self._enhance(variant.levels[2], 2, p3.out_channels + c4 if p3 else c4)
+        strides = backbone.strides
+        p2 = enhancement(variant.levels[0], 0, c2, strides, options)
+        p3 = enhancement(variant.levels[1], 1, p2.out_channels + c3, strides, options) if p2 else None
+        p4 = enhancement(variant.levels[2], 2, p3.out_channels + c4 if p3 else c4, strides, options)
         top = p4.out_channels if p4 else (p3.out_channels if p3 else 0) + c4
         self.pyramid = ParallelPyramid(p2, p3, p4) if p2 and p3 else None
         self.P4 = p4 if self.pyramid is None else None
@@ -66,7 +95,7 @@ class SeENet(Segmenter):
         self.refine: BAM | Skip | None = None
         refinements: dict[str, type[BAM] | type[Skip]] = {"bam": BAM, "skip": Skip}
         if p4 is None:
-            self.head: nn.Module | None = ASPP(top, self.num_classes, self._rates(ASPP_RATES, backbone.strides[3]))
+            self.head: nn.Module | None = ASPP(top, self.num_classes, scaled_rates(ASPP_RATES, strides[3], options))
         else:
             p_out = max(128, c1) if options["p_out"] == "auto" else int(options["p_out"])
             self.reduce = ConvUnit(top, p_out)
@@ -74,21 +103,8 @@ class SeENet(Segmenter):
             self.head = None if self.refine else Classifier(p_out, self.num_classes)
         self.auxiliary = auxiliary_head(c3, self.num_classes) if options["auxiliary"] else None
 
-    def _rates(self, rates: tuple[int, ...], stride: int) -> tuple[int, ...]:
-        scale = stride / 8 if self.options["rates"] == "scaled" else 1
-        return tuple(ceil(rate / scale) for rate in rates)
-
-    def _enhance(self, kind: str | None, level: int, channels: int) -> Any:
-        if kind is None:
-            return None
-        if kind == "conv":
-            return ConvUnit(channels, 512, 3)
-        rates = self._rates(PYRAMID_RATES[level], self.backbone.strides[level + 1])
-        width = self.options["width"]
-        return SeEM(channels, rates, width) if kind == "seem" else SeEMFS(channels, rates, width, local_conv=self.options["local_conv"])
-
     def _features(self, images: Tensor) -> dict[str, Tensor]:
-        self._check_batch_norm(images)
+        check_batch_norm(self, images, self.backbone.strides[3])
         b1, b2, b3, b4 = self.backbone(images)
         features = {"B1": b1, "B2": b2, "B3": b3, "B4": b4}
         top = b4
@@ -110,11 +126,3 @@ class SeENet(Segmenter):
         else:
             features["scores"] = self.refine(p, low)
         return features
-
-    def _check_batch_norm(self, images: Tensor) -> None:
-        points = images.shape[0] * ceil(images.shape[2] / self.backbone.strides[3]) * ceil(images.shape[3] / self.backbone.strides[3])
-        if self.training and points == 1:
-            raise UsageError(
-                f"training on one image of {images.shape[2]}x{images.shape[3]} pixels gives batch norm a grid of one point; "
-                f"use a crop over {self.backbone.strides[3]} pixels or a larger batch"
-            )

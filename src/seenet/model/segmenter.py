@@ -47,8 +47,9 @@ class Segmenter(nn.Module):
     def forward_features(self, images: Tensor) -> dict[str, Tensor]:
         """The tensors of the pass by the paper's names, with their graph.
 
-        logits (at H x W) always; B1 to B4 but for a network of `model.factory`; P2, P3, P4, P_out where the variant has them (P_out before
-        upsampling); attention (where P and B1 meet) for `seenet`; auxiliary (scores at H x W) where that head was built.
+        logits (at H x W) always; B1 to B4 (of a probe those it needs) but for a network of `model.factory`; P2, P3, P4, P_out where the
+        variant has them (P_out before upsampling); attention (where P and B1 meet) for `seenet`; auxiliary (scores at H x W) where that
+        head was built.
         """
         features = self._features(images)
         features["logits"] = self._resize(features.pop("scores"), images, None)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seenet.core.errors import UsageError
-from seenet.model import PEERS, PeerNetwork, SeENet, Segmenter, create_model
+from seenet.model import PEERS, PeerNetwork, SeENet, Segmenter, StageProbe, create_model
 from seenet.model.aspp import ASPP
 from seenet.model.backbone import Backbone
 from seenet.model.find import bundled_models
@@ -75,6 +75,8 @@ def _owners(model: Segmenter) -> dict[nn.Module, str]:
 
 
 def _levels(model: Segmenter) -> dict[str, nn.Module]:
+    if isinstance(model, StageProbe):
+        return {"P2": model.P2} if model.P2 is not None else {}
     if not isinstance(model, SeENet):
         return {"auxiliary": model.auxiliary} if model.auxiliary else {}
     pyramid = model.pyramid
@@ -105,9 +107,10 @@ def _dilated(model: Segmenter) -> list[tuple[str, Sequence[int], int]]:
         parts = [module for part in (model.decoder, model.head) if part is not None for module in part.modules()]
         rates = {module.dilation[0] for module in parts if isinstance(module, nn.Conv2d) and module.dilation[0] > 1}
         return [("ASPP", sorted(rates), model.backbone.strides[3])] if rates else []
-    if not isinstance(model, SeENet):
+    if not isinstance(model, SeENet | StageProbe):
         return []
-    strides = dict(zip(("P2", "P3", "P4"), model.backbone.strides[1:], strict=True))
+    # A probe's backbone ends where it stands.
+    strides = dict(zip(("P2", "P3", "P4"), model.backbone.strides[1:], strict=False))
     found: list[tuple[str, Sequence[int], int]] = [
         (name, part.rates, strides[name]) for name, part in _levels(model).items() if isinstance(part, SeEM) and name in strides
     ]

@@ -29,7 +29,7 @@ class FitReport:
 
 
 def prepare_backbone(
-    name: str, weights: str | None, *, output_stride: int, in_channels: int, stride_on: str
+    name: str, weights: str | None, *, output_stride: int, in_channels: int, stride_on: str, levels: int = 4
 ) -> tuple[Backbone, Normalization, str]:
     """Build the backbone with its starting weights; returns it, its normalisation and where its blocks stride."""
     state: dict[str, Tensor] = {}
@@ -38,7 +38,7 @@ def prepare_backbone(
         state, metadata = read_backbone_weights(str(weights))
         if metadata.get("architecture") == RESNET_V1:
             stride_on = "conv1"
-    backbone = Backbone(name, output_stride=output_stride, in_channels=in_channels, stride_on=stride_on)
+    backbone = Backbone(name, output_stride=output_stride, in_channels=in_channels, stride_on=stride_on, levels=levels)
     if weights is None:
         log.info("backbone %s: random weights", name)
     elif weights == "imagenet":
@@ -78,8 +78,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def read_backbone_weights(weights: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Backbone tensors of a file; of a SeENet model the backbone alone, with its normalisation."""
-    path = find_model(weights) if Path(weights).is_dir() or not Path(weights).suffix else Path(weights)
-    state, metadata = read_safetensors(path)
+    state, metadata = read_safetensors(_file_of(weights))
     if "seenet" not in metadata:
         return state, metadata
     card = json.loads(metadata["seenet"])
@@ -88,6 +87,28 @@ def read_backbone_weights(weights: str) -> tuple[dict[str, Tensor], dict[str, st
     mean, std = (",".join(map(str, card["normalization"][part])) for part in ("mean", "std"))
     architecture = RESNET_V1 if card["options"].get("stride_on") == "conv1" else ""
     return kept, {"architecture": architecture, "mean": mean, "std": std}
+
+
+def load_part(part: nn.Module, name: str, weights: str | None) -> None:
+    """Fill a part above the backbone from a SeENet model that has it under `name`, all of it; DataError where it does not.
+
+    Without `weights`, or with "imagenet", it starts at random, which is said.
+    """
+    if weights in (None, "imagenet"):
+        log.info("%s: random weights", name)
+        return
+    path = _file_of(str(weights))
+    state, _ = read_safetensors(path)
+    own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+    try:
+        part.load_state_dict(own)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n")[1].split())[:160]
+        raise DataError(f"{path}: its {name} does not fit ({reason}); expected a SeENet model of the same variant and width") from None
+
+
+def _file_of(weights: str) -> Path:
+    return find_model(weights) if Path(weights).is_dir() or not Path(weights).suffix else Path(weights)
 
 
 def fit_weights(model: nn.Module, state: dict[str, Tensor]) -> FitReport:

@@ -121,7 +121,8 @@ def _about(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None) -> 
 
 def _network(recipe: Recipe) -> str:
     model = recipe.model
-    return f"network of {model.factory}" if model.factory else f"{model.variant} network on {model.backbone}"
+    probe = f"probe {model.probe} in a " if model.probe else ""
+    return f"network of {model.factory}" if model.factory else f"{probe}{model.variant} network on {model.backbone}"
 
 
 def _stride(saved: SavedModel) -> str:

@@ -18,7 +18,7 @@ from seenet.data.split import FileSplit
 from seenet.data.stats import split_stats
 from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform
-from seenet.model import Segmenter, create_model
+from seenet.model import Segmenter, StageProbe, create_model
 from seenet.model.files import fit_weights, load_model
 from seenet.model.summary import dead_taps
 from seenet.training.distributed import Ranks
@@ -101,7 +101,8 @@ def _frozen(model: Segmenter, recipe: Recipe) -> list[nn.Module]:
     training = recipe.training
     norms = model.backbone.norms() if training.freeze_norms else []
     stages = model.backbone.stage_modules()[: training.freeze_stages] if training.freeze_stages else []
-    return [*norms, *(module for stage in stages for module in stage)]
+    below = model.below() if isinstance(model, StageProbe) and training.freeze_below else []
+    return [*norms, *(module for stage in stages for module in stage), *below]
 
 
 def choose_precision(
