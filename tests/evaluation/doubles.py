@@ -1,5 +1,6 @@
 """A split in memory and a predictor that answers from a list."""
 
+import hashlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,6 +32,10 @@ class MemorySplit:
 
     def paths(self, index: int) -> tuple[None, None]:
         return None, None
+
+    def stamp(self, index: int) -> str:
+        image, mask = self.pairs[index]
+        return hashlib.sha256(image.tobytes() + mask.tobytes()).hexdigest()
 
 
 def random_split(count: int, *, seed: int = 0, labels: LabelSet = LABELS, size: tuple[int, int] = (13, 17)) -> MemorySplit:

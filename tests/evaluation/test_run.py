@@ -92,6 +92,36 @@ def test_no_result_file_when_it_fails_half_way(model, monkeypatch):
     assert not list((model / "eval").rglob(".*"))
 
 
+@pytest.mark.parametrize("place", ["evaluate", "confusion_figure", "write_text"])
+def test_an_interrupted_call_goes_on(model, monkeypatch, place):
+    """Cut before the first picture, before the figure, and between the figure and the result file."""
+    whole = run_evaluation(model, out=model / "whole")
+    counted = []
+    honest = Predictor.scores
+    monkeypatch.setattr(Predictor, "scores", lambda self, *rest: counted.append(0) or honest(self, *rest))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, place, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_evaluation(model)
+    out, panels = model / "eval/test", 8
+    assert not (out / "result.json").exists()
+    assert (out / "confusion.png").exists() == (place == "write_text")
+    assert len(counted) == (0 if place == "evaluate" else 6 + panels)
+    counted.clear()
+    assert run_evaluation(model).result == whole.result
+    assert len(counted) == (6 if place == "evaluate" else 0) + panels
+    assert sorted(path.name for path in out.iterdir()) == ["confusion.png", "images", "result.json"]
+
+
+def test_a_network_of_the_users_own_code_is_counted_anew(model, monkeypatch):
+    load = run.load
+    monkeypatch.setattr(run, "load", lambda *rest, factory, **more: load(*rest, factory=None, **more))
+    monkeypatch.setattr(run, "confusion_figure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluation(model, factory="mine:build")
+    assert not (model / "eval/test/partial").exists()
+
+
 def test_a_file_where_the_folder_should_be(model, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(DataError, match="another --out"):

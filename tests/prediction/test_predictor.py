@@ -1,3 +1,4 @@
+import copy
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.labels import LabelSet, voc_colours
+from seenet.prediction import predictor as module
 from seenet.prediction.predictor import Predictor, evaluating, resized, to_mask
 from tests.prediction.doubles import LABELS, RedNet, TinyNet
 
@@ -19,18 +21,19 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def normalized(model: TinyNet, image: np.ndarray) -> torch.Tensor:
-    pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
-    return (pixels - torch.tensor(model.normalization.mean)[:, None, None]) / torch.tensor(model.normalization.std)[:, None, None]
+    pixels = torch.from_numpy(image.astype(np.float64) / 255).permute(2, 0, 1)[None]
+    mean, std = (torch.tensor(part, dtype=torch.float64)[:, None, None] for part in (model.normalization.mean, model.normalization.std))
+    return (pixels - mean) / std
 
 
 def oracle(model: TinyNet, image: np.ndarray, scales: list[float], flip: bool, size: tuple[int, int]) -> torch.Tensor:
-    """Definitions, "Scales and flip", word by word: every probability kept, then their mean."""
-    model.eval()
+    """Definitions, "Scales and flip", word by word, in float64: one picture at a time, every probability kept, then their mean."""
+    model = copy.deepcopy(model).double().eval()
     kept = []
     with torch.no_grad():
         for scale in scales:
             for mirrored in [False, True] if flip else [False]:
-                x = normalized(model, image)
+                x = normalized(model, image).double()
                 if mirrored:
                     x = torch.flip(x, [3])
                 height, width = (max(1, math.floor(scale * side + 0.5)) for side in image.shape[:2])
@@ -45,7 +48,7 @@ def test_one_scale_gives_the_networks_own_logits():
     model, image = TinyNet().eval(), picture(37, 53)
     scores = Predictor(model, LABELS, device="cpu").scores(image)
     with torch.no_grad():
-        expected = model(normalized(model, image))[0]
+        expected = model(normalized(model, image).float())[0]
     assert scores.dtype == torch.float32
     assert scores.shape == (3, 37, 53)
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
@@ -57,8 +60,34 @@ def test_scales_and_flip_equal_the_definition(scales, flip, size):
     model, image = TinyNet(), picture(33, 46)
     scores = Predictor(model, LABELS, device="cpu", scales=scales, flip=flip).scores(image, size)
     expected = oracle(model, image, scales, flip, size or (33, 46))
-    torch.testing.assert_close(scores.softmax(0), expected, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(scores.exp(), expected, rtol=1e-4, atol=1e-6)
+    # Rounding of the scores, of size 10, reaches the probabilities.
+    torch.testing.assert_close(scores.double().softmax(0), expected, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(scores.double().exp(), expected, rtol=1e-5, atol=2e-6)
+
+
+def test_mirror_shares_the_pass_of_its_picture():
+    seen = []
+
+    class Seen(TinyNet):
+        def forward(self, images, size=None):
+            seen.append((len(images), *images.shape[-2:]))
+            if len(images) == 2:
+                assert torch.equal(images[1], images[0].flip(-1))
+            return super().forward(images, size)
+
+    Predictor(Seen(), LABELS, device="cpu", scales=(0.5, 1, 1.5), flip=True).scores(picture(20, 30))
+    assert seen == [(2, 10, 15), (2, 20, 30), (2, 30, 45)]
+    Predictor(Seen(), LABELS, device="cpu", scales=(0.5, 1)).scores(picture(20, 30))
+    assert seen[3:] == [(1, 10, 15), (1, 20, 30)]
+
+
+def test_height_of_strips_does_not_matter(monkeypatch):
+    image, scores = picture(50, 40), []
+    for strip in (1, 7, 1000):
+        monkeypatch.setattr(module, "STRIP", strip)
+        scores.append(Predictor(TinyNet(), LABELS, device="cpu", scales=(0.5, 1.3), flip=True).scores(image))
+    for other in scores[1:]:
+        torch.testing.assert_close(scores[0], other, rtol=1e-6, atol=1e-6)
 
 
 def test_flip_makes_the_answer_mirror_with_the_picture():

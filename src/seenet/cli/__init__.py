@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -13,7 +14,7 @@ from typer import _click as click
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from seenet.core.errors import SeenetError, nearest
+from seenet.core.errors import SeenetError, Terminated, nearest
 
 # Command -> module, function, and the line `--help` shows: a command's module is imported when it is called.
 COMMANDS = {
@@ -78,7 +79,10 @@ def seenet(version: bool = typer.Option(False, "--version", help="Print the vers
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command line and exit with its code: 0 done, 1 a bug, 2 usage, 3 some failed, 4 data, 5 not finite, 6 a check, 75 busy."""
+    """Run a command line and exit with its code.
+
+    0 done, 1 a bug, 2 usage, 3 some failed, 4 data, 5 not finite, 6 a check, 75 busy, 130 Ctrl-C, 143 SIGTERM.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -87,19 +91,31 @@ def main(arguments: list[str] | None = None) -> None:
     log = logging.getLogger("seenet")
     log.setLevel(logging.INFO)
     log.handlers = [handler]
-    sys.exit(_run(arguments, debug))
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = _run(arguments, debug)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    sys.exit(code)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def _run(arguments: list[str], debug: bool) -> int:
     try:
         code: Any = get_command(app).main(arguments, prog_name="seenet", standalone_mode=False)
-        return int(code or 0)
+        # typer makes this code of a KeyboardInterrupt.
+        return _say("interrupted", 130) if code == 130 else int(code or 0)
     except SeenetError as error:
         if debug:
             traceback.print_exc()
         return _say(str(error), error.exit_code)
     except click.exceptions.ClickException as error:
         return _say(f"{error.format_message()} (seenet --help)", 2)
+    except Terminated as error:
+        return _say("terminated", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
     except BrokenPipeError:

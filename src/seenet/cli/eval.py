@@ -51,6 +51,8 @@ def eval_(
         boundary_iou=boundary_iou, conventions=conventions, mean_over=None if mean_over is None else mean_over.split(","),
         precision=precision, device=device, out=out, overwrite=overwrite, command=command_line(), factory=factory,
     )  # fmt: skip
+    if not report.first:
+        return
     if as_json:
         print(json.dumps(report.result, indent=1, ensure_ascii=False))
     else:

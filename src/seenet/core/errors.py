@@ -46,6 +46,12 @@ class BusyError(SeenetError):
     exit_code = 75
 
 
+class Terminated(BaseException):
+    """SIGTERM, where nothing of its own listens for it: goes through everything that a KeyboardInterrupt does."""
+
+    exit_code = 143
+
+
 class Stopped(SeenetError):
     """Ended by a signal after saving: 130 for Ctrl-C, 143 for SIGTERM."""
 

@@ -39,9 +39,9 @@ def bar(what: str, total: int, done: int = 0) -> Iterator[Advance]:
         yield advance
 
 
-def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yield `items` under a bar."""
-    with bar(what, total) as advance:
+def track(items: Iterable[T], what: str, total: int, done: int = 0) -> Iterator[T]:
+    """Yield `items` under a bar that begins at `done` of `total`."""
+    with bar(what, total, done) as advance:
         for item in items:
             yield item
             advance()

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
     store = _store(split)
     known = _remembered(store)
     # Taken before the files are read: what changes meanwhile is looked at again.
-    stamps = [_stamp(split, index) for index in range(len(split))]
+    stamps = [split.stamp(index) for index in range(len(split))]
     todo = [index for index, stamp in enumerate(stamps) if stamp not in known]
     if not todo:
         return [known[stamp] for stamp in stamps]
@@ -89,17 +88,6 @@ def _cause(ids: set[int], labels: LabelSet) -> str:
     if 255 in ids and labels.ignore != 255:
         return "looks like void as 255; set `ignore: 255`"
     return "add the classes, set `ignore`, or map ids with `decode: remap`"
-
-
-def _stamp(split: FileSplit, index: int) -> str:
-    # What counts as good depends on the label set and how masks are decoded, too.
-    decode = split.decode
-    how = [decode.func.__name__, repr(decode.keywords)] if isinstance(decode, partial) else [getattr(decode, "__name__", "")]
-    parts = [split.labels.name, str(split.labels.num_classes), str(split.labels.ignore), *how]
-    for path in split.paths(index):
-        stat = path.stat()
-        parts += [str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns)]
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 
 def _remembered(store: Path) -> dict[str, dict[int, int]]:

@@ -18,7 +18,7 @@ from seenet.core.labels import COCO21
 from seenet.core.progress import track
 from seenet.core.settings import DataSettings
 from seenet.data.coco_masks import Instance, Overlap, draw
-from seenet.data.split import need_folder, size_mismatch
+from seenet.data.split import digest, file_stamp, label_parts, need_folder, size_mismatch
 
 _log = logging.getLogger("seenet")
 
@@ -89,6 +89,11 @@ class CocoSplit:
 
     def paths(self, index: int) -> tuple[Path, None]:
         return self.pictures[index].path, None
+
+    def stamp(self, index: int) -> str:
+        picture = self.pictures[index]
+        outlines = hashlib.sha256(picture.instances).hexdigest()
+        return digest(*label_parts(self.labels), str(RULE), self.overlap, outlines, file_stamp(picture.path))
 
 
 def open_coco(settings: DataSettings, which: str) -> CocoSplit:

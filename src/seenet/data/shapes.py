@@ -9,6 +9,7 @@ import numpy as np
 from seenet.core.errors import UsageError
 from seenet.core.labels import SHAPES, LabelSet
 from seenet.core.settings import DataSettings
+from seenet.data.split import digest, label_parts
 
 DISC, SQUARE, TRIANGLE, RING, POLE = 1, 2, 3, 4, 5
 COARSE = 5
@@ -47,6 +48,9 @@ class ShapesSplit:
 
     def paths(self, index: int) -> tuple[Path | None, Path | None]:
         return None, None
+
+    def stamp(self, index: int) -> str:
+        return digest(*label_parts(self.labels), self.which, str(index), str(self.side))
 
     def image(self, index: int) -> np.ndarray:
         return self._scene(index)[0]

@@ -1,7 +1,9 @@
 """A split: pictures with their masks, whatever data set they come from."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +36,9 @@ class Split(Protocol):
 
     def paths(self, index: int) -> tuple[Path | None, Path | None]:
         """Files of picture and mask; None where it is drawn."""
+
+    def stamp(self, index: int) -> str:
+        """SHA-256 that changes with whatever decides what `read` gives: files by path, size and time, and how they are decoded."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,35 @@ class FileSplit:
     def paths(self, index: int) -> tuple[Path, Path]:
         return self.images[index], self.masks[index]
 
+    def stamp(self, index: int) -> str:
+        decode = self.decode
+        how = [decode.func.__name__, repr(decode.keywords)] if isinstance(decode, partial) else [getattr(decode, "__name__", "")]
+        return digest(*label_parts(self.labels), *how, *map(file_stamp, self.paths(index)))
+
     def check_sizes(self, index: int) -> None:
         """DataError where picture and mask differ in size, from their headers."""
         image, mask = image_size(self.images[index]), image_size(self.masks[index])
         if image != mask:
             raise size_mismatch(self.images[index], image, self.masks[index], mask)
+
+
+def digest(*parts: str) -> str:
+    """SHA-256 of parts, in hex."""
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def label_parts(labels: LabelSet) -> list[str]:
+    """What of a label set decides whether a mask is good."""
+    return [labels.name, str(labels.num_classes), str(labels.ignore)]
+
+
+def file_stamp(path: Path) -> str:
+    """A file by path, size and time; "none" where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return f"{path}|none"
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def size_mismatch(image: Path, image_shape: tuple[int, ...], mask: Path, mask_shape: tuple[int, ...]) -> DataError:

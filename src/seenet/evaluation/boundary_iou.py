@@ -68,6 +68,9 @@ class BoundaryIou:
             [np.bincount(ids, minlength=self.labels.num_classes) for ids in (truth[both], truth[of_truth], found[of_found])]
         )
 
+    def stamp(self, index: int) -> str:
+        return ""
+
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> dict[str, Any]:
         """`miou` over the classes that are not absent, and `classes` by name, None where absent; 0..1."""
         both, of_truth, of_found = np.sum(counted, axis=0).reshape(3, -1)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from seenet.core.errors import DataError
 from seenet.core.labels import CITYSCAPES19, CITYSCAPES_CATEGORIES, CITYSCAPES_TRAIN_IDS
 from seenet.data.cityscapes import instance_path, read_instances
-from seenet.data.split import Split
+from seenet.data.split import Split, file_stamp
 from seenet.evaluation.confusion import mean, metrics
 
 AVERAGE_SIZES = {
@@ -44,14 +45,22 @@ class CityscapesScores:
 
         Raises DataError where that file cannot be read, has another size, or ids of no label.
         """
-        mask = self.split.paths(index)[1]
-        path = instance_path(mask) if mask else None
+        path = self._instances(index)
         if path is None or not path.is_file():
             return MISSING
         instances = read_instances(path)
         if instances.shape != truth.shape:
             raise DataError(f"{path}: {_size(instances)} pixels, but its labels have {_size(truth)}; copy it again")
         return count_instances(instances, prediction).ravel()
+
+    def stamp(self, index: int) -> str:
+        """The instanceIds file by path, size and time."""
+        path = self._instances(index)
+        return file_stamp(path) if path else ""
+
+    def _instances(self, index: int) -> Path | None:
+        mask = self.split.paths(index)[1]
+        return instance_path(mask) if mask else None
 
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> dict[str, Any]:
         """The four means, and IoU and iIoU by class and category, 0..1; None for what is absent or has no instances.

@@ -60,6 +60,9 @@ class Conventions:
         cells = np.flatnonzero(matrix)
         return np.concatenate([cells, matrix[cells]])
 
+    def stamp(self, index: int) -> str:
+        return ""
+
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> list[dict[str, Any]]:
         """A row for each of `TABLE`; all are pooled over the set."""
         resized = np.zeros(matrix.size, np.int64)

@@ -1,25 +1,25 @@
 """Score a predictor on a split."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-from torch.nn import functional as F
-
-from seenet.core.errors import DataError, UsageError
-from seenet.core.progress import track
+from seenet.core.errors import DataError, Terminated, UsageError
 from seenet.data.split import Split
 from seenet.evaluation.boundaries import WIDTHS
+from seenet.evaluation.counting import Counting
 from seenet.evaluation.gather import gather_scores, ranks
 from seenet.evaluation.measure import Measure
 from seenet.evaluation.outcome import Boundary, Evaluation
-from seenet.evaluation.scores import ImageScore, score_image
-from seenet.prediction.predictor import Predictor, to_mask
-from seenet.prediction.prefetch import prefetch
+from seenet.evaluation.partial import open_partial
+from seenet.evaluation.scores import ImageScore
+from seenet.prediction.predictor import Predictor
 
 __all__ = ["Boundary", "Evaluation", "evaluate"]
+
+log = logging.getLogger("seenet")
 
 
 def evaluate(
@@ -32,6 +32,7 @@ def evaluate(
     loss: bool = False,
     measures: Sequence[Measure] = (),
     what: str | None = None,
+    partial: Path | None = None,
 ) -> Evaluation:
     """Predict each picture of the split at its label's size and count.
 
@@ -46,19 +47,23 @@ def evaluate(
         loss: also sum the negative log-likelihood of the true classes.
         measures: count these too, in the same pass.
         what: stands before the progress bar; None: no bar.
+        partial: folder where the counts of each picture are kept as they come, and taken from where they are there already. Who
+            calls removes it when the outcome is written.
 
     Raises DataError: labels of model and data differ, a label id out of range, nothing to score, no rim or edge where
-    bands are asked for; UsageError: widths; NotFiniteError: the network gives NaN.
+    bands are asked for; UsageError: widths; NotFiniteError: the network gives NaN; BusyError: another process writes `partial`.
     """
     order, widths = _indices(split, indices), tuple(sorted(set(widths)))
     if not widths or min(widths) < 1:
         raise UsageError(f"widths {', '.join(map(str, widths))}: expected at least one, whole numbers of pixels from 1")
     kind: Boundary | None = ("trimap" if split.labels.rim else "transition") if boundary == "auto" else boundary
     _check(predictor, split, kind)
+    counting = Counting(predictor, split, kind, widths, loss, tuple(measures))
     rank, world = ranks()
 
     def mine() -> list[ImageScore]:
-        return _score(predictor, split, order[rank::world], kind, widths, loss, measures, what if rank == 0 else None)
+        share, shown = order[rank::world], what if rank == 0 else None
+        return _resumed(counting, share, shown, partial, rank) if partial else list(counting.scores(share, shown, len(share)))
 
     scores = gather_scores(mine, predictor.device)
     if kind and not any(score.outlined for score in scores):
@@ -71,33 +76,22 @@ def evaluate(
     return Evaluation(split.name, keys, split.labels, scores, kind, widths, loss, predictor.settings, predictor.info, tuple(measures))
 
 
-def _score(
-    predictor: Predictor,
-    split: Split,
-    order: Sequence[int],
-    boundary: Boundary | None,
-    widths: tuple[int, ...],
-    with_loss: bool,
-    measures: Sequence[Measure],
-    what: str | None,
-) -> list[ImageScore]:
-    labels = split.labels
-    scores = []
-    reads = prefetch(order, split.read)
-    for index, read in track(reads, what, len(order)) if what else reads:
-        image, truth = read.result()
-        found = predictor.scores(image, truth.shape[:2])
-        where = str(split.paths(index)[1] or f"{split.name} {split.key(index)}")
-        mask = to_mask(found)
-        score = score_image(index, truth, mask, labels.num_classes, labels.ignore, boundary=boundary, widths=widths, where=where)
-        if with_loss:
-            target = torch.from_numpy(truth.astype(np.int64)).to(found.device)
-            nll = F.cross_entropy(found[None], target[None], ignore_index=labels.ignore, reduction="sum")
-            score = replace(score, loss=float(nll))
-        if measures:
-            score = replace(score, measured=tuple(measure.count(index, truth, mask) for measure in measures))
-        scores.append(score)
-    return scores
+def _resumed(counting: Counting, share: Sequence[int], what: str | None, partial: Path, rank: int) -> list[ImageScore]:
+    """Scores of `share`: those that `partial` has, and the others, which it then gets."""
+    name, stamps = counting.split.name, {index: counting.stamp(index) for index in share}
+    with open_partial(partial, counting.key(), rank) as kept:
+        scores = [replace(kept.found[stamp], index=index) for index, stamp in stamps.items() if stamp in kept.found]
+        done = {score.index for score in scores}
+        if done:
+            log.info("%s: %d of %d pictures were counted before; going on", name, len(done), len(share))
+        try:
+            for score in counting.scores([index for index in share if index not in done], what, len(share)):
+                kept.add(stamps[score.index], score)
+                scores.append(score)
+        except (KeyboardInterrupt, Terminated):
+            log.info("%s: %d of %d pictures are counted; the same command goes on", name, len(scores), len(share))
+            raise
+    return sorted(scores, key=lambda score: score.index)
 
 
 def _indices(split: Split, indices: Sequence[int] | None) -> Sequence[int]:

@@ -1,6 +1,10 @@
-"""Scores of all processes, in every process."""
+"""Several processes, as torchrun starts them: the scores of all, in every one of them."""
 
-from collections.abc import Callable
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -10,6 +14,8 @@ from seenet.core.errors import DataError
 from seenet.evaluation.scores import ImageScore
 
 FAILED = -1
+TIMEOUT = timedelta(minutes=10)
+"""After this long without a word from a rank the others end."""
 
 
 def ranks() -> tuple[int, int]:
@@ -17,6 +23,27 @@ def ranks() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[tuple[int, int]]:
+    """Join the process group that torchrun's environment names, and leave it at the end; yields rank and world size.
+
+    gloo for main memory, NCCL for CUDA's. A group that is there already is used and stays.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        yield ranks()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    if distributed.get_rank():
+        # What all of them have to say is said once.
+        logging.getLogger("seenet").setLevel(logging.WARNING)
+    try:
+        yield ranks()
+    finally:
+        distributed.destroy_process_group()
 
 
 def gather_scores(score: Callable[[], list[ImageScore]], device: torch.device) -> list[ImageScore]:

@@ -18,5 +18,8 @@ class Measure(Protocol):
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """What picture `index` of the split adds, int64, one dimension of any length, from its H x W ids."""
 
+    def stamp(self, index: int) -> str:
+        """What decides those counts besides the ids, such as a further file by size and time; may be empty."""
+
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> Any:
         """JSON value from the confusion matrix C[t, p] and the counts of every picture."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,18 @@ from seenet.evaluation.boundary_iou import BoundaryIou
 from seenet.evaluation.cityscapes import CityscapesScores
 from seenet.evaluation.conventions import Conventions
 from seenet.evaluation.evaluator import Boundary, Evaluation, evaluate
+from seenet.evaluation.gather import joined
 from seenet.evaluation.measure import Measure
 from seenet.evaluation.pictures import confusion_figure, panel
 from seenet.model.find import find_model
+from seenet.prediction.device import choose_device
 from seenet.prediction.loading import load
 from seenet.prediction.predictor import Predictor
 
 RESULT = "result.json"
 FIGURE = "confusion.png"
+PARTIAL = "partial"
+"""Folder of what is counted so far; gone once the result file is there."""
 SHOWN = 4
 """Pictures shown of the worst, and of the best."""
 
@@ -39,11 +44,12 @@ DATA_ALONE = "transforms: {crop: 1}\ntraining: {steps: 1, batch: 1}\n"
 
 @dataclass(frozen=True)
 class EvalReport:
-    """The evaluation, its result file's content, and the folder it was written to."""
+    """The evaluation, its result file's content, and the folder it was written to, by the first process of several."""
 
     evaluation: Evaluation
     result: dict[str, Any]
     out: Path
+    first: bool = True
 
 
 def run_evaluation(
@@ -68,6 +74,9 @@ def run_evaluation(
 ) -> EvalReport:
     """Score a model on a split and write OUT/result.json, OUT/confusion.png and OUT/images/{worst,best}-N-KEY.jpg.
 
+    What an interrupted call has counted lies in OUT/partial, and the same call goes on from there. Under torchrun the processes share
+    the pictures.
+
     Args:
         model: run folder, .safetensors or bundled name.
         recipe: says which data; None: the recipe.yaml beside the model, else the overrides alone (`data.kind=camvid`,
@@ -79,25 +88,38 @@ def run_evaluation(
         conventions: also the mIoU as other tools take it.
         mean_over: names of classes over which one more mIoU is taken.
         factory: as `prediction.loading.load`.
+        command: quoted by the result file.
         out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
 
     Raises DataError: no such model or data, labels that differ, results there already (without `overwrite`);
-    UsageError: settings.
+    UsageError: settings; BusyError: another process evaluates into OUT.
     """
     path = find_model(model)
     settings = data_settings(path, recipe, list(overrides))
     which = split or settings.val or "val"
     folder = out or default_out(path, which)
-    refuse_existing(folder, (RESULT, FIGURE), overwrite)
+    # Beside counts of an evaluation under way the figure is its own: it was killed before its result file was there.
+    refuse_existing(folder, (RESULT,) if (folder / PARTIAL).is_dir() else (RESULT, FIGURE), overwrite)
     opened = open_split(settings, which)
     if isinstance(opened, FileSplit):
         check_split(opened)
     chosen = None if mean_over is None else opened.labels.indices(mean_over)
-    predictor = load(path, device, precision, scales=scales, flip=flip, factory=factory)
     measures = _measures(opened, boundary_iou=boundary_iou, conventions=conventions)
-    evaluation = evaluate(predictor, opened, boundary=boundary, widths=widths, loss=True, measures=measures, what=f"eval {opened.name}")
+    # The user's own code may change in between, which no hash of a model would show.
+    partial = None if factory else folder / PARTIAL
+    with joined(choose_device(device)) as (rank, _):
+        predictor = load(path, device, precision, scales=scales, flip=flip, factory=factory)
+        evaluation = evaluate(
+            predictor, opened, boundary=boundary, widths=widths, loss=True, measures=measures, what=f"eval {opened.name}", partial=partial
+        )
     result = evaluation.result(command=command, mean_over=chosen)
-    shown = _panels(predictor, opened, evaluation)
+    if rank == 0:
+        _write(folder, predictor, opened, evaluation, result)
+    return EvalReport(evaluation, result, folder, first=rank == 0)
+
+
+def _write(folder: Path, predictor: Predictor, split: Split, evaluation: Evaluation, result: dict[str, Any]) -> None:
+    shown = _panels(predictor, split, evaluation)
     with replacing(folder / FIGURE) as temporary:
         temporary.write_bytes(confusion_figure(evaluation.matrix, evaluation.labels))
     (folder / "images").mkdir(exist_ok=True)
@@ -109,7 +131,7 @@ def run_evaluation(
             image.save(temporary, format="jpeg", quality=88)
     # Last, so that a result file means that all of it is there.
     write_text(folder / RESULT, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    return EvalReport(evaluation, result, folder)
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 
 def _measures(split: Split, *, boundary_iou: bool, conventions: bool) -> list[Measure]:

@@ -20,6 +20,8 @@ from seenet.prediction.result import Result
 
 PRECISIONS = ("fp32", "bf16")
 MOST_SCALES = 16
+STRIP = 64
+"""Rows whose probabilities are added at once."""
 
 Picture = str | Path | Image.Image | np.ndarray
 
@@ -74,8 +76,8 @@ class Predictor:
         """Class scores, float32 K x h x w on the device, of an H x W x 3 uint8 picture at `size` (default H x W).
 
         One scale without flip: raw logits, resized once from the head's own grid. Else the log of the mean probability
-        over scales and flips. Softmax, argmax and cross entropy are right for both. DataError for another kind of
-        array.
+        over scales and flips, where a picture and its mirror are one batch of 2. Softmax, argmax and cross entropy are right
+        for both. DataError for another kind of array.
         """
         self._check(image)
         height, width = image.shape[:2]
@@ -83,18 +85,16 @@ class Predictor:
         with torch.inference_mode(), evaluating(self.model), self._numerics():
             pixels = self._normalized(image)
             if self.scales == (1.0,) and not self.flip:
-                return self._logits(pixels, size)
-            total: Tensor | None = None
+                return self._logits(pixels, size)[0]
+            total = torch.zeros(self.labels.num_classes, *size, device=self.device)
             for scale in self.scales:
-                scaled = resized(pixels, scale)
-                for mirrored in (False, True) if self.flip else (False,):
-                    probabilities = self._logits(scaled.flip(-1) if mirrored else scaled, size).softmax(0)
-                    if mirrored:
-                        probabilities = probabilities.flip(-1)
-                    # A running sum: never more than two pictures of scores at once, however many scales.
-                    total = probabilities if total is None else total.add_(probabilities)
-                    del probabilities
-            assert total is not None
+                views = resized(pixels, scale)
+                logits = self._logits(torch.cat([views, views.flip(-1)]) if self.flip else views, size)
+                # Strip by strip: beside the scores of one scale and the sum there is never a third of their size.
+                for top in range(0, size[0], STRIP):
+                    rows = slice(top, top + STRIP)
+                    for mirrored, probabilities in enumerate(logits[:, :, rows].softmax(1)):
+                        total[:, rows] += probabilities.flip(-1) if mirrored else probabilities
             # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
             return total.div_(len(self.scales) * (1 + self.flip)).clamp_min_(torch.finfo(torch.float32).tiny).log_()
 
@@ -161,7 +161,7 @@ class Predictor:
     def _logits(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         with self._cast():
             logits: Tensor = self.model(pixels, size=size)
-        return logits[0].float()
+        return logits.float()
 
     def _cast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

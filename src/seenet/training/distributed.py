@@ -1,19 +1,14 @@
 """One process or several, as torchrun starts them; everything here also works in one process."""
 
-import logging
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
 
 from seenet.core.errors import UsageError
-
-TIMEOUT = timedelta(minutes=10)
-"""After this long without a word from a rank the others end."""
+from seenet.evaluation.gather import joined
 
 
 @dataclass(frozen=True)
@@ -63,19 +58,6 @@ class Ranks:
 
 @contextmanager
 def ranks(device: torch.device) -> Iterator[Ranks]:
-    """Join the process group that torchrun's environment names, and leave it at the end: gloo for main memory, NCCL for CUDA's."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield Ranks()
-        return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    group = Ranks(distributed.get_rank(), world)
-    if not group.first:
-        # What all of them have to say is said once.
-        logging.getLogger("seenet").setLevel(logging.WARNING)
-    try:
-        yield group
-    finally:
-        distributed.destroy_process_group()
+    """Join the process group that torchrun's environment names, and leave it at the end."""
+    with joined(device) as (rank, world):
+        yield Ranks(rank, world)

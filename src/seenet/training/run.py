@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from seenet import __version__
-from seenet.core.errors import BusyError, DataError, SeenetError, UsageError
+from seenet.core.errors import BusyError, DataError, SeenetError, Terminated, UsageError
 from seenet.core.files import write_text
 from seenet.core.recipe_files import dump, load_recipe
 from seenet.core.settings import Recipe
@@ -125,8 +125,8 @@ def _recorded(out: Path, rank: int) -> Iterator[None]:
     except SeenetError as error:
         code, reason = error.exit_code, str(error)
         raise
-    except KeyboardInterrupt:
-        code, reason = 130, "interrupted"
+    except (KeyboardInterrupt, Terminated) as error:
+        code, reason = (error.exit_code, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
         raise
     except BaseException as error:
         code, reason = 1, f"{type(error).__name__}: {error}"
