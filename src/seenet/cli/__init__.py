@@ -24,7 +24,7 @@ COMMANDS = {
     "ablate": ("ablate", "app", "Train rows of Table 1, peers or any grid with several seeds, and compare."),
     "report": ("report", "report", "Write a run's page: curves, scores, worst and best pictures."),
     "export": ("export", "export", "Write a model as a file for others to use."),
-    "figure": ("figure", "app", "Draw the paper's figures: mIoU over the width of bands."),
+    "figure": ("figure", "app", "Draw the paper's figures: heat maps, sampling, attention, panels, bands."),
     "model": ("model", "model", "List a network's parts with shapes, parameters and FLOPs."),
     "data": ("data", "app", "Describe your own data, and look at any."),
     "submit": ("submit", "app", "Pack predictions for the servers of VOC and Cityscapes, and check such archives."),

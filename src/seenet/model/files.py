@@ -78,12 +78,20 @@ def save_model(
 
 def read_notes(path: Path) -> dict[str, Any]:
     """The notes that `save_model` wrote, without the weights; empty where the file is not a whole model's."""
+    return _read_part(path, "notes")
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """The options of `create_model` that a file's model was built with, without the weights; empty where it is not a whole model's."""
+    return _read_part(path, "options")
+
+
+def _read_part(path: Path, part: str) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            notes = json.loads((file.metadata() or {})["seenet"])["notes"]
-    except (SafetensorError, OSError, ValueError, KeyError):
+            return dict(json.loads((file.metadata() or {})["seenet"])[part])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return {}
-    return dict(notes)
 
 
 def load_model(name: str | Path, *, factory: str | None = None) -> SavedModel:

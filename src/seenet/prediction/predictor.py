@@ -98,6 +98,20 @@ class Predictor:
             # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
             return total.div_(len(self.scales) * (1 + self.flip)).clamp_min_(torch.finfo(torch.float32).tiny).log_()
 
+    def features(self, image: np.ndarray) -> dict[str, Tensor]:
+        """The tensors of one pass over an H x W x 3 uint8 picture by the paper's names, 1 x C x h x w on the device.
+
+        As `Segmenter.forward_features`; at the picture's own size, whatever `scales` and `flip` are. DataError for
+        another kind of array; UsageError for a model that does not show them.
+        """
+        self._check(image)
+        model: Any = self.model
+        if not hasattr(model, "forward_features"):
+            raise UsageError(f"{self.info.get('file', 'the model')}: shows nothing but its scores; use the .safetensors that it came from")
+        with torch.inference_mode(), evaluating(self.model), self._numerics(), self._cast():
+            features: dict[str, Tensor] = model.forward_features(self._normalized(image))
+            return features
+
     def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """Class of each pixel, h x w uint8 (uint16 over 256 classes). NotFiniteError where the network gives NaN."""
         return to_mask(self.scores(image, size))
@@ -145,9 +159,12 @@ class Predictor:
         return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
 
     def _logits(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with self._cast():
             logits: Tensor = self.model(pixels, size=size)
         return logits[0].float()
+
+    def _cast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @contextmanager
     def _numerics(self) -> Iterator[None]:
