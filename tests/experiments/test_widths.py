@@ -30,7 +30,9 @@ def test_a_figure_of_two_models(results, tmp_path):
     with Image.open(out) as image:
         assert image.format == "PNG"
         both = np.asarray(image.convert("RGB"))
-    write_widths_figure(results[:1], out)
+    with pytest.raises(DataError, match="--overwrite"):
+        write_widths_figure(results[:1], out)
+    write_widths_figure(results[:1], out, overwrite=True)
     with Image.open(out) as image:
         alone = np.asarray(image.convert("RGB"))
     assert both.std() > 0
@@ -52,11 +54,11 @@ def test_models_are_named_by_run_or_file(results, monkeypatch):
 
     asked = []
     monkeypatch.setattr(widths, "widths_figure", lambda found: asked.append(list(found)) or b"")
-    write_widths_figure(results, results[0].parent / "a.png")
+    write_widths_figure(results, results[0].parent / "a.png", overwrite=True)
     results[1].write_text(json.dumps(result("runs/seenet/model.safetensors", {"1": 0.5})))
-    write_widths_figure(results, results[0].parent / "a.png")
+    write_widths_figure(results, results[0].parent / "a.png", overwrite=True)
     results[1].write_text(json.dumps(result("models/camvid-lite0.safetensors", {"1": 0.5})))
-    write_widths_figure(results, results[0].parent / "a.png")
+    write_widths_figure(results, results[0].parent / "a.png", overwrite=True)
     assert asked == [["seenet", "baseline"], [str(path) for path in results], ["seenet", "camvid-lite0"]]
 
 

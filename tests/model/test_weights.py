@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from seenet.core.errors import DataError
 from seenet.core.labels import CAMVID11, VOC21
 from seenet.model import create_model
-from seenet.model.files import fit_weights, import_pickle, load_model, save_model
+from seenet.model.files import fit_weights, import_pickle, load_model, read_options, save_model
 
 SMALL = {"backbone": "resnet10t", "num_classes": 11, "width": 8, "p_out": 16}
 
@@ -91,6 +91,7 @@ def test_model_file_round_trip(tmp_path: Path) -> None:
     assert torch.equal(saved.model(images), model(images))
     assert (saved.labels, saved.notes, saved.model.options) == (CAMVID11, {"step": 3}, model.options)
     assert load_model(tmp_path).sha256 == saved.sha256
+    assert read_options(tmp_path / "model.safetensors") == model.options
     assert saved.model.normalization == model.normalization
 
 

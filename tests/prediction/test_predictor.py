@@ -235,3 +235,18 @@ def test_more_than_256_classes():
     labels = LabelSet("many", tuple(map(str, range(300))), voc_colours(300), ignore=65535)
     mask = Predictor(TinyNet(300), labels, device="cpu").mask(picture(8, 8))
     assert mask.dtype == np.uint16
+
+
+def test_features_are_those_of_the_scored_pass():
+    from seenet.core.labels import SHAPES
+    from seenet.model import create_model
+
+    model, image = create_model(backbone="resnet10t", num_classes=6, width=8, p_out=16), picture(45, 61)
+    predictor = Predictor(model, SHAPES, device="cpu")
+    features = predictor.features(image)
+    assert torch.equal(features["logits"][0], predictor.scores(image))
+    assert {"B1", "B2", "B3", "B4", "P2", "P3", "P4", "P_out", "attention"} <= set(features)
+    with pytest.raises(UsageError, match="shows nothing but its scores"):
+        Predictor(TinyNet(), LABELS, device="cpu").features(image)
+    with pytest.raises(DataError, match="expected uint8"):
+        predictor.features(image.astype(np.float32))

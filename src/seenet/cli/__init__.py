@@ -26,7 +26,7 @@ COMMANDS = {
     "probe": ("probe", "probe", "Train a small classifier on each stage of a trained network (Table 2)."),
     "report": ("report", "report", "Write a run's page: curves, scores, worst and best pictures."),
     "export": ("export", "export", "Write a model as a file for others to use."),
-    "figure": ("figure", "app", "Draw the paper's figures: mIoU over the width of bands."),
+    "figure": ("figure", "app", "Draw the paper's figures: heat maps, sampling, attention, panels, bands."),
     "model": ("model", "model", "List a network's parts with shapes, parameters and FLOPs."),
     "data": ("data", "app", "Describe your own data, and look at any."),
     "submit": ("submit", "app", "Pack predictions for the servers of VOC and Cityscapes, and check such archives."),

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from seenet.core.errors import UsageError
 
@@ -29,6 +30,12 @@ def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str
     if len(recipes) > 1:
         raise UsageError(f"{recipes[1]}: a second recipe, expected one and settings of the form key=value")
     return next(iter(recipes), None), [argument for argument in arguments if "=" in argument]
+
+
+def models_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split MODEL... [KEY=VALUE]...; a path that is there is a model (an ablation's runs are called `p_out=128`)."""
+    overrides = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
+    return [argument for argument in arguments if argument not in overrides], overrides
 
 
 def command_line() -> str:

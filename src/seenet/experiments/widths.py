@@ -1,6 +1,5 @@
 """mIoU near outlines over the width of the band, several models in one figure (the paper's Table 3)."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,28 +8,25 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from seenet.core.errors import DataError, UsageError
-from seenet.core.files import replacing
+from seenet.core.errors import DataError
+from seenet.experiments.drawing import check_png, model_names, png_bytes, write_figure
 
 MARKERS = "os^Dv<>p"
 """One after the other, so that lines are told apart in grey print too."""
 
 
-def write_widths_figure(paths: Sequence[Path], out: Path) -> None:
+def write_widths_figure(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -> None:
     """Draw the bands of result files of `seenet eval` into the PNG `out`.
 
-    Raises DataError: a file is missing or no result with bands, or the files differ in data, split or kind of band;
-    UsageError: `out` is no .png.
+    Raises DataError: a file is missing or no result with bands, the files differ in data, split or kind of band, or `out` is there already
+    (without `overwrite`); UsageError: `out` is no .png.
     """
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"{out}: expected a name that ends in .png")
+    check_png(out, overwrite=overwrite)
     results = [_read(path) for path in paths]
     for path, result in zip(paths, results, strict=True):
         if _about(result) != _about(results[0]):
             raise DataError(f"{path}: {_about(result)}, but {paths[0]}: {_about(results[0])}; lines of one figure need the same")
-    image = widths_figure(dict(zip(_names(paths, results), results, strict=True)))
-    with replacing(out) as temporary:
-        temporary.write_bytes(image)
+    write_figure(out, widths_figure(dict(zip(_names(paths, results), results, strict=True))))
 
 
 def widths_figure(results: dict[str, dict[str, Any]]) -> bytes:
@@ -48,9 +44,7 @@ def widths_figure(results: dict[str, dict[str, Any]]) -> bytes:
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+    return png_bytes(figure)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -75,9 +69,5 @@ def _about(result: dict[str, Any]) -> str:
 
 
 def _names(paths: Sequence[Path], results: Sequence[dict[str, Any]]) -> list[str]:
-    """The model of each result: its run's folder, or its file; the result's path where that tells two of them not apart."""
-    names = []
-    for path, result in zip(paths, results, strict=True):
-        file = Path((result.get("model") or {}).get("file") or path)
-        names.append(file.resolve().parent.name if file.stem in {"model", "result"} else file.stem)
-    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
+    files = [Path((result.get("model") or {}).get("file") or path) for path, result in zip(paths, results, strict=True)]
+    return model_names(files, list(map(str, paths)))

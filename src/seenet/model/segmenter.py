@@ -42,7 +42,7 @@ class Segmenter(nn.Module):
 
         Resized once, from the head's own grid, bilinear, align_corners=False (definitions: Size).
         """
-        return self._resize(self._features(images)["scores"], images, size)
+        return self.resize(self._features(images)["scores"], images, size)
 
     def forward_features(self, images: Tensor) -> dict[str, Tensor]:
         """The tensors of the pass by the paper's names, with their graph.
@@ -52,18 +52,19 @@ class Segmenter(nn.Module):
         head was built.
         """
         features = self._features(images)
-        features["logits"] = self._resize(features.pop("scores"), images, None)
+        features["logits"] = self.resize(features.pop("scores"), images)
         if self.auxiliary is not None:
             features["auxiliary"] = self.auxiliary(features["B3"])
         if "auxiliary" in features:
-            features["auxiliary"] = self._resize(features["auxiliary"], images, None)
+            features["auxiliary"] = self.resize(features["auxiliary"], images)
         return features
 
     def _padded(self, images: Tensor) -> Tensor:
         below, right = (-side % self.pad_multiple for side in images.shape[-2:])
         return F.pad(images, (0, right, 0, below)) if below or right else images
 
-    def _resize(self, scores: Tensor, images: Tensor, size: tuple[int, int] | None) -> Tensor:
+    def resize(self, scores: Tensor, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """What the network gives of `images` on any grid of its own, N x C x h x w, at `size` or H x W: bilinear, align_corners=False."""
         height, width = images.shape[-2:]
         h, w = size or (height, width)
         multiple = self.pad_multiple

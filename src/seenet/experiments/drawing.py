@@ -1,0 +1,148 @@
+"""What the paper's figures share: panels in a grid as PNG, where they go, and what models are called in them."""
+
+import io
+import os
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from seenet.core.errors import DataError, UsageError
+from seenet.core.files import replacing
+from seenet.core.labels import LabelSet
+
+PANEL, GAP, WORDS, LINE = 2.9, 0.1, 0.24, 0.17
+"""Inches: width of a panel, white between panels, height of a line with its margin, and of one within a paragraph."""
+DPI = 130
+COLOURS = "viridis"
+"""Even to the eye, and in grey print."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture (H x W x 3 uint8), or a map (H x W, from its least value in dark blue to its greatest in yellow), with words around it."""
+
+    picture: np.ndarray
+    title: str = ""
+    note: str = ""
+    """Stands below."""
+    side: str = ""
+    """Stands to the left, for a whole row."""
+
+
+def panel_grid(rows: Sequence[Sequence[Panel | None]], caption: str, legend: Sequence[Patch] = ()) -> bytes:
+    """PNG of panels in rows (None leaves a place empty), the legend and the caption below."""
+    columns = max(len(row) for row in rows)
+    left = WORDS if any(panel and panel.side for row in rows for panel in row) else 0
+    width = left + columns * (PANEL + GAP) + GAP
+    lines = textwrap.wrap(caption, round(14.5 * width))
+    keys = -(-len(legend) // (2 * columns))
+    tall = [PANEL * _proportion(row) for row in rows]
+    above, below = ([WORDS * any(getattr(p, part) for p in row if p) for row in rows] for part in ("title", "note"))
+    height = sum(tall) + sum(above) + sum(below) + GAP * (len(rows) + 1) + WORDS * keys + LINE * len(lines) + GAP
+    # A user's words may hold a $, which is no formula.
+    with rc_context({"text.parse_math": False}):
+        # No pyplot: it would keep state and pick a backend. Places in inches, from the top left.
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        FigureCanvasAgg(figure)
+        y = GAP
+        for row, inches, over, under in zip(rows, tall, above, below, strict=True):
+            y += over
+            for column, panel in enumerate(row):
+                if panel is not None:
+                    x = left + GAP + column * (PANEL + GAP)
+                    _draw(figure, panel, (x / width, 1 - (y + inches) / height, PANEL / width, inches / height))
+            y += inches + under + GAP
+        if legend:
+            figure.legend(
+                handles=list(legend), ncols=2 * columns, fontsize=8.5, frameon=False,
+                loc="upper center", bbox_to_anchor=(0.5, 1 - y / height), borderaxespad=0, borderpad=0,
+            )  # fmt: skip
+        figure.text(GAP / width, GAP / height, "\n".join(lines), fontsize=8.5, va="bottom", linespacing=1.3)
+        return png_bytes(figure)
+
+
+def _draw(figure: Figure, panel: Panel, place: tuple[float, float, float, float]) -> None:
+    axes = figure.add_axes(place)
+    axes.imshow(panel.picture, cmap=COLOURS)
+    axes.set_title(panel.title, fontsize=9.5, pad=4)
+    axes.set_xlabel(panel.note, fontsize=8.5, labelpad=3)
+    axes.set_ylabel(panel.side, fontsize=9.5, labelpad=4)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _proportion(row: Sequence[Panel | None]) -> float:
+    """Height over width of the tallest panel; within bounds, so that a strip of one pixel still gives a figure."""
+    return float(min(2.0, max([0.15, *(panel.picture.shape[0] / panel.picture.shape[1] for panel in row if panel)])))
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG file's bytes, the same whenever it is drawn."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def class_legend(masks: Iterable[np.ndarray], labels: LabelSet) -> list[Patch]:
+    """A key for each class in any of the masks, in the set's order, and one for ignored pixels."""
+    found = sorted({int(i) for mask in masks for i in np.unique(mask)})
+    keys = [(labels.classes[i], np.array(labels.colours[i]) / 255) for i in found if 0 <= i < labels.num_classes]
+    if labels.ignore in found:
+        keys.append(("ignored", np.ones(3)))
+    return [Patch(facecolor=tuple(colour), edgecolor="0.6", linewidth=0.6, label=name) for name, colour in keys]
+
+
+def in_colours(values: np.ndarray) -> np.ndarray:
+    """H x W map -> H x W x 3 uint8 as a panel shows it, from its least to its greatest value."""
+    low, high = float(values.min()), float(values.max())
+    scaled = (values - low) / (high - low) if high > low else np.zeros(values.shape)
+    picture: np.ndarray = colormaps[COLOURS](scaled, bytes=True)[..., :3]
+    return picture
+
+
+def value_range(values: np.ndarray) -> str:
+    """`0.31 to 4.2`"""
+    return f"{values.min():.3g} to {values.max():.3g}"
+
+
+def model_names(files: Sequence[Path], otherwise: Sequence[str]) -> list[str]:
+    """What models (or results) are called: their run's folder, or their file; `otherwise` where that tells two of them not apart."""
+    names = [file.resolve().parent.name if file.stem in {"model", "result"} else file.stem for file in files]
+    return [name if names.count(name) == 1 else other for name, other in zip(names, otherwise, strict=True)]
+
+
+def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """DataError where a figure may not be written: a file is there (without `overwrite`), or a folder, or a file stands for its folder."""
+    there = [path for path in paths if os.path.lexists(path) and (not overwrite or path.is_dir())]
+    if there:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise DataError(f"{there[0]}{more}: exists already; use --overwrite or another --out")
+    for path in paths:
+        above = next(parent for parent in path.parents if parent.exists() or parent == parent.parent)
+        if not above.is_dir():
+            raise DataError(f"{above}: a file, expected a folder or nothing; give another --out")
+
+
+def check_png(path: Path, *, overwrite: bool) -> None:
+    """UsageError where `path` is no .png; DataError as `check_free`."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path}: expected a name that ends in .png")
+    check_free([path], overwrite=overwrite)
+
+
+def write_figure(path: Path, data: bytes) -> None:
+    """Write beside and rename; DataError where the disk does not take it."""
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}); make room or choose another --out") from None
