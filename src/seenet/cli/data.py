@@ -1,5 +1,6 @@
 """seenet data"""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,37 @@ def stats(recipe: Recipe, settings: Settings = None) -> None:
 
     resolved = load_recipe(recipe, settings)
     print(split_stats(open_split(resolved.data, resolved.data.train)).table())
+
+
+@app.command()
+def check(
+    recipe: Recipe,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="Also write a page of the errors with their pictures, and check.json, here.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a page that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Read every picture and mask of both splits and list all that is wrong, with what would mend it. Exit 6 where anything is."""
+    import json
+
+    from seenet.core.errors import CheckError
+    from seenet.core.recipe_files import load_recipe
+    from seenet.data.inspection import inspect
+    from seenet.data.verdict import as_json as to_json
+    from seenet.data.verdict import text, verdict_line
+
+    data = load_recipe(recipe, settings).data
+    if out is not None:
+        from seenet.report.data_check import refuse_existing, write_page
+
+        refuse_existing(out, overwrite=overwrite)
+    found = inspect(data)
+    print(json.dumps(to_json(found, data), indent=1, ensure_ascii=False) if as_json else text(found))
+    if out is not None:
+        page = write_page(found, data, out)
+        print(f"open {page}", file=sys.stderr if as_json else sys.stdout)
+    if found.errors:
+        raise CheckError(f"{verdict_line(found)}; what would mend them is listed above{f' and in {out}' if out else ''}")
 
 
 @app.command()

@@ -23,9 +23,16 @@ class PartialError(SeenetError):
 
 
 class DataError(SeenetError):
-    """Bad or missing data or file."""
+    """Bad or missing data or file.
+
+    `fix`, where given, ends the line. `kind` sorts what a check of many files finds; `pixels` is how many are wrong, where that is known.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, fix: str = "", kind: str = "", pixels: int | None = None) -> None:
+        super().__init__(f"{message}; {fix}" if fix else message)
+        self.fix, self.kind, self.pixels = fix, kind, pixels
 
 
 class NotFiniteError(SeenetError):

@@ -1,23 +1,18 @@
 """The one decoder: pictures and masks as arrays, checked before they are decoded."""
 
-import io
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
 from seenet.core.labels import LabelSet
-
-MAX_PIXELS = 179_000_000
-"""Larger pictures are refused by their header, before anything is decoded."""
+from seenet.core.opening import MAX_PIXELS as MAX_PIXELS
+from seenet.core.opening import opened, too_large
 
 IMAGE_SUFFIXES = frozenset(
     {".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pcx", ".pgm", ".png"}
@@ -26,68 +21,94 @@ IMAGE_SUFFIXES = frozenset(
 """What counts as a picture when a folder is listed."""
 
 _WIDE = {"I;16", "I;16B", "I;16L", "I;16N"}
+_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)
 
-# What Pillow's readers raise over files that are damaged; EOFError and the rest come from single formats.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error)
 
-
-@contextmanager
-def _opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
-    """An undecoded image; everything that Pillow raises on the way becomes a DataError with the file's name.
-
-    With `content` that is decoded, and `path` only names it.
+@dataclass(frozen=True)
+class Header:
+    """What a picture file says before it is decoded: height and width after EXIF rotation, Pillow's mode as stored, and what will be
+    converted or dropped (`16-bit`, `grey`, `palette`, `alpha`, `CMYK`, `EXIF orientation 6`).
     """
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns from half its own limit on, where the limit here is ours, and of damaged tags that nothing here needs.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            # By stream: of a path Pillow may map the file, and then reads turned TIFFs in the wrong order.
-            with path.open("rb") if content is None else io.BytesIO(content) as stream, Image.open(stream) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(f"{path}: {image.width} x {image.height} pixels, expected at most {MAX_PIXELS}; cut it into tiles")
-                if image.format != "MPO" and getattr(image, "is_animated", False):
-                    raise DataError(f"{path}: animated ({getattr(image, 'n_frames', 2)} frames), expected one picture; save one frame")
-                yield image
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: a folder, expected a picture") from None
-    except UnidentifiedImageError:
-        empty = path.stat().st_size == 0 if content is None else not content
-        what = "an empty file" if empty else "not a picture"
-        raise DataError(f"{path}: {what}, expected one that Pillow reads (JPEG, PNG, TIFF, WebP, ...)") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"{path}: more pixels than {MAX_PIXELS}; cut it into tiles") from None
-    except _BROKEN as error:
-        raise DataError(f"{path}: cannot be decoded ({' '.join(str(error).split())[:120]}); it may be truncated, copy it again") from None
+
+    size: tuple[int, int]
+    mode: str
+    notes: tuple[str, ...]
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width after EXIF rotation, from the header alone. DataError as for `read_image`."""
-    with _opened(path) as image:
+def read_header(path: Path) -> Header:
+    """Of any picture, without decoding it. DataError as for `read_image`, as far as the header tells."""
+    with opened(path) as image:
         width, height = image.size
         if isinstance(image, TiffImageFile):
             # Pillow turns this format's size already when it opens the file; the tags are as stored.
             width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return (width, height) if turned else (height, width)
+        orientation = _orientation(image)
+        size = (width, height) if orientation in _SIDEWAYS else (height, width)
+        return Header(size, image.mode, _notes(image, orientation))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width after EXIF rotation, from the header alone. DataError as for `read_image`."""
+    return read_header(path).size
+
+
+def _orientation(image: Image.Image) -> int:
+    """The tag that `read_image` will follow, 1 where there is none."""
+    # Pillow decodes a PNG to look for tags behind its pixels; one without any there need not be.
+    if isinstance(image, PngImageFile):
+        if _has_late_tags(image):
+            image.load()
+        elif not image.info.keys() & {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}:
+            return 1
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    return int(orientation) if orientation in range(2, 9) else 1
+
+
+def _has_late_tags(image: PngImageFile) -> bool:
+    """Whether chunks that may say how a PNG is turned stand behind its pixels."""
+    stream = image.fp
+    assert stream is not None
+    place = stream.tell()
+    stream.seek(8)
+    pixels = late = False
+    while len(head := stream.read(8)) == 8 and not late:
+        pixels |= head[4:] == b"IDAT"
+        late = pixels and head[4:] in {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
+        stream.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    stream.seek(place)
+    return late
+
+
+def _notes(image: Image.Image, orientation: int) -> tuple[str, ...]:
+    # Colours of 16 bits have no mode of their own: the readers take their high bytes.
+    deep = any(part in str(tile) for tile in getattr(image, "tile", ()) for part in ("'RGB;16", "'RGBA;16", "'RGBX;16", "'LA;16"))
+    found = {
+        "16-bit": image.mode in _WIDE or deep,
+        "32-bit": image.mode in {"I", "F"},
+        "grey": image.mode in {*_WIDE, "1", "L", "LA", "I", "F"},
+        "palette": image.mode in {"P", "PA"},
+        "alpha": image.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or "transparency" in image.info,
+        image.mode: image.mode in {"CMYK", "YCbCr", "LAB", "HSV"},
+        f"EXIF orientation {orientation}": orientation != 1,
+    }
+    return tuple(note for note, holds in found.items() if holds)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """H x W x 3 uint8 RGB of any picture that Pillow reads.
+    """H x W x 3 uint8 RGB of any picture: JPEG, PNG, TIFF, WebP and what else `opening.FORMATS` lists.
 
-    Rotated by EXIF; 16-bit divided by 257; grey, palette and CMYK converted; alpha dropped. DataError: missing, empty, unreadable,
-    truncated, animated, or over the pixel limit.
+    Rotated by EXIF; 16-bit grey divided by 257, of 16-bit colours the high byte; grey, palette and CMYK converted; alpha dropped.
+    DataError: missing, empty, unreadable, truncated, animated, or over the pixel limit.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return from_pil(image, str(path))
 
 
 def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
     """H x W x 3 uint8 RGB of a Pillow image, converted as `read_image` does; `name` stands in its errors."""
     if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"{name}: {image.width} x {image.height} pixels, expected at most {MAX_PIXELS}; cut it into tiles")
+        raise too_large(name, image)
     image = _upright(image)
     if image.mode in _WIDE or image.mode == "I":
         wide = np.asarray(image).astype(np.int64)
@@ -99,7 +120,7 @@ def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in {"P", "PA"}:
         image = image.convert("RGBA")  # a palette's transparency is data about it, not a colour
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_ids(path: Path) -> np.ndarray:
@@ -107,7 +128,7 @@ def read_ids(path: Path) -> np.ndarray:
 
     uint8 where the file has 8 bits, else int32. DataError for a colour picture, besides those of `read_image`.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         image = _upright(image)
         if image.mode in _WIDE or image.mode == "I":
             return np.asarray(image).astype(np.int32)
@@ -117,7 +138,10 @@ def read_ids(path: Path) -> np.ndarray:
             image = image.getchannel(0)
         if image.mode not in {"P", "L"}:
             raise DataError(
-                f"{path}: a mask in colour (mode {image.mode}), expected ids (palette or grey); declare `decode: rgb` with a colour table"
+                f"{path}: a mask in colour (mode {image.mode}), expected ids (palette or grey)",
+                fix="declare `decode: rgb` with a colour table",
+                kind="mask-kind",
+                pixels=image.width * image.height,
             )
         return np.array(image)
 
@@ -127,7 +151,7 @@ def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
 
     DataError where it is none, or damaged by its own checksums: what Pillow overlooks another reader may not.
     """
-    with _opened(Path(name), content) as image:
+    with opened(Path(name), content) as image:
         if image.format != "PNG":
             raise DataError(f"{name}: a picture of kind {image.format}, expected PNG")
         header = image.mode, (image.height, image.width)
@@ -137,16 +161,21 @@ def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
 
 def png_ids(content: bytes, name: str) -> np.ndarray:
     """H x W values (palette indices, grey) of a PNG in memory, as stored; look at `png_header` first. DataError as for `read_image`."""
-    with _opened(Path(name), content) as image:
+    with opened(Path(name), content) as image:
         return np.array(image)
 
 
 def read_colours(path: Path) -> np.ndarray:
     """H x W x 3 uint8 colours of a mask that is declared `rgb`; a palette picture by its colours, alpha dropped."""
-    with _opened(path) as image:
+    with opened(path) as image:
         image = _upright(image)
         if image.mode not in {"RGB", "RGBA", "P"}:
-            raise DataError(f"{path}: mode {image.mode}, expected a mask in colour; declare `decode: index` for ids")
+            raise DataError(
+                f"{path}: mode {image.mode}, expected a mask in colour",
+                fix="declare `decode: index` for ids",
+                kind="mask-kind",
+                pixels=image.width * image.height,
+            )
         return np.array(image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB"))
 
 
@@ -162,4 +191,6 @@ def write_mask(path: Path, mask: np.ndarray, labels: LabelSet) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image)
+    """Decoded and turned by its tag; the very image where there is nothing to turn."""
+    image.load()  # a PNG may have its tag behind its pixels
+    return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) in range(2, 9) else image

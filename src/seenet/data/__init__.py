@@ -8,10 +8,10 @@ from seenet.data.cityscapes import open_cityscapes
 from seenet.data.coco import open_coco
 from seenet.data.folder import open_folder
 from seenet.data.shapes import open_shapes
-from seenet.data.split import Split
+from seenet.data.split import FileSplit, Split
 from seenet.data.voc import open_voc
 
-__all__ = ["Split", "open_split"]
+__all__ = ["Split", "list_split", "open_split"]
 
 KINDS: dict[str, Callable[[DataSettings, str], Split]] = {
     "camvid": open_camvid,
@@ -30,4 +30,14 @@ def open_split(settings: DataSettings, which: str) -> Split:
     Raises DataError where a folder, a list, a picture or a mask is missing, or the split is empty; UsageError for a split that the data
     set does not have.
     """
+    split = list_split(settings, which)
+    if isinstance(split, FileSplit):
+        for index in range(len(split)):
+            for _, error in split.missing(index):
+                raise error
+    return split
+
+
+def list_split(settings: DataSettings, which: str) -> Split:
+    """As `open_split`, but single pictures and masks need not be there."""
     return KINDS[settings.kind](settings, which)

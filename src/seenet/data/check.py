@@ -4,8 +4,11 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,7 +16,55 @@ from seenet.core.errors import DataError
 from seenet.core.files import write_text
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
-from seenet.data.split import FileSplit
+from seenet.data.split import FileSplit, Split, size_mismatch
+
+T = TypeVar("T")
+
+BINARY = "looks like a 0/255 mask; set `decode: remap` with `remap: {0: 0, 255: 1}`"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its mask as read; None, and no counts, where one could not be. `problems`: each file's in turn, with the file."""
+
+    image: np.ndarray | None
+    mask: np.ndarray | None
+    counts: dict[int, int]
+    problems: tuple[tuple[Path, DataError], ...]
+
+
+def read_pair(split: Split, index: int) -> Pair:
+    """Read a pair and go on after what is wrong: the one reading of training, which stops there, and of `seenet data check`."""
+    if not isinstance(split, FileSplit):
+        return _read_drawn(split, index)
+    problems = split.missing(index)
+    complete = not problems
+    image_path, mask_path = split.paths(index)
+
+    def attempt(path: Path, read: Callable[[], T]) -> T | None:
+        try:
+            return read() if complete or path.is_file() else None
+        except DataError as error:
+            problems.append((path, error))
+            return None
+
+    mask = attempt(mask_path, lambda: split.mask(index))
+    counts = {} if mask is None else count_ids(mask)
+    attempt(mask_path, lambda: refuse_ids(counts, split.labels, mask_path))
+    image = attempt(image_path, lambda: split.image(index))  # a picture that ends too early is found by decoding alone
+    if image is not None and mask is not None and image.shape[:2] != mask.shape:
+        problems.append((mask_path, size_mismatch(image_path, image.shape[:2], mask_path, mask.shape)))
+    return Pair(image, mask, counts, tuple(problems))
+
+
+def _read_drawn(split: Split, index: int) -> Pair:
+    """A pair whose mask is drawn."""
+    path = split.paths(index)[0] or Path(split.key(index))
+    try:
+        image, mask = split.read(index)
+        return Pair(image, mask, check_ids(mask, split.labels, path), ())
+    except DataError as error:
+        return Pair(None, None, {}, ((path, error),))
 
 
 def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
@@ -32,10 +83,10 @@ def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
         return [known[stamp] for stamp in stamps]
 
     def one(index: int) -> dict[int, int]:
-        split.check_sizes(index)
-        counts = check_ids(split.mask(index), split.labels, split.masks[index])
-        split.image(index)  # a picture that ends too early is found by decoding alone
-        return counts
+        pair = read_pair(split, index)
+        for _, error in pair.problems:
+            raise error
+        return pair.counts
 
     with ThreadPoolExecutor(threads) as pool:
         for index, counts in zip(todo, track(pool.map(one, todo), f"checking {split.name}", len(todo)), strict=True):
@@ -62,32 +113,51 @@ def count_ids(mask: np.ndarray) -> dict[int, int]:
 
 
 def check_ids(mask: np.ndarray, labels: LabelSet, path: Path) -> dict[int, int]:
-    """Pixels of each id; DataError naming ids and pixel counts where a mask holds ids outside the label set."""
+    """Pixels of each id; DataError as `refuse_ids`."""
     found = count_ids(mask)
-    wrong = {label: pixels for label, pixels in found.items() if not (0 <= label < labels.num_classes or label == labels.ignore)}
+    refuse_ids(found, labels, path)
+    return found
+
+
+def strange_ids(counts: dict[int, int], labels: LabelSet) -> dict[int, int]:
+    """Of the ids those that are neither a class nor ignored."""
+    return {label: pixels for label, pixels in counts.items() if not (0 <= label < labels.num_classes or label == labels.ignore)}
+
+
+def refuse_ids(counts: dict[int, int], labels: LabelSet, path: Path) -> None:
+    """DataError naming ids and pixel counts where a mask, counted, holds ids outside the label set."""
+    wrong = strange_ids(counts, labels)
     if not wrong:
-        return found
+        return
     listed = ", ".join(f"{label} ({pixels} pixels)" for label, pixels in list(wrong.items())[:6]) + (", ..." if len(wrong) > 6 else "")
+    kind, fix = likely_cause(set(counts), labels)
     raise DataError(
         f"{path}: ids {listed} are neither one of {labels.num_classes} classes (0 to {labels.num_classes - 1}) nor ignored "
-        f"({labels.ignore}); {_cause(set(found), labels)}"
+        f"({labels.ignore})",
+        fix="JPEG blurs ids; save masks as PNG" if path.suffix.lower() in {".jpg", ".jpeg"} else fix,
+        kind=kind,
+        pixels=sum(wrong.values()),
     )
 
 
-def _cause(ids: set[int], labels: LabelSet) -> str:
+def likely_cause(ids: set[int], labels: LabelSet) -> tuple[str, str]:
+    """Kind of error (`mask-kind`, `ids`) and what would fix it, where masks hold these ids."""
     if labels.name == "cityscapes19" and ids <= set(range(34)) | {255}:
-        return "looks like labelIds; set data.ids=labelIds"
+        return "mask-kind", "looks like labelIds; set data.ids=labelIds"
     if labels.name != "folder":
-        return f"masks of {labels.name} hold no others; another data set's, or masks of your own (data.kind=folder)?"
+        return "ids", f"masks of {labels.name} hold no others; another data set's, or masks of your own (data.kind=folder)?"
     if labels.num_classes == 19 and ids <= set(range(34)) | {255}:
-        return "looks like Cityscapes' labelIds; use data.kind=cityscapes, or set `decode: remap`"
+        return "mask-kind", "looks like Cityscapes' labelIds; use data.kind=cityscapes, or set `decode: remap`"
     if ids <= {0, 255}:
-        return "looks like a 0/255 mask; set `decode: remap` with `remap: {0: 0, 255: 1}`"
+        return "mask-kind", BINARY
     if max(ids) == labels.num_classes and labels.num_classes not in {labels.ignore}:
-        return f"looks like ids counted from 1, or void as {labels.num_classes}; set `decode: remap`, or `ignore: {labels.num_classes}`"
+        return (
+            "ids",
+            f"looks like ids counted from 1, or void as {labels.num_classes}; set `decode: remap`, or `ignore: {labels.num_classes}`",
+        )
     if 255 in ids and labels.ignore != 255:
-        return "looks like void as 255; set `ignore: 255`"
-    return "add the classes, set `ignore`, or map ids with `decode: remap`"
+        return "ids", "looks like void as 255; set `ignore: 255`"
+    return "ids", "add the classes, set `ignore`, or map ids with `decode: remap`"
 
 
 def _remembered(store: Path) -> dict[str, dict[int, int]]:

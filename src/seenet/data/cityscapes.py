@@ -42,7 +42,8 @@ def decode_label_ids(path: Path) -> np.ndarray:
     unknown = sorted(set(np.unique(ids).tolist()) - set(range(34)) - {255})
     if unknown:
         pixels = int(np.isin(ids, unknown).sum())
-        raise DataError(f"{path}: ids {unknown[:8]} ({pixels} pixels) are no Cityscapes labelIds (0 to 33); another kind of mask?")
+        what = f"{path}: ids {unknown[:8]} ({pixels} pixels) are no Cityscapes labelIds (0 to 33)"
+        raise DataError(what, fix="another kind of mask?", kind="ids", pixels=pixels)
     return np.take(_TABLE, ids)
 
 

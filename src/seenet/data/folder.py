@@ -105,8 +105,7 @@ def open_folder(settings: DataSettings, which: str) -> FileSplit:
     """train, val or all, of the pictures that `seenet.yaml` describes."""
     if which not in {"train", "val", "all"}:
         raise UsageError(f"folder has no split {which}; choose train, val or all")
-    root = Path(settings.root or "")
-    path = root / FILE if root.is_dir() else root
+    path = description_path(settings)
     about = read_description(path)
     home = path.parent
     need_folder(home / about.images, f"{path} names it; {HINT}")
@@ -149,6 +148,12 @@ def listed(path: Path, source: Path, images: dict[str, Path]) -> list[str]:
         return [stem for stem, image in images.items() if path in image.parents]
     lines = read_list(path, f"{source} names it, expected a list, one name a line, or a folder of pictures")
     return [line[: -len(Path(line).suffix)] if Path(line).suffix.lower() in IMAGE_SUFFIXES else line for line in lines]
+
+
+def description_path(settings: DataSettings) -> Path:
+    """The `seenet.yaml` that `data.root` names, or that stands in it."""
+    root = Path(settings.root or "")
+    return root / FILE if root.is_dir() else root
 
 
 def read_description(path: Path) -> FolderDescription:
@@ -228,7 +233,12 @@ def decode_colours(path: Path, table: dict[tuple[int, int, int], int]) -> np.nda
     if unknown:
         value, pixels = unknown
         colour = [value >> 16, value >> 8 & 255, value & 255]
-        raise DataError(f"{path}: colour {colour} ({pixels} pixels) belongs to no class; add it to classes or ignore_colours")
+        raise DataError(
+            f"{path}: colour {colour} ({pixels} pixels) belongs to no class",
+            fix="add it to classes or ignore_colours",
+            kind="ids",
+            pixels=pixels,
+        )
     return decoded
 
 
@@ -236,7 +246,9 @@ def decode_remapped(path: Path, table: dict[int, int], others: int | None) -> np
     """Class ids of a mask with other ids; DataError for ids without an entry unless `others` says what they become."""
     decoded, unknown = _look_up(read_ids(path), table, others)
     if unknown:
-        raise DataError(f"{path}: id {unknown[0]} ({unknown[1]} pixels) has no entry in remap; add it, or set `remap_others: ignore`")
+        label, pixels = unknown
+        fix = "add it, or set `remap_others: ignore`"
+        raise DataError(f"{path}: id {label} ({pixels} pixels) has no entry in remap", fix=fix, kind="no-entry", pixels=pixels)
     return decoded
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.core.files import read_text
-from seenet.core.images import image_size, read_image
+from seenet.core.images import read_image
 from seenet.core.labels import LabelSet
 
 
@@ -79,11 +79,16 @@ class FileSplit:
         how = [decode.func.__name__, repr(decode.keywords)] if isinstance(decode, partial) else [getattr(decode, "__name__", "")]
         return digest(*label_parts(self.labels), *how, *map(file_stamp, self.paths(index)))
 
-    def check_sizes(self, index: int) -> None:
-        """DataError where picture and mask differ in size, from their headers."""
-        image, mask = image_size(self.images[index]), image_size(self.masks[index])
-        if image != mask:
-            raise size_mismatch(self.images[index], image, self.masks[index], mask)
+    def missing(self, index: int) -> list[tuple[Path, DataError]]:
+        """Picture or mask where it is not there, and what is said of it; where both are not, the picture."""
+        image, mask = self.paths(index)
+        if not image.is_file():
+            what = f"{image}: no such picture, though {self.name} lists it"
+            return [(image, DataError(what, fix="copy it there or take it off the list", kind="missing"))]
+        if not mask.is_file():
+            what = f"{mask}: no mask for {image.name}"
+            return [(mask, DataError(what, fix=f"every picture of {self.name} needs one: copy it there", kind="missing"))]
+        return []
 
 
 def digest(*parts: str) -> str:
@@ -108,22 +113,19 @@ def file_stamp(path: Path) -> str:
 def size_mismatch(image: Path, image_shape: tuple[int, ...], mask: Path, mask_shape: tuple[int, ...]) -> DataError:
     """Both files and both sizes, as height x width."""
     return DataError(
-        f"{mask}: {mask_shape[0]} x {mask_shape[1]} pixels, but its picture {image} has {image_shape[0]} x {image_shape[1]}; "
-        "resize the mask with nearest neighbour, or fix its EXIF rotation"
+        f"{mask}: {mask_shape[0]} x {mask_shape[1]} pixels, but its picture {image} has {image_shape[0]} x {image_shape[1]}",
+        fix="resize the mask with nearest neighbour, or fix its EXIF rotation",
+        kind="size",
+        pixels=mask_shape[0] * mask_shape[1],
     )
 
 
 def file_split(
     name: str, labels: LabelSet, pairs: list[tuple[str, Path, Path]], decode: Callable[[Path], np.ndarray], *, empty: str
 ) -> FileSplit:
-    """A split of (key, picture, mask); DataError where there are none (`empty` says what to do) or a file is missing."""
+    """A split of (key, picture, mask), which need not be there yet; DataError where there are none (`empty` says what to do)."""
     if not pairs:
-        raise DataError(f"{name}: no pictures found; {empty}")
-    for _, image, mask in pairs:
-        if not image.is_file():
-            raise DataError(f"{image}: no such picture, though {name} lists it; copy it there or take it off the list")
-        if not mask.is_file():
-            raise DataError(f"{mask}: no mask for {image.name}; every picture of {name} needs one")
+        raise DataError(f"{name}: no pictures found", fix=empty, kind="empty-split")
     keys, images, masks = zip(*pairs, strict=True)
     return FileSplit(name, labels, keys, images, masks, decode)
 
@@ -131,7 +133,7 @@ def file_split(
 def read_list(path: Path, hint: str) -> list[str]:
     """The lines of a list file, without blanks; DataError where it is not there (`hint` says what is expected)."""
     if not path.is_file():
-        raise DataError(f"{path}: no such list; {hint}")
+        raise DataError(f"{path}: no such list", fix=hint, kind="missing")
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 

@@ -1,7 +1,7 @@
 """What a split holds: pixels and pictures of each class, sizes, and the class weights that follow."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +55,16 @@ class SplitStats:
 
 def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
     """What is counted while files are checked, or remembered of that; drawn scenes are drawn. DataError as `check_split`."""
-    count = split.labels.num_classes
+    return gather(split.labels, _of_files(split, threads) if isinstance(split, FileSplit) else _of_scenes(split, threads))
+
+
+def gather(labels: LabelSet, masks: Iterable[Counted]) -> SplitStats:
+    """Add up what was counted of single masks; an id that is no class is void."""
+    count = labels.num_classes
     pixels, images, holding = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
     void = 0
     sizes: Counter[tuple[int, int]] = Counter()
-    for ids, shape in _of_files(split, threads) if isinstance(split, FileSplit) else _of_scenes(split, threads):
+    for ids, shape in masks:
         found = np.array([ids.get(label, 0) for label in range(count)])
         size = shape[0] * shape[1]
         pixels += found
@@ -67,7 +72,7 @@ def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
         holding += (found > 0) * size
         void += size - int(found.sum())
         sizes[shape] += 1
-    return SplitStats(split.labels, pixels, void, images, holding, sizes)
+    return SplitStats(labels, pixels, void, images, holding, sizes)
 
 
 def _of_files(split: FileSplit, threads: int) -> Iterator[Counted]:
