@@ -99,7 +99,7 @@ VOC = Benchmark(
     written="{}.png",
     picture=re.compile(_VOC_ID, re.ASCII),
     example="2008_000001.jpg",
-    test_count=1456,
+    test_count=1456,  # Sec. 4.1
     size=None,
     largest=(500, 500),
 )
@@ -115,7 +115,7 @@ CITYSCAPES = Benchmark(
     written="{}_labelIds.png",
     picture=re.compile(rf"{_FRAME}(_leftImg8bit)?", re.ASCII),
     example="berlin_000000_000019_leftImg8bit.png",
-    test_count=1525,
+    test_count=1525,  # Sec. 4.3
     size=(1024, 2048),
     largest=(1024, 2048),
 )

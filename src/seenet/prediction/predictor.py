@@ -166,9 +166,6 @@ class Predictor:
     def _cast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def _cast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
     @contextmanager
     def _numerics(self) -> Iterator[None]:
         """fp32 means fp32: CUDA's convolutions would take TF32, with 10 bits of mantissa, on their own."""
