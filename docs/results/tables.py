@@ -76,7 +76,7 @@ def table_3() -> str:
     seeds_said = f"Seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"One seed ({seeds[0]})"
     return "\n".join([
         "### Table 3: near the rim", "", *lines, "",
-        f"{seeds_said}. Trimap mIoU, %, on shapes/val: pixels within the width of a void pixel (Chebyshev). The paper's are of VOC 2012 val",
+        f"{seeds_said}. Trimap mIoU, %, on shapes/val: within the width of a void pixel (Chebyshev). The paper's: VOC 2012 val",
         "with ResNet-101. Command: `seenet eval ablations/shapes-ablation/ROW-seed-N --boundary trimap`.", "",
     ])  # fmt: skip
 
