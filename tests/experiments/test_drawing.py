@@ -14,6 +14,7 @@ from seenet.experiments.drawing import (
     in_colours,
     model_names,
     panel_grid,
+    shown_size,
     value_range,
     write_figure,
 )
@@ -56,6 +57,12 @@ def test_a_map_is_drawn_from_its_least_to_its_greatest_value():
     assert picture[1, 1].tolist() == [253, 231, 36]
     assert (in_colours(np.full((2, 2), 3.0)) == [68, 1, 84]).all()
     assert value_range(np.array([0.0123456, 12.3456])) == "0.0123 to 12.3"
+
+
+def test_a_map_is_drawn_no_larger_than_a_panel_can_show():
+    assert shown_size(360, 480) == (360, 480)
+    assert shown_size(3000, 4000) == (720, 960)
+    assert shown_size(1, 10**6) == (1, 960)
 
 
 def test_the_legend_names_the_classes_that_are_there():

@@ -31,7 +31,7 @@ def widths(
 
 
 Model = Annotated[str, typer.Argument(help="Run folder, .safetensors file or bundled name.")]
-Images = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Pictures, folders (with all below them), or patterns.")]
+Images = Annotated[list[str], typer.Argument(metavar="IMAGE", help="Pictures, folders (with all below them), or patterns.")]
 
 
 @app.command()
@@ -46,7 +46,7 @@ def heat(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Fig. 1: what the backbone's stages B2 to B4 and the enhanced P2 to P4 answer to, in any picture."""
+    """Heat maps of any picture: B2 to B4, and P2 to P4 after enhancement (Figure 1)."""
     from seenet.experiments.heat import write_heat_maps
 
     report = write_heat_maps(model, images, out, mask=mask, whole=whole, device=device, overwrite=overwrite)
@@ -62,7 +62,7 @@ def sampling(
     overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
-    """Fig. 5: which input points an output point of SeEM (sparse) and SeEM-FS (full) depends on, by the gradient."""
+    """Input points that SeEM and SeEM-FS sample, by the gradient (Figure 5)."""
     import json
 
     from seenet.cli.arguments import whole_numbers
@@ -81,7 +81,7 @@ def attention(
     overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Eq. 3: boundary attention of a seenet model as maps, and its mean near predicted boundaries and elsewhere."""
+    """Boundary attention as maps; its mean at boundaries and elsewhere (Equation 3)."""
     import json
 
     from seenet.experiments.attention import write_attention
@@ -98,7 +98,7 @@ def attention(
 def panels(
     arguments: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL... [KEY=VALUE]...", help="Models, a column each, and settings of the data such as data.root=PATH."),
+        typer.Argument(metavar="MODEL [KEY=VALUE]", help="Models, a column each, and settings of the data such as data.root=PATH."),
     ],
     recipe: Annotated[str | None, typer.Option(help="Which data; default: the first model's own run.")] = None,
     split: Annotated[str | None, typer.Option(help="Split by the data set's own name; default: the recipe's data.val.")] = None,
@@ -111,7 +111,7 @@ def panels(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Fig. 7 and 8: pictures, ground truth and several models' segmentations side by side, best and worst rows."""
+    """Picture, truth and several models side by side (Figures 7 and 8)."""
     from seenet.cli.arguments import models_and_overrides
     from seenet.experiments.panels import write_panels
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seenet.core.errors import UsageError
 from seenet.evaluation.boundaries import transition_distance
-from seenet.experiments.drawing import Panel, class_legend, in_colours, panel_grid, value_range
+from seenet.experiments.drawing import Panel, class_legend, in_colours, panel_grid, shown_size, value_range
 from seenet.experiments.each_picture import draw_each, with_stages
 from seenet.model import VARIANTS
 from seenet.model.files import read_options
@@ -115,8 +115,8 @@ def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, At
     mask = to_mask(features["logits"][0])
     count, height, width = maps.shape[1:]
 
-    def enlarged(part: Tensor) -> np.ndarray:
-        values: np.ndarray = model.resize(part, features["logits"])[0, 0].numpy()
+    def enlarged(part: Tensor, size: tuple[int, int] | None = None) -> np.ndarray:
+        values: np.ndarray = model.resize(part, features["logits"], size)[0, 0].numpy()
         return values
 
     mean = enlarged(maps.mean(1, keepdim=True))
@@ -124,7 +124,7 @@ def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, At
     outlines = np.zeros(mask.shape, bool) if distance is None else distance <= max(1, max(mask.shape) // 500)
     found = compare(mean, distance)
     chosen = maps[0].var((1, 2), correction=0).argsort(descending=True, stable=True)[:CHANNELS].tolist()
-    single = [(index, enlarged(maps[:, index : index + 1])) for index in chosen]
+    single = [(index, enlarged(maps[:, index : index + 1], shown_size(*mask.shape))) for index in chosen]
     top = [
         Panel(image, "picture"),
         Panel(colourize(mask, labels), "segmentation"),

@@ -24,6 +24,10 @@ COLOURS = "viridis"
 """Even to the eye, and in grey print."""
 
 
+LONGEST = 960
+"""Pixels of a map's longer side: more than a panel has."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """A picture (H x W x 3 uint8), or a map (H x W, from its least value in dark blue to its greatest in yellow), with words around it."""
@@ -107,6 +111,12 @@ def in_colours(values: np.ndarray) -> np.ndarray:
     scaled = (values - low) / (high - low) if high > low else np.zeros(values.shape)
     picture: np.ndarray = colormaps[COLOURS](scaled, bytes=True)[..., :3]
     return picture
+
+
+def shown_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width at which a map of a picture is drawn: the picture's own, or smaller in proportion."""
+    scale = min(1.0, LONGEST / max(height, width))
+    return max(1, round(scale * height)), max(1, round(scale * width))
 
 
 def value_range(values: np.ndarray) -> str:

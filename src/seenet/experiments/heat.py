@@ -11,7 +11,7 @@ from seenet.core.images import image_size, read_ids
 from seenet.core.labels import LabelSet
 from seenet.data.split import size_mismatch
 from seenet.evaluation.confusion import confusion_matrix, metrics, pair_codes
-from seenet.experiments.drawing import Panel, class_legend, panel_grid, value_range
+from seenet.experiments.drawing import Panel, class_legend, panel_grid, shown_size, value_range
 from seenet.experiments.each_picture import draw_each, with_stages
 from seenet.model import PEERS, VARIANTS, Segmenter
 from seenet.prediction.batch import PredictReport
@@ -72,7 +72,7 @@ def heat_figure(predictor: Predictor, image: np.ndarray, truth: np.ndarray | Non
     stages = ("B1", "B2", "B3", "B4") if variant in PEERS else ("B2", "B3", "B4")
 
     def panel(name: str, tensor: Tensor, what: str, side: str) -> Panel:
-        values = network.resize(heat_map(tensor.cpu()), features["logits"])[0, 0].numpy()
+        values = network.resize(heat_map(tensor.cpu()), features["logits"], shown_size(*image.shape[:2]))[0, 0].numpy()
         channels, height, width = tensor.shape[1:]
         return Panel(values, f"{name}{what}", f"{value_range(values)} ({channels} channels, {height} x {width} points)", side)
 
