@@ -163,6 +163,7 @@ def test_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert result["complete"] and result["unit"] == "stage (frozen below)" and result["version"] and "seenet" in result["command"]
     runs = [entry for row in result["rows"] for entry in row["runs"]]
     assert [(entry["seed"], entry["miou"]) for entry in runs] == [(0, 0.5), (1, 0.5)] * 2
+    assert runs[0]["folder"] == str(run / "probe" / "B2-seed-0")
     assert runs[0]["model"]["file"] == str(run / "probe" / "B2-seed-0" / "model.safetensors")
     assert (run / "probe" / "plot.png").is_file()
 

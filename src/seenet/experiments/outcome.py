@@ -91,6 +91,7 @@ def _run(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     model = run.folder / "model.safetensors"
     return {
         "seed": run.seed,
+        "folder": str(run.folder),
         "miou": result["miou"],
         "step": result.get("step"),
         "last_miou": validations[-1] if validations else None,
