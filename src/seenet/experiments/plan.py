@@ -69,13 +69,13 @@ def make_plan(
     """
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: expected at least 1")
-    base = load_recipe(recipe, settings)
+    base = _single(recipe, settings)
     if base.data.val is None:
         raise UsageError("data.val is null: an ablation compares scores on a val split; name one")
     points = [tuple(point) for point in product(*(parse_vary(text, rows is not None) for text in vary))]
     parsed = [(row, point) for row in parse_rows(rows, base) for point in points]
     recipes = {
-        (place, seed): load_recipe(recipe, [*settings, *row.settings, *point, f"seed={seed}"])
+        (place, seed): _single(recipe, [*settings, *row.settings, *point, f"seed={seed}"])
         for place, (row, point) in enumerate(parsed)
         for seed in range(seeds)
     }
@@ -85,6 +85,11 @@ def make_plan(
         Run(cell, seed, recipes[place, seed], out / f"{cell.name}-seed-{seed}") for seed in range(seeds) for place, cell in enumerate(cells)
     ]
     return Plan(out, base, cells, seeds, runs, _reference(cells, reference, base))
+
+
+def _single(recipe: str | Path, settings: list[str]) -> Recipe:
+    """A recipe without its stages: one training is compared."""
+    return load_recipe(recipe, settings).model_copy(update={"stages": {}})
 
 
 def parse_vary(text: str, has_rows: bool) -> list[str]:
