@@ -5,14 +5,14 @@ from typing import Any
 
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
+from seenet.training.stages import train_recipe
 from seenet.training.trainer import TrainResult
-from seenet.training.trainer import train as _train
 
 
 def train(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, device: str = "auto") -> TrainResult:
     """Train a recipe (settings, name or YAML path) into the folder `out`; errors as `seenet train`."""
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    return _train(resolved, Path(out), resume=resume, device=device)
+    return train_recipe(resolved, Path(out), resume=resume, device=device)
 
 
 def evaluate(model: str, recipe: str | None = None, overrides: list[str] | None = None, **options: Any) -> dict[str, Any]:

@@ -215,6 +215,29 @@ def test_voc_pairs(shared: Path) -> None:
     assert set(np.unique(mask)) <= set(range(21)) | {255}
 
 
+def test_voc_lists_together(tmp_path: Path) -> None:
+    home = tmp_path / "VOC2012"
+    for name in "abcd":
+        picture(home / "JPEGImages" / f"{name}.jpg")
+        for folder, value in (("SegmentationClass", 1), ("SegmentationClassAug", 2)):
+            if (name, value) != ("d", 1):
+                picture(home / folder / f"{name}.png", np.full((6, 8), value, np.uint8))
+    (home / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for which, names in {"train": "ab", "val": "c", "trainaug": "abd"}.items():
+        (home / "ImageSets" / "Segmentation" / f"{which}.txt").write_text("\n".join(names) + "\n")
+    settings = DataSettings(kind="voc", root=tmp_path)
+    split = open_split(settings, "trainaug+val")
+    assert split.name == "voc/trainaug+val"
+    assert [split.key(index) for index in range(len(split))] == ["a", "b", "d", "c"]
+    assert [int(split.read(index)[1][0, 0]) for index in range(4)] == [1, 1, 2, 1]
+    assert len(open_split(settings, "train+trainaug")) == 3
+    own = tmp_path / "my+list.txt"
+    own.write_text("d\n")
+    assert len(open_split(settings, str(own))) == 1
+    with pytest.raises(DataError, match=r"vall\.txt: no such list"):
+        open_split(settings, "trainaug+vall")
+
+
 class TestFolder:
     @pytest.fixture
     def home(self, tmp_path: Path) -> Path:

@@ -22,6 +22,17 @@ def test_rows_times_grid_times_seeds(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_one_training_of_a_recipe_with_stages_is_compared(tmp_path: Path) -> None:
+    path = tmp_path / "two.yaml"
+    path.write_text(
+        "data: {kind: shapes, size: 48, count: 20}\nmodel: {backbone: resnet10t}\ntransforms: {crop: 48}\n"
+        "training: {steps: 1, batch: 2}\nstages: {one: {}, two: {data: {val: null}}}\n"
+    )
+    plan = make_plan(path, TINY, tmp_path / "out", rows="c", seeds=2, vary=[], reference=None)
+    assert len(plan.runs) == 2
+    assert not any(run.recipe.stages for run in plan.runs)
+
+
 def test_costs_are_the_networks(tmp_path: Path) -> None:
     plan = tiny_plan(tmp_path, rows="j,smp-fpn")
     ours = create_model(

@@ -35,7 +35,7 @@ def eval_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result file instead of tables.")] = False,
 ) -> None:
-    """Score a model: per-class table, result.json, confusion matrix, worst and best pictures."""
+    """Score a model: per-class table, result.json, confusion matrix, worst and best pictures. Interrupted, the same command goes on."""
     import json
 
     from rich.console import Console

@@ -26,15 +26,15 @@ def train(
         print(dump(resolved), end="")
         return
     if dry_run:
-        from seenet.training.forecast import forecast
+        from seenet.training.stages import forecast_recipe
 
-        found = forecast(resolved, device)
+        found = forecast_recipe(resolved, device)
         print(json.dumps(found.as_dict(), indent=1) if as_json else "\n".join(found.lines()))
         return
     from seenet.cli.arguments import command_line
-    from seenet.training.trainer import train as run
+    from seenet.training.stages import train_recipe
 
-    result = run(resolved, out or Path("runs") / Path(recipe).stem, resume=resume, device=device, command=command_line())
+    result = train_recipe(resolved, out or Path("runs") / Path(recipe).stem, resume=resume, device=device, command=command_line())
     if as_json:
         print(json.dumps({"out": str(result.out), "steps": result.steps, "miou": result.miou}))
     elif result.miou is None:

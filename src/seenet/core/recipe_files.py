@@ -1,4 +1,7 @@
-"""Recipes as text: YAML, by name from `seenet/recipes` or by path; `key=value` overrides any of it (`training.steps=100`)."""
+"""Recipes as text: YAML, by name from `seenet/recipes` or by path; `key=value` overrides any of it (`training.steps=100`).
+
+In a recipe with stages a setting holds for all of them; `stages.NAME.training.steps=100` for one.
+"""
 
 from importlib import resources
 from pathlib import Path
@@ -42,12 +45,57 @@ def parse_recipe(text: str, source: str, overrides: list[str]) -> Recipe:
         raise UsageError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise UsageError(f"{source}: found {type(values).__name__}, expected a mapping with data, transforms and training")
-    for override in overrides:
+    if isinstance(values.get("stages"), dict):
+        # A stage that changes nothing is written as its name alone.
+        values["stages"] = {str(name): {} if part is None else part for name, part in values["stages"].items()}
+    # The last word about a stage is its own setting, wherever it stands on the command line.
+    for override in sorted(overrides, key=lambda override: override.startswith("stages.")):
+        _apply_to_stages(values, override)
         _apply(values, override)
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise UsageError(f"{source}: {explain(error, Recipe)}") from None
+    stage_recipes(recipe, source)
+    return recipe
+
+
+def stage_recipes(recipe: Recipe, source: str = "stages") -> dict[str, Recipe]:
+    """Each stage of a recipe as a recipe of its own, in order; empty where it has none. UsageError: a setting of a stage."""
+    common = recipe.model_dump(mode="json", exclude={"stages"})
+    stages: dict[str, Recipe] = {}
+    for name, part in recipe.stages.items():
+        if stages and "start_from" in _section(part, "training"):
+            raise UsageError(f"{source}: stages.{name}.training.start_from: a stage starts from the one before; leave it out")
+        values = {key: {**_section(common, key), **value} if isinstance(value, dict) else value for key, value in part.items()}
+        try:
+            stages[name] = Recipe.model_validate({**common, **values})
+        except ValidationError as error:
+            raise UsageError(f"{source}: stages.{name}.{explain(error, Recipe)}") from None
+        if stages[name].stages:
+            raise UsageError(f"{source}: stages.{name}.stages: a stage has no stages of its own")
+    return stages
+
+
+def _section(part: dict[str, Any], name: str) -> dict[str, Any]:
+    found = part.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _apply_to_stages(values: dict[str, Any], override: str) -> None:
+    """Refuse a stage that is not there; take out of every stage what the setting now says for all."""
+    stages = values.get("stages") or {}
+    path = override.partition("=")[0].split(".")
+    if path[0] == "stages":
+        if len(path) < 3 or not isinstance(stages, dict) or path[1] not in stages:
+            names = f"its stages: {', '.join(stages)}" if isinstance(stages, dict) and stages else "this recipe has no stages"
+            raise UsageError(f"{override}: expected stages.NAME.KEY=VALUE; {names}")
+        return
+    for here in stages.values() if isinstance(stages, dict) else []:
+        for section in path[:-1]:
+            here = _section(here, section) if isinstance(here, dict) else {}
+        if isinstance(here, dict):
+            here.pop(path[-1], None)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -98,7 +146,8 @@ def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML that `load_recipe` reads back to the same settings."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    values = recipe.model_dump(mode="json", exclude=None if recipe.stages else {"stages"})
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
 def parse_options(settings: list[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class DataSettings(Section):
     root: Path | None = None
     """Folder of the data set (for `folder`: its YAML or the folder that holds `seenet.yaml`); none for `shapes`."""
     train: str = "train"
-    """Split to train on, by the data set's own names (`train`, `trainval`, `trainaug`, ...)."""
+    """Split to train on, by the data set's own names (`train`, `trainval`, `trainaug`, ...); for `voc` also several (`trainaug+val`)."""
     val: str | None = "val"
     """Split to validate on; null: never look at a score."""
     hold_out: Literal["0001TP", "0006R0", "0016E5"] | None = None
@@ -196,6 +196,9 @@ class Recipe(Section):
     loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings
+    stages: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], dict[str, Any]] = {}
+    """Runs by name, trained in this order: each is the rest of this file with its own sections merged over it, and starts from the last
+    weights of the one before. What looks at a single training (`ablate`, `data show`) takes the rest of the file alone."""
 
     @model_validator(mode="after")
     def _stands_on_something(self) -> Self:

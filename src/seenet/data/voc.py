@@ -15,19 +15,22 @@ HINT = (
 
 
 def open_voc(settings: DataSettings, which: str) -> FileSplit:
-    """A list of ImageSets/Segmentation by name (train, val, trainval, trainaug), or the path of a list file.
+    """Lists of ImageSets/Segmentation by name (train, val, trainval, trainaug) or by the path of a file; `A+B` is both, each picture once.
 
-    Official masks (SegmentationClass) where they exist, else SegmentationClassAug's.
+    `trainval` is the official one, 2,913 pictures; `trainaug+val` has 10,582 + 1,449. Official masks (SegmentationClass) where they exist,
+    else SegmentationClassAug's.
     """
     home = voc_home(Path(settings.root or ""))
-    path = Path(which) if which.endswith(".txt") else home / "ImageSets" / "Segmentation" / f"{which}.txt"
+    lists = [
+        Path(part) if part.endswith(".txt") else home / "ImageSets" / "Segmentation" / f"{part}.txt"
+        for part in ([which] if Path(which).is_file() else which.split("+"))
+    ]
     pairs = []
-    for line in read_list(path, HINT):
-        name = Path(line.split()[0]).stem
+    for name in dict.fromkeys(Path(line.split()[0]).stem for path in lists for line in read_list(path, HINT)):
         official = home / "SegmentationClass" / f"{name}.png"
         extra = home / "SegmentationClassAug" / f"{name}.png"
         pairs.append((name, home / "JPEGImages" / f"{name}.jpg", extra if extra.is_file() and not official.is_file() else official))
-    return file_split(f"voc/{path.stem}", VOC21, pairs, read_ids, empty=HINT)
+    return file_split(f"voc/{'+'.join(path.stem for path in lists)}", VOC21, pairs, read_ids, empty=HINT)
 
 
 def voc_home(root: Path) -> Path:

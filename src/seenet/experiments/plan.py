@@ -75,12 +75,12 @@ def make_plan(
 
     Raises UsageError: unknown rows, settings, values or reference; DataError: data that is not there.
     """
-    base = load_recipe(recipe, settings)
+    base = single(recipe, settings)
     check_comparable(base, seeds)
     points = [tuple(point) for point in product(*(parse_vary(text, rows is not None) for text in vary))]
     parsed = [(row, point) for row in parse_rows(rows, base) for point in points]
     recipes = {
-        (place, seed): load_recipe(recipe, [*settings, *row.settings, *point, f"seed={seed}"])
+        (place, seed): single(recipe, [*settings, *row.settings, *point, f"seed={seed}"])
         for place, (row, point) in enumerate(parsed)
         for seed in range(seeds)
     }
@@ -98,6 +98,11 @@ def check_comparable(recipe: Recipe, seeds: int) -> None:
         raise UsageError(f"--seeds {seeds}: expected at least 1")
     if recipe.data.val is None:
         raise UsageError("data.val is null: scores on a val split are compared; name one")
+
+
+def single(recipe: str | Path, settings: list[str]) -> Recipe:
+    """A recipe without its stages: one training is compared."""
+    return load_recipe(recipe, settings).model_copy(update={"stages": {}})
 
 
 def parse_vary(text: str, has_rows: bool) -> list[str]:

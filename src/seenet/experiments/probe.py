@@ -7,10 +7,9 @@ from typing import Any
 
 from seenet.core.errors import UsageError, nearest
 from seenet.core.files import sha256
-from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import ModelSettings, Recipe
 from seenet.data import open_split
-from seenet.experiments.plan import Cell, Plan, Run, check_comparable, unfilled
+from seenet.experiments.plan import Cell, Plan, Run, check_comparable, single, unfilled
 from seenet.experiments.rows import PaperRow
 from seenet.model.files import find_model, load_model, read_options
 from seenet.model.probe import PROBES, StageProbe, probes_of
@@ -51,7 +50,7 @@ def make_probe_plan(
     _check_settings(settings, forced)
 
     def resolved(stage: str, seed: int) -> Recipe:
-        return load_recipe(source, [*settings, *forced, f"model.probe={stage}", f"seed={seed}"])
+        return single(source, [*settings, *forced, f"model.probe={stage}", f"seed={seed}"])
 
     base = resolved(names[0], 0)
     check_comparable(base, seeds)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import seenet
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
 from seenet.core.recipe_files import dump, load_recipe
 from seenet.core.settings import Recipe
@@ -24,7 +24,7 @@ from seenet.report.figures import curves, points
 from seenet.report.pictures import Group, picture_groups
 from seenet.report.template import render
 from seenet.training.logging import read_metrics
-from seenet.training.run import PACKAGES
+from seenet.training.run import PACKAGES, stage_folders
 
 log = logging.getLogger("seenet")
 
@@ -43,6 +43,8 @@ def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: s
     if not (run / "recipe.yaml").is_file():
         raise DataError(f"{run}: no recipe.yaml, expected a run folder (seenet train ... --out {run})")
     recipe = load_recipe(run / "recipe.yaml")
+    if recipe.stages:
+        raise UsageError(f"{run}: a run with stages; give one of them: {', '.join(map(str, stage_folders(run, recipe)))}")
     saved = load_model(run, factory=factory)
     result = _read_result(run / "val.json", saved.labels) if recipe.data.val else None
     entries = read_metrics(run / "metrics.jsonl")

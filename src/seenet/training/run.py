@@ -16,7 +16,7 @@ import torch
 from seenet import __version__
 from seenet.core.errors import BusyError, DataError, SeenetError, Terminated, UsageError
 from seenet.core.files import write_text
-from seenet.core.recipe_files import dump, load_recipe
+from seenet.core.recipe_files import dump, load_recipe, stage_recipes
 from seenet.core.settings import Recipe
 from seenet.training.logging import METRICS
 from seenet.training.writing import writing
@@ -72,7 +72,7 @@ def _take(handle: int, out: Path) -> None:
 def _prepare(out: Path, recipe: Recipe, resume: bool, ours: bool) -> None:
     """`ours`: an earlier start left its exit.json here; what else it left may be replaced, a recipe of the user's own may not."""
     path = out / "recipe.yaml"
-    if path.exists() and _begun(out):
+    if path.exists() and begun(out):
         if not resume:
             raise DataError(f"{out}: a run is there already; go on with --resume, or give another --out")
         before = load_recipe(path)
@@ -82,7 +82,7 @@ def _prepare(out: Path, recipe: Recipe, resume: bool, ours: bool) -> None:
         return
     if resume and not (ours and path.exists()):
         raise DataError(f"{path}: no run to resume here; start it without --resume")
-    left = {"lock", "exit.json"} | (STARTED if ours else set())
+    left = {"lock", "exit.json"} | (STARTED | {folder.name for folder in stage_folders(out, recipe)} if ours else set())
     # Hidden ones are what a killed start leaves of a file half written.
     others = sorted(entry.name for entry in out.iterdir() if entry.name not in left and entry.name[0] != ".")
     if others:
@@ -97,14 +97,25 @@ def origin(device: torch.device, command: str | None) -> dict[str, str | None]:
     return {"command": command, "device": str(device), "version": __version__, "python": platform.python_version(), **versions}
 
 
-def _begun(out: Path) -> bool:
-    """Whether a step was ever made here."""
+def begun(out: Path) -> bool:
+    """Whether a step was ever made here, or in one of the stages here."""
     metrics = out / METRICS
-    return (metrics.exists() and metrics.stat().st_size > 0) or any((out / "checkpoints").glob("step-*"))
+    steps = (metrics.exists() and metrics.stat().st_size > 0) or any((out / "checkpoints").glob("step-*"))
+    return steps or any(begun(folder) for folder in out.glob("[0-9]*-*") if folder.is_dir())
+
+
+def stage_folders(out: Path, recipe: Recipe) -> list[Path]:
+    """The run folders of a recipe's stages, in order: OUT/1-NAME, OUT/2-NAME, ..."""
+    return [out / f"{number}-{name}" for number, name in enumerate(recipe.stages, start=1)]
 
 
 def difference(before: Recipe, now: Recipe) -> str:
     """The first setting in which a resumed run would compute something else, as `key was A and is now B`; empty where there is none."""
+    if before.stages or now.stages:
+        earlier, later = stage_recipes(before), stage_recipes(now)
+        if list(earlier) != list(later):
+            return f"stages were {', '.join(earlier) or 'none'} and are now {', '.join(later) or 'none'}"
+        return next((f"stages.{name}.{found}" for name in later if (found := difference(earlier[name], later[name]))), "")
     old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
     for section, values in new.items():
         if not isinstance(values, dict):

@@ -50,9 +50,15 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "aut
     after a signal, with everything saved.
     """
     where = choose_device(device)
-    with ranks(where) as group, open_run(out, recipe, resume=resume, rank=group.rank):
+    with ranks(where) as group:
+        return train_in(group, recipe, out, where, resume=resume, command=command)
+
+
+def train_in(group: Ranks, recipe: Recipe, out: Path, device: torch.device, *, resume: bool, command: str | None) -> TrainResult:
+    """As `train`, among processes that have met already."""
+    with open_run(out, recipe, resume=resume, rank=group.rank):
         group.check_batch(recipe.training.batch, recipe.training.accumulate)
-        return Trainer(recipe, out, where, group, command).fit()
+        return Trainer(recipe, out, device, group, command).fit()
 
 
 class Trainer:
