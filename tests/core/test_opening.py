@@ -168,6 +168,21 @@ def test_the_header_of_a_png_is_enough(tmp_path: Path, monkeypatch: pytest.Monke
     assert image_size(tmp_path / "turned.png") == (13, 9)
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP", "GIF"])
+def test_what_begins_right_is_damaged_and_not_another_kind(tmp_path: Path, form: str) -> None:
+    """A TIFF says what it holds at its end, so that no reader takes the first half."""
+    content = whole(form)
+    path = tmp_path / "half"
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError) as caught:
+        read_image(path)
+    assert caught.value.kind == "damaged"
+    path.write_bytes(b"<html>" + content)
+    with pytest.raises(DataError) as caught:
+        read_image(path)
+    assert caught.value.kind == "format"
+
+
 def test_notes(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
