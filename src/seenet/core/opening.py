@@ -98,10 +98,7 @@ def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     except IsADirectoryError:
         raise DataError(f"{path}: a folder, expected a picture", kind="missing") from None
     except UnidentifiedImageError:
-        if not (path.stat().st_size if content is None else content):
-            raise DataError(f"{path}: an empty file, expected a picture", fix="copy it again", kind="empty") from None
-        expected = f"expected JPEG, PNG, TIFF, WebP or another of {len(FORMATS)} formats"
-        raise DataError(f"{path}: not a picture, {expected}", fix="copy it again, or convert it to PNG", kind="format") from None
+        raise _unidentified(path, content) from None
     except Image.DecompressionBombError:
         raise DataError(f"{path}: more pixels than {MAX_PIXELS}", fix="cut it into tiles", kind="large") from None
     except MemoryError:
@@ -109,6 +106,20 @@ def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     except _BROKEN as error:
         what = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(f"{path}: cannot be decoded ({what}); it may be truncated", fix="copy it again", kind="damaged") from None
+
+
+def _unidentified(path: Path, content: bytes | None) -> DataError:
+    """What is said of a file that no reader takes: empty, another kind of file, or one that begins right and ends too early."""
+    if content is None:
+        with path.open("rb") as stream:
+            content = stream.read(32)
+    if not content:
+        return DataError(f"{path}: an empty file, expected a picture", fix="copy it again", kind="empty")
+    accepts = [Image.OPEN[name][1] for name in FORMATS]
+    if any(accept is not None and accept(content[:16].ljust(16, b"\0")) for accept in accepts):
+        return DataError(f"{path}: begins as a picture but cannot be read on; it may be truncated", fix="copy it again", kind="damaged")
+    expected = f"expected JPEG, PNG, TIFF, WebP or another of {len(FORMATS)} formats"
+    return DataError(f"{path}: not a picture, {expected}", fix="copy it again, or convert it to PNG", kind="format")
 
 
 def too_large(name: str, image: Image.Image) -> DataError:

@@ -7,11 +7,10 @@ from typing import NoReturn
 
 import numpy as np
 import yaml
-from PIL import Image
 
 from seenet.core.errors import DataError
 from seenet.core.files import write_text
-from seenet.core.images import read_colours, read_ids, read_image
+from seenet.core.images import read_colours, read_header, read_ids, read_image
 from seenet.core.labels import voc_colours
 from seenet.core.progress import track
 from seenet.data.check import count_ids
@@ -117,8 +116,7 @@ def _count_colours(path: Path) -> int:
 
 
 def _classes(paths: list[Path]) -> list[str]:
-    with Image.open(paths[0]) as image:
-        mode = image.mode
+    mode = read_header(paths[0]).mode
     return _by_colour(paths) if mode in {"RGB", "RGBA"} else _by_id(paths, "palette" if mode == "P" else "index")
 
 
