@@ -13,7 +13,7 @@ from seenet.cli import main
 from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import SHAPES
 from seenet.prediction.bundle import BundlePredictor, parse_card
-from seenet.prediction.loading import load
+from seenet.prediction.loading import load, load_trained
 from seenet.prediction.scores import to_probabilities
 from tests.prediction.bundles import CENTRES, card, write_red
 
@@ -93,6 +93,8 @@ def test_what_a_bundle_cannot_do_is_said(red: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             load(red, **options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="shows nothing but its scores"):
+        load_trained(red)
     net = load(red)
     with pytest.raises(UsageError, match="6x9, not at 3x3"):
         net.scores(picture(), (3, 3))

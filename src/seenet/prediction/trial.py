@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 from contextlib import suppress
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,15 @@ def open_tried(path: Path, *, device: str = "auto", precision: str = "fp32") -> 
 
 
 def _digest(path: Path, packages: tuple[str, ...]) -> str:
-    files = [file for file in (path, path.with_suffix(".bin")) if file.is_file()]
-    parts = [*map(sha256, files), *(f"{package} {version(package)}" for package in packages)]
+    # By module: a package may come under another name (onnxruntime-gpu).
+    versions = (f"{package} {getattr(import_module(package), '__version__', '')}" for package in packages)
+    parts = [*map(sha256, _files(path)), *versions]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    """Those that are there of a bundle's one or two."""
+    return [file for file in (path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])) if file.is_file()]
 
 
 def _try(path: Path) -> None:
@@ -62,8 +68,7 @@ def _try(path: Path) -> None:
 
 def main() -> None:
     path = Path(sys.argv[1])
-    files = [file for file in (path, path.with_suffix(".bin")) if file.is_file()]
-    limit = MEMORY_BYTES + 8 * sum(file.stat().st_size for file in files)
+    limit = MEMORY_BYTES + 8 * sum(file.stat().st_size for file in _files(path))
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
     try:
