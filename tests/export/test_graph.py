@@ -34,3 +34,13 @@ def test_means_of_pairs_and_of_what_stands_alone() -> None:
         for rest in ({"ceil_mode": True}, {"count_include_pad": False}, {"stride": 1}, {"padding": 1}, {"divisor_override": 3}):
             assert torch.equal(functional.avg_pool2d(x, 2, **rest), original(x, 2, **rest))
     assert functional.avg_pool2d is original
+
+
+def test_means_over_parts() -> None:
+    original = functional.adaptive_avg_pool2d
+    with _portable():
+        for height, width in ((1, 1), (1, 5), (4, 3), (7, 6), (12, 13)):
+            x = torch.randn(2, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(height * 20 + width))
+            for size in (1, 2, 3, 6, (2, 3), (None, 2)):
+                assert torch.allclose(torch.nn.AdaptiveAvgPool2d(size)(x), original(x, size), rtol=1e-12, atol=1e-15)  # type: ignore[arg-type]
+    assert functional.adaptive_avg_pool2d is original

@@ -59,13 +59,14 @@ def trace(model: Segmenter) -> ExportedProgram:
 
 @contextmanager
 def _portable() -> Iterator[None]:
-    """Two functions as every runtime understands them at every size; the values stay.
+    """Three functions as every runtime understands them at every size; the values stay.
 
     TensorFlow's padding with whole numbers alone, since torch loses itself in timm's, which goes by a float and a maximum: for an effective
-    kernel K at stride s, max((ceil(x / s) - 1) s + K - x, 0) = K - s + (-x mod s) where K >= s. And the mean of 2x2 where an odd side's
-    last points stand alone: beside a copy of themselves they have the same mean, and OpenVINO has no kernel larger than its input.
+    kernel K at stride s, max((ceil(x / s) - 1) s + K - x, 0) = K - s + (-x mod s) where K >= s. The mean of 2x2 where an odd side's last
+    points stand alone: beside a copy of themselves they have the same mean, and OpenVINO has no kernel larger than its input. Means over
+    n x n parts, which ONNX knows for sizes in the graph alone, as means over rows, then over columns.
     """
-    same_padding, avg_pool2d = padding.get_same_padding, functional.avg_pool2d
+    same_padding, avg_pool2d, adaptive = padding.get_same_padding, functional.avg_pool2d, functional.adaptive_avg_pool2d
 
     def plain(x: int, kernel: int, stride: int, dilation: int) -> int:
         span = (kernel - 1) * dilation + 1
@@ -78,11 +79,24 @@ def _portable() -> Iterator[None]:
             return avg_pool2d(functional.pad(x, (0, 1, 0, 1), mode="replicate"), 2)
         return avg_pool2d(x, kernel_size, stride, around, ceil_mode, counted, divisor)
 
+    def by_axis(x: Tensor, output_size: Any) -> Tensor:
+        sides = _pair(output_size)
+        if None in sides or sides == (1, 1):
+            return adaptive(x, output_size)
+        for axis, parts in zip((-2, -1), sides, strict=True):
+            side = x.shape[axis]
+            # Part i goes from floor(i side / n) to ceil((i + 1) side / n); nothing negative, which ONNX divides towards zero.
+            slices = [(i * side // parts, ((i + 1) * side + parts - 1) // parts) for i in range(parts)]
+            x = torch.cat([x.transpose(axis, -1)[..., start:end].mean(-1, keepdim=True) for start, end in slices], -1).transpose(axis, -1)
+        return x
+
     padding.get_same_padding, functional.avg_pool2d = plain, doubled  # type: ignore[assignment]
+    functional.adaptive_avg_pool2d = by_axis
     try:
         yield
     finally:
         padding.get_same_padding, functional.avg_pool2d = same_padding, avg_pool2d
+        functional.adaptive_avg_pool2d = adaptive
 
 
 def _pooling(

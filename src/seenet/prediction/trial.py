@@ -17,7 +17,7 @@ from seenet.core.files import cache_folder, sha256
 from seenet.prediction.bundle import FORMATS, Opened
 from seenet.prediction.runtimes import PACKAGES, open_bundle, require
 
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 600
 MEMORY_BYTES = 6 * 2**30
 """For the small picture, besides several times the file."""
 SIDE = 64
