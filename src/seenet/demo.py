@@ -13,10 +13,10 @@ from seenet.core.images import read_ids, read_image
 from seenet.core.recipe_files import load_recipe
 from seenet.data.shapes import ShapesSplit
 from seenet.evaluation.run import run_evaluation
+from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import predict_files
 from seenet.prediction.colours import blend
 from seenet.prediction.loading import load
-from seenet.prediction.predictor import Predictor
 from seenet.report.encode import percent
 from seenet.report.gallery import GalleryRow, write_gallery
 from seenet.report.page import write_report
@@ -83,7 +83,7 @@ def _draw_scenes(folder: Path, size: int) -> Path:
     return folder
 
 
-def _write_page(page: Path, predictor: Predictor, photographs: list[Path], out: Path, text: str, links: list[tuple[str, str]]) -> None:
+def _write_page(page: Path, predictor: BasePredictor, photographs: list[Path], out: Path, text: str, links: list[tuple[str, str]]) -> None:
     def rows() -> Iterator[GalleryRow]:
         for path in photographs:
             image, mask = read_image(path), read_ids(out / "masks" / f"{path.stem}.png")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from seenet.core.errors import BusyError, DataError, NotFiniteError, PartialError, UsageError
-from seenet.prediction import batch, outputs
+from seenet.prediction import base, outputs
 from seenet.prediction.batch import predict_files
 from seenet.prediction.predictor import Predictor
 from tests.prediction.doubles import LABELS, RedNet
@@ -258,7 +258,7 @@ def test_a_full_disk_is_one_clear_line(photos, tmp_path, monkeypatch):
 
 
 def test_a_network_of_nan_stops(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "to_mask", lambda scores: (_ for _ in ()).throw(NotFiniteError("nan")))
+    monkeypatch.setattr(base, "to_mask", lambda scores: (_ for _ in ()).throw(NotFiniteError("nan")))
     with pytest.raises(NotFiniteError):
         predict_files(predictor(), [photos], tmp_path / "out")
 

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor
 from seenet.report import page
 from seenet.report.page import write_report
+from tests.prediction.bundles import card, write_red
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 # SVG's elements may close themselves, <path/>, which html.parser reports as handle_startendtag.
@@ -183,3 +185,15 @@ def test_what_is_missing_or_damaged_is_one_line(tmp_path: Path) -> None:
     (run / "val.json").write_text(json.dumps(synthetic(LabelSet("toy", ("a", "b"), voc_colours(2)))))
     with pytest.raises(DataError, match="belongs to another run"):
         write_report(run, device="cpu")
+
+
+def test_pictures_by_an_exported_model(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    bundle = write_red(tmp_path / "street.onnx")
+    text = write_report(run, images=1, model=bundle).read_text(encoding="utf-8")
+    assert "with street.onnx (SHA-256 " in text
+    assert ", in onnxruntime " in text
+    assert "with the run&#39;s model" not in text
+    other = write_red(tmp_path / "other.onnx", text=card(replace(SHAPES, classes=("a", "b", "c", "d", "e", "f"))).text())
+    with pytest.raises(DataError, match="belongs to another run"):
+        write_report(run, images=1, model=other)

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seenet.core.errors import UsageError
@@ -41,3 +41,10 @@ def models_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]
 def command_line() -> str:
     """What was typed, for a result file to quote."""
     return shlex.join(["seenet", *sys.argv[1:]])
+
+
+def refuse_options(given: Mapping[str, object], why: str) -> None:
+    """UsageError that names the first option of these that was given."""
+    for option, value in given.items():
+        if value:
+            raise UsageError(f"{option}: {why}")

@@ -7,7 +7,7 @@ import typer
 
 
 def eval_(
-    model: Annotated[str, typer.Argument(help="Run folder, .safetensors file or bundled name.")],
+    model: Annotated[str, typer.Argument(help="Run folder, .safetensors file, exported bundle or bundled name.")],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(

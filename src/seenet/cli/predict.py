@@ -7,7 +7,7 @@ import typer
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Run folder, .safetensors file or bundled name.")],
+    model: Annotated[str, typer.Argument(help="Run folder, .safetensors file, exported bundle or bundled name.")],
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Pictures, folders (with all below them), or patterns.")],
     out: Annotated[Path, typer.Option(help="Folder of the masks and overlays.")] = Path("predictions"),
     scales: Annotated[str, typer.Option(help="Factors whose probabilities are averaged, such as 0.75,1,1.25.")] = "1",

@@ -8,10 +8,13 @@ import typer
 
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    model: Annotated[
+        str | None, typer.Option(help="Predict the pictures with this in place of the run's model: a bundle exported from it.")
+    ] = None,
     factory: Annotated[str | None, typer.Option(help="Of a model made by model.factory: package.module:callable, again.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Write a run's page: curves, scores, worst and best pictures."""
     from seenet.report.page import write_report
 
-    print(f"open {write_report(run, device=device, factory=factory)}")
+    print(f"open {write_report(run, device=device, factory=factory, model=model)}")

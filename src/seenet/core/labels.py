@@ -1,7 +1,8 @@
 """Label sets: class names, colours and the ignored id of each data set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -29,6 +30,14 @@ class LabelSet:
             raise ValueError(f"{self.name}: {len(self.classes)} classes but {len(self.colours)} colours")
         if 0 <= self.ignore < len(self.classes):
             raise ValueError(f"{self.name}: ignore {self.ignore} is also a class; use 255, or any id outside 0..{len(self.classes) - 1}")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """What `dataclasses.asdict` made, read back from a file; KeyError, TypeError or ValueError where it is something else."""
+        colours = tuple((int(r), int(g), int(b)) for r, g, b in values["colours"])
+        if not all(0 <= part <= 255 for colour in colours for part in colour):
+            raise ValueError("a colour is not of 0 to 255")
+        return cls(str(values["name"]), tuple(map(str, values["classes"])), colours, int(values["ignore"]), bool(values["rim"]))
 
     @property
     def num_classes(self) -> int:

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import PIL
-import torch
-from torch.nn import functional as F
 
 import seenet
 from seenet.core.progress import track
@@ -16,15 +14,16 @@ from seenet.evaluation.measure import Measure
 from seenet.evaluation.outcome import Boundary
 from seenet.evaluation.partial import FORMAT, stamp_of
 from seenet.evaluation.scores import ImageScore, score_image
-from seenet.prediction.predictor import Predictor, to_mask
+from seenet.prediction.base import BasePredictor
 from seenet.prediction.prefetch import prefetch
+from seenet.prediction.scores import negative_log_likelihood, to_mask
 
 
 @dataclass(frozen=True)
 class Counting:
     """A predictor on a split, with what `evaluate` was asked for."""
 
-    predictor: Predictor
+    predictor: BasePredictor
     split: Split
     boundary: Boundary | None
     widths: tuple[int, ...]
@@ -44,9 +43,7 @@ class Counting:
         mask = to_mask(found)
         score = score_image(index, truth, mask, labels.num_classes, labels.ignore, boundary=self.boundary, widths=self.widths, where=where)
         if self.loss:
-            target = torch.from_numpy(truth.astype(np.int64)).to(found.device)
-            nll = F.cross_entropy(found[None], target[None], ignore_index=labels.ignore, reduction="sum")
-            score = replace(score, loss=float(nll))
+            score = replace(score, loss=negative_log_likelihood(found, truth, labels.ignore))
         if self.measures:
             score = replace(score, measured=tuple(measure.count(index, truth, mask) for measure in self.measures))
         return score
@@ -58,11 +55,9 @@ class Counting:
     def key(self) -> dict[str, Any]:
         """What else decides counts, as JSON values: the rounding of other processors, threads and libraries too."""
         predictor, labels = self.predictor, self.split.labels
-        cuda = predictor.device.type == "cuda"
         return {
             "model": predictor.info.get("sha256"), **predictor.settings, "split": self.split.name, "classes": list(labels.classes),
             "boundary": self.boundary, "widths": list(self.widths) if self.boundary else None, "loss": self.loss,
-            "measures": [measure.key for measure in self.measures], "device": predictor.device.type, "threads": torch.get_num_threads(),
-            "processor": torch.cuda.get_device_name(predictor.device) if cuda else torch.backends.cpu.get_cpu_capability(),
-            "torch": torch.__version__, "pillow": PIL.__version__, "version": seenet.__version__, "format": FORMAT,
+            "measures": [measure.key for measure in self.measures], **predictor.machine,
+            "pillow": PIL.__version__, "version": seenet.__version__, "format": FORMAT,
         }  # fmt: skip

@@ -15,7 +15,7 @@ from seenet.evaluation.measure import Measure
 from seenet.evaluation.outcome import Boundary, Evaluation
 from seenet.evaluation.partial import open_partial
 from seenet.evaluation.scores import ImageScore
-from seenet.prediction.predictor import Predictor
+from seenet.prediction.base import BasePredictor
 
 __all__ = ["Boundary", "Evaluation", "evaluate"]
 
@@ -23,7 +23,7 @@ log = logging.getLogger("seenet")
 
 
 def evaluate(
-    predictor: Predictor,
+    predictor: BasePredictor,
     split: Split,
     *,
     boundary: Boundary | Literal["auto"] | None = None,
@@ -101,7 +101,7 @@ def _indices(split: Split, indices: Sequence[int] | None) -> Sequence[int]:
     return order
 
 
-def _check(predictor: Predictor, split: Split, boundary: Boundary | None) -> None:
+def _check(predictor: BasePredictor, split: Split, boundary: Boundary | None) -> None:
     model, data = predictor.labels, split.labels
     if model.num_classes != data.num_classes:
         raise DataError(

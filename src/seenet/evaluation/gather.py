@@ -2,13 +2,13 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
-import torch
-from torch import distributed
 
 from seenet.core.errors import DataError
 from seenet.evaluation.scores import ImageScore
@@ -20,20 +20,34 @@ TIMEOUT = timedelta(minutes=10)
 
 def ranks() -> tuple[int, int]:
     """Rank and world size; (0, 1) where torch.distributed is not in use."""
+    if "torch" not in sys.modules:
+        # Then no process group was made; a bundle is scored without importing torch.
+        return 0, 1
+    from torch import distributed
+
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[tuple[int, int]]:
+def joined(device: Any) -> Iterator[tuple[int, int]]:
     """Join the process group that torchrun's environment names, and leave it at the end; yields rank and world size.
 
-    gloo for main memory, NCCL for CUDA's. A group that is there already is used and stays.
+    `device` is a name or torch's own. gloo for main memory, NCCL for CUDA's. A group that is there already is used and stays.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ranks()
         return
+    import torch
+    from torch import distributed
+
+    from seenet.prediction.device import choose_device
+
+    if distributed.is_initialized():
+        yield ranks()
+        return
+    device = choose_device(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
@@ -46,7 +60,7 @@ def joined(device: torch.device) -> Iterator[tuple[int, int]]:
         distributed.destroy_process_group()
 
 
-def gather_scores(score: Callable[[], list[ImageScore]], device: torch.device) -> list[ImageScore]:
+def gather_scores(score: Callable[[], list[ImageScore]], device: Any) -> list[ImageScore]:
     """Run `score` here and return the scores of all ranks by index.
 
     What it raises is raised here once the others know, so that none waits for a rank that gave up.
@@ -62,6 +76,9 @@ def gather_scores(score: Callable[[], list[ImageScore]], device: torch.device) -
     sizes = _sizes(len(mine), world, device)
     if FAILED in sizes:
         raise DataError(f"rank {sizes.index(FAILED)} could not score its pictures; its own message says why")
+    import torch
+    from torch import distributed
+
     # Collectives want one size for all; plain integers, so that nothing is pickled on the way.
     padded = torch.zeros(max(sizes), dtype=torch.int64, device=device)
     padded[: len(mine)] = torch.from_numpy(mine).to(device)
@@ -71,7 +88,10 @@ def gather_scores(score: Callable[[], list[ImageScore]], device: torch.device) -
     return sorted(scores, key=lambda item: item.index)
 
 
-def _sizes(size: int, world: int, device: torch.device) -> list[int]:
+def _sizes(size: int, world: int, device: Any) -> list[int]:
+    import torch
+    from torch import distributed
+
     parts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world)]
     distributed.all_gather(parts, torch.tensor([size], dtype=torch.int64, device=device))
     return [int(part) for part in parts]

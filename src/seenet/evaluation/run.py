@@ -12,6 +12,7 @@ from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import replacing, write_text
+from seenet.core.find import find_model
 from seenet.core.labels import CITYSCAPES19
 from seenet.core.recipe_files import load_recipe, parse_recipe
 from seenet.core.settings import DataSettings
@@ -26,10 +27,8 @@ from seenet.evaluation.evaluator import Boundary, Evaluation, evaluate
 from seenet.evaluation.gather import joined
 from seenet.evaluation.measure import Measure
 from seenet.evaluation.pictures import confusion_figure, panel
-from seenet.model.find import find_model
-from seenet.prediction.device import choose_device
+from seenet.prediction.base import BasePredictor
 from seenet.prediction.loading import load
-from seenet.prediction.predictor import Predictor
 
 RESULT = "result.json"
 FIGURE = "confusion.png"
@@ -107,7 +106,7 @@ def run_evaluation(
     measures = _measures(opened, boundary_iou=boundary_iou, conventions=conventions)
     # The user's own code may change in between, which no hash of a model would show.
     partial = None if factory else folder / PARTIAL
-    with joined(choose_device(device)) as (rank, _):
+    with joined(device) as (rank, _):
         predictor = load(path, device, precision, scales=scales, flip=flip, factory=factory)
         evaluation = evaluate(
             predictor, opened, boundary=boundary, widths=widths, loss=True, measures=measures, what=f"eval {opened.name}", partial=partial
@@ -118,7 +117,7 @@ def run_evaluation(
     return EvalReport(evaluation, result, folder, first=rank == 0)
 
 
-def _write(folder: Path, predictor: Predictor, split: Split, evaluation: Evaluation, result: dict[str, Any]) -> None:
+def _write(folder: Path, predictor: BasePredictor, split: Split, evaluation: Evaluation, result: dict[str, Any]) -> None:
     shown = _panels(predictor, split, evaluation)
     with replacing(folder / FIGURE) as temporary:
         temporary.write_bytes(confusion_figure(evaluation.matrix, evaluation.labels))
@@ -175,7 +174,7 @@ def refuse_existing(folder: Path, names: Sequence[str], overwrite: bool) -> None
             raise DataError(f"{folder / name}: exists already; use --overwrite or another --out")
 
 
-def _panels(predictor: Predictor, split: Split, evaluation: Evaluation) -> dict[str, Image.Image]:
+def _panels(predictor: BasePredictor, split: Split, evaluation: Evaluation) -> dict[str, Image.Image]:
     chosen = {"worst": evaluation.worst(SHOWN), "best": evaluation.best(SHOWN)}
     panels = {}
     for kind, scores in chosen.items():

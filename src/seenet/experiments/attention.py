@@ -17,7 +17,7 @@ from seenet.model.files import read_options
 from seenet.prediction.batch import PredictReport
 from seenet.prediction.colours import colourize
 from seenet.prediction.inputs import Input, find_inputs
-from seenet.prediction.loading import load
+from seenet.prediction.loading import load_trained
 from seenet.prediction.predictor import Predictor, to_mask
 
 WIDTH = 3
@@ -96,7 +96,7 @@ def write_attention(model: str, images: Sequence[str], out: Path, *, device: str
     if variant is not None and variant not in having:
         raise UsageError(f"{path}: variant {variant} has no boundary attention; the variant that has: {', '.join(having)}")
     pictures = find_inputs(images, out)
-    predictor = load(path, device)
+    predictor = load_trained(path, device)
     found: dict[str, Attention] = {}
 
     def draw(item: Input, image: np.ndarray) -> bytes:

@@ -12,9 +12,9 @@ from seenet.core.images import read_image
 from seenet.core.progress import bar
 from seenet.experiments.drawing import check_free, write_figure
 from seenet.model.files import find_model, read_options
+from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import PredictReport
 from seenet.prediction.inputs import Input
-from seenet.prediction.predictor import Predictor
 
 log = logging.getLogger("seenet")
 
@@ -29,7 +29,7 @@ def with_stages(model: str | Path, what: str) -> Path:
 
 
 def draw_each(
-    predictor: Predictor,
+    predictor: BasePredictor,
     pictures: Sequence[Input],
     out: Path,
     draw: Callable[[Input, np.ndarray], bytes],

@@ -23,7 +23,7 @@ from seenet.model import SeENet, StageProbe
 from seenet.model.files import find_model, read_options
 from seenet.model.pyramid import pool_to
 from seenet.model.seem import SeEM
-from seenet.prediction.loading import load
+from seenet.prediction.loading import load_trained
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.prefetch import prefetch
 
@@ -77,7 +77,7 @@ def write_gap(
     folder = out or default_out(path, which, "gap", "gaps")
     refuse_existing(folder, (RESULT, FIGURE), overwrite)
     opened = open_split(settings, which)
-    predictor = load(path, device)
+    predictor = load_trained(path, device)
     data, _, name = opened.name.partition("/")
     result = {
         "pairs": compare(predictor, opened, pixels), "rule": RULE, "pixels": pixels, "seed": SEED,

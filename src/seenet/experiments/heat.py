@@ -17,7 +17,7 @@ from seenet.model import PEERS, VARIANTS, Segmenter
 from seenet.prediction.batch import PredictReport
 from seenet.prediction.colours import colourize
 from seenet.prediction.inputs import find_inputs
-from seenet.prediction.loading import load
+from seenet.prediction.loading import load_trained
 from seenet.prediction.predictor import Predictor, to_mask
 
 INPUTS = {"P2": ("B2",), "P3": ("P2", "B3"), "P4": ("P3", "B4")}
@@ -47,7 +47,7 @@ def write_heat_maps(
     pictures = find_inputs(images, out)
     if mask is not None and len(pictures) > 1:
         raise UsageError(f"--mask {mask}: the truth of one picture, found {len(pictures)} pictures; give one at a time")
-    predictor = load(path, device)
+    predictor = load_trained(path, device)
     truth = None if mask is None else read_truth(mask, pictures[0].path, predictor.labels)
     return draw_each(
         predictor, pictures, out, lambda _, image: heat_figure(predictor, image, truth, whole=whole), what="heat maps", overwrite=overwrite

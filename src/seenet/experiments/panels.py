@@ -17,10 +17,10 @@ from seenet.evaluation.run import data_settings
 from seenet.evaluation.scores import score_image
 from seenet.experiments.drawing import Panel, check_png, class_legend, model_names, panel_grid, write_figure
 from seenet.model.files import find_model, read_options
+from seenet.prediction.base import BasePredictor
 from seenet.prediction.colours import colourize
 from seenet.prediction.inputs import find_inputs
 from seenet.prediction.loading import load
-from seenet.prediction.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _open(model: Path, recipe: str | None, overrides: list[str], split: str | No
     return opened
 
 
-def _check_classes(predictors: Sequence[Predictor], files: Sequence[Path]) -> None:
+def _check_classes(predictors: Sequence[BasePredictor], files: Sequence[Path]) -> None:
     for predictor, file in zip(predictors, files, strict=True):
         if predictor.labels.classes != predictors[-1].labels.classes:
             raise UsageError(
@@ -87,12 +87,12 @@ def _check_classes(predictors: Sequence[Predictor], files: Sequence[Path]) -> No
             )
 
 
-def _own_rows(predictors: Sequence[Predictor], images: Sequence[str], out: Path) -> list[Row]:
+def _own_rows(predictors: Sequence[BasePredictor], images: Sequence[str], out: Path) -> list[Row]:
     pictures = [(item.name, read_image(item.path)) for item in find_inputs(images, out)]
     return [Row(name, image, [p.mask(image) for p in predictors]) for name, image in track(pictures, "panels", len(pictures))]
 
 
-def _split_rows(predictors: Sequence[Predictor], split: Split, count: int) -> list[Row]:
+def _split_rows(predictors: Sequence[BasePredictor], split: Split, count: int) -> list[Row]:
     ranking = evaluate(predictors[-1], split, what=f"panels {split.name}")
     best = ranking.best(count)
     worst = [score for score in ranking.worst(count) if score not in best]
@@ -106,7 +106,7 @@ def _split_rows(predictors: Sequence[Predictor], split: Split, count: int) -> li
     return rows
 
 
-def panels_figure(rows: Sequence[Row], names: Sequence[str], predictor: Predictor, split: str | None) -> bytes:
+def panels_figure(rows: Sequence[Row], names: Sequence[str], predictor: BasePredictor, split: str | None) -> bytes:
     """PNG: a row a picture, a column a model; below a prediction its mIoU on that picture."""
     labels = predictor.labels
     grid = []
@@ -126,7 +126,7 @@ def panels_figure(rows: Sequence[Row], names: Sequence[str], predictor: Predicto
     return panel_grid(grid, caption, class_legend(shown, labels))
 
 
-def _note(truth: np.ndarray | None, mask: np.ndarray, predictor: Predictor) -> str:
+def _note(truth: np.ndarray | None, mask: np.ndarray, predictor: BasePredictor) -> str:
     if truth is None:
         return ""
     labels = predictor.labels

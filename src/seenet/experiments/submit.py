@@ -15,12 +15,12 @@ from seenet.core.progress import track
 from seenet.experiments.submit_archive import write_archive
 from seenet.experiments.submit_check import Submission, check_archive, find_pictures, sizes_of
 from seenet.experiments.submit_formats import Benchmark
+from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import predict_files
-from seenet.prediction.predictor import Predictor
 
 
 def submit_model(
-    benchmark: Benchmark, predictor: Predictor, images: Path, out: Path, *, folder: str = "", overwrite: bool = False
+    benchmark: Benchmark, predictor: BasePredictor, images: Path, out: Path, *, folder: str = "", overwrite: bool = False
 ) -> Submission:
     """Predict every picture and pack the masks.
 

@@ -56,10 +56,9 @@ class Backbone(nn.Module):
         self.pad_multiple = 1 if self._takes_any_size(in_channels) else 32
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        height, width = images.shape[-2:]
-        below, right = -height % self.pad_multiple, -width % self.pad_multiple
-        if below or right:
-            images = F.pad(images, (0, right, 0, below))
+        if self.pad_multiple > 1:
+            height, width = images.shape[-2:]
+            images = F.pad(images, (0, -width % self.pad_multiple, 0, -height % self.pad_multiple))
         if self.recompute and self.training:
             stages: list[Tensor] = checkpoint(self.body, images, use_reentrant=False, context_fn=self._passes)
         else:

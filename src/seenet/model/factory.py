@@ -45,7 +45,7 @@ class FactoryNetwork(Segmenter):
             raise UsageError(f"{self._name}: training gives batch norm one point ({error}); use a batch of at least 2 images") from None
         named = found if isinstance(found, dict) else {"out": found}
         scores = named.get("out")
-        if not isinstance(scores, Tensor) or scores.dim() != 4 or scores.shape[:2] != (len(images), self.num_classes):
+        if not isinstance(scores, Tensor) or scores.dim() != 4 or scores.shape[:2] != (images.shape[0], self.num_classes):
             what = f"a tensor {'x'.join(map(str, scores.shape))}" if isinstance(scores, Tensor) else f"a {type(found).__name__}"
             raise UsageError(
                 f"{self._name}: the network gives {what} for {len(images)} image(s), expected scores "

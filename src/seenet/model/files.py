@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import replacing, sha256
+from seenet.core.find import bundled_models, find_model
 from seenet.core.labels import LabelSet
 from seenet.model import assemble
 from seenet.model.backbone import Backbone
 from seenet.model.baselines import check_installed
 from seenet.model.factory import FactoryNetwork
-from seenet.model.find import bundled_models, find_model
 from seenet.model.probe import levels_of
 from seenet.model.segmenter import Normalization, Segmenter
 from seenet.model.unpickle import import_pickle
@@ -127,7 +127,7 @@ def _read_card(path: Path, text: str) -> tuple[dict[str, Any], LabelSet]:
             raise DataError(f"{path}: format {card['format']}, this version reads up to {FORMAT}; install a newer seenet")
         if not isinstance(card["options"], dict) or not isinstance(card["notes"], dict):
             raise TypeError("its options or notes are no mapping")
-        return card, _labels(card["labels"])
+        return card, LabelSet.from_json(card["labels"])
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from None
 
@@ -158,8 +158,3 @@ def _check_factory(path: Path, named: str | None, trusted: str | None) -> None:
             f"{path}: holds a network of model.factory={str(named)[:80]}{given}; that is code, which a file may not choose to run: "
             "if you have it and trust it, repeat the name with --factory"
         )
-
-
-def _labels(card: dict[str, Any]) -> LabelSet:
-    colours = tuple((int(r), int(g), int(b)) for r, g, b in card["colours"])
-    return LabelSet(str(card["name"]), tuple(map(str, card["classes"])), colours, int(card["ignore"]), bool(card["rim"]))

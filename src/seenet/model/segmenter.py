@@ -60,14 +60,21 @@ class Segmenter(nn.Module):
         return features
 
     def _padded(self, images: Tensor) -> Tensor:
+        if self.pad_multiple == 1:
+            return images
+        # Asks nothing of the sides, so that a traced network pads at every size.
         below, right = (-side % self.pad_multiple for side in images.shape[-2:])
-        return F.pad(images, (0, right, 0, below)) if below or right else images
+        return F.pad(images, (0, right, 0, below))
 
     def resize(self, scores: Tensor, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """What the network gives of `images` on any grid of its own, N x C x h x w, at `size` or H x W: bilinear, align_corners=False."""
         height, width = images.shape[-2:]
-        h, w = size or (height, width)
         multiple = self.pad_multiple
         # A padded image's grid covers the padding too: resize by the same factor, then cut the padding off.
+        if size is None:
+            return F.interpolate(scores, (height + -height % multiple, width + -width % multiple), mode="bilinear", align_corners=False)[
+                ..., :height, :width
+            ]
+        h, w = size
         full = (ceil(h * (height + -height % multiple) / height), ceil(w * (width + -width % multiple) / width))
         return F.interpolate(scores, full, mode="bilinear", align_corners=False)[..., :h, :w]

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from seenet.core.errors import DataError, PartialError, UsageError
 from seenet.core.files import sha256
 from seenet.core.images import read_image
 from seenet.core.progress import bar
+from seenet.prediction.base import BasePredictor
 from seenet.prediction.inputs import Input, find_inputs
 from seenet.prediction.manifest import open_manifest
 from seenet.prediction.outputs import remove_leftovers, save, to_do
-from seenet.prediction.predictor import Predictor, to_mask
 from seenet.prediction.prefetch import prefetch
 from seenet.prediction.result import Result
 
@@ -62,7 +61,7 @@ class PredictReport:
 
 
 def predict_files(
-    predictor: Predictor,
+    predictor: BasePredictor,
     inputs: Sequence[str | Path],
     out: Path = Path("predictions"),
     *,
@@ -104,11 +103,13 @@ def predict_files(
     return report
 
 
-def _segment(predictor: Predictor, item: Input, image: np.ndarray) -> Result:
+def _segment(predictor: BasePredictor, item: Input, image: np.ndarray) -> Result:
     try:
-        scores = predictor.scores(image)
-        return Result(to_mask(scores), predictor.labels, image, scores, item.name)
-    except (MemoryError, torch.OutOfMemoryError):
+        return predictor.result(image, item.name)
+    except (MemoryError, RuntimeError) as error:
+        # torch's own is a RuntimeError; named here, so that bundles need no torch.
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise
         size = "x".join(map(str, image.shape[:2]))
         raise DataError(f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy") from None
 

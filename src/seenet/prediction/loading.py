@@ -2,9 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from seenet.model.files import load_model
-from seenet.prediction.predictor import Predictor
+from seenet.core.errors import UsageError
+from seenet.core.files import sha256
+from seenet.core.find import find_model
+from seenet.prediction.base import BasePredictor
+from seenet.prediction.bundle import FORMATS, BundlePredictor
+from seenet.prediction.trial import open_tried
+
+if TYPE_CHECKING:
+    from seenet.prediction.predictor import Predictor
 
 
 def load(
@@ -15,12 +23,38 @@ def load(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     factory: str | None = None,
-) -> Predictor:
-    """Read a model by run folder, .safetensors file or bundled name, ready to predict.
+) -> BasePredictor:
+    """Read a model by run folder, .safetensors file, exported bundle or bundled name, ready to predict.
 
+    Bundles of ONNX and OpenVINO (.onnx, .xml) are read without torch.
     `factory`: for a network of `model.factory`, its name again, since no file may choose what code runs.
     Raises DataError: no such model, or a damaged file; UsageError: settings that make no sense.
     """
-    saved = load_model(name, factory=factory)
+    path = find_model(name)
+    if path.suffix in FORMATS:
+        if factory:
+            raise UsageError(f"{path}: an exported model holds its network; leave --factory {factory} out")
+        opened = open_tried(path, device=device, precision=precision)
+        return BundlePredictor(opened, scales=scales, flip=flip, info={"file": str(path), "sha256": sha256(path)})
+    return load_trained(path, device, precision, scales=scales, flip=flip, factory=factory)
+
+
+def load_trained(
+    name: str | Path,
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    factory: str | None = None,
+) -> "Predictor":
+    """As `load`, for what looks into the network itself (`Predictor.model`): UsageError for a bundle, which shows its scores alone."""
+    from seenet.model.files import load_model
+    from seenet.prediction.predictor import Predictor
+
+    path = find_model(name)
+    if path.suffix in FORMATS:
+        raise UsageError(f"{path}: an exported model shows nothing but its scores; use the .safetensors that it came from")
+    saved = load_model(path, factory=factory)
     info = {"file": str(saved.path), "sha256": saved.sha256}
     return Predictor(saved.model, saved.labels, device=device, precision=precision, scales=scales, flip=flip, info=info)

@@ -3,30 +3,27 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seenet.core.errors import DataError, NotFiniteError, UsageError
-from seenet.core.images import from_pil, read_image
+from seenet.core.errors import UsageError
 from seenet.core.labels import LabelSet
+from seenet.prediction.base import BasePredictor
 from seenet.prediction.device import choose_device
-from seenet.prediction.result import Result
+from seenet.prediction.scores import to_mask
+
+__all__ = ["PRECISIONS", "Predictor", "evaluating", "resized", "to_mask"]
 
 PRECISIONS = ("fp32", "bf16")
-MOST_SCALES = 16
 STRIP = 64
 """Rows whose probabilities are added at once."""
 
-Picture = str | Path | Image.Image | np.ndarray
 
-
-class Predictor:
+class Predictor(BasePredictor):
     """A network ready to segment pictures of any size, one at a time.
 
     Args:
@@ -55,22 +52,13 @@ class Predictor:
     ) -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision {precision}: expected one of {', '.join(PRECISIONS)}")
-        if not 1 <= len(scales) <= MOST_SCALES or not all(0 < scale <= 8 for scale in scales):
-            raise UsageError(f"scales {list(scales)}: expected 1 to {MOST_SCALES} numbers over 0, at most 8")
+        normalization: Any = model.normalization
+        super().__init__(labels, channels=len(normalization.mean), precision=precision, scales=scales, flip=flip, info=info)
         self.device = choose_device(device)
         self.model = model.to(self.device)
-        self.labels = labels
-        self.precision, self.scales, self.flip = precision, tuple(float(scale) for scale in scales), flip
-        self.info = info or {}
         # The reference is (v / 255 - mean) / std; one pass over the picture does as well.
-        normalization: Any = model.normalization
         self._mean = torch.tensor(normalization.mean, device=self.device).mul(255)[:, None, None]
         self._std = torch.tensor(normalization.std, device=self.device).mul(255)[:, None, None]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What changes its answers besides the model: scales, flip, precision."""
-        return {"scales": list(self.scales), "flip": self.flip, "precision": self.precision}
 
     def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Tensor:
         """Class scores, float32 K x h x w on the device, of an H x W x 3 uint8 picture at `size` (default H x W).
@@ -112,44 +100,14 @@ class Predictor:
             features: dict[str, Tensor] = model.forward_features(self._normalized(image))
             return features
 
-    def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Class of each pixel, h x w uint8 (uint16 over 256 classes). NotFiniteError where the network gives NaN."""
-        return to_mask(self.scores(image, size))
-
-    @overload
-    def __call__(self, pictures: Picture) -> Result: ...
-    @overload
-    def __call__(self, pictures: list[Picture]) -> list[Result]: ...
-    def __call__(self, pictures: Picture | list[Picture]) -> Result | list[Result]:
-        """Segment a path, PIL image or uint8 array (H x W or H x W x 3), or each of a list of them.
-
-        A result keeps its scores (4 K bytes a pixel, in main memory). DataError: unreadable picture, other kind of
-        array.
-        """
-        if isinstance(pictures, list):
-            return [self._result(picture, f"image-{number}") for number, picture in enumerate(pictures, start=1)]
-        return self._result(pictures, "image")
-
-    def _result(self, picture: Picture, name: str) -> Result:
-        if isinstance(picture, str | Path):
-            image, name = read_image(Path(picture)), Path(picture).stem
-        elif isinstance(picture, Image.Image):
-            try:
-                image = from_pil(picture)
-            except OSError as error:
-                # Pillow decodes when pixels are asked for, so a file that was opened may still be bad.
-                raise DataError(f"{name}: the PIL image cannot be decoded ({error}); copy its file again") from None
-        else:
-            image = np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else picture
-        scores = self.scores(image)
-        return Result(to_mask(scores), self.labels, image, scores.cpu(), name)
-
-    def _check(self, image: np.ndarray) -> None:
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != len(self._mean) or 0 in image.shape:
-            raise DataError(
-                f"picture: found an array {image.dtype} {'x'.join(map(str, image.shape))}, expected uint8 height x "
-                f"width x {len(self._mean)} with at least one pixel; convert it (values 0 to 255, channels last, RGB)"
-            )
+    @property
+    def machine(self) -> dict[str, Any]:
+        """As `BasePredictor.machine`."""
+        cuda = self.device.type == "cuda"
+        return {
+            "device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "processor": torch.cuda.get_device_name(self.device) if cuda else torch.backends.cpu.get_cpu_capability(),
+        }  # fmt: skip
 
     def _normalized(self, image: np.ndarray) -> Tensor:
         if not image.flags.writeable or any(stride < 0 for stride in image.strides):
@@ -186,18 +144,6 @@ def resized(pixels: Tensor, scale: float) -> Tensor:
     if (height, width) == tuple(pixels.shape[-2:]):
         return pixels
     return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
-
-
-def to_mask(scores: Tensor) -> np.ndarray:
-    """K x h x w scores -> h x w class ids, uint8 (uint16 over 256 classes); the lower id where two are equal.
-
-    Raises NotFiniteError where a best score is NaN or infinite.
-    """
-    with torch.inference_mode():
-        best, index = scores.max(0)
-        if not bool(torch.isfinite(best).all()):
-            raise NotFiniteError("the network's scores are NaN or infinite; its weights are damaged, or use --precision fp32")
-        return index.to(torch.uint8 if len(scores) <= 256 else torch.uint16).cpu().numpy()
 
 
 @contextmanager

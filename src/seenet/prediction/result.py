@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
 from seenet.core.images import write_mask
 from seenet.core.labels import LabelSet
 from seenet.prediction.colours import blend
+from seenet.prediction.scores import Scores, to_probabilities
 
 
 class Result:
     """A segmented picture; shows itself as an overlay in a notebook."""
 
-    def __init__(self, mask: np.ndarray, labels: LabelSet, image: np.ndarray, scores: Tensor, name: str) -> None:
+    def __init__(self, mask: np.ndarray, labels: LabelSet, image: np.ndarray, scores: Scores, name: str) -> None:
         self.mask = mask
         """H x W class ids, uint8 (uint16 over 256 classes)."""
         self.labels = labels
@@ -31,8 +31,7 @@ class Result:
     @cached_property
     def probabilities(self) -> np.ndarray:
         """K x H x W float32, their sum over K is 1."""
-        probabilities: np.ndarray = self._scores.softmax(0).cpu().numpy()
-        return probabilities
+        return to_probabilities(self._scores)
 
     def overlay(self, alpha: float = 0.5) -> Image.Image:
         """The classes' colours over the picture, with opacity `alpha`."""

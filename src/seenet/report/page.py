@@ -18,6 +18,8 @@ from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
 from seenet.evaluation.pictures import ERROR_COLOURS, MOST_NAMED, confusion_figure
 from seenet.model.files import SavedModel, load_model
+from seenet.prediction.base import BasePredictor
+from seenet.prediction.loading import load
 from seenet.prediction.predictor import Predictor
 from seenet.report.encode import number, percent, png_uri
 from seenet.report.figures import curves, points
@@ -32,11 +34,12 @@ PAIRS = 6
 """Confusions listed in words."""
 
 
-def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: str | None = None) -> Path:
+def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: str | None = None, model: str | Path | None = None) -> Path:
     """Write RUN/report/index.html and return its path: one file with pictures, curves, tables and settings, that fetches nothing.
 
     Numbers are those of RUN/val.json; `images` worst, best and sample pictures each are predicted anew, in float32. Without a
     validation the pictures are of the train split, said so. Where the data is not on this machine the page has no pictures and says why.
+    `model`: what the pictures are predicted with in place of the run's own, such as a bundle exported from it.
 
     Raises DataError where there is no run, or its model or val.json is missing or damaged; UsageError: device.
     """
@@ -48,7 +51,7 @@ def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: s
     saved = load_model(run, factory=factory)
     result = _read_result(run / "val.json", saved.labels) if recipe.data.val else None
     entries = read_metrics(run / "metrics.jsonl")
-    predictor = Predictor(saved.model, saved.labels, device=device, info={"file": str(saved.path), "sha256": saved.sha256})
+    predictor = _predictor(saved, model, device)
     groups, missing = _pictures(recipe, predictor, result, images)
     path = run / "report" / "index.html"
     render(
@@ -56,7 +59,8 @@ def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: s
         figure=_figure(result, saved.labels), numbers=_numbers(result), about=_about(recipe, saved, result), curves=curves(entries),
         speed=_speed(entries),
         classes=_classes(result, saved.labels), matrix=_matrix(result, saved.labels), pairs=_pairs(result),
-        groups=groups, missing=missing, error_colours=ERROR_COLOURS, card=_card(recipe, saved, result, entries), recipe_text=dump(recipe),
+        groups=groups, missing=missing, by=_by(predictor) if model else "the run's model", error_colours=ERROR_COLOURS,
+        card=_card(recipe, saved, result, entries), recipe_text=dump(recipe),
         versions=_versions(saved), commands=_commands(run, result),
     )  # fmt: skip
     return path
@@ -80,7 +84,21 @@ def _read_result(path: Path, labels: LabelSet) -> dict[str, Any] | None:
     return dict(result)
 
 
-def _pictures(recipe: Recipe, predictor: Predictor, result: dict[str, Any] | None, count: int) -> tuple[list[Group], str]:
+def _predictor(saved: SavedModel, model: str | Path | None, device: str) -> BasePredictor:
+    if model is None:
+        return Predictor(saved.model, saved.labels, device=device, info={"file": str(saved.path), "sha256": saved.sha256})
+    predictor = load(model, device)
+    if predictor.labels.classes != saved.labels.classes:
+        raise DataError(f"{model}: its {predictor.labels.num_classes} classes are not those of {saved.path}; it belongs to another run")
+    return predictor
+
+
+def _by(predictor: BasePredictor) -> str:
+    file, runtime = Path(str(predictor.info["file"])).name, predictor.settings.get("runtime")
+    return f"{file} (SHA-256 {str(predictor.info['sha256'])[:12]}...{f', in {runtime}' if runtime else ''})"
+
+
+def _pictures(recipe: Recipe, predictor: BasePredictor, result: dict[str, Any] | None, count: int) -> tuple[list[Group], str]:
     try:
         split: Split = open_split(recipe.data, recipe.data.val if recipe.data.val else recipe.data.train)
     except DataError as error:

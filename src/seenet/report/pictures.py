@@ -8,8 +8,8 @@ import numpy as np
 from seenet.core.progress import track
 from seenet.data import Split
 from seenet.evaluation.pictures import error_map
+from seenet.prediction.base import BasePredictor
 from seenet.prediction.colours import colourize
-from seenet.prediction.predictor import Predictor
 from seenet.report.encode import percent, photograph, png, shrunk
 from seenet.report.gallery import EncodedRow, striped
 
@@ -23,7 +23,7 @@ class Group:
     rows: list[EncodedRow]
 
 
-def picture_groups(predictor: Predictor, split: Split, result: dict[str, Any] | None, count: int) -> list[Group]:
+def picture_groups(predictor: BasePredictor, split: Split, result: dict[str, Any] | None, count: int) -> list[Group]:
     """Worst, best and sample pictures, `count` of each (fewer where the split has fewer; none stands there twice).
 
     `result` is the content of val.json for this very split; without it there are samples alone, and no scores.
@@ -51,7 +51,7 @@ def _caption(key: str, scores: dict[str, float | None]) -> str:
     return f"{key}, mIoU {percent(scores[key], 'none: nothing is scored')}" if key in scores else key
 
 
-def _row(predictor: Predictor, split: Split, index: int, caption: str) -> EncodedRow:
+def _row(predictor: BasePredictor, split: Split, index: int, caption: str) -> EncodedRow:
     image, truth = split.read(index)
     mask = predictor.mask(image, truth.shape[:2])
     labels = split.labels

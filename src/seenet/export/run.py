@@ -1,0 +1,214 @@
+"""Export a model as a bundle that has proved to answer as the model does: what `seenet export` does."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import seenet
+from seenet.core.errors import DataError, UsageError
+from seenet.core.files import sha256
+from seenet.core.images import read_image
+from seenet.core.recipe_files import load_recipe
+from seenet.data import Split, open_split
+from seenet.export import int8 as int8_format
+from seenet.export.verify import Verification, verify
+from seenet.model.files import SavedModel, load_model
+from seenet.prediction.bundle import BundlePredictor, Card
+from seenet.prediction.inputs import find_inputs
+from seenet.prediction.predictor import Predictor
+from seenet.prediction.runtimes import PACKAGES, open_bundle, require
+
+log = logging.getLogger("seenet")
+
+Format = Literal["onnx", "openvino", "torch"]
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+INT8 = ("onnx", "openvino")
+CHECKED = 4
+"""Pictures on which a bundle is compared with its model at their own size."""
+MOST_SIDE = 640
+"""Larger pictures are cut to this for the comparison, pixels."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and how well it answers."""
+
+    files: list[Path]
+    card: Card
+    runtime: str
+    verification: Verification
+
+    def result(self) -> dict[str, Any]:
+        """As JSON values; the same for the same export."""
+        return {
+            "files": {path.name: sha256(path) for path in self.files if path.is_file() and not path.name.endswith(".check.json")},
+            "model_sha256": self.card.model_sha256, "precision": self.card.precision, "version": self.card.version,
+            "runtime": self.runtime, **self.verification.result(),
+        }  # fmt: skip
+
+
+def run_export(
+    model: str | Path,
+    out: Path,
+    kind: Format,
+    *,
+    int8: bool = False,
+    half: bool = False,
+    images: Sequence[str | Path] = (),
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    split: str | None = None,
+    factory: str | None = None,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write `out` (.onnx; .xml with .bin; .pt2) and OUT.check.json from a run, file or bundled name, once the bundle has passed `verify`.
+
+    Args:
+        int8: quantise weights and activations, calibrated on `images` (onnx, openvino).
+        half: store weights in fp16 (openvino).
+        images: pictures, folders or patterns to compare on; none: the photographs that come with the package.
+        recipe: with `overrides` says which labelled data to compare the mIoU on; None: no labels.
+        split: of that data; None: its `data.val`.
+        factory: as `prediction.loading.load`.
+
+    Raises DataError: no such model or pictures, a network that cannot be traced, files there already (without `overwrite`); UsageError:
+    settings, a missing package; CheckError: the bundle does not answer as the model (nothing is written).
+    """
+    card_precision = _precision(kind, int8=int8, half=half)
+    _check_out(out, kind, overwrite)
+    require(*PACKAGES[kind], *_more_packages(kind, int8))
+    labelled = _open_labelled(recipe, overrides, split)
+    paths = _pictures(images, out)
+    if int8:
+        # The bundled photographs are not what it will see.
+        int8_format.check_count(len(paths) if images else 0)
+    saved = load_model(model, factory=factory)
+    reading = paths[: int8_format.MOST] if int8 else paths[:CHECKED]
+    pictures = [_fit(read_image(path), saved) for path in reading]
+    card = Card(
+        labels=saved.labels, mean=saved.model.normalization.mean, std=saved.model.normalization.std, precision=card_precision,
+        version=seenet.__version__, model_sha256=saved.sha256,
+    )  # fmt: skip
+    with _on_disk(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        path = Path(folder) / out.name
+        log.info("exporting to %s", kind)
+        # Exporters talk on stdout, where results go.
+        with contextlib.redirect_stdout(sys.stderr), _on_disk(out):
+            _write(path, kind, saved, card, pictures if int8 else ())
+        log.info("comparing with the model")
+        opened = open_bundle(path)
+        bundle = BundlePredictor(opened, info={"file": str(out), "sha256": sha256(path)})
+        reference = Predictor(saved.model, saved.labels, device="cpu", info={"file": str(saved.path), "sha256": saved.sha256})
+        verification = verify(reference, bundle, pictures[:CHECKED], labelled)
+        verification.check()
+        report = ExportReport(_parts(out), card, opened.runtime, verification)
+        with _on_disk(out):
+            _publish(path, out, report)
+        return report
+
+
+def check_path(out: Path) -> Path:
+    """Where the table of a bundle's verification lies."""
+    return out.with_name(f"{out.name}.check.json")
+
+
+def _precision(kind: Format, *, int8: bool, half: bool) -> str:
+    if int8 and half:
+        raise UsageError("--int8 and --fp16: expected one of them")
+    if int8 and kind not in INT8:
+        raise UsageError(f"--int8: not for {kind}; available for {', '.join(INT8)}")
+    if half and kind != "openvino":
+        raise UsageError(f"--fp16: not for {kind}; available for openvino (and --format fp16 writes a .safetensors)")
+    return "int8" if int8 else "fp16" if half else "fp32"
+
+
+def _more_packages(kind: Format, int8: bool) -> list[str]:
+    # OpenVINO reads the network by way of ONNX.
+    return [*(["onnx", "onnxscript"] if kind != "torch" else []), *(["nncf"] if int8 else [])]
+
+
+def _parts(out: Path) -> list[Path]:
+    """The files of a bundle, in the order in which they get their names: the one that is loaded last."""
+    return [*([out.with_suffix(".bin")] if out.suffix == ".xml" else []), check_path(out), out]
+
+
+def _check_out(out: Path, kind: Format, overwrite: bool) -> None:
+    if out.suffix != SUFFIXES[kind]:
+        raise DataError(f"{out}: found suffix {out.suffix!r}, expected {SUFFIXES[kind]} for --format {kind}")
+    for path in _parts(out):
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise DataError(f"{path}: exists already; use --overwrite or another --out")
+
+
+def _open_labelled(recipe: str | Path | None, overrides: Sequence[str], split: str | None) -> Split | None:
+    if recipe is None:
+        if overrides or split:
+            raise UsageError("--split and key=value say which data to compare the mIoU on; give --recipe too")
+        return None
+    settings = load_recipe(recipe, list(overrides)).data
+    return open_split(settings, split or settings.val or "val")
+
+
+def _pictures(images: Sequence[str | Path], out: Path) -> list[Path]:
+    if images:
+        return [item.path for item in find_inputs(images, out)]
+    return sorted(Path(str(resources.files("seenet") / "photos")).glob("*.jpg"))
+
+
+def _fit(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
+    """At most `MOST_SIDE` a side, and as many channels as the network takes (the first again, where it takes more)."""
+    channels = len(saved.model.normalization.mean)
+    return np.ascontiguousarray(picture[:MOST_SIDE, :MOST_SIDE, np.arange(channels) % picture.shape[2]])
+
+
+def _write(path: Path, kind: Format, saved: SavedModel, card: Card, calibration: Sequence[np.ndarray]) -> None:
+    from seenet.export.graph import trace
+
+    program = trace(saved.model)
+    if kind == "torch":
+        from seenet.export.torch_program import write_torch
+
+        write_torch(path, program, card)
+    elif kind == "onnx":
+        from seenet.export.onnx import clean, to_proto, write_proto
+
+        proto = to_proto(program)
+        if calibration:
+            proto = int8_format.quantize(proto, calibration)
+            clean(proto)
+        write_proto(path, proto, card)
+    else:
+        from seenet.export.openvino import to_openvino, write_openvino
+
+        model = to_openvino(program)
+        write_openvino(path, int8_format.quantize(model, calibration) if calibration else model, card)
+
+
+@contextlib.contextmanager
+def _on_disk(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror or error}); make room or choose another --out") from None
+
+
+def _publish(path: Path, out: Path, report: ExportReport) -> None:
+    """Write the table beside the bundle, then give each file its name."""
+    text = json.dumps(ExportReport(_parts(path), report.card, report.runtime, report.verification).result(), indent=1) + "\n"
+    check_path(path).write_text(text, encoding="utf-8")
+    for part, final in zip(_parts(path), _parts(out), strict=True):
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        part.replace(final)

@@ -1,0 +1,133 @@
+"""What an exported model says of itself, and the predictor that runs it. Imports no torch."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seenet.core.errors import DataError, UsageError
+from seenet.core.labels import LabelSet
+from seenet.prediction.base import BasePredictor
+from seenet.prediction.scores import to_probabilities
+
+KEY = "seenet"
+"""Under which the card stands in a bundle's own metadata."""
+FORMAT = 1
+FORMATS = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+"""Format of a bundle by its suffix."""
+
+INPUT = "images: uint8, N x H x W x {channels}, RGB, 0 to 255; normalised inside"
+OUTPUTS = ("mask: N x H x W, class of each pixel ({mask})", "scores: float32, N x {classes} x H x W, before softmax")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A bundle's metadata: what it answers with, and where it came from."""
+
+    labels: LabelSet
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Of RGB / 255; the bundle normalises on its own."""
+    precision: str
+    """fp32, fp16 (weights), int8."""
+    version: str
+    """Of the seenet that exported it."""
+    model_sha256: str
+    """Of the model file that it was exported from."""
+
+    @property
+    def mask_type(self) -> str:
+        """Element type of the class map."""
+        return "uint8" if self.labels.num_classes <= 256 else "int32"
+
+    def text(self) -> str:
+        """JSON, the same for the same card."""
+        channels, classes = len(self.mean), self.labels.num_classes
+        described = {
+            "input": INPUT.format(channels=channels),
+            "outputs": [line.format(mask=self.mask_type, classes=classes) for line in OUTPUTS],
+        }
+        return json.dumps({"format": FORMAT, **asdict(self), **described}, sort_keys=True, ensure_ascii=False)
+
+
+def parse_card(path: Path, text: str | None) -> Card:
+    """The card of the bundle at `path`; DataError where it is missing, damaged, or of a newer version."""
+    if not text:
+        raise DataError(f"{path}: holds no SeENet metadata (classes, version); expected what seenet export wrote: export it again")
+    try:
+        values = json.loads(text)
+        if values["format"] > FORMAT:
+            raise DataError(f"{path}: bundle format {values['format']}, this version reads up to {FORMAT}; install a newer seenet")
+        strings = {key: str(values[key]) for key in ("precision", "version", "model_sha256")}
+        mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
+        return Card(labels=LabelSet.from_json(values["labels"]), mean=mean, std=std, **strings)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: its metadata is damaged ({' '.join(str(error).split())[:120]}); export it again") from None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle in its runtime: `run` takes images N x H x W x C uint8, gives scores N x K x H x W float32 and class maps N x H x W."""
+
+    card: Card
+    runtime: str
+    """Name and version, such as `onnxruntime 1.23.0`."""
+    precision: str
+    """What it computes in."""
+    run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class BundlePredictor(BasePredictor):
+    """An exported model, ready to segment pictures of any size, one at a time.
+
+    Its scores are those at the picture's own size. UsageError: scales other than 1, which would need another resize than training's.
+    """
+
+    device = "cpu"
+
+    def __init__(self, opened: Opened, *, scales: Sequence[float] = (1.0,), flip: bool = False, info: dict[str, Any] | None = None) -> None:
+        card = opened.card
+        super().__init__(card.labels, channels=len(card.mean), precision=opened.precision, scales=scales, flip=flip, info=info)
+        if self.scales != (1.0,):
+            raise UsageError(f"scales {list(scales)}: an exported model takes scale 1 alone (and --flip); use the .safetensors model")
+        self.card, self.runtime, self.run = card, opened.runtime, opened.run
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As every predictor's, and the runtime."""
+        return {**super().settings, "runtime": self.runtime}
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """As `BasePredictor.machine`; the runtime is among the settings."""
+        return {"device": self.device, "threads": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+
+    def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """As `BasePredictor.scores`; UsageError for a `size` that is not the picture's."""
+        self._check(image)
+        if size not in (None, image.shape[:2]):
+            found = "x".join(map(str, image.shape[:2]))
+            raise UsageError(
+                f"an exported model scores pictures at their own size, {found}, not at {'x'.join(map(str, size or ()))}; "
+                "use the .safetensors model where labels have another size"
+            )
+        raw = self._one(image)
+        if not self.flip:
+            return raw
+        mirrored = to_probabilities(self._one(image[:, ::-1]))[..., ::-1]
+        mean = (to_probabilities(raw) + mirrored) / 2
+        # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
+        logs: np.ndarray = np.log(np.maximum(mean, np.finfo(np.float32).tiny))
+        return logs
+
+    def _one(self, image: np.ndarray) -> np.ndarray:
+        scores, _ = self.run(np.ascontiguousarray(image[None]))
+        one: np.ndarray = scores[0]
+        return one

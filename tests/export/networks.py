@@ -1,0 +1,41 @@
+"""Networks that export within a second or two, for `--factory`."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Small(nn.Module):
+    """Two strided convolutions, a padded one as TensorFlow has it, and the paper's pooling between: what exports stumble over."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        from timm.layers.conv2d_same import Conv2dSame
+
+        torch.manual_seed(0)
+        self.stem = Conv2dSame(3, 8, 3, stride=2)
+        self.pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
+        self.head = nn.Conv2d(8, num_classes, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = 5 * self.head(self.pool(torch.relu(self.stem(images))))
+        return scores
+
+
+def small(num_classes: int) -> nn.Module:
+    return Small(num_classes)
+
+
+class Branching(nn.Module):
+    """Looks at a value of the picture in Python, which no trace can follow."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.head(images)
+        return scores if float(images.sum()) > 0 else -scores
+
+
+def branching(num_classes: int) -> nn.Module:
+    return Branching(num_classes)
