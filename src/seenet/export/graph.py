@@ -91,7 +91,7 @@ def _portable() -> Iterator[None]:
         return x
 
     padding.get_same_padding, functional.avg_pool2d = plain, doubled  # type: ignore[assignment]
-    functional.adaptive_avg_pool2d = by_axis
+    functional.adaptive_avg_pool2d = by_axis  # type: ignore[assignment]
     try:
         yield
     finally:
