@@ -65,3 +65,10 @@ def test_precisions(red: Path) -> None:
     half = red.with_name("half.xml")
     write_openvino(half, openvino.Core().read_model(red_model().SerializeToString()), replace(card(), precision="fp16"))
     assert load(half).settings["precision"] == "fp16"
+
+
+def test_the_same_bytes_again(red: Path) -> None:
+    again = red.with_name("again.xml")
+    write_openvino(again, openvino.Core().read_model(red_model().SerializeToString()), card())
+    assert again.read_bytes() == red.read_bytes()
+    assert again.with_suffix(".bin").read_bytes() == red.with_suffix(".bin").read_bytes()
