@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 # Test processes: one a core, at most four, since each of them imports torch; so each computes on one thread.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ "$$n" -lt 4 ] && echo "$$n" || echo 4)
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test test-slow lint lock audit clean
@@ -36,10 +36,10 @@ demo: $(STAMP)  ## set up, then pictures, training and a report in demo/ (3 to 8
 	@$(BIN)/seenet demo --out demo
 
 test: lint  ## lint, then the quick tests
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) --dist loadfile -m "not slow"
 
 test-slow: $(STAMP)  ## the tests that take longer
-	@$(PYTEST) -m slow
+	@$(PYTEST) --dist worksteal -m slow
 
 lint: $(STAMP)  ## ruff, mypy, and the direction of imports
 	@$(BIN)/ruff check --quiet .

@@ -55,7 +55,7 @@ def gap() -> str:
     rule, points = next(iter(measured.values()))["rule"], next(iter(measured.values()))["pixels"]
     return "\n".join([
         "### The semantic gap as a number", "", *lines, "", f"{rule[0].upper()}{rule[1:]}. {points} points of shapes/val.",
-        "Command: `seenet figure gap RUN`.", "",
+        "Command: `seenet figure gap table1/RUN`.", "",
     ])  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def table_3() -> str:
     return "\n".join([
         "### Table 3: near the rim", "", *lines, "",
         f"{seeds_said}. Trimap mIoU, %, on shapes/val: within the width of a void pixel (Chebyshev). The paper's: VOC 2012 val",
-        "with ResNet-101. Command: `seenet eval ablations/shapes-ablation/ROW-seed-N --boundary trimap`.", "",
+        "with ResNet-101. Command: `seenet eval table1/ROW-seed-N`.", "",
     ])  # fmt: skip
 
 
