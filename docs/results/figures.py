@@ -8,7 +8,8 @@ from PIL import Image
 
 import seenet
 from seenet.demo import MODEL, bundled_photographs
-from seenet.report.figures import points, read_metrics, running_mean
+from seenet.report.figures import points, running_mean
+from seenet.training.logging import read_metrics
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "images"
@@ -21,16 +22,17 @@ def draw_curves() -> None:
     """Loss and mIoU of each run in this folder, over its steps."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for path in sorted(HERE.glob("*.metrics.jsonl")):
+    for place, path in enumerate(sorted(HERE.glob("*.metrics.jsonl"))):
         entries, name = read_metrics(path), path.name.removesuffix(".metrics.jsonl")
         steps, losses = zip(*points(entries, "loss"), strict=True)
-        left.plot(steps, running_mean(losses, 40), label=name)
+        left.plot(steps, running_mean(losses, 40), color=f"C{place}", label=name)
         miou = points(entries, "val", "miou")
         if miou:
-            right.plot([step for step, _ in miou], [100 * value for _, value in miou], marker="o", label=name)
+            right.plot([step for step, _ in miou], [100 * value for _, value in miou], marker="o", color=f"C{place}", label=name)
     left.set(xlabel="step", title="training loss, running mean of 40 steps", ylim=(0, None))
     right.set(xlabel="step", title="mIoU, %, on what the run holds out", ylim=(0, 100))
     for axes in (left, right):
+        axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8)
     figure.savefig(IMAGES / "curves.png", dpi=110)
