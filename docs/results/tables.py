@@ -42,7 +42,7 @@ def table_2() -> str:
 
 def gap() -> str:
     """Linear CKA between stages, a column a model that was measured; nothing where there is none."""
-    measured = {path.stem.removesuffix(".gap"): json.loads(path.read_text(encoding="utf-8")) for path in sorted(RUNS.glob("*.gap.json"))}
+    measured = {path.stem.removeprefix("gap-"): json.loads(path.read_text(encoding="utf-8")) for path in sorted(RUNS.glob("gap-*.json"))}
     if not measured:
         return ""
     found = {name: {(*entry["stages"], entry["kind"]): entry["cka"] for entry in result["pairs"]} for name, result in measured.items()}
