@@ -127,6 +127,8 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     assert (code, written) == (0, "written: widths.png\n"), err
     assert Image.open("widths.png").format == "PNG"
     assert run(capsys, "eval", "run", "--mean-over", "disk", "--out", "more", "--device", "cpu")[2].strip().endswith("nearest: disc")
+    code, more, err = run(capsys, "eval", "run", "--mean-over", "disc, ring", "--out", "over", "--json", "--device", "cpu")
+    assert (code, json.loads(more)["mean_over"]["classes"]) == (0, ["disc", "ring"]), err
     assert json.loads(out)["confusion"] == json.loads(Path("run/val.json").read_text())["confusion"]
     from seenet.data.shapes import ShapesSplit
 

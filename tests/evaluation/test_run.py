@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.labels import CITYSCAPES19
+from seenet.core.labels import CITYSCAPES19, LabelSet, voc_colours
 from seenet.core.settings import DataSettings
 from seenet.evaluation import run
 from seenet.evaluation.confusion import metrics
@@ -120,6 +120,40 @@ def test_a_network_of_the_users_own_code_is_counted_anew(model, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(model, factory="mine:build")
     assert not (model / "eval/test/partial").exists()
+
+
+@pytest.mark.parametrize(("void", "rim"), [(True, True), (True, False), (False, True)])
+def test_a_trimap_of_pictures_of_ones_own(tmp_path, monkeypatch, void, rim):
+    """`rim: true` gives folders a trimap; without an ignored pixel it is refused before the model is looked at."""
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:6, 2:6] = 1
+    if void:
+        mask[2] = 255
+    for place, array in (("images", np.zeros((8, 8, 3), np.uint8)), ("masks", mask)):
+        (tmp_path / place).mkdir()
+        Image.fromarray(array).save(tmp_path / place / "a.png")
+    (tmp_path / "seenet.yaml").write_text("decode: index\nclasses: [ground, thing]\n" + ("rim: true\n" if rim else ""))
+    (tmp_path / "net.safetensors").write_bytes(b"")
+    loaded = []
+
+    def load(path, device, precision, *, factory, **keywords):
+        loaded.append(path)
+        labels = LabelSet("folder", ("ground", "thing"), voc_colours(2), rim=rim)
+        return Predictor(TinyNet(2), labels, device="cpu", info={"file": str(path), "sha256": "ab"}, **keywords)
+
+    monkeypatch.setattr(run, "load", load)
+    data = ["data.kind=folder", f"data.root={tmp_path}"]
+
+    def score(boundary="trimap"):
+        return run_evaluation(tmp_path / "net.safetensors", None, data, split="all", out=tmp_path / boundary, boundary=boundary).result
+
+    if void and rim:
+        assert list(score()["boundary"]["miou"]) == [str(width) for width in run.WIDTHS]
+        assert score("auto")["boundary"]["kind"] == "trimap"
+        return
+    with pytest.raises(DataError, match=r"no pixel of 1 masks is ignored \(255\)" if rim else "set `rim: true` in seenet.yaml"):
+        score()
+    assert bool(loaded) != rim
 
 
 def test_a_file_where_the_folder_should_be(model, tmp_path):

@@ -48,6 +48,19 @@ def test_the_papers_number_follows_a_varied_backbone(tmp_path: Path) -> None:
     assert [cell.paper.letter for cell in plan.cells if cell.paper] == ["c", "a"]
 
 
+@pytest.mark.parametrize(
+    ("vary", "letters"),
+    [
+        (["model.p_out=16,32"], []),
+        (["model.backbone=resnet10t", "model.refine_stride=4"], []),
+        (["model={width: 8}"], []),
+        (["optimizer.rate=0.1,0.2"], ["j", "j"]),
+    ],
+)
+def test_the_papers_number_stands_beside_the_papers_network_alone(tmp_path: Path, vary: list[str], letters: list[str]) -> None:
+    assert [cell.paper.letter for cell in tiny_plan(tmp_path, rows="j", vary=vary).cells if cell.paper] == letters
+
+
 def test_values_by_comma_outside_brackets() -> None:
     assert parse_vary("model.p_out=128, 256,auto", True) == ["model.p_out=128", "model.p_out=256", "model.p_out=auto"]
     assert parse_vary("transforms.scale=[0.5, 2],[1,1]", True) == ["transforms.scale=[0.5, 2]", "transforms.scale=[1,1]"]

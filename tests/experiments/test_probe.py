@@ -132,6 +132,21 @@ def test_networks_that_cannot_be_probed(tmp_path: Path) -> None:
         plan(run)
 
 
+def test_code_that_only_the_recipe_beside_a_model_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = source(tmp_path / "run", "seenet", "transforms.custom=theirs.x:f")
+    quick = ["--stages", "B2", "--dry-run"]
+    for settings in ([], ["transforms.scale=[1, 1]"], ["transforms.crop=48", "training.steps=3"]):
+        code, out, err = call(capsys, str(run), *settings, *quick)
+        assert (code, out) == (2, ""), err
+        assert "recipe.yaml: transforms.custom=theirs.x:f is code" in err
+        assert "repeat transforms.custom=theirs.x:f on the command line, or name the recipe" in err
+    for trusted in (["transforms.custom=theirs.x:f"], ["transforms={crop: 48, custom: 'theirs.x:f'}"], [str(run / "recipe.yaml")]):
+        code, _, err = call(capsys, str(run), *trusted, *quick)
+        assert code == 0, err
+    for settings, name in ((["transforms.custom=null"], None), (["transforms={crop: 48}"], None), (["transforms.custom=ours:g"], "ours:g")):
+        assert plan(run, *settings, stages="B2").runs[0].recipe.transforms.custom == name
+
+
 def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = source(tmp_path / "run")
     pretend_trained(plan(run).runs[0], 0.5)

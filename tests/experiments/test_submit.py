@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from seenet.cli import main
 from seenet.core.errors import CheckError, DataError, PartialError, SeenetError, UsageError
 from seenet.core.images import read_ids, write_mask
 from seenet.core.labels import CITYSCAPES19, VOC21, LabelSet
@@ -20,6 +21,8 @@ from seenet.experiments.submit import predictions_folder, submit_masks, submit_m
 from seenet.experiments.submit_archive import write_archive
 from seenet.experiments.submit_check import check_submission, find_pictures
 from seenet.experiments.submit_formats import CITYSCAPES, VOC, VOC_FOLDER
+from seenet.model import create_model
+from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor
 
 COMP6 = VOC_FOLDER.format(6)
@@ -77,6 +80,10 @@ def cityscapes(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def pointwise(num_classes: int) -> nn.Module:
+    return nn.Conv2d(3, num_classes, 1)
+
+
 def tarred(path: Path) -> dict[str, bytes]:
     with tarfile.open(path) as archive:
         return {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
@@ -108,6 +115,27 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("time.time", lambda: 2e9)
     write_archive(tmp_path / "x" / f"second{suffix}", suffix, iter(files))
     assert (tmp_path / f"first{suffix}").read_bytes() == (tmp_path / "x" / f"second{suffix}").read_bytes()
+
+
+def test_a_network_of_the_users_own(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(voc / "own.safetensors", create_model(factory=f"{__name__}:pointwise", num_classes=21), VOC21)
+
+    def call(kind: str, out: str, *more: str) -> tuple[int, str]:
+        images = ["--images", str(voc / "pictures"), "--out", str(voc / out), "--device", "cpu"]
+        with pytest.raises(SystemExit) as caught:
+            main(["submit", kind, str(voc / "own.safetensors"), *images, *more])
+        return int(caught.value.code or 0), capsys.readouterr().err
+
+    for kind, out in (("voc", "a.tar.gz"), ("cityscapes", "a.zip")):
+        code, err = call(kind, out)
+        assert code == 2 and "repeat the name with --factory" in err
+    trusted = ["--factory", f"{__name__}:pointwise"]
+    code, err = call("voc", "a.tar.gz", *trusted)
+    assert code == 0, err
+    assert len(tarred(voc / "a.tar.gz")) == 3
+    # Loaded too: what is refused now are its classes.
+    code, err = call("cityscapes", "a.zip", *trusted)
+    assert code == 4 and "knows 21 classes" in err
 
 
 def test_voc_from_a_model_and_a_list(voc: Path) -> None:

@@ -122,7 +122,10 @@ def test_cityscapes_values_and_names(tmp_path: Path) -> None:
     assert check_submission(zipped({f"results/ulm/{frame}_pred.png": png(good, "L")}), tmp_path / "pictures").benchmark == "cityscapes"
     assert check_submission(zipped({f"{frame}.png": png(good)}), tmp_path / "pictures").count == 1
     for files, message in (
-        ({f"{frame}.png": png(np.arange(2048) % 19 + np.zeros((1024, 1)), "L")}, r"values 0, 1, .*looks like trainIds"),
+        (
+            {f"{frame}.png": png(np.arange(2048) % 19 + np.zeros((1024, 1)), "L")},
+            r"values 0, 1, .*looks like trainIds.*: seenet submit cityscapes --masks FOLDER$",
+        ),
         ({f"{frame}.png": png(good * 0 + 255, "L")}, "255 is no answer"),
         ({f"{frame}.png": png(np.full((128, 256), 7), "L")}, "128 x 256 pixels, expected 1024 x 2048"),
         ({f"{frame}.png": png(good, "L"), f"a/{frame}_b.png": png(good, "L")}, "a second mask of ulm_000000_000019"),

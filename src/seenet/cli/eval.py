@@ -48,7 +48,8 @@ def eval_(
     report = run_evaluation(
         model, recipe, overrides, split=split, scales=numbers(scales, "--scales"), flip=flip,
         boundary=None if boundary == "none" else boundary, widths=whole_numbers(widths, "--widths"),
-        boundary_iou=boundary_iou, conventions=conventions, mean_over=None if mean_over is None else mean_over.split(","),
+        boundary_iou=boundary_iou, conventions=conventions,
+        mean_over=None if mean_over is None else [name.strip() for name in mean_over.split(",")],
         precision=precision, device=device, out=out, overwrite=overwrite, command=command_line(), factory=factory,
     )  # fmt: skip
     if not report.first:

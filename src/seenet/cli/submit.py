@@ -18,6 +18,7 @@ Masks = Annotated[Path | None, typer.Option(help="Pack the masks of this folder 
 Scales = Annotated[str, typer.Option(help="Factors whose probabilities are averaged, such as 0.5,0.75,1,1.25,1.5,1.75.")]
 Flip = Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture.")]
 Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the network.")]
+Factory = Annotated[str | None, typer.Option(help="Of a model made by model.factory: package.module:callable, again.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the archive, and predictions that were made otherwise.")]
 
@@ -35,6 +36,7 @@ def voc(
     scales: Scales = "1",
     flip: Flip = False,
     precision: Precision = "fp32",
+    factory: Factory = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -49,7 +51,7 @@ def voc(
         _not_both(model)
         done = submit_masks(VOC, masks, images, path, folder=folder, overwrite=overwrite)
     else:
-        predictor = load(_needed(model), device, precision, scales=numbers(scales, "--scales"), flip=flip)
+        predictor = load(_needed(model), device, precision, scales=numbers(scales, "--scales"), flip=flip, factory=factory)
         done = submit_model(VOC, predictor, images, path, folder=folder, overwrite=overwrite)
     print(done.line())
 
@@ -65,6 +67,7 @@ def cityscapes(
     scales: Scales = "1",
     flip: Flip = False,
     precision: Precision = "fp32",
+    factory: Factory = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -78,7 +81,7 @@ def cityscapes(
         _not_both(model)
         done = submit_masks(CITYSCAPES, masks, images, out, stored=ids == "labelIds", overwrite=overwrite)
     else:
-        predictor = load(_needed(model), device, precision, scales=numbers(scales, "--scales"), flip=flip)
+        predictor = load(_needed(model), device, precision, scales=numbers(scales, "--scales"), flip=flip, factory=factory)
         done = submit_model(CITYSCAPES, predictor, images, out, overwrite=overwrite)
     print(done.line())
 

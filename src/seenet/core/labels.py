@@ -138,14 +138,9 @@ CITYSCAPES_CATEGORIES = {
 CITYSCAPES_TRAIN_IDS = {label: train_id for train_id, (label, _, _) in enumerate(_CITYSCAPES)}
 """labelId -> trainId of the 19 scored classes."""
 
-CITYSCAPES_LABEL_IDS = range(-1, 34)
-"""Every labelId of the official table (licence plate is -1, which an 8-bit file stores as 255)."""
-
 SHAPES = LabelSet(
     "shapes",
     ("background", "disc", "square", "triangle", "ring", "pole"),
     ((40, 44, 52), (224, 90, 71), (66, 135, 245), (245, 187, 66), (140, 90, 200), (80, 190, 120)),
     rim=True,
 )
-
-LABEL_SETS = {labels.name: labels for labels in (VOC21, COCO21, CAMVID11, CITYSCAPES19, SHAPES)}

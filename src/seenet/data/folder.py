@@ -72,6 +72,8 @@ class FolderDescription(Section):
     classes: Annotated[dict[str, Colour] | list[str], BeforeValidator(_as_classes)]
     """Names in the order of their ids, with colours or without."""
     ignore: int = IGNORE
+    rim: bool = False
+    """Whether ignored pixels trace the objects' outlines, as in VOC, so that a trimap (`seenet eval --boundary trimap`) means something."""
     decode: Literal["index", "palette", "rgb", "remap"]
     """What mask files hold: ids as grey values, ids as palette indices, colours of the classes, or other ids (`remap`)."""
     ignore_colours: tuple[Colour, ...] = ()
@@ -98,7 +100,7 @@ class FolderDescription(Section):
 
     def labels(self) -> LabelSet:
         colours = tuple(self.classes.values()) if isinstance(self.classes, dict) else voc_colours(len(self.classes))
-        return LabelSet("folder", tuple(self.classes), colours, self.ignore)
+        return LabelSet("folder", tuple(self.classes), colours, self.ignore, self.rim)
 
 
 def open_folder(settings: DataSettings, which: str) -> FileSplit:

@@ -114,4 +114,5 @@ def _check(predictor: BasePredictor, split: Split, boundary: Boundary | None) ->
                 f"{split.name}: class {index} is {one!r} for the model, {other!r} in the data; expected the same names and order"
             )
     if boundary == "trimap" and not data.rim:
-        raise DataError(f"{split.name}: labels {data.name} have no rim around objects, which trimap needs; use --boundary transition")
+        own = ", or set `rim: true` in seenet.yaml if ignored pixels trace the objects" if data.name == "folder" else ""
+        raise DataError(f"{split.name}: labels {data.name} have no rim around objects, which trimap needs; use --boundary transition{own}")

@@ -101,7 +101,13 @@ def run_evaluation(
     refuse_existing(folder, (RESULT,) if (folder / PARTIAL).is_dir() else (RESULT, FIGURE), overwrite)
     opened = open_split(settings, which)
     if isinstance(opened, FileSplit):
-        check_split(opened)
+        held = {label for counts in check_split(opened) for label in counts}
+        # `evaluate` says the same, but after the last picture.
+        if boundary == "trimap" and opened.labels.rim and opened.labels.ignore not in held:
+            raise DataError(
+                f"{opened.name}: no pixel of {len(opened)} masks is ignored ({opened.labels.ignore}), so that there is no rim for "
+                "--boundary trimap; use --boundary transition or none"
+            )
     chosen = None if mean_over is None else opened.labels.indices(mean_over)
     measures = _measures(opened, boundary_iou=boundary_iou, conventions=conventions)
     # The user's own code may change in between, which no hash of a model would show.

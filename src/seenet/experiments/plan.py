@@ -22,6 +22,9 @@ from seenet.model.summary import summarize
 UNNAMED = {"seed": "--seeds", "model.variant": "--rows", "model.factory": "--rows"}
 """Settings that a row's name stands for already."""
 
+PAPERS = {"model.variant", "model.backbone"}
+"""Settings of the network that choose another row of the paper instead of leaving it."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -119,7 +122,10 @@ def parse_vary(text: str, has_rows: bool) -> list[str]:
 def _cell(row: Row, point: tuple[str, ...], recipe: Recipe, classes: int) -> Cell:
     name = "-".join([row.name, *map(_short, point)])
     parameters, flops, output_stride = _cost(recipe, classes)
-    return Cell(name, (*row.settings, *point), paper_row(recipe.model.variant, recipe.model.backbone), parameters, flops, output_stride)
+    # With another width or stride than the paper's it is another network than the paper measured.
+    own = all(key in PAPERS or key.partition(".")[0] != "model" for key in (setting.partition("=")[0] for setting in point))
+    paper = paper_row(recipe.model.variant, recipe.model.backbone) if own else None
+    return Cell(name, (*row.settings, *point), paper, parameters, flops, output_stride)
 
 
 def _short(setting: str) -> str:

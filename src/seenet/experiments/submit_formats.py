@@ -74,7 +74,7 @@ class Benchmark:
             return None
         hint = ""
         if self.name == "cityscapes" and max(found) < len(self.stored):
-            hint = "; looks like trainIds, of which labelIds are to be made (--ids trainIds)"
+            hint = "; looks like trainIds, of which labelIds are to be made: seenet submit cityscapes --masks FOLDER"
         elif 255 in wrong:
             hint = "; 255 is no answer, every pixel needs a class"
         listed = ", ".join(map(str, wrong[:6])) + (", ..." if len(wrong) > 6 else "")

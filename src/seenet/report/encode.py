@@ -6,9 +6,6 @@ import io
 import numpy as np
 from PIL import Image
 
-from seenet.core.labels import LabelSet
-from seenet.prediction.colours import colourize
-
 LONGEST = 960
 """Pixels of a picture's longer side on a page; larger ones are shrunk."""
 
@@ -44,11 +41,6 @@ def shrunk(ids: np.ndarray, longest: int = LONGEST) -> np.ndarray:
     """H x W ids for show, every n-th row and column, so that no side is longer than `longest`; never a mixture of ids."""
     every = -(-max(ids.shape) // longest)
     return ids[::every, ::every] if every > 1 else ids
-
-
-def mask_picture(mask: np.ndarray, labels: LabelSet) -> str:
-    """Data URI (PNG) of H x W ids in the classes' colours."""
-    return png(colourize(shrunk(mask), labels))
 
 
 def percent(share: float | None, missing: str = "absent") -> str:
