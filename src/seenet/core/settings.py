@@ -80,7 +80,7 @@ def _pair(value: Any) -> Any:
 
 
 class TransformSettings(Section):
-    """What is done to an image and its mask before training; drawn for each sample (design: seed, epoch, index)."""
+    """What is done to an image and its mask before training; drawn for each sample from seed, epoch and index alone."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a left-right flip."""

@@ -1,4 +1,4 @@
-"""How far the mIoU would move with other pictures of the same kind (definitions: Bootstrap interval)."""
+"""How far the mIoU would move with other pictures of the same kind (docs/metrics.md)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""How far each pixel is from an outline, for mIoU in bands of several widths (definitions: Trimap, transition)."""
+"""How far each pixel is from an outline, for mIoU in bands of several widths (docs/metrics.md)."""
 
 import numpy as np
 from scipy.ndimage import distance_transform_cdt

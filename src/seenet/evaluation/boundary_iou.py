@@ -1,4 +1,4 @@
-"""Boundary IoU of each class (Cheng et al., CVPR 2021), on binary masks (definitions: Boundary IoU)."""
+"""Boundary IoU of each class (Cheng et al., CVPR 2021), on binary masks (docs/metrics.md)."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""IoU and iIoU of classes and categories as Cityscapes' official script counts them (definitions: Cityscapes)."""
+"""IoU and iIoU of classes and categories as Cityscapes' official script counts them (docs/metrics.md)."""
 
 import math
 from collections.abc import Sequence

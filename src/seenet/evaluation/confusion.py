@@ -1,4 +1,4 @@
-"""Confusion matrix and the numbers made from it (definitions: Metrics)."""
+"""Confusion matrix and the numbers made from it (docs/metrics.md)."""
 
 from typing import Any
 

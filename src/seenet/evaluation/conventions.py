@@ -1,4 +1,4 @@
-"""The same predictions as other tools would score them (definitions: Other tools' conventions)."""
+"""The same predictions as other tools would score them (docs/metrics.md)."""
 
 from dataclasses import dataclass
 from typing import Any

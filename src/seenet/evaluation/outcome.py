@@ -80,7 +80,7 @@ class Evaluation:
     def result(
         self, *, model: dict[str, Any] | None = None, command: str | None = None, mean_over: Sequence[int] | None = None
     ) -> dict[str, Any]:
-        """Everything a result file says (definitions: last line), as JSON values; shares are 0..1.
+        """Everything a result file says (docs/metrics.md), as JSON values; shares are 0..1.
 
         `model` ({"file", "sha256"}) replaces the predictor's `info`, for a file that is written after the evaluation;
         `mean_over` are classes over which one more mIoU is taken, from the same matrix.

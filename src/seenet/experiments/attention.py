@@ -21,7 +21,7 @@ from seenet.prediction.loading import load_trained
 from seenet.prediction.predictor import Predictor, to_mask
 
 WIDTH = 3
-"""Pixels from a predicted boundary that count as near it (definitions: transition)."""
+"""Pixels from a predicted boundary that count as near it (docs/metrics.md)."""
 CHANNELS = 4
 """Single channels that are shown."""
 

@@ -50,7 +50,7 @@ def write_panels(
     """Draw the last model's `count` best and `count` worst pictures of a split, or `images` without truth, into the PNG `out`.
 
     Data is found as `evaluation.run.run_evaluation` does, of the first model's run where no recipe is given. A picture is ranked by
-    its own mIoU (definitions: Per-image mIoU).
+    its own mIoU (docs/metrics.md).
 
     Raises UsageError: settings, `images` with data, models of different classes; DataError: no such model, data or picture, `out` there
     already (without `overwrite`).

@@ -40,7 +40,7 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Class scores N x K x h x w of normalised images N x C x H x W, at `size` or H x W.
 
-        Resized once, from the head's own grid, bilinear, align_corners=False (definitions: Size).
+        Resized once, from the head's own grid, bilinear, align_corners=False (docs/metrics.md).
         """
         return self.resize(self._features(images)["scores"], images, size)
 

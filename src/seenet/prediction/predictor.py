@@ -32,7 +32,7 @@ class Predictor(BasePredictor):
         labels: what its K classes mean.
         device: auto, cpu, cuda (cuda:1), mps.
         precision: fp32, or bf16 by autocast.
-        scales: factors on the picture's sides; the probabilities of all are averaged (definitions: Scales and flip).
+        scales: factors on the picture's sides; the probabilities of all are averaged (docs/metrics.md).
         flip: average with the mirrored picture too.
         info: what a result file says of the model: {"file": ..., "sha256": ...}.
 
