@@ -32,7 +32,7 @@ log = logging.getLogger("seenet")
 RESULT, FIGURE = "gap.json", "gap.png"
 PIXELS = 20_000
 PAIRS = (("B2", "B3"), ("P2", "B3"), ("B3", "B4"), ("P3", "B4"))
-"""Definitions, "Semantic gap"; EB2 there is P2."""
+"""Neighbouring stages before and after enhancement (docs/probes.md); EB2 there is P2."""
 RULE = (
     "linear CKA ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) (Kornblith et al., ICML 2019) of centred features at the coarser stage's grid, the "
     "finer average-pooled to it, in float64; branches: the channels of P2 and P3 behind their input alone"
