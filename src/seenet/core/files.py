@@ -1,13 +1,25 @@
-"""Files that are never half written, and text that is read or refused in one line."""
+"""Files that are never half written or overwritten unasked, and text that is read or refused in one line."""
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from seenet.core.errors import DataError
+
+
+def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """DataError where a file may not be written: one is there (without `overwrite`), or a folder, or a file stands for its folder."""
+    there = [path for path in paths if os.path.lexists(path) and (not overwrite or path.is_dir())]
+    if there:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise DataError(f"{there[0]}{more}: exists already; use --overwrite or another --out")
+    for path in paths:
+        above = next(parent for parent in path.parents if parent.exists() or parent == parent.parent)
+        if not above.is_dir():
+            raise DataError(f"{above}: a file, expected a folder or nothing; give another --out")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import replacing, write_text
+from seenet.core.files import check_free, replacing, write_text
 from seenet.core.find import find_model
 from seenet.core.labels import CITYSCAPES19
 from seenet.core.recipe_files import load_recipe, parse_recipe
@@ -98,7 +98,8 @@ def run_evaluation(
     which = split or settings.val or "val"
     folder = out or default_out(path, which)
     # Beside counts of an evaluation under way the figure is its own: it was killed before its result file was there.
-    refuse_existing(folder, (RESULT,) if (folder / PARTIAL).is_dir() else (RESULT, FIGURE), overwrite)
+    names = (RESULT,) if (folder / PARTIAL).is_dir() else (RESULT, FIGURE)
+    check_free([folder / name for name in names], overwrite=overwrite)
     opened = open_split(settings, which)
     if isinstance(opened, FileSplit):
         held = {label for counts in check_split(opened) for label in counts}
@@ -169,15 +170,6 @@ def default_out(model: Path, split: str, inside: str = "eval", elsewhere: str = 
     if (model.parent / "recipe.yaml").is_file():
         return model.parent / inside / (name if model.stem == "model" else f"{model.stem}-{name}")
     return Path(elsewhere) / f"{model.stem}-{name}"
-
-
-def refuse_existing(folder: Path, names: Sequence[str], overwrite: bool) -> None:
-    """DataError where the folder is a file, or holds one of the `names` already (without `overwrite`)."""
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: a file, expected a folder or nothing; give another --out")
-    for name in names:
-        if (folder / name).exists() and not overwrite:
-            raise DataError(f"{folder / name}: exists already; use --overwrite or another --out")
 
 
 def _panels(predictor: BasePredictor, split: Split, evaluation: Evaluation) -> dict[str, Image.Image]:

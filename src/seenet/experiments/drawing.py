@@ -1,7 +1,6 @@
 """What the paper's figures share: panels in a grid as PNG, where they go, and what models are called in them."""
 
 import io
-import os
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import replacing
+from seenet.core.files import check_free, replacing
 from seenet.core.labels import LabelSet
 
 PANEL, GAP, WORDS, LINE = 2.9, 0.1, 0.24, 0.17
@@ -128,18 +127,6 @@ def model_names(files: Sequence[Path], otherwise: Sequence[str]) -> list[str]:
     """What models (or results) are called: their run's folder, or their file; `otherwise` where that tells two of them not apart."""
     names = [file.resolve().parent.name if file.stem in {"model", "result"} else file.stem for file in files]
     return [name if names.count(name) == 1 else other for name, other in zip(names, otherwise, strict=True)]
-
-
-def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """DataError where a figure may not be written: a file is there (without `overwrite`), or a folder, or a file stands for its folder."""
-    there = [path for path in paths if os.path.lexists(path) and (not overwrite or path.is_dir())]
-    if there:
-        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        raise DataError(f"{there[0]}{more}: exists already; use --overwrite or another --out")
-    for path in paths:
-        above = next(parent for parent in path.parents if parent.exists() or parent == parent.parent)
-        if not above.is_dir():
-            raise DataError(f"{above}: a file, expected a folder or nothing; give another --out")
 
 
 def check_png(path: Path, *, overwrite: bool) -> None:

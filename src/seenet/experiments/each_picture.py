@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from seenet.core.errors import DataError, UsageError
+from seenet.core.files import check_free
 from seenet.core.images import read_image
 from seenet.core.progress import bar
-from seenet.experiments.drawing import check_free, write_figure
+from seenet.experiments.drawing import write_figure
 from seenet.model.files import find_model, read_options
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import PredictReport

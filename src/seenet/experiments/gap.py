@@ -12,11 +12,11 @@ import torch
 
 import seenet
 from seenet.core.errors import NotFiniteError, UsageError
-from seenet.core.files import replacing, write_text
+from seenet.core.files import check_free, replacing, write_text
 from seenet.core.images import image_size
 from seenet.core.progress import track
 from seenet.data import Split, open_split
-from seenet.evaluation.run import data_settings, default_out, refuse_existing
+from seenet.evaluation.run import data_settings, default_out
 from seenet.experiments.cka import SEED, Moments, draw_points, linear_cka
 from seenet.experiments.gap_figure import figure
 from seenet.model import SeENet, StageProbe
@@ -75,7 +75,7 @@ def write_gap(
     settings = data_settings(path, recipe, list(overrides))
     which = split or settings.val or "val"
     folder = out or default_out(path, which, "gap", "gaps")
-    refuse_existing(folder, (RESULT, FIGURE), overwrite)
+    check_free([folder / RESULT, folder / FIGURE], overwrite=overwrite)
     opened = open_split(settings, which)
     predictor = load_trained(path, device)
     data, _, name = opened.name.partition("/")

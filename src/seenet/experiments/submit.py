@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from seenet.core.errors import CheckError, DataError, UsageError
-from seenet.core.files import replacing
+from seenet.core.files import check_free, replacing
 from seenet.core.images import read_ids
 from seenet.core.progress import track
 from seenet.experiments.submit_archive import write_archive
@@ -130,8 +130,7 @@ def _encoded(path: Path, benchmark: Benchmark, size: tuple[int, int], table: Map
 def _check_out(out: Path, benchmark: Benchmark, *, overwrite: bool) -> None:
     if not out.name.endswith(benchmark.suffix):
         raise UsageError(f"--out {out}: {benchmark.name} takes {benchmark.suffix}; name the archive so")
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise DataError(f"{out}: exists already; use --overwrite or another --out")
+    check_free([out], overwrite=overwrite)
 
 
 def _checked_sizes(pictures: Mapping[str, Path], benchmark: Benchmark) -> dict[str, tuple[int, int]]:

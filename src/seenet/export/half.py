@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from seenet.core.errors import CheckError, DataError
-from seenet.core.files import replacing
+from seenet.core.files import check_free, replacing
 from seenet.model.files import load_model, save_model
 
 LARGEST_ERROR = 2.0**-10
@@ -21,8 +21,7 @@ def export_half(model: str | Path, out: Path, *, overwrite: bool = False) -> flo
     """
     if out.suffix != ".safetensors":
         raise DataError(f"{out}: found suffix {out.suffix!r}, expected .safetensors")
-    if out.exists() and not overwrite:
-        raise DataError(f"{out}: exists already; use --overwrite or another --out")
+    check_free([out], overwrite=overwrite)
     saved = load_model(model)
     with replacing(out) as temporary:
         save_model(temporary, saved.model, saved.labels, notes={**saved.notes, "fp16_of": saved.sha256}, half=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 import seenet
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import sha256
+from seenet.core.files import check_free, sha256
 from seenet.core.images import read_image
 from seenet.core.recipe_files import load_recipe
 from seenet.data import Split, open_split
@@ -147,9 +147,7 @@ def _parts(out: Path) -> list[Path]:
 def _check_out(out: Path, kind: Format, overwrite: bool) -> None:
     if out.suffix != SUFFIXES[kind]:
         raise DataError(f"{out}: found suffix {out.suffix!r}, expected {SUFFIXES[kind]} for --format {kind}")
-    for path in _parts(out):
-        if path.is_dir() or (path.exists() and not overwrite):
-            raise DataError(f"{path}: exists already; use --overwrite or another --out")
+    check_free(_parts(out), overwrite=overwrite)
 
 
 def _open_labelled(recipe: str | Path | None, overrides: Sequence[str], split: str | None) -> Split | None:

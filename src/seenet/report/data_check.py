@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from seenet.core.errors import DataError
-from seenet.core.files import write_text
+from seenet.core.files import check_free, write_text
 from seenet.core.images import read_image
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
@@ -37,9 +37,7 @@ KINDS = {
 
 def refuse_existing(out: Path, *, overwrite: bool) -> None:
     """DataError where a page or its JSON is there already (without `overwrite`)."""
-    for path in (out / "index.html", out / "check.json"):
-        if path.exists() and not overwrite:
-            raise DataError(f"{path}: exists already; use --overwrite or another --out")
+    check_free([out / "index.html", out / "check.json"], overwrite=overwrite)
 
 
 def write_page(inspection: Inspection, settings: DataSettings, out: Path) -> Path:

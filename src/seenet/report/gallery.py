@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from seenet.core.errors import DataError
+from seenet.core.files import check_free
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.core.settings import Recipe
@@ -78,8 +78,7 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
     Raises DataError where a page is there already (without `overwrite`); DataError, UsageError as `open_split` and the transforms do.
     """
     path = out / "index.html"
-    if path.exists() and not overwrite:
-        raise DataError(f"{path}: exists already; use --overwrite or another --out")
+    check_free([path], overwrite=overwrite)
     split = open_split(recipe.data, recipe.data.train)
     # Without a network, and without a download.
     normalization = backbone_normalization(recipe.model.backbone, recipe.model.weights)
