@@ -204,7 +204,7 @@ def test_a_full_disk_is_one_line(tmp_path):
 
 
 PROGRAM = """
-import os, sys
+import os, signal, sys
 from seenet.cli import main
 from seenet.prediction.predictor import Predictor
 at, number, arguments = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
@@ -217,6 +217,8 @@ def stopped(self, *rest):
     return scores(self, *rest)
 Predictor.scores = stopped
 sys.argv = ["seenet", *arguments]
+# What was started in the background inherits that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
 """
 

@@ -35,6 +35,8 @@ def train(
     from seenet.training.stages import train_recipe
 
     result = train_recipe(resolved, out or Path("runs") / Path(recipe).stem, resume=resume, device=device, command=command_line())
+    if not result.first:
+        return
     if as_json:
         print(json.dumps({"out": str(result.out), "steps": result.steps, "miou": result.miou}))
     elif result.miou is None:

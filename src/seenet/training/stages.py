@@ -49,7 +49,7 @@ def train_recipe(recipe: Recipe, out: Path, *, resume: bool = False, device: str
             with writing(out), replacing(out / MODEL) as temporary:
                 shutil.copyfile(folder / MODEL, temporary)
     best = best_result(folder)
-    return TrainResult(out, stage.training.steps, best.get("miou"), best or None)
+    return TrainResult(out, stage.training.steps, best.get("miou"), best or None, group.first)
 
 
 def chained(recipe: Recipe, out: Path) -> dict[Path, Recipe]:

@@ -35,12 +35,15 @@ log = logging.getLogger("seenet")
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to; `miou` and `result` are of the best validation, None where the recipe has none."""
+    """What a run came to; `miou` and `result` are of the best validation, None where the recipe has none. `first` of several processes
+    tells of it.
+    """
 
     out: Path
     steps: int
     miou: float | None
     result: dict[str, Any] | None
+    first: bool = True
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", command: str | None = None) -> TrainResult:
@@ -261,4 +264,4 @@ class Trainer:
         if self.metrics:
             self.metrics.close()
         best = best_result(self.out) if self.finished else self.best
-        return TrainResult(self.out, self.step, best.get("miou"), best or None)
+        return TrainResult(self.out, self.step, best.get("miou"), best or None, self.group.first)
