@@ -1,12 +1,13 @@
 """Write the generated part of results.md from the committed JSON files of shapes/: `python docs/results/tables.py`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from seenet.experiments.gap_figure import KINDS
 from seenet.experiments.statistics import paired_difference, spread
-from seenet.experiments.table import markdown
+from seenet.experiments.table import difference_text, line, markdown
 
 HERE = Path(__file__).parent
 RUNS = HERE / "shapes"
@@ -48,10 +49,10 @@ def gap() -> str:
     found = {name: {(*entry["stages"], entry["kind"]): entry["cka"] for entry in result["pairs"]} for name, result in measured.items()}
     pairs = list(dict.fromkeys(pair for values in found.values() for pair in values))
     header = ["stages", "", *found]
-    lines = [_line(header), _line(["---", "---", *["---:"] * len(found)])]
+    lines = [line(header), line(["---", "---", *["---:"] * len(found)])]
     for pair in pairs:
         cells = [f"{values[pair]:.3f}" if pair in values else "" for values in found.values()]
-        lines.append(_line([f"{pair[0]} and {pair[1]}", KINDS[pair[2]], *cells]))
+        lines.append(line([f"{pair[0]} and {pair[1]}", KINDS[pair[2]], *cells]))
     rule, points = next(iter(measured.values()))["rule"], next(iter(measured.values()))["pixels"]
     return "\n".join([
         "### The semantic gap as a number", "", *lines, "", f"{rule[0].upper()}{rule[1:]}. {points} points of shapes/val.",
@@ -67,12 +68,12 @@ def table_3() -> str:
         return ""
     header = ["width, pixels", *[f"{variant} ({what})" for variant, what in REFINEMENTS.items()]]
     header += ["BAM - without, points (95 % interval)", "BAM - skip", *[f"paper: {what}" for what in REFINEMENTS.values()]]
-    lines = [_line(header), _line(["---:"] * len(header))]
+    lines = [line(header), line(["---:"] * len(header))]
     for place, width in enumerate(next(iter(bands["seenet"].values()))):
-        values = {variant: {seed: 100 * found[seed][width] for seed in seeds} for variant, found in bands.items()}
-        means = [f"{spread(list(values[variant].values())).mean:.2f}" for variant in REFINEMENTS]
+        values = {variant: {seed: found[seed][width] for seed in seeds} for variant, found in bands.items()}
+        means = [f"{100 * spread(list(values[variant].values())).mean:.2f}" for variant in REFINEMENTS]
         differences = [_difference(values["seenet"], values[other]) for other in ("pfp-mixed", "pfp-mixed-bf")]
-        lines.append(_line([width, *means, *differences, *[f"{PAPER_TABLE_3[variant][place]:.1f}" for variant in REFINEMENTS]]))
+        lines.append(line([width, *means, *differences, *[f"{PAPER_TABLE_3[variant][place]:.1f}" for variant in REFINEMENTS]]))
     seeds_said = f"Seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"One seed ({seeds[0]})"
     return "\n".join([
         "### Table 3: near the rim", "", *lines, "",
@@ -92,14 +93,7 @@ def _bands(variant: str) -> dict[int, dict[str, float]]:
 def _difference(one: dict[int, float], other: dict[int, float]) -> str:
     found = paired_difference(one, other)
     assert found is not None
-    if found.interval is None:
-        return f"{found.mean:+.2f}, one seed"
-    low, high = found.interval
-    return f"{found.mean:+.2f} ({low:+.2f} to {high:+.2f}){'' if found.resolved else ', not resolved'}"
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return difference_text({**asdict(found), "resolved": found.resolved})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Pictures of an evaluation: error map, panel, confusion matrix."""
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -8,7 +9,10 @@ from PIL import Image
 from seenet.core.labels import LabelSet
 from seenet.prediction.colours import blend, colourize
 
-__all__ = ["ERROR_COLOURS", "blend", "colourize", "confusion_figure", "error_map", "panel"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["ERROR_COLOURS", "blend", "colourize", "confusion_figure", "error_map", "panel", "png_bytes"]
 
 ERROR_COLOURS = {"right": (222, 226, 230), "wrong": (213, 94, 0), "ignored": (52, 58, 64)}
 """Light grey, vermilion, dark grey: told apart without red and green, and in grey print."""
@@ -74,6 +78,11 @@ def confusion_figure(matrix: np.ndarray, labels: LabelSet) -> bytes:
                 color="white" if share[t, p] > 55 else "black",
             )
     figure.colorbar(shown, ax=axes, label="% of the class's pixels", shrink=0.8)
+    return png_bytes(figure)
+
+
+def png_bytes(figure: "Figure") -> bytes:
+    """The figure as a PNG file's bytes, the same whenever it is drawn."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

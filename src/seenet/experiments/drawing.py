@@ -1,6 +1,5 @@
 """What the paper's figures share: panels in a grid as PNG, where they go, and what models are called in them."""
 
-import io
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from matplotlib.patches import Patch
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import check_free, replacing
 from seenet.core.labels import LabelSet
+from seenet.evaluation.pictures import png_bytes
 
 PANEL, GAP, WORDS, LINE = 2.9, 0.1, 0.24, 0.17
 """Inches: width of a panel, white between panels, height of a line with its margin, and of one within a paragraph."""
@@ -86,13 +86,6 @@ def _draw(figure: Figure, panel: Panel, place: tuple[float, float, float, float]
 def _proportion(row: Sequence[Panel | None]) -> float:
     """Height over width of the tallest panel; within bounds, so that a strip of one pixel still gives a figure."""
     return float(min(2.0, max([0.15, *(panel.picture.shape[0] / panel.picture.shape[1] for panel in row if panel)])))
-
-
-def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG file's bytes, the same whenever it is drawn."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
 
 
 def class_legend(masks: Iterable[np.ndarray], labels: LabelSet) -> list[Patch]:

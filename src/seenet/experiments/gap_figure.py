@@ -1,11 +1,13 @@
 """The semantic gap for people: lines, and bars before and after enhancement."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from seenet.evaluation.pictures import png_bytes
+from seenet.experiments.drawing import model_names
 
 KINDS = {"before": "before enhancement", "after": "after enhancement", "branches": "the branches of SeEM alone"}
 
@@ -38,12 +40,10 @@ def figure(result: dict[str, Any]) -> bytes:
     axes.set_ylim(0, 1.08)
     axes.set_ylabel("linear CKA (1: alike)")
     model = Path(result["model"]["file"])
-    name = model.resolve().parent.name if model.stem == "model" else model.stem
+    (name,) = model_names([model], [str(model)])
     points = " and ".join(f"{count:,}" for count in dict.fromkeys(entry["pixels"] for entry in entries))
     axes.set_title(f"{name} on {result['data']}/{result['split']}, {points} points", fontsize=10, loc="left", parse_math=False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, fontsize=9)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    stream = io.BytesIO()
-    image.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+    return png_bytes(image)

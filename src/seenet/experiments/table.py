@@ -4,6 +4,8 @@ import csv
 import io
 from typing import Any
 
+from seenet.evaluation.pictures import png_bytes
+
 RESOLVED = {True: "", False: ", not resolved", None: ", one seed"}
 
 
@@ -27,15 +29,15 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [f"**{partial_note(result)}**", ""] if not result["complete"] else []
     for key, values in result["differs"].items():
         lines += [f"**Not the same in all runs: {key} ({', '.join(map(str, values))}).**", ""]
-    lines += [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
-    lines += [_line(_cells(row, result["reference"])) for row in result["rows"]]
+    lines += [line(header), line(["---", *["---:"] * (len(header) - 1)])]
+    lines += [line(_cells(row, result["reference"])) for row in result["rows"]]
     rules = [f"- {name}: {rule}." for name, rule in result["rules"].items()]
     model = [f"Model: {result['model']['file']}, SHA-256 {result['model']['sha256']}.", ""] if "model" in result else []
     command = [f"Command: `{result['command']}`, SeENet {result['version']}."] if result["command"] else []
     return "\n".join([*lines, "", *rules, "- not resolved: the interval holds 0.", "", *model, *command]).rstrip() + "\n"
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -46,7 +48,7 @@ def _cells(row: dict[str, Any], reference: str) -> list[str]:
         "missing" if miou is None else f"{100 * miou['mean']:.2f}",
         "" if miou is None else "one seed" if miou["sd"] is None else f"{100 * miou['sd']:.2f}",
         f"{0 if miou is None else miou['seeds']} of {row['planned']}",
-        "reference" if row["row"] == reference else _difference(row["difference"]),
+        "reference" if row["row"] == reference else difference_text(row["difference"]),
         f"{row['parameters'] / 1e6:.2f}",
         "unknown" if row["flops"] is None else f"{row['flops'] / 1e9:.2f}",
         "" if row["images_per_s"] is None else f"{row['images_per_s']:.2f}",
@@ -55,7 +57,8 @@ def _cells(row: dict[str, Any], reference: str) -> list[str]:
     ]
 
 
-def _difference(difference: dict[str, Any] | None) -> str:
+def difference_text(difference: dict[str, Any] | None) -> str:
+    """`+1.20 (+0.40 to +2.00)` in points, of a difference in shares as results.json has it; what it does not say is added in words."""
     if difference is None:
         return "missing"
     interval = difference["interval"]
@@ -113,6 +116,4 @@ def plot(result: dict[str, Any]) -> bytes:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(axis="x", alpha=0.3)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+    return png_bytes(figure)

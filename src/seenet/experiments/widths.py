@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from seenet.core.errors import DataError
-from seenet.experiments.drawing import check_png, model_names, png_bytes, write_figure
+from seenet.evaluation.pictures import png_bytes
+from seenet.experiments.drawing import check_png, model_names, write_figure
 
 MARKERS = "os^Dv<>p"
 """One after the other, so that lines are told apart in grey print too."""

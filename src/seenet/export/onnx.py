@@ -13,11 +13,6 @@ OPSET = 20
 AXES = {"images": ("batch", "height", "width"), "mask": ("batch", "height", "width"), "scores": ("batch", None, "height", "width")}
 
 
-def write_onnx(path: Path, program: ExportedProgram, card: Card) -> None:
-    """Write `program` (which is used up) with its card; DataError over protobuf's 2 GiB."""
-    write_proto(path, to_proto(program), card)
-
-
 def to_proto(program: ExportedProgram) -> Any:
     """An `onnx.ModelProto` that says nothing of when, where and by whom it was made."""
     import torch
