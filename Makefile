@@ -11,7 +11,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ "$$n
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint lock audit clean
+.PHONY: help setup demo test test-slow lint lock audit bench bench-full clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -52,6 +52,15 @@ lock:  ## resolve pyproject.toml and requirements/*.in anew (UPGRADE=1: newest v
 
 audit: $(STAMP)  ## known vulnerabilities of what is locked
 	@$(BIN)/python requirements/audit.py $(LOCK)
+
+# Interrupted, either goes on where it was; the page is docs/performance.md.
+bench: $(STAMP)  ## speed and memory beside DeepLabv3 and DeepLabv3+, every line with its bar (45 minutes, on an idle machine)
+	@$(BIN)/python -m benchmarks.run
+	@$(BIN)/python -m benchmarks.page
+
+bench-full: $(STAMP)  ## the same with all sizes and runtimes, and growth (hours)
+	@$(BIN)/python -m benchmarks.run --full
+	@$(BIN)/python -m benchmarks.page
 
 clean:  ## remove caches, build output and demo/ (the environment and runs stay)
 	@rm -rf build dist demo src/*.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,59 @@
+"""What `make bench` and `make bench-full` measure, by line of the table."""
+
+from dataclasses import dataclass
+
+LIGHT_BACKBONE = "tf_efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Contestants side by side: `line` of the table, `kind` (training, inference), backbone, height and width, batch, how it is run.
+
+    `seconds` is how long rounds go on (three there are at least); `full` is left to `make bench-full`, since it takes minutes.
+    """
+
+    line: int
+    kind: str
+    backbone: str
+    size: tuple[int, int]
+    batch: int
+    runtime: str = "eager"
+    precision: str = "fp32"
+    seconds: float = 20
+    full: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of its result's file."""
+        height, width = self.size
+        backbone = self.backbone.removeprefix("tf_efficientnet_")
+        return f"{self.kind}-{backbone}-{height}x{width}x{self.batch}-{self.runtime}-{self.precision}"
+
+
+RUNTIMES = ("eager", "compiled", "onnx", "openvino")
+
+
+def _training() -> list[Case]:
+    steps = [Case(1, "training", backbone, (320, 320), 4) for backbone in ("resnet50", "resnet18")]
+    bf16 = [Case(1, "training", case.backbone, case.size, case.batch, precision="bf16") for case in steps]
+    light = [Case(1, "training", LIGHT_BACKBONE, (256, 256), 8)]
+    paper = [Case(1, "training", backbone, (320, 320), 10, full=True) for backbone in ("resnet50", "resnet18")]
+    return [*steps, *bf16, *light, *paper]
+
+
+def _inference() -> list[Case]:
+    found = []
+    for backbone in ("resnet50", "resnet18", LIGHT_BACKBONE):
+        found += [Case(2, "inference", backbone, (360, 480), 1, runtime) for runtime in RUNTIMES]
+    for backbone in ("resnet50", "resnet18"):
+        for runtime in RUNTIMES:
+            named = runtime in ("eager", "onnx")
+            found += [
+                Case(2, "inference", backbone, (512, 512), 1, runtime, full=not named),
+                Case(2, "inference", backbone, (512, 512), 8, runtime, full=not named),
+                Case(2, "inference", backbone, (1024, 2048), 1, runtime, full=not named),
+            ]
+    return found
+
+
+CASES = (*_training(), *_inference())

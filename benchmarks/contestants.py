@@ -1,0 +1,61 @@
+"""The networks that are compared, on the same backbone and at the same output stride, with random weights (speed does not see them).
+
+SeENet runs as the project's own trainer, predictor and exporter run it; DeepLabv3 and DeepLabv3+ as their users run them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seenet.core.labels import LabelSet
+from seenet.model import Segmenter, create_model
+from seenet.prediction.predictor import Predictor
+
+CONTESTANTS = {"seenet": "seenet", "deeplabv3": "torchvision-deeplabv3", "deeplabv3plus": "smp-deeplabv3plus"}
+"""Variants of `create_model`. DeepLabv3 has rates 12, 24, 36 at output stride 8, half of them at 16; so has DeepLabv3+."""
+BACKBONES = {"resnet50": 8, "resnet18": 8, "tf_efficientnet_lite0": 16}
+"""Output strides."""
+LIGHT: dict[str, Any] = {"width": 64, "local_conv": "depthwise", "p_out": 96}
+"""SeENet's options on light backbones: as fast as DeepLabv3+ there."""
+CLASSES = 21
+LABELS = LabelSet("bench", tuple(f"class {index}" for index in range(CLASSES)), tuple((index, 0, 0) for index in range(CLASSES)))
+
+
+def options(backbone: str) -> dict[str, Any]:
+    """SeENet's options on this backbone."""
+    return LIGHT if backbone == "tf_efficientnet_lite0" else {}
+
+
+def network(name: str, backbone: str, *, classes: int = CLASSES) -> Segmenter:
+    """A contestant in eval mode, plain, channels-last as the trainer has it and torch advises for convolutions on processors."""
+    torch.manual_seed(0)
+    own = options(backbone) if name == "seenet" else {}
+    model = create_model(CONTESTANTS[name], backbone=backbone, num_classes=classes, output_stride=BACKBONES[backbone], **own)
+    return model.eval().to(memory_format=torch.channels_last)
+
+
+def ready(name: str, model: Segmenter) -> Callable[[Tensor], Tensor]:
+    """What eager prediction calls: of SeENet the network that the predictor runs, of the others the module itself."""
+    if name != "seenet":
+        return model
+    called: Callable[[Tensor], Tensor] = Predictor(model, LABELS, device="cpu").model
+    return called
+
+
+def plain_step(model: Segmenter, images: Tensor, masks: Tensor, *, bf16: bool) -> Callable[[], object]:
+    """A training step as a script of torchvision's kind takes it: mean cross entropy, SGD with momentum."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
+    model.train()
+
+    def step() -> float:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(model(images), masks, ignore_index=255)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return step

@@ -1,0 +1,71 @@
+"""Line 2: class scores at the picture's size by each contestant, in turns, under one runtime.
+
+Eager and compiled take normalised images; bundles (ONNX Runtime, OpenVINO) take bytes and also normalise and decide, for every contestant.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import contestants, machine
+from benchmarks.cases import Case
+from benchmarks.measuring import Work, interleaved, matmul
+from seenet.export.graph import trace
+from seenet.export.onnx import to_proto, write_proto
+from seenet.model import Segmenter
+from seenet.prediction.bundle import Card
+from seenet.prediction.runtimes import open_bundle
+
+BUNDLES = machine.ROOT / "build" / "bench"
+"""Exported once for all cases; made again when the code changes."""
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """What `interleaved` gives; a matrix product is one of the works."""
+    works = {name: work(name, case) for name in contestants.CONTESTANTS}
+    return interleaved({**works, "matmul": matmul()}, seconds=case.seconds)
+
+
+def work(name: str, case: Case) -> Work:
+    """One pass of a contestant over random pictures."""
+    if case.runtime in ("onnx", "openvino"):
+        run = open_bundle(bundle(name, case.backbone, case.runtime)).run
+        pictures = np.random.default_rng(0).integers(0, 256, (case.batch, *case.size, 3), dtype=np.uint8)
+        return lambda: run(pictures)
+    called = contestants.ready(name, contestants.network(name, case.backbone))
+    if case.runtime == "compiled":
+        called = torch.compile(called)
+    images = torch.randn(case.batch, 3, *case.size).contiguous(memory_format=torch.channels_last)
+
+    def forward() -> torch.Tensor:
+        with torch.inference_mode():
+            return called(images)
+
+    return forward
+
+
+def bundle(name: str, backbone: str, runtime: str) -> Path:
+    """A contestant as `seenet export` writes it, without its comparison with the model."""
+    path = BUNDLES / machine.sources() / f"{name}-{backbone}.{'onnx' if runtime == 'onnx' else 'xml'}"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = contestants.network(name, backbone)
+    card = _card(model)
+    if runtime == "onnx":
+        write_proto(path, to_proto(trace(model)), card)
+        return path
+    import openvino
+
+    from seenet.export.openvino import write_openvino
+
+    # As the exporter does it, by way of ONNX; here from the file that is there already.
+    write_openvino(path, openvino.Core().read_model(bundle(name, backbone, "onnx")), card)
+    return path
+
+
+def _card(model: Segmenter) -> Card:
+    mean, std = model.normalization.mean, model.normalization.std
+    return Card(labels=contestants.LABELS, mean=mean, std=std, precision="fp32", version="0", model_sha256="0" * 64)

@@ -1,0 +1,63 @@
+"""Line 1: a training step of each contestant, in turns."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from benchmarks import contestants
+from benchmarks.cases import Case
+from benchmarks.measuring import Work, interleaved, matmul
+from seenet.core.settings import Recipe
+from seenet.training.distributed import Ranks
+from seenet.training.trainer import Trainer
+
+RATE = 0.001
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """What `interleaved` gives; a matrix product is one of the works."""
+    torch.manual_seed(0)
+    height, width = case.size
+    images = torch.randn(case.batch, 3, height, width).contiguous(memory_format=torch.channels_last)
+    masks = torch.randint(contestants.CLASSES, (case.batch, height, width))
+    with tempfile.TemporaryDirectory() as folder:
+        works: dict[str, Work] = {"seenet": _trainer_step(case, Path(folder), images, masks)}
+        for name in ("deeplabv3", "deeplabv3plus"):
+            model = contestants.network(name, case.backbone)
+            works[name] = contestants.plain_step(model, images, masks, bf16=case.precision == "bf16")
+        return interleaved({**works, "matmul": matmul()}, seconds=case.seconds)
+
+
+def _trainer_step(case: Case, folder: Path, images: torch.Tensor, masks: torch.Tensor) -> Work:
+    """An update of the project's trainer, with all that belongs to it but the loader; the pictures in `folder` only name classes."""
+    trainer = Trainer(_recipe(case, _pictures(folder / "data", case.size)), folder / "run", torch.device("cpu"), Ranks())
+    draws = torch.zeros(case.batch, 2, dtype=torch.long)
+    return lambda: trainer.update(((images, masks, draws),))
+
+
+def _recipe(case: Case, data: Path) -> Recipe:
+    return Recipe.model_validate({
+        "data": {"kind": "folder", "root": data, "val": None},
+        "model": {
+            "backbone": case.backbone, "output_stride": contestants.BACKBONES[case.backbone], **contestants.options(case.backbone),
+        },
+        "transforms": {"crop": case.size},
+        "optimizer": {"rate": RATE},
+        "training": {"steps": 1000, "batch": case.batch, "precision": case.precision},
+    })  # fmt: skip
+
+
+def _pictures(folder: Path, size: tuple[int, int]) -> Path:
+    rng = np.random.default_rng(0)
+    for name, shape, most in (("images", (*size, 3), 256), ("masks", size, contestants.CLASSES)):
+        (folder / name).mkdir(parents=True)
+        for index in range(2):
+            Image.fromarray(rng.integers(0, most, shape, dtype=np.uint8)).save(folder / name / f"{index}.png")
+    description = {"classes": list(contestants.LABELS.classes), "decode": "index", "val": 0}
+    (folder / "seenet.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
+    return folder
