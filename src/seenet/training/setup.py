@@ -19,6 +19,7 @@ from seenet.data.stats import split_stats
 from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform
 from seenet.model import Segmenter, StageProbe, create_model
+from seenet.model.fast import use_fast
 from seenet.model.files import fit_weights, load_model
 from seenet.model.summary import dead_taps
 from seenet.training.distributed import Ranks
@@ -75,6 +76,8 @@ def build_model(recipe: Recipe, data: Data, device: torch.device) -> Segmenter:
     for module in _frozen(model, recipe):
         module.requires_grad_(False)
     model.backbone.recompute = training.activation_checkpointing
+    if device.type == "cpu" and not training.compile:
+        use_fast(model)
     return model.to(device).to(memory_format=memory_format(recipe))
 
 

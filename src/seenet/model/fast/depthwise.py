@@ -1,0 +1,96 @@
+"""Depthwise atrous 3x3 convolution as nine products of shifted pictures.
+
+On processors the library's kernel leaves its fast path where the dilation passes 4, and its gradients do from 2 on: they cost up to 25
+times what moving the memory does, and in bf16 some are wrong (docs/next.md). A tap multiplies a whole picture by one number a channel, and
+what a tap sees beyond the edge is zero, so large dilations have less to do, not more.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+QUICK_DILATION = 4
+"""Up to this dilation the library's forward pass is the faster one."""
+
+Tap = tuple[slice, slice]
+
+
+def taps(side: int, dilation: int) -> list[tuple[int, Tap]]:
+    """For each of the three taps that meets the picture: its number, the rows (or columns) it writes and those it reads."""
+    found = []
+    for number, shift in enumerate((-dilation, 0, dilation)):
+        if abs(shift) < side:
+            written, read = (slice(max(0, -shift), side - max(0, shift)), slice(max(0, shift), side - max(0, -shift)))
+            found.append((number, (written, read)))
+    return found
+
+
+class _Depthwise(torch.autograd.Function):
+    """N x h x w x C, weights 9 x C -> N x h x w x C."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        if dilation <= QUICK_DILATION:
+            kernel = weight.t().reshape(-1, 1, 3, 3)
+            out = F.conv2d(x.permute(0, 3, 1, 2), kernel, padding=dilation, dilation=dilation, groups=len(kernel))
+            return out.permute(0, 2, 3, 1)
+        out = x * weight[4]
+        for tap, written, read in _pairs(x, dilation):
+            if tap != 4:
+                out[written].addcmul_(x[read], weight[tap])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        (grad,) = grads
+        needs_x, needs_weight, _ = ctx.needs_input_grad
+        grad_x = grad * weight[4] if needs_x else None
+        grad_weight = torch.zeros_like(weight) if needs_weight else None
+        for tap, written, read in _pairs(x, ctx.dilation):
+            if grad_weight is not None:
+                grad_weight[tap] = (grad[written] * x[read]).sum((0, 1, 2))
+            if grad_x is not None and tap != 4:
+                grad_x[read].addcmul_(grad[written], weight[tap])
+        return grad_x, grad_weight, None
+
+
+def _pairs(x: Tensor, dilation: int) -> list[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
+    """Number of each tap that meets the picture, what it writes and what it reads of N x h x w x C."""
+    every = slice(None)
+    return [
+        (3 * i + j, (every, rows[0], columns[0]), (every, rows[1], columns[1]))
+        for i, rows in taps(x.shape[1], dilation)
+        for j, columns in taps(x.shape[2], dilation)
+    ]
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """`nn.Conv2d` of one 3x3 kernel a channel, without bias, "same" padding; channels-last memory in and out.
+
+    Computes in float32 at least, whatever autocast says: nine roundings to bf16 would add up.
+    """
+
+    @staticmethod
+    def fits(conv: nn.Conv2d) -> bool:
+        """Whether this form can stand for `conv`."""
+        return (
+            conv.kernel_size == (3, 3)
+            and conv.groups == conv.in_channels == conv.out_channels
+            and conv.stride == (1, 1)
+            and conv.dilation[0] == conv.dilation[1] > 1
+            and conv.padding == conv.dilation
+            and conv.padding_mode == "zeros"
+            and conv.bias is None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        exact = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            picture = x.to(exact).permute(0, 2, 3, 1).contiguous()
+            out: Tensor = _Depthwise.apply(picture, self.weight.to(exact).view(-1, 9).t(), self.dilation[0])
+        return out.permute(0, 3, 1, 2).to(x.dtype)
