@@ -86,6 +86,9 @@ def test_model_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert "5120 x 64 x 64" in out
     assert "53,214,293" in out
+    assert out.endswith("receptive radius: 818 pixels\n")
+    code, out, _ = run(capsys, "model", "pfp", "--backbone", "mobilenetv3_small_050", "--json")
+    assert code == 0 and json.loads(out)["receptive_radius"] is None
     assert "seenet (j)" in run(capsys, "model", "--list")[1]
 
 

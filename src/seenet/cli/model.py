@@ -16,12 +16,11 @@ def model(
     list_all: Annotated[bool, typer.Option("--list", help="Variants, backbones tried, bundled models.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List each part of a network with its output shape, parameters and FLOPs."""
+    """List each part of a network with its output shape, parameters and FLOPs, and how far its scores look."""
     import json
-    from dataclasses import asdict
 
     from seenet.core.recipe_files import parse_options
-    from seenet.model.summary import catalogue, parts_table, summary_of
+    from seenet.model.summary import catalogue, summary_of
 
     if list_all:
         print(
@@ -30,5 +29,5 @@ def model(
             else "\n".join(f"{name}: {', '.join(values)}" for name, values in catalogue().items())
         )
         return
-    parts = summary_of(variant, backbone, classes, size, parse_options(settings or []))
-    print(json.dumps([asdict(part) for part in parts], indent=1) if as_json else parts_table(parts))
+    found = summary_of(variant, backbone, classes, size, parse_options(settings or []))
+    print(json.dumps(found.result(), indent=1) if as_json else found.table())

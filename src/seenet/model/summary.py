@@ -1,8 +1,9 @@
 """What a network consists of and costs, and which of its taps a crop never feeds."""
 
 import copy
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
@@ -16,6 +17,7 @@ from seenet.model import PEERS, PeerNetwork, SeENet, Segmenter, StageProbe, crea
 from seenet.model.aspp import ASPP
 from seenet.model.backbone import Backbone
 from seenet.model.network import VARIANTS
+from seenet.model.receptive import ReceptiveField, receptive_field
 from seenet.model.seem import SeEM
 
 
@@ -27,6 +29,29 @@ class Part:
     shape: tuple[int, ...]
     parameters: int
     flops: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `seenet model` shows of a network."""
+
+    parts: list[Part]
+    field: ReceptiveField
+
+    def result(self) -> dict[str, Any]:
+        """As JSON values; `receptive_radius` in pixels, null where it is infinite."""
+        radius = None if math.isinf(self.field.radius) else int(self.field.radius)
+        return {"parts": [asdict(part) for part in self.parts], "receptive_radius": radius}
+
+    def table(self) -> str:
+        """One line a part, the sum, and the receptive radius."""
+        lines = [f"{'part':<10} {'output':>18} {'parameters':>12} {'GFLOP':>9}"]
+        for part in self.parts:
+            shape = " x ".join(map(str, part.shape))
+            lines.append(f"{part.name:<10} {shape:>18} {part.parameters:>12,} {part.flops / 1e9:>9.2f}")
+        parameters, flops = sum(part.parameters for part in self.parts), sum(part.flops for part in self.parts)
+        lines.append(f"{'sum':<10} {'':>18} {parameters:>12,} {flops / 1e9:>9.2f}")
+        return "\n".join([*lines, f"receptive radius: {self.field}"])
 
 
 def summarize(model: Segmenter, height: int, width: int) -> list[Part]:
@@ -130,20 +155,11 @@ def catalogue() -> dict[str, list[str]]:
     }
 
 
-def summary_of(variant: str, backbone: str, classes: int, size: int, options: dict[str, Any]) -> list[Part]:
-    """The parts of a network that is described, not built in memory; UsageError as `create_model`, and for options named twice."""
+def summary_of(variant: str, backbone: str, classes: int, size: int, options: dict[str, Any]) -> Summary:
+    """Of a network that is described, not built in memory; UsageError as `create_model`, and for options named twice."""
     for name, instead in (("variant", "the argument VARIANT"), ("backbone", "--backbone"), ("num_classes", "--classes")):
         if name in options:
             raise UsageError(f"{name}={options[name]}: give it by {instead}")
     with torch.device("meta"):
-        return summarize(create_model(variant, backbone=backbone, num_classes=classes, **options), size, size)
-
-
-def parts_table(parts: list[Part]) -> str:
-    """One line a part, and the sum."""
-    lines = [f"{'part':<10} {'output':>18} {'parameters':>12} {'GFLOP':>9}"]
-    for part in parts:
-        shape = " x ".join(map(str, part.shape))
-        lines.append(f"{part.name:<10} {shape:>18} {part.parameters:>12,} {part.flops / 1e9:>9.2f}")
-    lines.append(f"{'sum':<10} {'':>18} {sum(part.parameters for part in parts):>12,} {sum(part.flops for part in parts) / 1e9:>9.2f}")
-    return "\n".join(lines)
+        model = create_model(variant, backbone=backbone, num_classes=classes, **options)
+        return Summary(summarize(model, size, size), receptive_field(model))
