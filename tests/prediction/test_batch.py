@@ -2,6 +2,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from seenet.core.errors import BusyError, DataError, NotFiniteError, PartialError, UsageError
-from seenet.prediction import base, outputs
+from seenet.prediction import base, batch, outputs
 from seenet.prediction.batch import predict_files
 from seenet.prediction.predictor import Predictor
 from tests.prediction.doubles import LABELS, RedNet
@@ -51,6 +52,7 @@ def test_masks_overlays_and_manifest(photos, tmp_path):
         with Image.open(photos / source) as image, Image.open(tmp_path / f"out/masks/{name}.png") as mask:
             assert np.array_equal(np.asarray(mask), np.minimum(np.asarray(image)[:, :, 0] // 85, 2))
     report.check()
+    assert 0 < report.result()["network_seconds"] <= report.result()["seconds"]
 
 
 def test_a_second_run_skips_all_and_changes_nothing(photos, tmp_path):
@@ -164,7 +166,7 @@ def test_too_large_for_memory_is_one_failure(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(
         one,
         "scores",
-        lambda image: (_ for _ in ()).throw(torch.OutOfMemoryError("x")) if len(image) == 6 else scores(image),
+        lambda image, size: (_ for _ in ()).throw(torch.OutOfMemoryError("x")) if len(image) == 6 else scores(image, size),
     )
     report = predict_files(one, [photos], tmp_path / "out")
     assert report.written == 2
@@ -177,12 +179,19 @@ def test_interrupted_and_run_again_gives_what_one_run_gives(photos, tmp_path, mo
     """`kill` keeps the journal and temporary files, as no clean-up runs."""
     out, whole = tmp_path / "out", tmp_path / "whole"
     predict_files(predictor(), [photos], whole)
+    # A kill is one moment: nothing is written while the folder is copied.
+    lock = threading.RLock()
+
+    def save(*args, **keywords):
+        with lock:
+            outputs.save(*args, **keywords)
 
     def stop_when(function, condition):
         def wrapped(*args, **keywords):
             if condition(*args):
                 if kind == "kill":
-                    shutil.copytree(out, tmp_path / "killed")
+                    with lock:
+                        shutil.copytree(out, tmp_path / "killed")
                 raise KeyboardInterrupt
             return function(*args, **keywords)
 
@@ -190,8 +199,9 @@ def test_interrupted_and_run_again_gives_what_one_run_gives(photos, tmp_path, mo
 
     one = predictor()
     with monkeypatch.context() as patch:
+        patch.setattr(batch, "save", save)
         if moment == "network":
-            patch.setattr(one, "scores", stop_when(one.scores, lambda image: len(image) == 6))
+            patch.setattr(one, "scores", stop_when(one.scores, lambda image, size: len(image) == 6))
         elif moment == "write":
             patch.setattr(
                 outputs.Result,

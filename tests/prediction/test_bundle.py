@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from seenet.cli import main
-from seenet.core.errors import DataError, UsageError
+from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.labels import SHAPES
 from seenet.prediction.bundle import BundlePredictor, parse_card
 from seenet.prediction.loading import load, load_trained
@@ -82,6 +82,18 @@ def test_scores_and_flip(red: Path) -> None:
     flipped = load(red, flip=True)
     np.testing.assert_allclose(flipped.scores(image), np.log(np.maximum(to_probabilities(expected_scores(image)), TINY)), rtol=1e-6)
     assert flipped.settings["flip"] is True
+
+
+def test_the_bundles_own_class_map_is_taken_and_nan_is_told(red: Path) -> None:
+    net, image = load(red), picture()
+    assert isinstance(net, BundlePredictor)
+    scores, masks = net.run(image[None])
+    assert np.array_equal(net.mask(image), expected_scores(image).argmax(0))
+    net.run = lambda images: (scores, masks + 1)
+    assert np.array_equal(net.mask(image), masks[0] + 1)
+    scores[0, 2, 0, 0] = np.nan
+    with pytest.raises(NotFiniteError):
+        net.mask(image)
 
 
 def test_what_a_bundle_cannot_do_is_said(red: Path) -> None:

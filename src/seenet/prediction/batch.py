@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from seenet.core.files import sha256
 from seenet.core.images import read_image
 from seenet.core.progress import bar
 from seenet.prediction.base import BasePredictor
+from seenet.prediction.behind import behind
 from seenet.prediction.inputs import Input, find_inputs
 from seenet.prediction.manifest import open_manifest
 from seenet.prediction.outputs import remove_leftovers, save, to_do
@@ -39,6 +41,9 @@ class PredictReport:
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0.0
+    """All of it, from the search for pictures to the last file."""
+    network_seconds: float = 0.0
+    """Of these, in the predictor: from pixels to classes."""
 
     def result(self) -> dict[str, Any]:
         """As JSON values."""
@@ -46,6 +51,7 @@ class PredictReport:
         return {
             "out": str(self.out), "model": self.model, **self.settings, "written": self.written,
             "skipped": self.skipped, "failed": failed, "seconds": round(self.seconds, 3),
+            "network_seconds": round(self.network_seconds, 3),
         }  # fmt: skip
 
     def check(self) -> None:
@@ -86,26 +92,36 @@ def predict_files(
         remove_leftovers(out, [item.name for item in pictures])
         todo = to_do(pictures, manifest, source, probabilities=probabilities, overwrite=overwrite)
         report.skipped = len(pictures) - len(todo)
-        with bar("predict", len(pictures), report.skipped) as advance:
+
+        def write(item: Input, digest: str, result: Result) -> None:
+            whole = {**source, "input": digest}
+            save(result, item.name, whole, manifest, probabilities=probabilities, overwrite=overwrite)
+            report.written += 1
+            advance(note=item.name)
+
+        with bar("predict", len(pictures), report.skipped) as advance, behind() as later:
             for item, read in prefetch(todo, _read):
                 try:
                     digest, image = read.result()
-                    result = _segment(predictor, item, image)
+                    before = time.monotonic()
+                    result = _segment(predictor, item, image, probabilities)
+                    report.network_seconds += time.monotonic() - before
                 except DataError as error:
                     log.warning("failed: %s", error)
                     report.failed.append((item.path, str(error)))
+                    advance(note=item.name)
                 else:
-                    whole = {**source, "input": digest}
-                    save(result, item.name, whole, manifest, probabilities=probabilities, overwrite=overwrite)
-                    report.written += 1
-                advance(note=item.name)
+                    later(partial(write, item, digest, result))
     report.seconds = time.monotonic() - started
     return report
 
 
-def _segment(predictor: BasePredictor, item: Input, image: np.ndarray) -> Result:
+def _segment(predictor: BasePredictor, item: Input, image: np.ndarray, probabilities: bool) -> Result:
     try:
-        return predictor.result(image, item.name)
+        if probabilities:
+            return predictor.result(image, item.name)
+        # Scores are the largest thing that a result may hold; nobody asks for them.
+        return Result(predictor.mask(image), predictor.labels, image, np.empty((0, 0, 0), np.float32), item.name)
     except (MemoryError, RuntimeError) as error:
         # torch's own is a RuntimeError; named here, so that bundles need no torch.
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":

@@ -13,7 +13,7 @@ import numpy as np
 from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.scores import to_probabilities
+from seenet.prediction.scores import check_finite, to_probabilities
 
 KEY = "seenet"
 """Under which the card stands in a bundle's own metadata."""
@@ -126,6 +126,17 @@ class BundlePredictor(BasePredictor):
         # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
         logs: np.ndarray = np.log(np.maximum(mean, np.finfo(np.float32).tiny))
         return logs
+
+    def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """As `BasePredictor.mask`; without flip the class map that the bundle gives."""
+        if self.flip or size not in (None, image.shape[:2]):
+            return super().mask(image, size)
+        self._check(image)
+        scores, masks = self.run(np.ascontiguousarray(image[None]))
+        # What is not a number goes through a maximum.
+        check_finite(scores[0].max(0))
+        mask: np.ndarray = masks[0].astype(np.uint8 if self.labels.num_classes <= 256 else np.uint16, copy=False)
+        return mask
 
     def _one(self, image: np.ndarray) -> np.ndarray:
         scores, _ = self.run(np.ascontiguousarray(image[None]))

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 Scores: TypeAlias = "Tensor | np.ndarray"
 """K x h x w float32: logits, or logs of probabilities."""
 
+NOT_FINITE = "the network's scores are NaN or infinite; its weights are damaged, or use --precision fp32"
+
 
 def to_mask(scores: Scores) -> np.ndarray:
     """K x h x w scores -> h x w class ids, uint8 (uint16 over 256 classes); the lower id where two are equal.
@@ -22,18 +24,22 @@ def to_mask(scores: Scores) -> np.ndarray:
     if isinstance(scores, np.ndarray):
         # numpy's argmax takes the first NaN for the largest, as torch's max does.
         ids = scores.argmax(0)
-        finite = bool(np.isfinite(np.take_along_axis(scores, ids[None], 0)).all())
+        check_finite(np.take_along_axis(scores, ids[None], 0))
         mask: np.ndarray = ids.astype(np.uint8 if small else np.uint16)
-    else:
-        import torch
+        return mask
+    import torch
 
-        with torch.inference_mode():
-            best, index = scores.max(0)
-            finite = bool(torch.isfinite(best).all())
-            mask = np.asarray(index.to(torch.uint8 if small else torch.uint16).cpu())
-    if not finite:
-        raise NotFiniteError("the network's scores are NaN or infinite; its weights are damaged, or use --precision fp32")
-    return mask
+    with torch.inference_mode():
+        best, index = scores.max(0)
+        if not torch.isfinite(best).all():
+            raise NotFiniteError(NOT_FINITE)
+        return np.asarray(index.to(torch.uint8 if small else torch.uint16).cpu())
+
+
+def check_finite(best: np.ndarray) -> None:
+    """NotFiniteError where a best score is NaN or infinite."""
+    if not np.isfinite(best).all():
+        raise NotFiniteError(NOT_FINITE)
 
 
 def to_probabilities(scores: Scores) -> np.ndarray:
