@@ -11,8 +11,12 @@ import pytest
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 
+from seenet.core.errors import DataError
+from seenet.core.recipe_files import load_recipe
 from seenet.evaluation.run import run_evaluation
 from seenet.model import create_model
+from seenet.training.distributed import Ranks
+from seenet.training.trainer import Trainer
 
 SETTINGS = [
     "model.variant=baseline", "model.backbone=resnet10t", "model.weights=null", "data.size=48", "data.count=30", "transforms.crop=48",
@@ -74,3 +78,22 @@ def test_synchronised_norms_keep_their_activations() -> None:
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(converted(images), model(images))
+
+
+def test_ranks_that_look_at_other_checkpoints_stop(tmp_path: Path) -> None:
+    """As where each machine has a folder of its own under the same name."""
+
+    class Second(Ranks):
+        def from_first(self, value: int) -> int:
+            return 0
+
+        def any(self, flag: bool) -> bool:
+            return flag
+
+    settings = load_recipe("shapes", [*SETTINGS, "training.accumulate=1"])
+    Trainer(settings, tmp_path, torch.device("cpu"), Second())
+    trainer = Trainer(settings, tmp_path, torch.device("cpu"), Ranks())
+    trainer.step = 2
+    trainer.save()
+    with pytest.raises(DataError, match=r"rank 0 finds the checkpoint of step 2, rank 0 that of step 0; expected one folder"):
+        Trainer(settings, tmp_path, torch.device("cpu"), Second())

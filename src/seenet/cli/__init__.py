@@ -81,7 +81,7 @@ def seenet(version: bool = typer.Option(False, "--version", help="Print the vers
 def main(arguments: list[str] | None = None) -> None:
     """Run a command line and exit with its code.
 
-    0 done, 1 a bug, 2 usage, 3 some failed, 4 data, 5 not finite, 6 a check, 75 busy, 130 Ctrl-C, 143 SIGTERM.
+    0 done, 1 a bug, 2 usage, 3 some failed, 4 data, 5 not finite, 6 a check, 75 busy or a process lost, 130 Ctrl-C, 143 SIGTERM.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments

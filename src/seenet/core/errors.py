@@ -53,6 +53,14 @@ class BusyError(SeenetError):
     exit_code = 75
 
 
+class LostError(SeenetError):
+    """Another process of the same run was killed, is frozen or gave up; `exit_code` is its own where that is known."""
+
+    def __init__(self, message: str, exit_code: int = 75) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Terminated(BaseException):
     """SIGTERM, where nothing of its own listens for it: goes through everything that a KeyboardInterrupt does."""
 

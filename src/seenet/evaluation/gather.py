@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from seenet.core.errors import DataError
+from seenet.evaluation.heartbeat import beating
 from seenet.evaluation.scores import ImageScore
 
 FAILED = -1
-TIMEOUT = timedelta(minutes=10)
-"""After this long without a word from a rank the others end."""
+TIMEOUT = timedelta(hours=1)
+"""How long an operation waits for a process that lives; shares of an evaluation differ. One that is lost is met sooner (`heartbeat`)."""
 
 
 def ranks() -> tuple[int, int]:
@@ -35,12 +36,14 @@ def joined(device: Any) -> Iterator[tuple[int, int]]:
     """Join the process group that torchrun's environment names, and leave it at the end; yields rank and world size.
 
     `device` is a name or torch's own. gloo for main memory, NCCL for CUDA's. A group that is there already is used and stays.
+    Raises LostError where another process is killed, frozen or gives up.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ranks()
         return
     import torch
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     from seenet.prediction.device import choose_device
 
@@ -50,14 +53,17 @@ def joined(device: Any) -> Iterator[tuple[int, int]]:
     device = choose_device(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    if distributed.get_rank():
-        # What all of them have to say is said once.
-        logging.getLogger("seenet").setLevel(logging.WARNING)
-    try:
-        yield ranks()
-    finally:
-        distributed.destroy_process_group()
+    store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
+    with beating(store, rank, world):
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
+        if rank:
+            # What all of them have to say is said once.
+            logging.getLogger("seenet").setLevel(logging.WARNING)
+        try:
+            yield rank, world
+        finally:
+            distributed.destroy_process_group()
 
 
 def gather_scores(score: Callable[[], list[ImageScore]], device: Any) -> list[ImageScore]:

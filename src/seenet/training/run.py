@@ -18,6 +18,7 @@ from seenet.core.errors import BusyError, DataError, SeenetError, Terminated, Us
 from seenet.core.files import write_text
 from seenet.core.recipe_files import dump, load_recipe, stage_recipes
 from seenet.core.settings import Recipe
+from seenet.evaluation.heartbeat import naming_lost
 from seenet.training.logging import METRICS
 from seenet.training.writing import writing
 
@@ -38,8 +39,8 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Itera
     """Hold the run while the block lasts; the first rank creates it or, resuming, checks that the recipe is the same.
 
     Raises BusyError where another process holds it, DataError for an existing run without `resume` (or none with it), UsageError for
-    another recipe. A start that ended before its first step is no run yet: either way it starts anew. How the block ended is written
-    to `exit.json`, by rank.
+    another recipe. A start that ended before its first step is no run yet: either way it starts anew. A job that torchrun or a
+    scheduler restarts goes on without `resume`. How the block ended is written to `exit.json`, by rank.
     """
     if rank == 0:
         with writing(out):
@@ -49,8 +50,8 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Itera
         # A loader worker is forked with the lock and outlives a killed trainer for some seconds, in which a resume would find it busy.
         os.register_at_fork(after_in_child=lock.close)
         with lock:
-            _take(lock.fileno(), out)
-            _prepare(out, recipe, resume, ours)
+            before = _take(lock.fileno(), out)
+            _prepare(out, recipe, resume or (_goes_on(before) and begun(out)), ours)
             with _recorded(out, rank):
                 yield out
     else:
@@ -58,15 +59,28 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Itera
             yield out
 
 
-def _take(handle: int, out: Path) -> None:
+def _take(handle: int, out: Path) -> str:
+    """Take the lock and say whose it is; what its last holder had said."""
     # The kernel gives the lock back when its holder dies, so that a stale one is taken over by itself.
+    before = (out / "lock").read_text(encoding="utf-8").strip()
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        holder = (out / "lock").read_text(encoding="utf-8").strip() or "another process"
-        raise BusyError(f"{out}: busy, held by {holder}; wait for it, or give another --out") from None
+        raise BusyError(f"{out}: busy, held by {before or 'another process'}; wait for it, or give another --out") from None
     os.ftruncate(handle, 0)
-    os.write(handle, f"host {socket.gethostname()} pid {os.getpid()}\n".encode())
+    os.write(handle, f"host {socket.gethostname()} pid {os.getpid()}{_job()}\n".encode())
+    return before
+
+
+def _job() -> str:
+    """The name that torchrun's processes of one job share, over restarts too; `none` is what those have that were given none."""
+    job = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return "" if job == "none" else f" job {job}"
+
+
+def _goes_on(before: str) -> bool:
+    """Whether this is the same job as held the run before: restarted by torchrun, or by a scheduler under the same --rdzv-id."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 or bool(_job() and before.endswith(_job()))
 
 
 def _prepare(out: Path, recipe: Recipe, resume: bool, ours: bool) -> None:
@@ -132,7 +146,8 @@ def _recorded(out: Path, rank: int) -> Iterator[None]:
     _record(out, rank, None, "under way, or killed")
     code, reason = 0, "done"
     try:
-        yield
+        with naming_lost(lambda lost: _record(out, rank, lost.exit_code, str(lost))):
+            yield
     except SeenetError as error:
         code, reason = error.exit_code, str(error)
         raise

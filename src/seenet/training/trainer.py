@@ -81,6 +81,7 @@ class Trainer:
         found = checkpoint.newest(out / "checkpoints")
         self.precision = choose_precision(recipe, self.model, device, group, before=found.state["precision"] if found else None)
         metrics_bytes = self._restore(found) if found else 0
+        self._check_shared()
         self.parallel = self._parallel()
         per_process = recipe.training.batch // group.world // recipe.training.accumulate
         if per_process < 4 and not recipe.training.freeze_norms:
@@ -201,6 +202,15 @@ class Trainer:
         self.step, self.best = found.state["step"], found.state["best"]
         log.info("resumed after step %d", self.step)
         return int(found.state["metrics_bytes"])
+
+    def _check_shared(self) -> None:
+        """DataError where processes of several machines do not look at the same checkpoints: they would train different steps as one."""
+        first = self.group.from_first(self.step)
+        if self.group.any(first != self.step):
+            raise DataError(
+                f"{self.out}: rank {self.group.rank} finds the checkpoint of step {self.step}, rank 0 that of step {first}; expected one "
+                "folder for all machines, give with --out one that they share"
+            )
 
     def _parallel(self) -> nn.Module:
         module: nn.Module = self.loss_model
