@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,8 +69,9 @@ def start(tmp_path: Path, world: int, bad: int = -1) -> list[subprocess.Popen[st
     ]  # fmt: skip
 
 
-def test_two_processes_give_what_one_gives(tmp_path):
-    for process in start(tmp_path, 2):
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_give_what_one_gives(tmp_path, world):
+    for process in start(tmp_path, world):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     threads = torch.get_num_threads()
@@ -79,7 +81,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
         alone = evaluate(Predictor(TinyNet(), LABELS, device="cpu"), random_split(5), boundary="trimap", loss=True, measures=measures)
     finally:
         torch.set_num_threads(threads)
-    for rank in range(2):
+    for rank in range(world):
         assert json.loads((tmp_path / f"out{rank}").read_text()) == json.loads(json.dumps(alone.result()))
 
 

@@ -1,12 +1,11 @@
-"""Two processes are one: the same pictures in every step, the same losses, the same confusion matrix."""
+"""Several processes are one: the same pictures in every step, the same losses, the same confusion matrix."""
 
 import copy
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
@@ -17,23 +16,29 @@ from seenet.evaluation.run import run_evaluation
 from seenet.model import create_model
 from seenet.training.distributed import Ranks
 from seenet.training.trainer import Trainer
+from seenet.training.trainer import train as train_here
+from tests.training.launching import finish, start, torchrun
+from tests.training.test_trainer import losses
 
 SETTINGS = [
     "model.variant=baseline", "model.backbone=resnet10t", "model.weights=null", "data.size=48", "data.count=30", "transforms.crop=48",
     "training.steps=3", "training.batch=4", "training.accumulate=2", "training.workers=0",
 ]  # fmt: skip
 ALONE = [sys.executable]
-TWO = [sys.executable, *["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]]
 
 
-def train(launcher: list[str], folder: Path, *overrides: str) -> None:
+def run(command: list[str]) -> None:
+    process = start(command)
+    said = finish(process, 400)
+    assert process.returncode == 0, said[-2000:]
+
+
+def train(launcher: list[str], folder: Path, *overrides: str) -> Path:
+    """A run in `folder`/run, and beside it which samples each rank had."""
     folder.mkdir()
     command = [*launcher, "-m", "tests.training.recording", str(folder), "train", "shapes", *SETTINGS, *overrides]
-    done = subprocess.run(
-        [*command, "--out", str(folder / "run"), "--device", "cpu"],
-        capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    run([*command, "--out", str(folder / "run"), "--device", "cpu"])
+    return folder / "run"
 
 
 def draws(folder: Path) -> dict[int, list[list[int]]]:
@@ -47,27 +52,42 @@ def draws(folder: Path) -> dict[int, list[list[int]]]:
 
 
 @pytest.mark.slow
-def test_two_gloo_processes_are_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("world", [2, 4])
+def test_gloo_processes_are_one(tmp_path: Path, world: int) -> None:
     """Without batch norm in training mode nothing but the sum over processes is left to differ."""
-    train(ALONE, tmp_path / "one", "training.freeze_norms=true")
-    train(TWO, tmp_path / "two", "training.freeze_norms=true")
-    one, two = (tmp_path / name / "run" for name in ("one", "two"))
-    assert draws(tmp_path / "one") == draws(tmp_path / "two")
-    assert [len(found) for found in draws(tmp_path / "two").values()] == [4, 4, 4]
-    losses = [[json.loads(line).get("loss") for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, two)]
-    assert losses[0][:3] == pytest.approx(losses[1][:3], rel=1e-5)
-    assert json.loads((two / "exit.json").read_text()).keys() == {"0", "1"}
-    # The very same file, scored by two processes and by one.
-    scored = run_evaluation(two, device="cpu").result
-    assert json.loads((two / "val.json").read_text())["confusion"] == scored["confusion"]
+    settings = ["training.freeze_norms=true", "training.batch=8"]
+    one = train(ALONE, tmp_path / "one", *settings)
+    several = train(torchrun(world), tmp_path / "several", *settings)
+    assert draws(tmp_path / "one") == draws(tmp_path / "several")
+    assert [len(found) for found in draws(tmp_path / "several").values()] == [8, 8, 8]
+    assert len(list((tmp_path / "several").glob("draws-*.jsonl"))) == world
+    assert losses(one)[:3] == pytest.approx(losses(several)[:3], rel=1e-5)
+    assert json.loads((several / "exit.json").read_text()).keys() == {str(rank) for rank in range(world)}
+    # The very same file, scored by several processes and by one.
+    scored = run_evaluation(several, device="cpu").result
+    assert json.loads((several / "val.json").read_text())["confusion"] == scored["confusion"]
 
 
 @pytest.mark.slow
 def test_ranks_score_the_model_that_is_kept(tmp_path: Path) -> None:
     """Each rank's batch norm sees other pictures; what is validated is what the file holds, all the same."""
-    train(TWO, tmp_path / "two", "training.ema=0.5")
-    run = tmp_path / "two" / "run"
-    assert json.loads((run / "val.json").read_text())["confusion"] == run_evaluation(run, device="cpu").result["confusion"]
+    kept = train(torchrun(2), tmp_path / "two", "training.ema=0.5")
+    assert json.loads((kept / "val.json").read_text())["confusion"] == run_evaluation(kept, device="cpu").result["confusion"]
+
+
+@pytest.mark.slow
+def test_eval_of_several_processes_is_that_of_one(tmp_path: Path) -> None:
+    train_here(load_recipe("shapes", [*SETTINGS, "training.steps=1"]), tmp_path / "run", device="cpu")
+    results = []
+    for world in (1, 2, 4):
+        out = tmp_path / str(world)
+        run([*torchrun(world), "-m", "seenet", "eval", str(tmp_path / "run"), "--conventions", "--device", "cpu", "--out", str(out)])
+        result = json.loads((out / "result.json").read_text())
+        # What quotes the command, and with it the folder.
+        results.append({key: value for key, value in result.items() if key != "command"})
+        assert not (out / "partial").exists()
+    assert np.sum(results[0]["confusion"]) > 0
+    assert results[0] == results[1] == results[2]
 
 
 def test_synchronised_norms_keep_their_activations() -> None:
