@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from seenet.core.errors import DataError, Stopped
 from seenet.core.labels import SHAPES
 from seenet.model import create_model
-from seenet.model.files import save_model
+from seenet.model.files import load_model, save_model
+from seenet.model.segmenter import Normalization
 from seenet.prediction.predictor import Predictor
 from seenet.training import checkpoint
 from seenet.training.run import open_run
@@ -166,6 +167,28 @@ def test_failed_start_is_in_nobodys_way(tmp_path: Path, resume: bool) -> None:
     assert json.loads((tmp_path / "run" / "exit.json").read_text())["0"]["code"] == 4
     save_model(start, create_model(**settings.model.model_dump(), num_classes=SHAPES.num_classes), SHAPES)
     assert train(settings, tmp_path / "run", resume=resume, device="cpu").steps == 1
+
+
+@pytest.mark.parametrize("setting", ["model.weights", "training.start_from"])
+def test_resume_does_without_the_files_it_started_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    start = tmp_path / "start.safetensors"
+    settings = recipe(f"{setting}={start}", "training.steps=3", "training.validate_every=0")
+    made = create_model(**recipe().model.model_dump(), num_classes=SHAPES.num_classes)
+    # What a weights file says of its pictures is the network's from then on.
+    made.normalization = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    save_model(start, made, SHAPES)
+    train(settings, tmp_path / "whole", device="cpu")
+    stop = StopAfter(2, signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", lambda self, batches: stop(self, batches))
+        with pytest.raises(Stopped):
+            train(settings, tmp_path / "cut", device="cpu")
+    start.unlink()
+    train(settings, tmp_path / "cut", resume=True, device="cpu")
+    whole, cut = load_model(tmp_path / "whole"), load_model(tmp_path / "cut")
+    assert cut.model.normalization == whole.model.normalization
+    first, second = whole.model.state_dict(), cut.model.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_exit_json_says_no_more_than_is_known(tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ __all__ = [
     "FitReport",
     "SavedModel",
     "bundled_models",
+    "card_of",
     "find_model",
     "fit_weights",
+    "from_card",
     "import_pickle",
     "load_model",
     "read_safetensors",
@@ -64,8 +66,7 @@ def save_model(
     """
     card = {
         "format": FORMAT,
-        "options": model.options,
-        "normalization": asdict(model.normalization),
+        **card_of(model),
         "labels": asdict(labels),
         "notes": notes or {},
     }
@@ -134,6 +135,20 @@ def _read_card(path: Path, text: str) -> tuple[dict[str, Any], LabelSet]:
 
 def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(f"{path}: damaged or foreign model file ({' '.join(str(error).split())[:160]}); export or train it again")
+
+
+def card_of(model: Segmenter) -> dict[str, Any]:
+    """What a network is built from, as JSON: its options and normalisation, also those that its first weights brought along."""
+    return {"options": model.options, "normalization": asdict(model.normalization)}
+
+
+def from_card(card: dict[str, Any]) -> Segmenter:
+    """The network of `card_of`, untrained; no weights file is asked for. UsageError where a peer's library is not installed.
+
+    Not for networks of `model.factory`: that is code, which no file may choose to run.
+    """
+    check_installed(str(card["options"].get("variant")))
+    return _on_backbone(card)
 
 
 def _on_backbone(card: dict[str, Any]) -> Segmenter:

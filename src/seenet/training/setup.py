@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform
 from seenet.model import Segmenter, StageProbe, create_model
 from seenet.model.fast import use_fast
-from seenet.model.files import fit_weights, load_model
+from seenet.model.files import fit_weights, from_card, load_model
 from seenet.model.summary import dead_taps
 from seenet.training.distributed import Ranks
 from seenet.training.losses import LossModel, class_weights
@@ -58,13 +58,18 @@ def open_data(recipe: Recipe) -> Data:
     return Data(train, val)
 
 
-def build_model(recipe: Recipe, data: Data, device: torch.device) -> Segmenter:
-    """The network with its starting weights, frozen as asked; weights depend on the seed alone."""
+def build_model(recipe: Recipe, data: Data, device: torch.device, card: dict[str, Any] | None = None) -> Segmenter:
+    """The network with its starting weights, frozen as asked; weights depend on the seed alone.
+
+    `card` (`card_of`) is that of a run that goes on: its weights are the checkpoint's, the files it started from may have gone.
+    """
     torch.manual_seed(recipe.seed)
-    labels = data.train.labels
-    model = create_model(**recipe.model.model_dump(), num_classes=labels.num_classes, auxiliary=recipe.loss.auxiliary > 0)
     training = recipe.training
-    if training.start_from:
+    if card and not recipe.model.factory:
+        model = from_card(card)
+    else:
+        model = create_model(**recipe.model.model_dump(), num_classes=data.train.labels.num_classes, auxiliary=recipe.loss.auxiliary > 0)
+    if training.start_from and not card:
         report = fit_weights(model, load_model(training.start_from, factory=recipe.model.factory).model.state_dict())
         if not report.loaded:
             raise DataError(f"{training.start_from}: no tensor fits this network; training.start_from wants the same variant and backbone")

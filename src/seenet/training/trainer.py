@@ -19,6 +19,7 @@ from seenet.core.progress import Advance, bar
 from seenet.core.recipe_files import dump
 from seenet.core.settings import Recipe
 from seenet.evaluation.evaluator import Evaluation
+from seenet.model.files import card_of
 from seenet.prediction.device import choose_device
 from seenet.training import checkpoint
 from seenet.training.distributed import Ranks, ranks
@@ -70,7 +71,8 @@ class Trainer:
     def __init__(self, recipe: Recipe, out: Path, device: torch.device, group: Ranks, command: str | None = None) -> None:
         self.recipe, self.out, self.device, self.group, self.command = recipe, out, device, group, command
         self.data = open_data(recipe)
-        self.model = build_model(recipe, self.data, device)
+        found = checkpoint.newest(out / "checkpoints")
+        self.model = build_model(recipe, self.data, device, found.state.get("network") if found else None)
         self.loss_model = build_loss(recipe, self.data, self.model, device)
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.ema = EMA(self.model, recipe.training.ema) if recipe.training.ema else None
@@ -78,7 +80,6 @@ class Trainer:
         self.best: dict[str, Any] = {}
         self.layout = memory_format(recipe)
         set_train_mode(self.model, recipe)
-        found = checkpoint.newest(out / "checkpoints")
         self.precision = choose_precision(recipe, self.model, device, group, before=found.state["precision"] if found else None)
         metrics_bytes = self._restore(found) if found else 0
         self._check_shared()
@@ -178,7 +179,7 @@ class Trainer:
         state = {
             "step": self.step, "best": self.best, "metrics_bytes": self.metrics.bytes(), "ema_updates": self.ema.updates if self.ema else 0,
             "scaler": self.precision.scaler.state_dict(), "precision": self.precision.name,
-            "classes": self.data.train.labels.classes, "version": __version__,
+            "classes": self.data.train.labels.classes, "version": __version__, "network": card_of(self.model),
         }  # fmt: skip
         checkpoint.save(self.out / "checkpoints", self.step, checkpoint.Checkpoint(tensors, state), self.recipe.training.keep)
 
