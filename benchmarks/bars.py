@@ -28,6 +28,18 @@ RATIOS = {"resnet50": (1.0, {"training": 1.2, "inference": 1.1}), "resnet18": (0
 """Least ratio of SeENet's images/s over DeepLabv3's, and what is aimed at. Light backbones: over DeepLabv3+'s, at least 1."""
 
 
+VALUES = {
+    "scales and flips": ("6 scales with flips, over the sum of their passes", "<=", 1.05),
+    "confusion matrix": ("confusion matrix, over a pass at one scale", "<=", 0.02),
+    "loader over training": ("camvid-lite0: loader with one worker, over what training takes", ">=", 2.0),
+    "predict in the network": ("predict on 100 CamVid frames: share in the network", ">=", 0.85),
+    "help start-up": ("seenet --help, over python -c pass", "<=", 8.0),
+    "import start-up": ("import seenet, over python -c pass", "<=", 4.0),
+    "predict start-up": ("predict of one photograph, over import torch, timm and a pass", "<=", 1.5),
+}
+"""What a value is, and its bar."""
+
+
 def results(folder: Path) -> list[dict[str, Any]]:
     """All results of a folder, by line and name."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
@@ -40,6 +52,13 @@ def rows(result: dict[str, Any]) -> Iterator[Row]:
         yield Row(result["line"], result["name"], "not run", "", None, note=result.get("error") or result["skipped"])
     elif "contestants" in result:
         yield _comparison(result)
+    elif "peak_mib" in result:
+        yield _memory(result)
+    else:
+        for name, value in result["values"].items():
+            what, sign, bound = VALUES[name]
+            met = value <= bound if sign == "<=" else value >= bound
+            yield Row(result["line"], what, f"{value:.3g}", f"{sign} {bound:g}", met, note=mark(result))
 
 
 def _comparison(result: dict[str, Any]) -> Row:
@@ -52,6 +71,14 @@ def _comparison(result: dict[str, Any]) -> Row:
         least, found, bar = 1.0, result["over_deeplabv3plus"], ">= DeepLabv3+"
     text = f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
     return Row(result["line"], result["name"], text, bar, found["median"] >= least, more, mark(result))
+
+
+def _memory(result: dict[str, Any]) -> Row:
+    mib = result["peak_mib"]
+    aim = ", aim 1000 MB" if result["kind"] == "prediction" else ""
+    bar = f"<= DeepLabv3's {mib['deeplabv3']} MiB{aim}"
+    plus = f"{mib['deeplabv3plus']} MiB"
+    return Row(result["line"], result["name"], f"{mib['seenet']} MiB", bar, mib["seenet"] <= mib["deeplabv3"], (plus, "", "", ""))
 
 
 def mark(result: dict[str, Any]) -> str:

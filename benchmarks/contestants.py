@@ -41,7 +41,8 @@ def ready(name: str, model: Segmenter) -> Callable[[Tensor], Tensor]:
     """What eager prediction calls: of SeENet the network that the predictor runs, of the others the module itself."""
     if name != "seenet":
         return model
-    called: Callable[[Tensor], Tensor] = Predictor(model, LABELS, device="cpu").model
+    predictor: Any = Predictor(model, LABELS, device="cpu")
+    called: Callable[[Tensor], Tensor] = getattr(predictor, "_network", lambda: model)()
     return called
 
 

@@ -1,6 +1,8 @@
 """Line 1: a training step of each contestant, in turns."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +23,29 @@ RATE = 0.001
 
 def measure(case: Case) -> dict[str, Any]:
     """What `interleaved` gives; a matrix product is one of the works."""
-    torch.manual_seed(0)
-    height, width = case.size
-    images = torch.randn(case.batch, 3, height, width).contiguous(memory_format=torch.channels_last)
-    masks = torch.randint(contestants.CLASSES, (case.batch, height, width))
-    with tempfile.TemporaryDirectory() as folder:
-        works: dict[str, Work] = {"seenet": _trainer_step(case, Path(folder), images, masks)}
-        for name in ("deeplabv3", "deeplabv3plus"):
-            model = contestants.network(name, case.backbone)
-            works[name] = contestants.plain_step(model, images, masks, bf16=case.precision == "bf16")
+    with ExitStack() as stack:
+        works = {name: stack.enter_context(step(name, case)) for name in contestants.CONTESTANTS}
         return interleaved({**works, "matmul": matmul()}, seconds=case.seconds)
+
+
+@contextmanager
+def step(name: str, case: Case) -> Iterator[Work]:
+    """A training step of a contestant on random pictures and labels."""
+    torch.manual_seed(0)
+    images = torch.randn(case.batch, 3, *case.size).contiguous(memory_format=torch.channels_last)
+    masks = torch.randint(contestants.CLASSES, (case.batch, *case.size))
+    if name != "seenet":
+        yield contestants.plain_step(contestants.network(name, case.backbone), images, masks, bf16=case.precision == "bf16")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield _trainer_step(case, Path(folder), images, masks)
 
 
 def _trainer_step(case: Case, folder: Path, images: torch.Tensor, masks: torch.Tensor) -> Work:
     """An update of the project's trainer, with all that belongs to it but the loader; the pictures in `folder` only name classes."""
-    trainer = Trainer(_recipe(case, _pictures(folder / "data", case.size)), folder / "run", torch.device("cpu"), Ranks())
+    recipe, out = _recipe(case, _pictures(folder / "data", case.size)), folder / "run"
+    out.mkdir()
+    trainer = Trainer(recipe, out, torch.device("cpu"), Ranks())
     draws = torch.zeros(case.batch, 2, dtype=torch.long)
     return lambda: trainer.update(((images, masks, draws),))
 

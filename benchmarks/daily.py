@@ -1,0 +1,75 @@
+"""Line 6: whether the loader keeps up with training, and how much of `seenet predict` is the network."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.camvid import MISSING, camvid
+from benchmarks.measuring import significant
+from seenet.core.recipe_files import load_recipe
+from seenet.prediction.batch import predict_files
+from seenet.prediction.loading import load
+from seenet.training.distributed import Ranks
+from seenet.training.setup import step_batches
+from seenet.training.trainer import Trainer
+
+AHEAD, COUNTED, STEPS = 6, 12, 5
+"""Batches that the loader may have ready, those that are counted, and steps of training."""
+PICTURES = 100
+
+
+def loader() -> dict[str, Any]:
+    """Images a second of `camvid-lite0`'s loader with one worker, alone, over those that its training steps take."""
+    root = camvid()
+    if root is None:
+        return {"skipped": MISSING}
+    torch.manual_seed(0)
+    recipe = load_recipe("camvid-lite0", [f"data.root={root}", "model.weights=null"])
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(recipe, Path(folder), torch.device("cpu"), Ranks())
+        batches = step_batches(recipe, trainer.data, trainer.model, first_step=0, rank=0, world=1)
+        for _ in range(AHEAD):
+            batch = next(batches)
+        started = time.perf_counter()
+        for _ in range(COUNTED):
+            next(batches)
+        delivered = COUNTED * recipe.training.batch / (time.perf_counter() - started)
+        del batches
+        trainer.update(batch)
+        started = time.perf_counter()
+        for _ in range(STEPS):
+            trainer.update(batch)
+        consumed = STEPS * recipe.training.batch / (time.perf_counter() - started)
+    return {
+        "values": {"loader over training": significant(delivered / consumed)},
+        "images_per_s": {"delivered": significant(delivered), "consumed": significant(consumed)},
+    }
+
+
+def predict() -> dict[str, Any]:
+    """The share of `seenet predict`'s time after start-up, on frames of CamVid, that goes from a picture's bytes to its classes."""
+    root = camvid()
+    if root is None:
+        return {"skipped": MISSING}
+    predictor: Any = load("camvid-lite0", "cpu")
+    pictures = sorted((root / "val").glob("*.png"))[:PICTURES]
+    within, result = [], predictor.result
+
+    def timed(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        found = result(*arguments)
+        within.append(time.perf_counter() - started)
+        return found
+
+    with tempfile.TemporaryDirectory() as folder:
+        predict_files(predictor, pictures[:1], Path(folder) / "warm")
+        predictor.result = timed
+        report = predict_files(predictor, pictures, Path(folder) / "all")
+    return {
+        "values": {"predict in the network": significant(sum(within) / report.seconds)},
+        "pictures": len(within),
+        "seconds": {"network": significant(sum(within)), "all": significant(report.seconds)},
+    }

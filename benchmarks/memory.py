@@ -1,0 +1,48 @@
+"""Line 4: what a training step and a prediction add to the resident memory of a process that has imported and loaded everything."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import contestants
+from benchmarks.cases import Case
+from benchmarks.measuring import alone, peak_mib
+from benchmarks.training import step
+from seenet.prediction.predictor import Predictor
+
+TRAINING = Case(4, "training", "resnet50", (320, 320), 4)
+PREDICTION = Case(4, "prediction", "resnet50", (1024, 2048), 1)
+SMALL = (64, 96)
+"""A picture of this size goes through first, so that libraries have set themselves up."""
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """MiB of each contestant, each in a process of its own; {"error": ...} where one of them died."""
+    measures = {"training": _training, "prediction": _prediction}
+    found = {name: alone(measures[case.kind], name, case) for name in contestants.CONTESTANTS}
+    errors = [f"{name}: {one['error']}" for name, one in found.items() if "error" in one]
+    return {"error": "; ".join(errors)} if errors else {"peak_mib": {name: one["mib"] for name, one in found.items()}}
+
+
+def _training(name: str, case: Case) -> dict[str, Any]:
+    """Two steps: the optimizer's state comes with the first one."""
+    with step(name, case) as work:
+        return {"mib": round(peak_mib(lambda: (work(), work())))}
+
+
+def _prediction(name: str, case: Case) -> dict[str, Any]:
+    """From bytes to a class a pixel: SeENet by the predictor, the others as one writes it."""
+    model = contestants.network(name, case.backbone)
+    predictor = Predictor(model, contestants.LABELS, device="cpu")
+
+    def plain(picture: np.ndarray) -> torch.Tensor:
+        mean, std = (torch.tensor(values)[:, None, None] for values in (model.normalization.mean, model.normalization.std))
+        with torch.inference_mode():
+            pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float().div(255).sub(mean).div(std)
+            return model(pixels.contiguous(memory_format=torch.channels_last)).argmax(1).to(torch.uint8)
+
+    predict = predictor.mask if name == "seenet" else plain
+    predict(np.zeros((*SMALL, 3), np.uint8))
+    picture = np.random.default_rng(0).integers(0, 256, (*case.size, 3), dtype=np.uint8)
+    return {"mib": round(peak_mib(lambda: predict(picture)))}
