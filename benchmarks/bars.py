@@ -52,6 +52,11 @@ def rows(result: dict[str, Any]) -> Iterator[Row]:
         yield Row(result["line"], result["name"], "not run", "", None, note=result.get("error") or result["skipped"])
     elif "contestants" in result:
         yield _comparison(result)
+    elif "runs" in result:
+        yield from _equal_time(result)
+    elif "axis" in result:
+        text = f"{result['seconds']['median']:.3g} s a picture, {result['mib']} MiB"
+        yield Row(result["line"], f"growth: {result['axis']} {result['value']}", text, "", None, note=mark(result))
     elif "peak_mib" in result:
         yield _memory(result)
     else:
@@ -71,6 +76,17 @@ def _comparison(result: dict[str, Any]) -> Row:
         least, found, bar = 1.0, result["over_deeplabv3plus"], ">= DeepLabv3+"
     text = f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
     return Row(result["line"], result["name"], text, bar, found["median"] >= least, more, mark(result))
+
+
+def _equal_time(result: dict[str, Any]) -> Iterator[Row]:
+    speed = result["speed_over_deeplabv3plus"]
+    text = f"{speed['median']:.2f} ({speed['low']:.2f} to {speed['high']:.2f})"
+    yield Row(2, "light networks: images/s", text, ">= DeepLabv3+", speed["median"] >= 1, note=mark(result))
+    for split in dict.fromkeys(run["split"] for run in result["runs"]):
+        miou = {run["network"]: 100 * run["miou"] for run in result["runs"] if run["split"] == split}
+        what = f"light networks after {result['minutes']:g} minutes: mIoU on {split}"
+        plus = f"{miou['deeplabv3plus']:.1f} %"
+        yield Row(2, what, f"{miou['seenet']:.1f} %", ">= DeepLabv3+", miou["seenet"] >= miou["deeplabv3plus"], (plus, "", "", ""))
 
 
 def _memory(result: dict[str, Any]) -> Row:

@@ -42,7 +42,52 @@ def ratios(found: Results) -> Figure | None:
     return figure
 
 
+def growth(found: Results) -> Figure | None:
+    """Seconds a picture and memory over size, batch, classes and processes."""
+    points = [result for result in found if result.get("axis") and "mib" in result]
+    axes_found = list(dict.fromkeys(point["axis"] for point in points))
+    if not points:
+        return None
+    figure = Figure(figsize=(2.6 * len(axes_found), 5), layout="constrained")
+    grid = figure.subplots(2, len(axes_found), squeeze=False)
+    for column, name in enumerate(axes_found):
+        those = sorted((point for point in points if point["axis"] == name), key=lambda point: point["value"])
+        values = [point["value"] for point in those]
+        for row, (label, numbers) in enumerate((
+            ("s a picture", [point["seconds"]["median"] for point in those]), ("MiB", [point["mib"] for point in those]),
+        )):  # fmt: skip
+            axes = grid[row][column]
+            axes.plot(values, numbers, marker="o", color=OURS)
+            axes.set(xlabel=name, ylabel=label if not column else None, ylim=(0, None), xscale="log")
+            axes.set_xticks(values, [str(value) for value in values], fontsize=7)
+            axes.minorticks_off()
+            axes.grid(alpha=0.3)
+    return figure
+
+
+def equal_time(found: Results) -> Figure | None:
+    """mIoU over images/s: networks on the light backbone after equal training time."""
+    runs = [run for result in found for run in result.get("runs", [])]
+    if not runs:
+        return None
+    splits = list(dict.fromkeys(run["split"] for run in runs))
+    figure = Figure(figsize=(4 * len(splits), 3.2), layout="constrained")
+    for axes, split in zip(figure.subplots(1, len(splits), squeeze=False)[0], splits, strict=True):
+        for run in (run for run in runs if run["split"] == split):
+            axes.plot(run["images_per_s"], 100 * run["miou"], marker="o", color=OURS if run["network"] == "seenet" else PLUS)
+            axes.annotate(
+                {"seenet": "SeENet", "deeplabv3plus": "DeepLabv3+"}[run["network"]], (run["images_per_s"], 100 * run["miou"]),
+                xytext=(4, 4), textcoords="offset points", fontsize=8,
+            )  # fmt: skip
+        axes.set(title=split, xlabel="images/s at 360x480", ylabel="mIoU, %")
+        axes.margins(0.25)
+        axes.grid(alpha=0.3)
+    return figure
+
+
 PLOTS: dict[str, tuple[str, Callable[[Results], Figure | None]]] = {
     "performance-ratios.png": ("Beside DeepLabv3 and DeepLabv3+", ratios),
+    "performance-equal-time.png": ("Light networks after equal training time", equal_time),
+    "performance-growth.png": ("Growth of prediction (ResNet-18)", growth),
 }
 """Title and plot by file name."""

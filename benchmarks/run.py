@@ -18,7 +18,7 @@ from typing import Any
 import timm  # noqa: F401  (before the first fork, so that no child imports it again)
 import torch
 
-from benchmarks import daily, machine, memory, scales, startup
+from benchmarks import daily, growth, machine, memory, scales, startup
 from benchmarks.bars import table
 from benchmarks.cases import CASES
 from benchmarks.compare import compare
@@ -62,6 +62,10 @@ def works(*, full: bool) -> Iterator[tuple[str, Measured]]:
     yield "loader", lambda: {"line": 6, **alone(daily.loader)}
     yield "predict", lambda: {"line": 6, **alone(daily.predict)}
     yield "startup", _startup
+    if full:
+        for axis, values in growth.AXES.items():
+            for value in values:
+                yield f"growth-{axis}-{value}", lambda axis=axis, value=value: growth.measure(axis, value)
 
 
 def _startup() -> dict[str, Any]:

@@ -84,6 +84,33 @@ def test_the_committed_page_is_generated_from_the_committed_results() -> None:
     assert all(line in page for line in page_table(RESULTS)), "run python -m benchmarks.page"
 
 
+def test_memory_values_growth_and_equal_time_have_their_rows_and_plots(tmp_path: Path) -> None:
+    about = result("any", "resnet50", 1)["provenance"]
+    point = {"line": 8, "axis": "size", "seconds": {"median": 0.5, "low": 0.4, "high": 0.6}, "mib": 100}
+    runs = [
+        {"network": network, "split": "CamVid val", "miou": miou, "images_per_s": 8.0}
+        for network, miou in (("seenet", 0.62), ("deeplabv3plus", 0.6))
+    ]
+    for one in (
+        {"name": "a", "line": 4, "kind": "training", "peak_mib": {"seenet": 900, "deeplabv3": 800, "deeplabv3plus": 700}},
+        {"name": "b", "line": 5, "values": {"scales and flips": 1.02, "confusion matrix": 0.03}},
+        {"name": "c", **point, "value": 256},
+        {"name": "d", **point, "value": 512, "mib": 400},
+        {"name": "e", "line": 2, "minutes": 30, "runs": runs, "speed_over_deeplabv3plus": {"median": 1.01, "low": 1, "high": 1.1}},
+    ):
+        (tmp_path / f"{one['name']}.json").write_text(json.dumps({**one, "provenance": about}))
+    rows = [re.split("  +", line) for line in table(tmp_path).splitlines()]
+    assert ["4", "a", "900 MiB", "<= DeepLabv3's 800 MiB", "NO", "700 MiB"] in rows
+    assert [row[-1] for row in rows if row[0] == "5"] == ["yes", "NO"]
+    assert ["8", "growth: size 512", "0.5 s a picture, 400 MiB"] in rows
+    assert ["2", "light networks after 30 minutes: mIoU on CamVid val", "62.0 %", ">= DeepLabv3+", "yes", "60.0 %"] in rows
+    write(tmp_path, tmp_path / "docs")
+    assert sorted(path.name for path in (tmp_path / "docs" / "images").iterdir()) == [
+        "performance-equal-time.png",
+        "performance-growth.png",
+    ]
+
+
 def test_works_take_turns_and_a_dead_child_is_told() -> None:
     order: list[str] = []
     found = interleaved({name: lambda name=name: order.append(name) for name in "ab"}, seconds=0, least=3)
