@@ -7,9 +7,10 @@ equal to the plain one, gradients included (float32, 1e-5 relative).
 from torch import nn
 
 from seenet.model.fast.depthwise import DepthwiseConv2d
+from seenet.model.fast.lines import LineConv2d
 from seenet.model.fast.wide import WideConv2d
 
-FORMS = (DepthwiseConv2d, WideConv2d)
+FORMS = (DepthwiseConv2d, WideConv2d, LineConv2d)
 
 
 def use_fast(model: nn.Module) -> None:

@@ -1,0 +1,63 @@
+"""The r x 1 and 1 x r convolutions of SeEM-FS (Fig. 4b) through the Fourier transform: forward pass and both gradients."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seenet.model.fast.fourier import convolve, weight_gradient
+
+LEAST_SIZE = 7
+"""Shorter lines are as fast in the plain form (benchmarks/NOTES.md)."""
+LEAST_CHANNELS = 64
+
+
+class _Line(torch.autograd.Function):
+    """N x n x C, r x C x C' -> N x n x C'."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return convolve(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        (grad,) = grads
+        needs_x, needs_weight = ctx.needs_input_grad
+        return (
+            convolve(grad, weight.flip(0).transpose(1, 2)) if needs_x else None,
+            weight_gradient(x, grad, len(weight)) if needs_weight else None,
+        )
+
+
+class LineConv2d(nn.Conv2d):
+    """`nn.Conv2d` r x 1 or 1 x r, "same" padding, without bias; float32, channels-last memory in and out. Under autocast the plain form."""
+
+    @staticmethod
+    def fits(conv: nn.Conv2d) -> bool:
+        """Whether this form can stand for `conv`."""
+        size = max(conv.kernel_size)
+        return (
+            min(conv.kernel_size) == 1
+            and size >= LEAST_SIZE
+            and size % 2 == 1
+            and conv.groups == 1
+            and min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS
+            and conv.stride == conv.dilation == (1, 1)
+            and conv.padding == tuple(side // 2 for side in conv.kernel_size)
+            and conv.padding_mode == "zeros"
+            and conv.bias is None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        upright = self.kernel_size[0] > 1
+        n, _, height, width = x.shape
+        # Lines along the second axis: the columns of N x h x w x C are the rows of N x w x h x C.
+        lines = x.permute(0, 3, 2, 1) if upright else x.permute(0, 2, 3, 1)
+        weight = self.weight.flatten(2).permute(2, 1, 0)
+        out: Tensor = _Line.apply(lines.reshape(-1, height if upright else width, x.shape[1]), weight)
+        out = out.view(n, *lines.shape[1:3], -1)
+        return out.permute(0, 3, 2, 1) if upright else out.permute(0, 3, 1, 2)
