@@ -15,7 +15,13 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write them, float16 (classes x height x width) in .npz.")
     ] = False,
-    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the network.")] = "fp32",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="Number format of the network; auto: the fastest that answers as fp32.")
+    ] = "auto",
+    runtime: Annotated[
+        Literal["auto", "eager", "onnx", "openvino"],
+        typer.Option(help="What computes; auto: the fastest, tried once a model and machine, from 20 pictures on; below, eager."),
+    ] = "auto",
     factory: Annotated[str | None, typer.Option(help="Of a model made by model.factory: package.module:callable, again.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[
@@ -28,13 +34,20 @@ def predict(
     skipped.
     """
     import json
+    import sys
+    from dataclasses import asdict
 
     from seenet.cli.arguments import numbers
+    from seenet.export.auto import open_chosen
     from seenet.prediction.batch import predict_files
-    from seenet.prediction.loading import load
 
-    predictor = load(model, device, precision, scales=numbers(scales, "--scales"), flip=flip, factory=factory)
+    predictor, choice = open_chosen(
+        model, inputs, out, runtime=runtime, precision=precision, device=device, scales=numbers(scales, "--scales"), flip=flip,
+        factory=factory,
+    )  # fmt: skip
+    print(f"runtime {choice.runtime}, precision {choice.precision}: {choice.why}", file=sys.stderr)
     report = predict_files(predictor, inputs, out, probabilities=probabilities, overwrite=overwrite)
+    report.choice = asdict(choice)
     if as_json:
         print(json.dumps(report.result(), indent=1, ensure_ascii=False))
     else:

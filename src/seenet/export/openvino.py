@@ -11,10 +11,14 @@ from seenet.prediction.bundle import KEY, Card
 
 def to_openvino(program: ExportedProgram) -> Any:
     """An `openvino.Model` of `program` (which is used up), by way of ONNX."""
+    return read_onnx(to_proto(program).SerializeToString(deterministic=True))
+
+
+def read_onnx(content: bytes) -> Any:
+    """An `openvino.Model` of an ONNX file's content: from memory, so that no path comes into it."""
     import openvino
 
-    # From memory, so that no path comes into the file.
-    return openvino.Core().read_model(to_proto(program).SerializeToString(deterministic=True))
+    return openvino.Core().read_model(content)
 
 
 def write_openvino(path: Path, model: Any, card: Card) -> None:

@@ -94,7 +94,7 @@ def run_export(
         int8_format.check_count(len(paths) if images else 0)
     saved = load_model(model, factory=factory)
     reading = paths[: int8_format.MOST] if int8 else paths[:CHECKED]
-    pictures = [_fit(read_image(path), saved) for path in reading]
+    pictures = [fitted(read_image(path), saved) for path in reading]
     card = Card(
         labels=saved.labels, mean=saved.model.normalization.mean, std=saved.model.normalization.std, precision=card_precision,
         version=seenet.__version__, model_sha256=saved.sha256,
@@ -165,7 +165,7 @@ def _pictures(images: Sequence[str | Path], out: Path) -> list[Path]:
     return sorted(Path(str(resources.files("seenet") / "photos")).glob("*.jpg"))
 
 
-def _fit(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
+def fitted(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
     """At most `MOST_SIDE` a side, and as many channels as the network takes (the first again, where it takes more)."""
     channels = len(saved.model.normalization.mean)
     return np.ascontiguousarray(picture[:MOST_SIDE, :MOST_SIDE, np.arange(channels) % picture.shape[2]])

@@ -42,6 +42,8 @@ class PredictReport:
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0.0
     """All of it, from the search for pictures to the last file."""
+    choice: dict[str, Any] | None = None
+    """What was computed with and why, where that was left open."""
     network_seconds: float = 0.0
     """Of these, in the predictor: from pixels to classes."""
 
@@ -51,7 +53,7 @@ class PredictReport:
         return {
             "out": str(self.out), "model": self.model, **self.settings, "written": self.written,
             "skipped": self.skipped, "failed": failed, "seconds": round(self.seconds, 3),
-            "network_seconds": round(self.network_seconds, 3),
+            "network_seconds": round(self.network_seconds, 3), **({"choice": self.choice} if self.choice else {}),
         }  # fmt: skip
 
     def check(self) -> None:
@@ -88,7 +90,8 @@ def predict_files(
     pictures = find_inputs(inputs, out)
     report = PredictReport(out, predictor.info, predictor.settings)
     source = {"model": str(predictor.info["sha256"]), "settings": _digest({**predictor.settings, "format": FORMAT})}
-    with open_manifest(out) as manifest:
+    way = {"runtime": predictor.settings.get("runtime", "eager"), "precision": predictor.precision}
+    with open_manifest(out, way) as manifest:
         remove_leftovers(out, [item.name for item in pictures])
         todo = to_do(pictures, manifest, source, probabilities=probabilities, overwrite=overwrite)
         report.skipped = len(pictures) - len(todo)

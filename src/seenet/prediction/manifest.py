@@ -18,15 +18,17 @@ JOURNAL = ".manifest.jsonl"
 
 
 class Manifest:
-    """Entries by output name: {"input", "model", "settings": SHA-256 each, "outputs": {path in OUT: SHA-256}}."""
+    """Entries by output name: {"input", "model", "settings": SHA-256 each, "outputs": {path in OUT: SHA-256}}, and `way`, for readers:
+    {"runtime", "precision"}.
+    """
 
-    def __init__(self, out: Path, entries: dict[str, dict[str, Any]], journal: IO[str]) -> None:
-        self.out, self.entries = out, entries
+    def __init__(self, out: Path, entries: dict[str, dict[str, Any]], journal: IO[str], way: dict[str, str]) -> None:
+        self.out, self.entries, self.way = out, entries, way
         self._journal = journal
 
     def record(self, name: str, source: dict[str, str], outputs: dict[str, str]) -> None:
         """Note what is about to get its name in OUT; on disk when this returns."""
-        self.entries[name] = {**source, "outputs": outputs}
+        self.entries[name] = {**source, **self.way, "outputs": outputs}
         self._journal.write(json.dumps({"name": name, "entry": self.entries[name]}) + "\n")
         self._journal.flush()
         os.fsync(self._journal.fileno())
@@ -40,7 +42,7 @@ class Manifest:
 
 
 @contextmanager
-def open_manifest(out: Path) -> Iterator[Manifest]:
+def open_manifest(out: Path, way: dict[str, str]) -> Iterator[Manifest]:
     """Hold the folder for this process; whatever ends the block, fold what was recorded into OUT/manifest.json.
 
     Entries are appended to a journal before the outputs get their names: after a kill at any moment each file in OUT is
@@ -58,9 +60,9 @@ def open_manifest(out: Path) -> Iterator[Manifest]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(f"{out}: another process is predicting into this folder; wait for it or choose another --out") from None
-        entries = _read(out / NAME) | _recorded(out / JOURNAL)
+        entries = _entries(out)
         with (out / JOURNAL).open("a", encoding="utf-8") as journal:
-            manifest = Manifest(out, entries, journal)
+            manifest = Manifest(out, entries, journal, way)
             try:
                 yield manifest
             finally:
@@ -70,6 +72,19 @@ def open_manifest(out: Path) -> Iterator[Manifest]:
                 (out / JOURNAL).unlink()
     finally:
         os.close(handle)
+
+
+def begun_with(out: Path, model: str) -> tuple[str, str] | None:
+    """Runtime (eager, onnxruntime 1.23.0, ...) and precision of what `out` already holds from the model of this SHA-256; None: nothing.
+
+    DataError: the manifest is damaged.
+    """
+    found = [(entry.get("runtime", "eager"), entry.get("precision", "fp32")) for entry in _entries(out).values() if entry["model"] == model]
+    return found[-1] if found else None
+
+
+def _entries(out: Path) -> dict[str, dict[str, Any]]:
+    return _read(out / NAME) | _recorded(out / JOURNAL)
 
 
 def _recorded(journal: Path) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,55 @@
+"""What this machine computes with, asked without torch."""
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+BF16 = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
+"""Flags under which Linux lists matrix instructions in bf16, on x86 and ARM."""
+VECTORS = BF16 | {"avx2", "avx512f", "avx512_vnni", "asimd", "sve"}
+
+
+@cache
+def fields() -> dict[str, str]:
+    """Those of the first processor in /proc/cpuinfo; empty where there is no such file."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    lines = (line.partition(":") for line in text.split("\n\n", maxsplit=1)[0].splitlines())
+    return {key.strip().lower(): value.strip() for key, _, value in lines}
+
+
+def flags() -> frozenset[str]:
+    """Instruction sets by Linux's names; empty elsewhere."""
+    found = fields()
+    return frozenset((found.get("flags") or found.get("features") or "").split())
+
+
+def has_bf16() -> bool:
+    """Whether it multiplies matrices in bf16 on its own; False where that is not known."""
+    return bool(flags() & BF16)
+
+
+def name() -> str:
+    """Model and vector instructions, such as `AMD EPYC (avx2)`."""
+    model = fields().get("model name") or platform.processor() or platform.machine()
+    known = sorted(flags() & VECTORS)
+    return f"{model} ({', '.join(known)})" if known else model
+
+
+def threads() -> int:
+    """Those that a network gets: the processors that this process may use, or fewer by OMP_NUM_THREADS."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(allowed, int(asked)) if asked.isdigit() and int(asked) else allowed
+
+
+def available_memory() -> int | None:
+    """Bytes that could be had without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None

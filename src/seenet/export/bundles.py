@@ -1,0 +1,146 @@
+"""A user's model as a bundle in the cache, exported when it is first wanted."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import seenet
+from seenet.core.errors import DataError
+from seenet.core.files import cache_folder, sha256, write_text
+from seenet.core.processor import available_memory
+
+EXPORT_SECONDS = 900
+"""About 50 s for the bundled model on two idle cores with AVX2."""
+EXPORT_BYTES = 2 * 2**30
+"""Memory that an export takes besides some ten times the model's file: 1.6 GB in all for the bundled model."""
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+def bundle(model: Path, kind: str, pictures: Callable[[], Sequence[Path]], versions: dict[str, str]) -> Path:
+    """The bundle of the model file `model` for `kind` (onnx, openvino), fp32, verified on `pictures`; built where the cache has none.
+
+    `versions` are those of the libraries that it depends on. Raises DataError: it cannot be exported, does not answer as the model, takes
+    too much time or memory, or the cache cannot be written.
+    """
+    target = _target(model, kind, versions)
+    if _whole(target):
+        return target
+    try:
+        with _alone(target.parent) as temporary:
+            if not _whole(target):
+                _build(model, target, temporary, pictures())
+    except OSError as error:
+        raise DataError(
+            f"{target.parent}: cannot be written ({error.strerror or error}); set XDG_CACHE_HOME to a folder that can"
+        ) from None
+    return target
+
+
+def remove(model: Path, kind: str, versions: dict[str, str]) -> None:
+    """Take a bundle out of the cache, if it is there."""
+    path = _target(model, kind, versions)
+    parts = (_check(path), path, *([path.with_suffix(".bin")] if kind == "openvino" else []))
+    with suppress(OSError):
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def present(model: Path, kind: str, versions: dict[str, str]) -> bool:
+    """Whether `bundle` would find it."""
+    return _whole(_target(model, kind, versions))
+
+
+def _target(model: Path, kind: str, versions: dict[str, str]) -> Path:
+    parts = json.dumps([sha256(model), seenet.__version__, versions], sort_keys=True)
+    return cache_folder() / "bundles" / f"{hashlib.sha256(parts.encode()).hexdigest()}{SUFFIXES[kind]}"
+
+
+def _check(path: Path) -> Path:
+    """As `seenet export` names it; written last here, so that it says that all is there."""
+    return path.with_name(f"{path.name}.check.json")
+
+
+def _whole(path: Path) -> bool:
+    try:
+        files = json.loads(_check(path).read_text(encoding="utf-8"))["files"]
+        return path.name in files and all(sha256(path.with_name(name)) == digest for name, digest in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """A folder to build in, for one process at a time; what a killed one left there is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "building"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _build(model: Path, target: Path, temporary: Path, pictures: Sequence[Path]) -> None:
+    onnx = target.with_suffix(".onnx")
+    if target == onnx or not _whole(onnx):
+        onnx = temporary / onnx.name
+        _export(model, onnx, pictures)
+    built = onnx
+    if target.suffix == ".xml":
+        built = temporary / target.name
+        _convert(model, onnx, built, pictures)
+    for part in (built.with_suffix(".bin"), built, _check(built)):
+        if part.is_file():
+            part.replace(target.with_name(part.name))
+
+
+def _export(model: Path, out: Path, pictures: Sequence[Path]) -> None:
+    """In a process of its own, which gives all its memory back."""
+    available, needed = available_memory(), EXPORT_BYTES + 10 * model.stat().st_size
+    if available is not None and available < needed:
+        raise DataError(f"{model}: exporting it takes some {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} are free")
+    command = [sys.executable, "-m", "seenet", "export", os.path.abspath(model), "--format", "onnx", "--out", str(out)]
+    for path in pictures:
+        command += ["--images", os.path.abspath(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=EXPORT_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise DataError(f"{model}: not exported within {EXPORT_SECONDS} s") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise DataError(lines[-1].removeprefix("seenet: ") if lines else f"{model}: the export ended with code {done.returncode}")
+
+
+def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> None:
+    """OpenVINO reads ONNX in a second, where another export would take minutes; verified as an export is."""
+    from seenet.core.images import read_image
+    from seenet.export.openvino import read_onnx, write_openvino
+    from seenet.export.run import fitted
+    from seenet.export.verify import verify
+    from seenet.model.files import load_model
+    from seenet.prediction.bundle import BundlePredictor
+    from seenet.prediction.predictor import Predictor
+    from seenet.prediction.runtimes import open_bundle
+    from seenet.prediction.trial import open_tried
+
+    card = open_bundle(onnx).card
+    write_openvino(out, read_onnx(onnx.read_bytes()), card)
+    saved = load_model(model)
+    verification = verify(
+        Predictor(saved.model, saved.labels, device="cpu"),
+        BundlePredictor(open_tried(out)),
+        [fitted(read_image(path), saved) for path in pictures],
+    )
+    verification.check()
+    files = {part.name: sha256(part) for part in (out, out.with_suffix(".bin"))}
+    write_text(_check(out), json.dumps({"files": files, **verification.result()}, indent=1) + "\n")

@@ -1,0 +1,126 @@
+"""Bundles in the cache; the export itself is replaced by a bundle made by hand."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seenet.core.errors import DataError
+from seenet.core.files import cache_folder, sha256
+from seenet.export import bundles
+from tests.prediction.bundles import write_red
+
+VERSIONS = {"torch": "2.9"}
+
+
+def exported(model: Path, out: Path, pictures: object) -> None:
+    """As `seenet export` leaves it."""
+    write_red(out)
+    out.with_name(f"{out.name}.check.json").write_text(json.dumps({"files": {out.name: sha256(out)}}))
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"a model")
+    return path
+
+
+def make(model: Path, versions: dict[str, str] = VERSIONS) -> Path:
+    return bundles.bundle(model, "onnx", lambda: [], versions)
+
+
+def left() -> list[str]:
+    return sorted(path.name for path in (cache_folder() / "bundles").iterdir() if path.name != "lock")
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, export: Callable[..., None] = exported) -> list[Path]:
+    calls: list[Path] = []
+    monkeypatch.setattr(bundles, "_export", lambda model, out, pictures: (calls.append(out), export(model, out, pictures))[1])
+    return calls
+
+
+def test_it_is_made_once_for_the_same_file_and_versions(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counted(monkeypatch)
+    assert not bundles.present(model, "onnx", VERSIONS)
+    one = make(model)
+    assert make(model) == one and bundles.present(model, "onnx", VERSIONS)
+    assert left() == [one.name, f"{one.name}.check.json"]
+    other = make(model, {"torch": "2.10"})
+    model.write_bytes(b"another model")
+    assert len({one, other, make(model)}) == 3 == len(calls)
+
+
+@pytest.mark.parametrize("harm", ["cut", "table", "lost"])
+def test_a_damaged_one_is_made_again(model: Path, harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counted(monkeypatch)
+    one = make(model)
+    if harm == "cut":
+        one.write_bytes(one.read_bytes()[:-1])
+    elif harm == "table":
+        one.with_name(f"{one.name}.check.json").write_text("[]")
+    else:
+        one.unlink()
+    whole = sha256(make(model))
+    assert len(calls) == 2
+    assert json.loads(one.with_name(f"{one.name}.check.json").read_text())["files"] == {one.name: whole}
+
+
+def test_a_killed_or_failed_build_leaves_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache_folder() / "bundles" / "building").mkdir(parents=True)
+    (cache_folder() / "bundles" / "building" / "half.onnx").write_bytes(b"half")
+
+    def stop(model: Path, out: Path, pictures: object) -> None:
+        assert list(out.parent.iterdir()) == []
+        out.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        counted(patch, stop)
+        with pytest.raises(KeyboardInterrupt):
+            make(model)
+    assert left() == []
+
+
+def test_what_stops_an_export_is_said(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command: list[str] = []
+
+    def run(words: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        command[:] = words
+        return subprocess.CompletedProcess(words, 6, "", "exporting to onnx\nseenet: it answers otherwise\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(DataError, match=r"^it answers otherwise$"):
+        bundles.bundle(model, "onnx", lambda: [Path("-odd.png")], VERSIONS)
+    # A name that begins as an option does is none.
+    assert command[-2:] == ["--images", str(Path.cwd() / "-odd.png")]
+
+    def late(words: list[str], **options: object) -> None:
+        raise subprocess.TimeoutExpired(words, 1)
+
+    monkeypatch.setattr(subprocess, "run", late)
+    with pytest.raises(DataError, match="not exported within"):
+        make(model)
+    monkeypatch.setattr(bundles, "available_memory", lambda: 2**30)
+    with pytest.raises(DataError, match=r"takes some 2\.0 GiB of memory, 1\.0 are free"):
+        make(model)
+    assert left() == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(DataError, match="XDG_CACHE_HOME"):
+        make(model)
+
+
+def test_removed_is_gone(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted(monkeypatch)
+    make(model)
+    bundles.remove(model, "openvino", VERSIONS)
+    assert bundles.present(model, "onnx", VERSIONS)
+    bundles.remove(model, "onnx", VERSIONS)
+    assert left() == []
