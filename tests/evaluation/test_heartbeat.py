@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import repeat
 from typing import Any
 
 import pytest
@@ -21,7 +20,6 @@ from seenet.evaluation.heartbeat import Heartbeat, beating, naming_lost
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "BEAT", 0.02)
-    monkeypatch.setattr(heartbeat, "_runs", repeat(0))
 
 
 @pytest.fixture

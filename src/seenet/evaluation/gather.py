@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from seenet.evaluation.scores import ImageScore
 FAILED = -1
 TIMEOUT = timedelta(hours=1)
 """How long an operation waits for a process that lives; shares of an evaluation differ. One that is lost is met sooner (`heartbeat`)."""
+
+_runs = count()
 
 
 def ranks() -> tuple[int, int]:
@@ -43,6 +46,7 @@ def joined(device: Any) -> Iterator[tuple[int, int]]:
         return
     import torch
     from torch import distributed
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     from seenet.prediction.device import choose_device
@@ -54,6 +58,8 @@ def joined(device: Any) -> Iterator[tuple[int, int]]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
+    # torchrun keeps its store over restarts, with the addresses of processes that are gone; and this process may have had a run before.
+    store = PrefixStore(f"seenet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_runs)}", store)
     with beating(store, rank, world):
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)

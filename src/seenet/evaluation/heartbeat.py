@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count
 from typing import Any
 
 from seenet.core.errors import LostError, SeenetError, Terminated
@@ -34,8 +33,6 @@ GRACE = 10.0
 ON_REQUEST = (0, 130, 143)
 """Exit codes of a process that ended as it was meant to."""
 
-_runs = count()
-
 
 @dataclass
 class Seen:
@@ -52,8 +49,6 @@ class Heartbeat:
         # A connection of its own: one that waits for another process's key is not free to say anything.
         self.store, self.rank = store.clone(), rank
         self.store.set_timeout(timedelta(seconds=SILENCE))
-        # Neither what was said before a restart nor in an earlier run of this process is about this one.
-        self.prefix = f"seenet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_runs)}"
         self.seen = {other: Seen() for other in range(world) if other != rank}
         self.on_lost: list[Callable[[LostError], None]] = []
         self._count = 0
@@ -89,7 +84,7 @@ class Heartbeat:
         return None
 
     def _key(self, name: object) -> str:
-        return f"{self.prefix}/{name}"
+        return f"heartbeat/{name}"
 
     def _say(self, word: str) -> None:
         self.store.set(self._key(self.rank), word)
