@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -136,15 +137,15 @@ def test_validation_cut_short_is_repeated(tmp_path: Path, monkeypatch: pytest.Mo
     train(recipe(), tmp_path / "whole", device="cpu")
     seen = []
 
-    def stripes(self: Predictor, *arguments: Any) -> Iterator[torch.Tensor]:
+    def scores(self: Predictor, *arguments: Any) -> torch.Tensor:
         seen.append(0)
         if len(seen) == (10 if step == 3 else 60):  # 50 pictures a validation
             os.kill(os.getpid(), signal.SIGTERM)
         return honest(self, *arguments)
 
-    honest = Predictor.stripes
+    honest = Predictor.scores
     with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "stripes", stripes)
+        patch.setattr(Predictor, "scores", scores)
         with pytest.raises(Stopped, match="while validating") as caught:
             train(recipe(), tmp_path / "cut", device="cpu")
     assert caught.value.exit_code == 143
@@ -214,6 +215,38 @@ def test_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytes
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == [good]
     assert {path.name: path.read_bytes() for path in good.iterdir()} == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs that two checkpoints of a tiny run fit in (80 MB each), and a third does not."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "none", str(disk)], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not permitted")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_training_on_a_full_disk_says_so_and_goes_on_when_there_is_room(small_disk: Path) -> None:
+    run = small_disk / "run"
+    settings = [*TINY, "training.validate_every=0", "training.steps=4", "training.keep=2"]
+    command = [sys.executable, "-m", "seenet", "train", "shapes", *settings, "--out", str(run), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 4
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("seenet: ")]
+    assert re.match(rf"seenet: {run}\S*: cannot be written \(.*No space left on device.*make room", line)
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]
+    for folder in (run / "checkpoints").iterdir():
+        checkpoint.verify(folder)
+    subprocess.run(["mount", "-o", "remount,size=500m", str(small_disk)], check=True)
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0
+    assert "resumed after step 2" in done.stderr
+    assert len(losses(run)) == 4
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
