@@ -167,5 +167,5 @@ def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str], argumen
 def test_a_network_of_the_users_own_is_refused_without_running_it(tmp_path: Path) -> None:
     made = create_model(factory="tests.model.test_factory:any_size", num_classes=SHAPES.num_classes)
     save_model(tmp_path / "net.safetensors", made, SHAPES)
-    with pytest.raises(UsageError, match="whose stages are not known"):
+    with pytest.raises(UsageError, match="whose stages and modules are not known"):
         gap.write_gap(str(tmp_path / "net.safetensors"), None, ["data.kind=shapes"])

@@ -123,7 +123,7 @@ def test_networks_that_cannot_be_probed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a probe itself"):
         plan(run)
     save_model(run / "model.safetensors", create_model(factory=f"{__name__}:factory", num_classes=SHAPES.num_classes), SHAPES)
-    with pytest.raises(UsageError, match=r"network of model\.factory, whose stages are not known"):
+    with pytest.raises(UsageError, match=r"network of model\.factory=.*, whose stages and modules are not known"):
         plan(run)
     (run / "recipe.yaml").unlink()
     source(tmp_path / "other")

@@ -84,7 +84,7 @@ def test_which_probes_a_variant_has() -> None:
         ({"probe": "EB2", "variant": "baseline"}, "expected one of B2, B3, B3"),
         ({"probe": "EB2", "variant": "smp-fpn"}, "smp-fpn has no enhanced B2"),
         ({"probe": "B2", "auxiliary": True}, r"loss\.auxiliary=0"),
-        ({"probe": "B2", "factory": "a:b"}, "stages of a network of factory=a:b are not known"),
+        ({"probe": "B2", "factory": "a:b"}, "network of model.factory=a:b, whose stages and modules are not known"),
     ],
 )
 def test_wrong_probes(options: dict[str, object], message: str) -> None:

@@ -90,7 +90,7 @@ def write_attention(model: str, images: Sequence[str], out: Path, *, device: str
 
     Raises UsageError: a model without boundary attention; DataError: no such model or picture, figures there already.
     """
-    path = with_stages(model, "whether it has boundary attention")
+    path = with_stages(model)
     variant = read_options(path).get("variant")
     having = [name for name, row in VARIANTS.items() if row.refine == "bam"]
     if variant is not None and variant not in having:

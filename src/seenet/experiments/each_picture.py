@@ -12,6 +12,7 @@ from seenet.core.files import check_free
 from seenet.core.images import read_image
 from seenet.core.progress import bar
 from seenet.experiments.drawing import write_figure
+from seenet.model.factory import unknown_parts
 from seenet.model.files import find_model, read_options
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import PredictReport
@@ -20,12 +21,12 @@ from seenet.prediction.inputs import Input
 log = logging.getLogger("seenet")
 
 
-def with_stages(model: str | Path, what: str) -> Path:
-    """The file of a model whose parts are known by name; UsageError for a network of `model.factory`: `what` is not known of it."""
+def with_stages(model: str | Path) -> Path:
+    """The file of a model whose parts are known by name; UsageError for a network of `model.factory`."""
     path = find_model(model)
     factory = read_options(path).get("factory")
     if factory:
-        raise UsageError(f"{path}: a network of model.factory={factory}: {what} is not known; use a model of one of our variants or peers")
+        raise UsageError(f"{path}: {unknown_parts(factory)}")
     return path
 
 

@@ -18,9 +18,9 @@ from seenet.core.progress import track
 from seenet.data import Split, open_split
 from seenet.evaluation.run import data_settings, default_out
 from seenet.experiments.cka import SEED, Moments, draw_points, linear_cka
+from seenet.experiments.each_picture import with_stages
 from seenet.experiments.gap_figure import figure
 from seenet.model import SeENet, StageProbe
-from seenet.model.files import find_model, read_options
 from seenet.model.pyramid import pool_to
 from seenet.model.seem import SeEM
 from seenet.prediction.loading import load_trained
@@ -69,9 +69,7 @@ def write_gap(
     """
     if pixels < 2:
         raise UsageError(f"--pixels {pixels}: expected at least 2")
-    path = find_model(model)
-    if read_options(path).get("factory"):
-        raise UsageError(f"{path}: a network of model.factory, whose stages are not known; expected a row of Table 1, a peer or a probe")
+    path = with_stages(model)
     settings = data_settings(path, recipe, list(overrides))
     which = split or settings.val or "val"
     folder = out or default_out(path, which, "gap", "gaps")

@@ -43,7 +43,7 @@ def write_heat_maps(
     Raises UsageError: a network of `model.factory`, a mask for several pictures; DataError: no such model or picture, a mask that does not
     fit, figures there already.
     """
-    path = with_stages(model, "which tensors are its stages")
+    path = with_stages(model)
     pictures = find_inputs(images, out)
     if mask is not None and len(pictures) > 1:
         raise UsageError(f"--mask {mask}: the truth of one picture, found {len(pictures)} pictures; give one at a time")

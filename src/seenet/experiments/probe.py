@@ -10,9 +10,10 @@ from seenet.core.files import sha256
 from seenet.core.recipe_files import parse_options
 from seenet.core.settings import ModelSettings, Recipe
 from seenet.data import open_split
+from seenet.experiments.each_picture import with_stages
 from seenet.experiments.plan import Cell, Plan, Run, check_comparable, single, unfilled
 from seenet.experiments.rows import PaperRow
-from seenet.model.files import find_model, load_model, read_options
+from seenet.model.files import load_model, read_options
 from seenet.model.probe import PROBES, StageProbe, probes_of
 from seenet.model.summary import summarize
 
@@ -42,7 +43,7 @@ def make_probe_plan(
     that the model has not, settings that are the model's or the probe's own, code (`transforms.custom`) that the recipe beside the model
     names alone; DataError: no such model or data.
     """
-    path = find_model(model)
+    path = with_stages(model)
     # What is no model is refused as everywhere.
     options = read_options(path) or load_model(path).model.options
     names = _stages(path, options, stages)
@@ -68,9 +69,8 @@ def make_probe_plan(
 
 
 def _stages(path: Path, options: dict[str, Any], stages: str | None) -> list[str]:
-    if options.get("factory") or options.get("probe"):
-        what = "a network of model.factory, whose stages are not known" if options.get("factory") else "a probe itself"
-        raise UsageError(f"{path}: {what}; expected a row of Table 1 or a peer")
+    if options.get("probe"):
+        raise UsageError(f"{path}: a probe itself; expected a row of Table 1 or a peer")
     there = probes_of(options["variant"])
     if stages is None:
         return there

@@ -104,7 +104,7 @@ def levels_of(name: str) -> list[ModulePatterns]:
 
     UsageError where it has neither SeEM nor SeEM-FS, or is a network of `model.factory`; DataError: no such model.
     """
-    model = load_model(with_stages(name, "where its SeEM stand, if it has any,")).model
+    model = load_model(with_stages(name)).model
     found = {path.rpartition(".")[2]: module for path, module in model.named_modules() if isinstance(module, SeEM)}
     if not found:
         those = ", ".join(variant for variant, row in VARIANTS.items() if {"seem", "fs"} & set(row.levels))

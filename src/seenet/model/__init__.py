@@ -6,7 +6,7 @@ from seenet.core.errors import UsageError, nearest
 from seenet.model.backbone import Backbone
 from seenet.model.baselines import PEERS, PeerNetwork, check_installed, peer_output_stride
 from seenet.model.factory import VARIANT as FACTORY
-from seenet.model.factory import FactoryNetwork
+from seenet.model.factory import FactoryNetwork, unknown_parts
 from seenet.model.network import VARIANTS, SeENet
 from seenet.model.probe import PROBES, StageProbe, levels_of, probes_of
 from seenet.model.segmenter import Normalization, Segmenter
@@ -114,7 +114,7 @@ OPTIONS = ("variant", "backbone", "num_classes", "in_channels", "weights", "p_ou
 
 def _check_probe(probe: str, variant: str, factory: str | None, auxiliary: bool) -> None:
     if factory is not None:
-        raise UsageError(f"probe={probe}: the stages of a network of factory={factory} are not known; probe a variant or a peer")
+        raise UsageError(f"probe={probe}: {unknown_parts(factory)}")
     if probe not in PROBES:
         raise UsageError(f"probe={probe}: unknown; {nearest(probe, PROBES)}")
     if probe not in probes_of(variant):

@@ -20,6 +20,11 @@ MULTIPLES = (1, 8, 16, 32)
 """What a network's input sides may have to divide by."""
 
 
+def unknown_parts(factory: object) -> str:
+    """Why nothing is done with the parts of the network that `factory` makes: for an error, which says before whose network it is."""
+    return f"a network of model.factory={str(factory)[:80]}, whose stages and modules are not known; expected a row of Table 1 or a peer"
+
+
 class FactoryNetwork(Segmenter):
     """The user's network behind the interface of ours. Built by `create_model`.
 
