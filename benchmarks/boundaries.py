@@ -1,4 +1,5 @@
-"""What counting costs beside the network: the confusion matrix, and it with mIoU in bands of the paper's seven widths.
+"""What counting costs beside the network: the confusion matrix, and it with mIoU in bands of the paper's seven widths, around the edges
+between classes or (trimap) around rims of ignored pixels, which are put on these edges, five pixels wide as VOC's.
 
     python benchmarks/boundaries.py [data/CamVid] [--repetitions 30] [--threads 2] [--out FILE.json]
 
@@ -25,13 +26,13 @@ from PIL import Image
 import seenet
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
-from seenet.evaluation.boundaries import WIDTHS
+from seenet.evaluation.boundaries import WIDTHS, transition_distance
 from seenet.evaluation.scores import score_image
 from seenet.prediction.loading import load
 from seenet.prediction.predictor import Predictor, to_mask
 
 PICTURES = 5
-BARS = {"matrix": 0.02, "bands": 0.10}
+BARS = {"matrix": 0.02, "bands": 0.10, "trimap": 0.10}
 
 
 def main() -> None:
@@ -55,16 +56,18 @@ def main() -> None:
 def measure(predictor: Predictor, camvid: Path | None, repetitions: int) -> dict[str, Any]:
     """Milliseconds of each part (wall, and of all threads together), and shares of the forward pass's median."""
     cases = pictures(predictor, camvid)
-    walls: dict[str, list[float]] = {"forward": [], "matrix": [], "bands": []}
+    walls: dict[str, list[float]] = {name: [] for name in ("forward", *BARS)}
     processors: dict[str, list[float]] = {name: [] for name in walls}
     labels = predictor.labels
     for repetition in range(repetitions + 1):
         image, truth, mask = cases[repetition % len(cases)]
         plain = (0, truth, mask, labels.num_classes, labels.ignore)
+        rimmed = (0, with_rims(truth, labels.ignore), *plain[2:])
         parts: dict[str, Callable[[], object]] = {
             "forward": lambda image=image: predictor.scores(image),
             "matrix": lambda plain=plain: score_image(*plain),
             "bands": lambda plain=plain: score_image(*plain, boundary="transition", widths=WIDTHS),
+            "trimap": lambda rimmed=rimmed: score_image(*rimmed, boundary="trimap", widths=WIDTHS),
         }
         for name, part in parts.items():
             wall, processor = time.perf_counter(), time.process_time()
@@ -98,6 +101,12 @@ def pictures(predictor: Predictor, camvid: Path | None) -> list[tuple[np.ndarray
         images = [np.array(Image.open(path).convert("RGB").resize((480, 360))) for path in sorted(folder.glob("*.jpg"))[:PICTURES]]
         pairs = [(image, np.ascontiguousarray(predictor.mask(image[:, ::-1])[:, ::-1])) for image in images]
     return [(image, truth, to_mask(predictor.scores(image))) for image, truth in pairs]
+
+
+def with_rims(truth: np.ndarray, ignore: int) -> np.ndarray:
+    """The label with what is within two pixels of an edge pixel ignored."""
+    distance = transition_distance(truth, ignore)
+    return truth if distance is None else np.where(distance <= 3, ignore, truth).astype(truth.dtype)
 
 
 def spread(values: list[float]) -> dict[str, float]:

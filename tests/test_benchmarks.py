@@ -23,11 +23,12 @@ def test_counting_costs_little_beside_the_network(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("holds") == 2, done.stdout
+    assert done.stdout.count("holds") == 3, done.stdout
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["size"] == [360, 480]
     assert found["widths"] == [1, 3, 5, 10, 21, 30, 40]
     assert 0 < found["share_of_forward"]["matrix"] < found["share_of_forward"]["bands"]
+    assert found["share_of_forward"]["matrix"] < found["share_of_forward"]["trimap"]
     assert found["processor"]
     assert found["torch"]
 
