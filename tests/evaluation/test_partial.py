@@ -38,11 +38,11 @@ class Counted(Predictor):
         super().__init__(TinyNet(), LABELS, device="cpu", info={"file": "tiny.safetensors", "sha256": sha256}, **keywords)
         self.most, self.seen = most, 0
 
-    def scores(self, image, size=None):
+    def stripes(self, image, size=None):
         if self.seen == self.most:
             raise KeyboardInterrupt
         self.seen += 1
-        return super().scores(image, size)
+        return super().stripes(image, size)
 
 
 def run(predictor: Predictor, split: MemorySplit, partial: Path | None, **keywords) -> Evaluation:
@@ -208,14 +208,14 @@ import os, signal, sys
 from seenet.cli import main
 from seenet.prediction.predictor import Predictor
 at, number, arguments = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-scores = Predictor.scores
+stripes = Predictor.stripes
 def stopped(self, *rest):
     global at
     at -= 1
     if at == 0 and os.environ.get("RANK", "0") == "0":
         os.kill(os.getpid(), number)
-    return scores(self, *rest)
-Predictor.scores = stopped
+    return stripes(self, *rest)
+Predictor.stripes = stopped
 sys.argv = ["seenet", *arguments]
 # What was started in the background inherits that Ctrl-C is ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -162,11 +162,11 @@ def test_where_nothing_could_be_done_it_is_bad_data(tmp_path):
 
 def test_too_large_for_memory_is_one_failure(photos, tmp_path, monkeypatch):
     one = predictor()
-    scores = one.scores
+    stripes = one.stripes
     monkeypatch.setattr(
         one,
-        "scores",
-        lambda image, size: (_ for _ in ()).throw(torch.OutOfMemoryError("x")) if len(image) == 6 else scores(image, size),
+        "stripes",
+        lambda image, size: (_ for _ in ()).throw(torch.OutOfMemoryError("x")) if len(image) == 6 else stripes(image, size),
     )
     report = predict_files(one, [photos], tmp_path / "out")
     assert report.written == 2
@@ -201,7 +201,7 @@ def test_interrupted_and_run_again_gives_what_one_run_gives(photos, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(batch, "save", save)
         if moment == "network":
-            patch.setattr(one, "scores", stop_when(one.scores, lambda image, size: len(image) == 6))
+            patch.setattr(one, "stripes", stop_when(one.stripes, lambda image, size: len(image) == 6))
         elif moment == "write":
             patch.setattr(
                 outputs.Result,

@@ -137,15 +137,15 @@ def test_validation_cut_short_is_repeated(tmp_path: Path, monkeypatch: pytest.Mo
     train(recipe(), tmp_path / "whole", device="cpu")
     seen = []
 
-    def scores(self: Predictor, *arguments: Any) -> torch.Tensor:
+    def stripes(self: Predictor, *arguments: Any) -> Iterator[torch.Tensor]:
         seen.append(0)
         if len(seen) == (10 if step == 3 else 60):  # 50 pictures a validation
             os.kill(os.getpid(), signal.SIGTERM)
         return honest(self, *arguments)
 
-    honest = Predictor.scores
+    honest = Predictor.stripes
     with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "scores", scores)
+        patch.setattr(Predictor, "stripes", stripes)
         with pytest.raises(Stopped, match="while validating") as caught:
             train(recipe(), tmp_path / "cut", device="cpu")
     assert caught.value.exit_code == 143

@@ -24,6 +24,15 @@ def pair_codes(truth: np.ndarray, prediction: np.ndarray, num_classes: int, igno
         raise DataError(f"{where}: the label is {_size(truth)}, the prediction {_size(prediction)}; expected the same size")
     if prediction.size and int(prediction.max()) >= num_classes:
         raise DataError(f"{where}: predicted id {int(prediction.max())}, expected 0 to {num_classes - 1}")
+    codes = truth_codes(truth, num_classes, ignore, where)
+    codes += prediction.ravel()
+    # Where ignored, the predicted id was added too.
+    np.minimum(codes, num_classes**2, out=codes)
+    return codes
+
+
+def truth_codes(truth: np.ndarray, num_classes: int, ignore: int, where: str = "label") -> np.ndarray:
+    """t * K of each pixel, flat; K * K where the truth is ignored. DataError where a label is neither."""
     ignored = num_classes**2
     if truth.dtype == np.uint8:
         # One table look-up tells class, ignored and neither apart, and multiplies by K on the way.
@@ -43,9 +52,7 @@ def pair_codes(truth: np.ndarray, prediction: np.ndarray, num_classes: int, igno
             f"{where}: label ids {found} are neither a class (0 to {num_classes - 1}) nor ignored ({ignore}); "
             "declare them in the data set's labels or mend the mask"
         )
-    codes += prediction.ravel()
-    # Where ignored, the predicted id was added too.
-    return np.minimum(codes, ignored, out=codes)
+    return codes
 
 
 def _size(array: np.ndarray) -> str:

@@ -10,6 +10,7 @@ import PIL
 import seenet
 from seenet.core.progress import track
 from seenet.data.split import Split
+from seenet.evaluation.confusion import truth_codes
 from seenet.evaluation.measure import Measure
 from seenet.evaluation.outcome import Boundary
 from seenet.evaluation.partial import FORMAT, stamp_of
@@ -38,12 +39,19 @@ class Counting:
 
     def _score(self, index: int, image: np.ndarray, truth: np.ndarray) -> ImageScore:
         labels, split = self.split.labels, self.split
-        found = self.predictor.scores(image, truth.shape[:2])
         where = str(split.paths(index)[1] or f"{split.name} {split.key(index)}")
-        mask = to_mask(found)
+        truth_codes(truth, labels.num_classes, labels.ignore, where)
+        masks, loss, top = [], 0.0, 0
+        for stripe in self.predictor.stripes(image, truth.shape[:2]):
+            masks.append(to_mask(stripe))
+            bottom = top + len(masks[-1])
+            if self.loss:
+                loss += negative_log_likelihood(stripe, truth[top:bottom], labels.ignore)
+            top = bottom
+        mask = np.concatenate(masks)
         score = score_image(index, truth, mask, labels.num_classes, labels.ignore, boundary=self.boundary, widths=self.widths, where=where)
         if self.loss:
-            score = replace(score, loss=negative_log_likelihood(found, truth, labels.ignore))
+            score = replace(score, loss=loss)
         if self.measures:
             score = replace(score, measured=tuple(measure.count(index, truth, mask) for measure in self.measures))
         return score

@@ -116,7 +116,7 @@ def verify(model: Predictor, bundle: BundlePredictor, pictures: Sequence[np.ndar
 def _compare(model: Predictor, bundle: BundlePredictor, pictures: list[np.ndarray]) -> dict[str, Any]:
     """One batch through the bundle, one by one through the model."""
     found, masks = bundle.run(np.stack(pictures))
-    expected = np.stack([model.scores(picture).cpu().numpy() for picture in pictures])
+    expected = np.stack([np.asarray(model.scores(picture)) for picture in pictures])
     wanted = np.stack([to_mask(scores) for scores in expected])
     batch, height, width = wanted.shape
     # What is not a number is as wrong as can be.

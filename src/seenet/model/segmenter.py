@@ -37,12 +37,14 @@ class Segmenter(nn.Module):
         """The named tensors of the pass, `scores` on the head's own grid among them, of images or of images padded by `_padded`."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False) -> Tensor:
         """Class scores N x K x h x w of normalised images N x C x H x W, at `size` or H x W.
 
-        Resized once, from the head's own grid, bilinear, align_corners=False (docs/metrics.md).
+        Resized once, from the head's own grid, bilinear, align_corners=False (docs/metrics.md). `own_grid`: not resized, for who resizes
+        them to `full_size` and cuts them to size.
         """
-        return self.resize(self._features(images)["scores"], images, size)
+        scores = self._features(images)["scores"]
+        return scores if own_grid else self.resize(scores, images, size)
 
     def forward_features(self, images: Tensor) -> dict[str, Tensor]:
         """The tensors of the pass by the paper's names, with their graph.
@@ -70,11 +72,20 @@ class Segmenter(nn.Module):
         """What the network gives of `images` on any grid of its own, N x C x h x w, at `size` or H x W: bilinear, align_corners=False."""
         height, width = images.shape[-2:]
         multiple = self.pad_multiple
-        # A padded image's grid covers the padding too: resize by the same factor, then cut the padding off.
+        # Apart from `full_size`, for a traced network: nothing is asked of the sides.
         if size is None:
             return F.interpolate(scores, (height + -height % multiple, width + -width % multiple), mode="bilinear", align_corners=False)[
                 ..., :height, :width
             ]
         h, w = size
-        full = (ceil(h * (height + -height % multiple) / height), ceil(w * (width + -width % multiple) / width))
+        full = full_size((height, width), size, multiple)
         return F.interpolate(scores, full, mode="bilinear", align_corners=False)[..., :h, :w]
+
+
+def full_size(image: tuple[int, int], size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """What the grid of an image padded to a `multiple` is resized to, before the padding is cut off, for scores at `size`.
+
+    The grid covers the padding too: it is resized by the same factor.
+    """
+    (height, width), (h, w) = image, size
+    return ceil(h * (height + -height % multiple) / height), ceil(w * (width + -width % multiple) / width)

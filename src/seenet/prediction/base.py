@@ -1,7 +1,7 @@
 """What every predictor does, whatever computes its scores. Imports no torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,7 +12,7 @@ from seenet.core.errors import DataError, UsageError
 from seenet.core.images import from_pil, read_image
 from seenet.core.labels import LabelSet
 from seenet.prediction.result import Result
-from seenet.prediction.scores import Scores, to_mask
+from seenet.prediction.scores import Scores, joined, to_mask
 
 MOST_SCALES = 16
 
@@ -20,7 +20,7 @@ Picture = str | Path | Image.Image | np.ndarray
 
 
 class BasePredictor(ABC):
-    """Segments pictures of any size, one at a time, by the `scores` of its children.
+    """Segments pictures of any size, one at a time, by the `stripes` of its children.
 
     `labels` are what the K classes mean; `channels` those of a picture; `info` is what a result file says of the model
     ({"file": ..., "sha256": ...}); `device` is where scores are. UsageError for scales that make no sense.
@@ -48,19 +48,25 @@ class BasePredictor(ABC):
         """What decides the rounding of its scores besides model and settings: processor, threads, libraries; JSON values."""
 
     @abstractmethod
-    def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Scores:
-        """Class scores, float32 K x h x w, of an H x W x 3 uint8 picture at `size` (default H x W).
+    def stripes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Scores]:
+        """Class scores of an H x W x 3 uint8 picture at `size` (default H x W), float32 K x r x w for some rows after others, from the top.
 
         One scale without flip: raw logits. Else the log of the mean probability over scales and flips. Softmax, argmax and cross entropy
-        are right for both. DataError for another kind of array.
+        are right for both. The network has run when this returns. DataError for another kind of array.
         """
+
+    def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Scores:
+        """All `stripes` in one, K x h x w: 4 K bytes a pixel."""
+        return joined(self.stripes(image, size), (size or image.shape)[0])
 
     def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """Class of each pixel, h x w uint8 (uint16 over 256 classes). NotFiniteError where the network gives NaN."""
-        return to_mask(self.scores(image, size))
+        return np.concatenate([to_mask(stripe) for stripe in self.stripes(image, size)])
 
-    def result(self, image: np.ndarray, name: str) -> Result:
-        """The result of an array, under the name that its files will have; its scores stay on the device."""
+    def result(self, image: np.ndarray, name: str, *, probabilities: bool = True) -> Result:
+        """The result of an array, under the name that its files will have; its scores, for `probabilities`, stay on the device."""
+        if not probabilities:
+            return Result(self.mask(image), self.labels, image, None, name)
         scores = self.scores(image)
         return Result(to_mask(scores), self.labels, image, scores, name)
 

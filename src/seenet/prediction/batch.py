@@ -121,10 +121,7 @@ def predict_files(
 
 def _segment(predictor: BasePredictor, item: Input, image: np.ndarray, probabilities: bool) -> Result:
     try:
-        if probabilities:
-            return predictor.result(image, item.name)
-        # Scores are the largest thing that a result may hold; nobody asks for them.
-        return Result(predictor.mask(image), predictor.labels, image, np.empty((0, 0, 0), np.float32), item.name)
+        return predictor.result(image, item.name, probabilities=probabilities)
     except (MemoryError, RuntimeError) as error:
         # torch's own is a RuntimeError; named here, so that bundles need no torch.
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":

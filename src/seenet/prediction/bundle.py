@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,8 +109,8 @@ class BundlePredictor(BasePredictor):
         """As `BasePredictor.machine`; the runtime is among the settings."""
         return {"device": self.device, "threads": os.cpu_count(), "processor": platform.processor() or platform.machine()}
 
-    def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """As `BasePredictor.scores`; UsageError for a `size` that is not the picture's."""
+    def stripes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+        """As `BasePredictor.stripes`, one of all rows, as the runtime gives them; UsageError for a `size` that is not the picture's."""
         self._check(image)
         if size not in (None, image.shape[:2]):
             found = "x".join(map(str, image.shape[:2]))
@@ -120,12 +120,12 @@ class BundlePredictor(BasePredictor):
             )
         raw = self._one(image)
         if not self.flip:
-            return raw
+            return iter((raw,))
         mirrored = to_probabilities(self._one(image[:, ::-1]))[..., ::-1]
         mean = (to_probabilities(raw) + mirrored) / 2
         # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
         logs: np.ndarray = np.log(np.maximum(mean, np.finfo(np.float32).tiny))
-        return logs
+        return iter((logs,))
 
     def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """As `BasePredictor.mask`; without flip the class map that the bundle gives."""

@@ -12,23 +12,23 @@ from torch.nn import functional as F
 
 from seenet.core.errors import UsageError
 from seenet.core.labels import LabelSet
+from seenet.model.segmenter import full_size
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.device import choose_device
 from seenet.prediction.scores import to_mask
+from seenet.prediction.stripes import Grid, averaged_stripes, raw_stripes
 
 __all__ = ["PRECISIONS", "Predictor", "evaluating", "resized", "to_mask"]
 
 PRECISIONS = ("fp32", "bf16")
-STRIP = 64
-"""Rows whose probabilities are added at once."""
 
 
 class Predictor(BasePredictor):
     """A network ready to segment pictures of any size, one at a time.
 
     Args:
-        model: called as model(images N3HW normalised, size=(h, w)) -> N x K x h x w; has `.normalization`. Moved to
-            `device`.
+        model: called as model(images N3HW normalised, own_grid=True) -> N x K x h x w on the head's own grid; has `.normalization` and
+            `.pad_multiple` (`Segmenter`). Moved to `device`.
         labels: what its K classes mean.
         device: auto, cpu, cuda (cuda:1), mps.
         precision: fp32, or bf16 by autocast.
@@ -60,31 +60,16 @@ class Predictor(BasePredictor):
         self._mean = torch.tensor(normalization.mean, device=self.device).mul(255)[:, None, None]
         self._std = torch.tensor(normalization.std, device=self.device).mul(255)[:, None, None]
 
-    def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Tensor:
-        """Class scores, float32 K x h x w on the device, of an H x W x 3 uint8 picture at `size` (default H x W).
-
-        One scale without flip: raw logits, resized once from the head's own grid. Else the log of the mean probability
-        over scales and flips, where a picture and its mirror are one batch of 2. Softmax, argmax and cross entropy are right
-        for both. DataError for another kind of array.
-        """
+    def stripes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Tensor]:
+        """As `BasePredictor.stripes`, on the device, resized once from the head's own grid; a picture and its mirror are one batch of 2."""
         self._check(image)
-        height, width = image.shape[:2]
-        size = size or (height, width)
+        size = size or (image.shape[0], image.shape[1])
         with torch.inference_mode(), evaluating(self.model), self._numerics():
             pixels = self._normalized(image)
             if self.scales == (1.0,) and not self.flip:
-                return self._logits(pixels, size)[0]
-            total = torch.zeros(self.labels.num_classes, *size, device=self.device)
-            for scale in self.scales:
-                views = resized(pixels, scale)
-                logits = self._logits(torch.cat([views, views.flip(-1)]) if self.flip else views, size)
-                # Strip by strip: beside the scores of one scale and the sum there is never a third of their size.
-                for top in range(0, size[0], STRIP):
-                    rows = slice(top, top + STRIP)
-                    for mirrored, probabilities in enumerate(logits[:, :, rows].softmax(1)):
-                        total[:, rows] += probabilities.flip(-1) if mirrored else probabilities
-            # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
-            return total.div_(len(self.scales) * (1 + self.flip)).clamp_min_(torch.finfo(torch.float32).tiny).log_()
+                return raw_stripes(self._grid(pixels, size), size)
+            views = (resized(pixels, scale) for scale in self.scales)
+            return averaged_stripes([self._grid(torch.cat([view, view.flip(-1)]) if self.flip else view, size) for view in views], size)
 
     def features(self, image: np.ndarray) -> dict[str, Tensor]:
         """The tensors of one pass over an H x W x 3 uint8 picture by the paper's names, 1 x C x h x w on the device.
@@ -116,10 +101,12 @@ class Predictor(BasePredictor):
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float()
         return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
 
-    def _logits(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    def _grid(self, pixels: Tensor, size: tuple[int, int]) -> Grid:
+        model: Any = self.model
         with self._cast():
-            logits: Tensor = self.model(pixels, size=size)
-        return logits.float()
+            scores: Tensor = model(pixels, own_grid=True)
+        height, width = pixels.shape[-2:]
+        return Grid(scores, full_size((height, width), size, model.pad_multiple))
 
     def _cast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

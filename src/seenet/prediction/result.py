@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError
 from seenet.core.files import replacing
 from seenet.core.images import write_mask
 from seenet.core.labels import LabelSet
@@ -18,7 +18,7 @@ from seenet.prediction.scores import Scores, to_probabilities
 class Result:
     """A segmented picture; shows itself as an overlay in a notebook."""
 
-    def __init__(self, mask: np.ndarray, labels: LabelSet, image: np.ndarray, scores: Scores, name: str) -> None:
+    def __init__(self, mask: np.ndarray, labels: LabelSet, image: np.ndarray, scores: "Scores | None", name: str) -> None:
         self.mask = mask
         """H x W class ids, uint8 (uint16 over 256 classes)."""
         self.labels = labels
@@ -30,7 +30,9 @@ class Result:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """K x H x W float32, their sum over K is 1."""
+        """K x H x W float32, their sum over K is 1. UsageError where they were not asked for."""
+        if self._scores is None:
+            raise UsageError(f"{self.name}: its scores were not kept; ask for the result with probabilities=True")
         return to_probabilities(self._scores)
 
     def overlay(self, alpha: float = 0.5) -> Image.Image:

@@ -1,6 +1,7 @@
 """What class scores say, whichever runtime made them: torch's tensors on their device, or numpy's arrays without torch."""
 
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,23 @@ Scores: TypeAlias = "Tensor | np.ndarray"
 """K x h x w float32: logits, or logs of probabilities."""
 
 NOT_FINITE = "the network's scores are NaN or infinite; its weights are damaged, or use --precision fp32"
+
+
+def joined(stripes: Iterable[Scores], height: int) -> Scores:
+    """Stripes K x r x w of the same scores, from the top, as one K x height x w."""
+    whole: Any = None
+    top = 0
+    for stripe in stripes:
+        classes, rows, width = stripe.shape
+        if rows == height:
+            return stripe
+        if whole is None:
+            shape = (classes, height, width)
+            whole = np.empty(shape, np.float32) if isinstance(stripe, np.ndarray) else stripe.new_empty(shape)
+        whole[:, top : top + rows] = stripe
+        top += rows
+    result: Scores = whole
+    return result
 
 
 def to_mask(scores: Scores) -> np.ndarray:

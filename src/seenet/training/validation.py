@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,18 @@ class StoppablePredictor(Predictor):
         super().__init__(model, labels, device=device)
         self.stop = stop
 
-    def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Tensor:
+    def stripes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Tensor]:
         if self.stop.code:
             raise Stopped("validation was cut short", self.stop.code)
-        return super().scores(image, size)
+        return super().stripes(image, size)
 
 
 def score(
     model: Segmenter, state: dict[str, Tensor], labels: LabelSet, val: Split, device: torch.device, group: Ranks, stop: StopRequest
 ) -> Evaluation:
     """Score a copy of the model with the weights `state`. Stopped, on all ranks, where one of them was asked to stop."""
-    scored = copy.deepcopy(model)
+    # In memory as weights from a file are: for small pictures another order is rounded otherwise, and this must count as `eval` does.
+    scored = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     scored.load_state_dict(state)
     try:
         return evaluate(StoppablePredictor(scored, labels, device, stop), val, loss=True, what="validating")
