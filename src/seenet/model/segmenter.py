@@ -37,13 +37,17 @@ class Segmenter(nn.Module):
         """The named tensors of the pass, `scores` on the head's own grid among them, of images or of images padded by `_padded`."""
         raise NotImplementedError
 
+    def _scores(self, images: Tensor) -> Tensor:
+        """The class scores of the pass on the head's own grid; a faster form need not have the other tensors."""
+        return self._features(images)["scores"]
+
     def forward(self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False) -> Tensor:
         """Class scores N x K x h x w of normalised images N x C x H x W, at `size` or H x W.
 
         Resized once, from the head's own grid, bilinear, align_corners=False (docs/metrics.md). `own_grid`: not resized, for who resizes
         them to `full_size` and cuts them to size.
         """
-        scores = self._features(images)["scores"]
+        scores = self._scores(images)
         return scores if own_grid else self.resize(scores, images, size)
 
     def forward_features(self, images: Tensor) -> dict[str, Tensor]:

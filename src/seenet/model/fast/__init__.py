@@ -8,20 +8,24 @@ from torch import nn
 
 from seenet.model.fast.depthwise import DepthwiseConv2d
 from seenet.model.fast.lines import LineConv2d
+from seenet.model.fast.parts import PartsSeENet
 from seenet.model.fast.wide import WideConv2d
+from seenet.model.network import SeENet
 
 FORMS = (DepthwiseConv2d, WideConv2d, LineConv2d)
 
 
 def use_fast(model: nn.Module) -> None:
-    """Compute the convolutions of `model` by their faster forms from now on, in place; parameters, names and hooks stay.
+    """Compute `model` and its convolutions by their faster forms from now on, in place; parameters and names stay.
 
     Worth it on the CPU, in channels-last memory. A network to be traced (exported, compiled) keeps the plain form: the faster ones decide
     by the size of the picture.
     """
     for module in model.modules():
+        # A form adds a way to compute and nothing to store, so the module need not be made anew.
         if type(module) is nn.Conv2d:
             form = next((form for form in FORMS if form.fits(module)), None)
             if form is not None:
-                # A form adds a way to compute and nothing to store, so the module need not be made anew.
                 module.__class__ = form
+        elif type(module) is SeENet and PartsSeENet.fits(module):
+            module.__class__ = PartsSeENet
