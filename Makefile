@@ -11,10 +11,10 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ "$$n
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint lock audit bench bench-full clean
+.PHONY: help setup demo test test-slow test-faults lint lock audit bench bench-full clean
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z-]+):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 setup: $(STAMP)  ## install everything into .venv (2 to 5 minutes, 6.5 GB; a second time only what changed)
 
@@ -40,6 +40,9 @@ test: lint  ## lint, then the quick tests
 
 test-slow: $(STAMP)  ## the tests that take longer
 	@$(PYTEST) --dist worksteal -m slow
+
+test-faults: $(STAMP)  ## kills, full disks, hostile files by the hundred; goes on where it was stopped (ONLY=C TRIES=3 AGAIN=1 TABLE=1)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --only "$(ONLY)" $(if $(TRIES),--tries $(TRIES)) $(if $(AGAIN),--again) $(if $(TABLE),--table docs/faults)
 
 lint: $(STAMP)  ## ruff, mypy, and the direction of imports
 	@$(BIN)/ruff check --quiet .

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from seenet.core.errors import DataError, Stopped
+from seenet.core.files import write_text
 from seenet.core.labels import SHAPES
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model
@@ -190,6 +192,30 @@ def test_resume_does_without_the_files_it_started_from(tmp_path: Path, monkeypat
     assert cut.model.normalization == whole.model.normalization
     first, second = whole.model.state_dict(), cut.model.state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("after", ["recipe.yaml", "exit.json"])
+def test_start_killed_between_its_first_files_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool, after: str
+) -> None:
+    def killed_after(path: Path, text: str) -> None:
+        write_text(path, text)
+        if path.name == after:
+            shutil.copytree(tmp_path / "first", tmp_path / "run")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("seenet.training.run.write_text", killed_after)
+        with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "first", recipe(), resume=False):
+            pass
+    if resume and not (tmp_path / "run" / "recipe.yaml").exists():
+        with pytest.raises(DataError, match="start it without --resume"), open_run(tmp_path / "run", recipe(), resume=True):
+            pass
+    else:
+        with open_run(tmp_path / "run", recipe(), resume=resume):
+            pass
+        assert json.loads((tmp_path / "run" / "exit.json").read_text())["0"]["code"] == 0
 
 
 def test_exit_json_says_no_more_than_is_known(tmp_path: Path) -> None:

@@ -54,8 +54,11 @@ def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
             shutil.rmtree(temporary, ignore_errors=True)
         _sync(root)
     verify(final)
-    for old in sorted(root.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    # Later ones were passed over as damaged; they must not push out a good one.
+    kept = sorted(path for path in root.glob("step-*") if path.name <= final.name)
+    with writing(root):
+        for old in kept[:-keep]:
+            shutil.rmtree(old)
     return final
 
 
@@ -66,7 +69,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
     (folder / "state.json").write_text(json.dumps(checkpoint.state), encoding="utf-8")
     manifest = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (folder / MANIFEST).write_text(_text(manifest), encoding="utf-8")
     for path in folder.iterdir():
         _sync(path)
     _sync(folder)
@@ -98,11 +101,15 @@ def newest(root: Path) -> Checkpoint | None:
 def verify(folder: Path) -> None:
     """DataError where a file is missing, extra, or differs from its SHA-256 in the manifest."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        text = (folder / MANIFEST).read_bytes().decode()
+        manifest = json.loads(text)
     except (OSError, ValueError):
-        raise DataError(f"{folder / MANIFEST}: missing or damaged, expected the SHA-256 of each file") from None
+        manifest, text = None, ""
+    # Byte by byte: blanks are part of it, which JSON would not mind.
+    if not isinstance(manifest, dict) or text != _text(manifest):
+        raise DataError(f"{folder / MANIFEST}: missing or damaged, expected the SHA-256 of each file")
     found = {path.name for path in folder.iterdir()} - {MANIFEST}
-    if not isinstance(manifest, dict) or found != set(manifest):
+    if found != set(manifest):
         raise DataError(f"{folder}: holds {', '.join(sorted(found))}, but its manifest names other files")
     for name, digest in manifest.items():
         if sha256(folder / name) != digest:
@@ -129,6 +136,10 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
         # Strides and alignment of the parameter, as the optimizer made them: other loops may round otherwise.
         state.setdefault(int(index), {})[name] = torch.empty_like(like).copy_(value) if value.shape == like.shape else value.clone()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _text(manifest: dict[str, str]) -> str:
+    return json.dumps(manifest, indent=1)
 
 
 def _sync(path: Path) -> None:

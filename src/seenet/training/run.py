@@ -30,6 +30,8 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 STARTED = {"recipe.yaml", METRICS, "checkpoints", "tensorboard"}
 """What a start writes before its first step."""
 
+UNDER_WAY = "under way, or killed"
+
 MAY_DIFFER = {"training": {"workers", "checkpoint_every", "keep"}}
 """Settings that a resumed run may change: they change nothing of what is computed."""
 
@@ -101,6 +103,8 @@ def _prepare(out: Path, recipe: Recipe, resume: bool, ours: bool) -> None:
     others = sorted(entry.name for entry in out.iterdir() if entry.name not in left and entry.name[0] != ".")
     if others:
         raise DataError(f"{out}: holds {others[0]} but no run; give a new or empty folder with --out")
+    # First, so that a recipe that a killed start leaves is known as its own.
+    _record(out, 0, None, UNDER_WAY)
     with writing(out):
         write_text(path, dump(recipe))
 
@@ -143,7 +147,7 @@ def difference(before: Recipe, now: Recipe) -> str:
 @contextmanager
 def _recorded(out: Path, rank: int) -> Iterator[None]:
     # What an earlier process left here must not speak for this one, should it be killed.
-    _record(out, rank, None, "under way, or killed")
+    _record(out, rank, None, UNDER_WAY)
     code, reason = 0, "done"
     try:
         with naming_lost(lambda lost: _record(out, rank, lost.exit_code, str(lost))):

@@ -1,0 +1,39 @@
+"""The table, for the terminal and as docs/faults.md, from the rows alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.faults.results import verdict
+
+HEAD = """# Faults that were injected
+
+Written by `make test-faults TABLE=1` from [faults.json](faults.json); how each fault is made stands in `tests/faults/`.
+Each try is one fault: a kill, a full disk, a flipped byte, a hostile file. A row is met where every try held. `B` is the known-bad
+baseline, a plain `torch.save` loop that goes through the same tries and must fail some of them.
+"""
+
+
+def text(rows: Sequence[dict[str, Any]]) -> str:
+    """Fault, tries, passed, seconds, verdict, in columns."""
+    lines = [("fault", "tries", "passed", "seconds", "verdict")]
+    lines += [(row["fault"], f"{row['tries']}/{row['planned']}", str(row["passed"]), f"{row['seconds']:.0f}", verdict(row)) for row in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The page: machines and commits, the table, what the tries met, and every failure."""
+    machines = sorted({machine for row in rows for machine in row["machines"]})
+    commits = sorted({commit for row in rows for commit in row["commits"]})
+    parts = [HEAD, "Machine: " + "; ".join(machines) + ".", "", f"Commits: {', '.join(commits)}."]
+    parts += ["", "| fault | what is done | tries | passed | seconds | verdict |", "|---|---|---|---|---|---|"]
+    parts += [
+        f"| {row['fault']} | {row['what']} | {row['tries']} | {row['passed']} | {row['seconds']:.0f} | {verdict(row)} |" for row in rows
+    ]
+    noted = [f"- {row['fault']}: " + ", ".join(f"{note} {count}" for note, count in row["notes"].items()) for row in rows if row["notes"]]
+    if noted:
+        parts += ["", "## What the tries met", "", "How often:", "", *noted]
+    wrong = [f"- {row['fault']}, {error}" for row in rows for error in row["errors"]]
+    if wrong:
+        parts += ["", "## What failed", "", *wrong]
+    return "\n".join(parts) + "\n"
