@@ -17,11 +17,13 @@ _WHERE = {
     "evaluate": "seenet.api",
 }
 
-__all__ = ["Result", "__version__", "create_model", "evaluate", "load", "train"]
+__all__ = ["Result", "__version__", "create_model", "evaluate", "export", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for, when it is: `import seenet` alone does not import torch."""
+    if name == "export":
+        return import_module("seenet.export")
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'seenet' has no attribute {name!r}")

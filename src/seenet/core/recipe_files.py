@@ -20,11 +20,13 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("seenet.recipes").iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe by name or path and apply `key=value` overrides.
+def load_recipe(name: str | Path | Recipe, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe by name or path, or take one that is read, and apply `key=value` overrides.
 
     Raises UsageError for an unknown name, key or value, DataError for a file that cannot be read.
     """
+    if isinstance(name, Recipe):
+        return parse_recipe(dump(name), "settings", overrides) if overrides else name
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():

@@ -15,7 +15,7 @@ from seenet.core.files import check_free, replacing, write_text
 from seenet.core.find import find_model
 from seenet.core.labels import CITYSCAPES19
 from seenet.core.recipe_files import load_recipe, parse_recipe
-from seenet.core.settings import DataSettings
+from seenet.core.settings import DataSettings, Recipe
 from seenet.data import open_split
 from seenet.data.check import check_split
 from seenet.data.split import FileSplit, Split
@@ -53,7 +53,7 @@ class EvalReport:
 
 def run_evaluation(
     model: str | Path,
-    recipe: str | Path | None = None,
+    recipe: str | Path | Recipe | None = None,
     overrides: Sequence[str] = (),
     *,
     split: str | None = None,
@@ -150,7 +150,7 @@ def _measures(split: Split, *, boundary_iou: bool, conventions: bool) -> list[Me
     return measures
 
 
-def data_settings(model: Path, recipe: str | Path | None, overrides: list[str]) -> DataSettings:
+def data_settings(model: Path, recipe: str | Path | Recipe | None, overrides: list[str]) -> DataSettings:
     """The data to score on: of the recipe if given, else of the model's run, else of the overrides."""
     beside = model.parent / "recipe.yaml"
     if recipe is None and beside.is_file():

@@ -19,6 +19,7 @@ from seenet.core.errors import DataError, UsageError
 from seenet.core.files import check_free, sha256
 from seenet.core.images import read_image
 from seenet.core.recipe_files import load_recipe
+from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
 from seenet.export import int8 as int8_format
 from seenet.export.verify import Verification, verify
@@ -65,7 +66,7 @@ def run_export(
     int8: bool = False,
     half: bool = False,
     images: Sequence[str | Path] = (),
-    recipe: str | Path | None = None,
+    recipe: str | Path | Recipe | None = None,
     overrides: Sequence[str] = (),
     split: str | None = None,
     factory: str | None = None,
@@ -150,7 +151,7 @@ def _check_out(out: Path, kind: Format, overwrite: bool) -> None:
     check_free(_parts(out), overwrite=overwrite)
 
 
-def _open_labelled(recipe: str | Path | None, overrides: Sequence[str], split: str | None) -> Split | None:
+def _open_labelled(recipe: str | Path | Recipe | None, overrides: Sequence[str], split: str | None) -> Split | None:
     if recipe is None:
         if overrides or split:
             raise UsageError("--split and key=value say which data to compare the mIoU on; give --recipe too")
