@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from seenet.core.errors import UsageError
 from seenet.core.labels import LabelSet
+from seenet.model.fast.prediction import prediction_form, state_of
 from seenet.model.segmenter import full_size
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.device import choose_device
@@ -56,6 +57,8 @@ class Predictor(BasePredictor):
         super().__init__(labels, channels=len(normalization.mean), precision=precision, scales=scales, flip=flip, info=info)
         self.device = choose_device(device)
         self.model = model.to(self.device)
+        self._form: nn.Module | None = None
+        self._form_of: tuple[Any, ...] = ()
         # The reference is (v / 255 - mean) / std; one pass over the picture does as well.
         self._mean = torch.tensor(normalization.mean, device=self.device).mul(255)[:, None, None]
         self._std = torch.tensor(normalization.std, device=self.device).mul(255)[:, None, None]
@@ -102,11 +105,22 @@ class Predictor(BasePredictor):
         return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
 
     def _grid(self, pixels: Tensor, size: tuple[int, int]) -> Grid:
-        model: Any = self.model
+        model: Any = self._network()
         with self._cast():
             scores: Tensor = model(pixels, own_grid=True)
         height, width = pixels.shape[-2:]
         return Grid(scores, full_size((height, width), size, model.pad_multiple))
+
+    def _network(self) -> nn.Module:
+        """The model, on the CPU as its twin that predicts faster; made anew where the model has changed since."""
+        if self.device.type != "cpu":
+            return self.model
+        state = state_of(self.model)
+        if self._form is None or state != self._form_of:
+            # The old one goes first: both would be in memory at once.
+            self._form = None
+            self._form, self._form_of = prediction_form(self.model, fused=self.precision == "fp32"), state
+        return self._form
 
     def _cast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -29,3 +29,12 @@ def use_fast(model: nn.Module) -> None:
                 module.__class__ = form
         elif type(module) is SeENet and PartsSeENet.fits(module):
             module.__class__ = PartsSeENet
+
+
+def use_plain(model: nn.Module) -> None:
+    """Take back what `use_fast` did."""
+    for module in model.modules():
+        if type(module) in FORMS:
+            module.__class__ = nn.Conv2d
+        elif type(module) is PartsSeENet:
+            module.__class__ = SeENet  # type: ignore[assignment]

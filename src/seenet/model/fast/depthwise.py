@@ -27,8 +27,17 @@ def taps(side: int, dilation: int) -> list[tuple[int, Tap]]:
     return found
 
 
-class _Depthwise(torch.autograd.Function):
+def shifted(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """N x h x w x C, weights 9 x C -> N x h x w x C."""
+    out = x * weight[4]
+    for tap, written, read in _pairs(x, dilation):
+        if tap != 4:
+            out[written].addcmul_(x[read], weight[tap])
+    return out
+
+
+class _Depthwise(torch.autograd.Function):
+    """As `shifted`, with gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
@@ -38,11 +47,7 @@ class _Depthwise(torch.autograd.Function):
             kernel = weight.t().reshape(-1, 1, 3, 3)
             out = F.conv2d(x.permute(0, 3, 1, 2), kernel, padding=dilation, dilation=dilation, groups=len(kernel))
             return out.permute(0, 2, 3, 1)
-        out = x * weight[4]
-        for tap, written, read in _pairs(x, dilation):
-            if tap != 4:
-                out[written].addcmul_(x[read], weight[tap])
-        return out
+        return shifted(x, weight, dilation)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

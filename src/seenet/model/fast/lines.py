@@ -1,5 +1,6 @@
 """The r x 1 and 1 x r convolutions of SeEM-FS (Fig. 4b) through the Fourier transform: forward pass and both gradients."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,6 +32,15 @@ class _Line(torch.autograd.Function):
         )
 
 
+def along(x: Tensor, upright: bool, weight: Tensor, convolve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """N x C x h x w -> N x C' x h x w by a convolution of lines: its columns where `upright`, else its rows; weights r x C x C'."""
+    # The columns of N x h x w x C are the rows of N x w x h x C.
+    lines = x.permute(0, 3, 2, 1) if upright else x.permute(0, 2, 3, 1)
+    n, number, length, channels = lines.shape
+    out = convolve(lines.reshape(-1, length, channels), weight).reshape(n, number, length, -1)
+    return out.permute(0, 3, 2, 1) if upright else out.permute(0, 3, 1, 2)
+
+
 class LineConv2d(nn.Conv2d):
     """`nn.Conv2d` r x 1 or 1 x r, "same" padding, without bias; float32, channels-last memory in and out. Under autocast the plain form."""
 
@@ -53,11 +63,4 @@ class LineConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        upright = self.kernel_size[0] > 1
-        n, _, height, width = x.shape
-        # Lines along the second axis: the columns of N x h x w x C are the rows of N x w x h x C.
-        lines = x.permute(0, 3, 2, 1) if upright else x.permute(0, 2, 3, 1)
-        weight = self.weight.flatten(2).permute(2, 1, 0)
-        out: Tensor = _Line.apply(lines.reshape(-1, height if upright else width, x.shape[1]), weight)
-        out = out.view(n, *lines.shape[1:3], -1)
-        return out.permute(0, 3, 2, 1) if upright else out.permute(0, 3, 1, 2)
+        return along(x, self.kernel_size[0] > 1, self.weight.flatten(2).permute(2, 1, 0), _Line.apply)

@@ -14,13 +14,16 @@ from torch.nn import functional as F
 from seenet.model.bam import BAM
 from seenet.model.network import SeENet, check_batch_norm
 from seenet.model.pyramid import pool_to
-from seenet.model.seem import SeEM
+from seenet.model.seem import ConvUnit, SeEM
 
 Parts = list[Tensor]
 
 
 def project(unit: Any, parts: Parts) -> Tensor:
-    """The 1x1 conv unit of N x C_i x h x w, concatenated: N x C' x h x w."""
+    """The 1x1 conv unit of N x C_i x h x w, concatenated: N x C' x h x w. (One that is folded adds them up itself.)"""
+    if not isinstance(unit, ConvUnit):
+        return unit(parts)  # type: ignore[no-any-return]
+    conv: Any
     conv, norm, activation = unit
     weights = conv.weight.split([part.shape[1] for part in parts], dim=1)
     total = F.conv2d(parts[0], weights[0])
