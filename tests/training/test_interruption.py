@@ -218,6 +218,21 @@ def test_start_killed_between_its_first_files_is_in_nobodys_way(
         assert json.loads((tmp_path / "run" / "exit.json").read_text())["0"]["code"] == 0
 
 
+def test_half_models_of_a_killed_start_are_removed(tmp_path: Path) -> None:
+    """And nothing that looks alike."""
+    with open_run(tmp_path, recipe(), resume=False):
+        pass
+    ours = [".model.safetensors.ab12cd_9.safetensors", ".model-last.safetensors.ab12cd_9.safetensors", ".val.json.ab12cd_9.json"]
+    others = [".model.safetensors.mine", "model-mine.safetensors", ".mine.safetensors.ab12cd_9.safetensors"]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1}\n')
+    for name in (*ours, *others):
+        (tmp_path / name).write_text("half")
+    with open_run(tmp_path, recipe(), resume=True):
+        left = {path.name for path in tmp_path.iterdir()}
+    assert not left & set(ours)
+    assert left >= set(others)
+
+
 def test_exit_json_says_no_more_than_is_known(tmp_path: Path) -> None:
     path = tmp_path / "exit.json"
     path.write_text('{"0": {"code": 1')

@@ -2,12 +2,16 @@
 
 import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from seenet.core.errors import DataError
+
+# What a temporary file of `replacing` looks like, once or twice over.
+TEMPORARY = re.compile(r"\.{1,2}(?P<name>.+?)\.[a-z0-9_]{8}\.\w+(\.[a-z0-9_]{8}\.\w+)?")
 
 
 def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
@@ -37,6 +41,17 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Delete temporary files that a killed `replacing` of these paths left beside them; for those who know that nobody is writing them."""
+    planned = set(paths)
+    for folder in {path.parent for path in planned}:
+        if folder.is_dir():
+            for path in folder.iterdir():
+                match = TEMPORARY.fullmatch(path.name)
+                if match and folder / match["name"] in planned:
+                    path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import check_free, replacing, write_text
+from seenet.core.files import check_free, remove_leftovers, replacing, write_text
 from seenet.core.find import find_model
 from seenet.core.labels import CITYSCAPES19
 from seenet.core.recipe_files import load_recipe, parse_recipe
@@ -125,6 +125,7 @@ def run_evaluation(
 
 
 def _write(folder: Path, predictor: BasePredictor, split: Split, evaluation: Evaluation, result: dict[str, Any]) -> None:
+    remove_leftovers([folder / FIGURE, folder / RESULT])
     shown = _panels(predictor, split, evaluation)
     with replacing(folder / FIGURE) as temporary:
         temporary.write_bytes(confusion_figure(evaluation.matrix, evaluation.labels))

@@ -1,19 +1,16 @@
 """The files of `seenet predict`: what is there already, and how new ones get there."""
 
 import os
-import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from seenet.core import files
 from seenet.core.errors import DataError
 from seenet.core.files import replacing, sha256
 from seenet.prediction.inputs import Input
 from seenet.prediction.manifest import Manifest
 from seenet.prediction.result import Result, output_paths
-
-# What a temporary file of ours looks like (core.files.replacing, once or twice over).
-TEMPORARY = re.compile(r"\.{1,2}(?P<name>.+?)\.[a-z0-9_]{8}\.\w+(\.[a-z0-9_]{8}\.\w+)?")
 
 
 def to_do(inputs: list[Input], manifest: Manifest, source: dict[str, str], *, probabilities: bool, overwrite: bool) -> list[Input]:
@@ -69,10 +66,4 @@ def save(result: Result, name: str, source: dict[str, str], manifest: Manifest, 
 
 def remove_leftovers(out: Path, names: Iterable[str]) -> None:
     """Delete temporary files that a killed run left beside the outputs of these names."""
-    planned = {path for name in names for path in output_paths(out, name, True)}
-    for folder in {path.parent for path in planned}:
-        if folder.is_dir():
-            for path in folder.iterdir():
-                match = TEMPORARY.fullmatch(path.name)
-                if match and folder / match["name"] in planned:
-                    path.unlink(missing_ok=True)
+    files.remove_leftovers(path for name in names for path in output_paths(out, name, True))

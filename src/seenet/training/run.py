@@ -15,7 +15,7 @@ import torch
 
 from seenet import __version__
 from seenet.core.errors import BusyError, DataError, SeenetError, Terminated, UsageError
-from seenet.core.files import write_text
+from seenet.core.files import remove_leftovers, write_text
 from seenet.core.recipe_files import dump, load_recipe, stage_recipes
 from seenet.core.settings import Recipe
 from seenet.evaluation.heartbeat import naming_lost
@@ -29,6 +29,9 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
 STARTED = {"recipe.yaml", METRICS, "checkpoints", "tensorboard"}
 """What a start writes before its first step."""
+
+WRITTEN = ("recipe.yaml", "model.safetensors", "model-last.safetensors", "val.json")
+"""Files of which a kill may leave a half, as large as a model, under a hidden name."""
 
 UNDER_WAY = "under way, or killed"
 
@@ -54,6 +57,7 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Itera
         with lock:
             before = _take(lock.fileno(), out)
             _prepare(out, recipe, resume or (_goes_on(before) and begun(out)), ours)
+            remove_leftovers(out / name for name in WRITTEN)
             with _recorded(out, rank):
                 yield out
     else:
