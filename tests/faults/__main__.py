@@ -20,7 +20,7 @@ from tests.faults.runner import ROOT, run
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="id or beginning of one: C, T4, T4.launcher; several with commas")
-    parser.add_argument("--tries", type=int, help="at most so many of each")
+    parser.add_argument("--tries", type=int, help="at most so many of each; 0: the table alone")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "faults.jsonl")
     parser.add_argument("--again", action="store_true", help="forget the outcomes of the chosen faults first")
     parser.add_argument("--table", type=Path, help="write the page and its JSON as PATH.md and PATH.json, of all faults")

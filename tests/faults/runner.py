@@ -27,7 +27,7 @@ def run(faults: Sequence[Fault], path: Path, most: int | None = None) -> None:
     # What is passed over is said in the log, a thousand times.
     logging.getLogger("seenet").addHandler(logging.NullHandler())
     for fault in faults:
-        todo = [number for number in range(min(fault.tries, most or fault.tries)) if (fault.id, number) not in done]
+        todo = [number for number in range(fault.tries if most is None else min(fault.tries, most)) if (fault.id, number) not in done]
         if not todo:
             continue
         missing = fault.needs()

@@ -9,7 +9,7 @@ HEAD = """# Faults that were injected
 
 Written by `make test-faults TABLE=1` from [faults.json](faults.json); how each fault is made stands in `tests/faults/`.
 Each try is one fault: a kill, a full disk, a flipped byte, a hostile file. A row is met where every try held. `B` is the known-bad
-baseline, a plain `torch.save` loop that goes through the same tries and must fail some of them.
+baseline, a plain `torch.save` loop that goes through the same tries and must fail some of them. Seconds are by the clock.
 """
 
 

@@ -60,6 +60,12 @@ def test_what_cannot_be_tried_is_said_and_what_hangs_fails(tmp_path: Path) -> No
     assert second["errors"] == ["try 0: TimeoutError: the try took longer than its limit"]
 
 
+def test_the_committed_page_is_made_of_its_json() -> None:
+    found = json.loads((ROOT / "docs" / "faults.json").read_text(encoding="utf-8"))
+    assert (ROOT / "docs" / "faults.md").read_text(encoding="utf-8") == table.markdown(found)
+    assert {row["fault"] for row in found} == {fault.id for fault in FAULTS}
+
+
 def test_choice() -> None:
     assert len({fault.id for fault in FAULTS}) == len(FAULTS)
     assert is_chosen("T1.real", "T1") and is_chosen("T10", "T") and is_chosen("C2", "T,C2") and is_chosen("X", "")
