@@ -54,8 +54,8 @@ class Fault:
     run: Callable[[Attempt], None]
     needs: Callable[[], str] = always
     must_fail: bool = False
-    limit: int = 300
-    """seconds that a try may take"""
+    limit: int = 1800
+    """Seconds that a try may take: patience with a busy machine, no bar."""
 
 
 def expect(condition: object, message: str) -> None:

@@ -28,7 +28,7 @@ class Child:
             self.code = os.waitstatus_to_exitcode(status) if ended else None
         return self.code
 
-    def wait(self, limit: float = 240) -> int:
+    def wait(self, limit: float = 600) -> int:
         end = time.monotonic() + limit
         while self.poll() is None:
             expect(time.monotonic() < end, f"still running after {limit} s")
@@ -132,7 +132,7 @@ def rank_of(pid: int) -> int | None:
     return next((int(line[5:]) for line in variables if line.startswith(b"RANK=")), None)
 
 
-def wait_until(condition: Callable[[], object], what: str, limit: float = 120, every: float = 0.002) -> None:
+def wait_until(condition: Callable[[], object], what: str, limit: float = 600, every: float = 0.002) -> None:
     end = time.monotonic() + limit
     while not condition():
         expect(time.monotonic() < end, f"waited {limit} s in vain until {what}")
