@@ -1,13 +1,11 @@
 """SeENet: train, evaluate, explain and run the segmentation network of Pang et al., ICCV 2019."""
 
+from functools import cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-try:
-    __version__ = version("seenet")
-except PackageNotFoundError:  # a source tree on the path, not installed
-    __version__ = "0+source"
+if TYPE_CHECKING:
+    __version__: str
 
 _WHERE = {
     "create_model": "seenet.model",
@@ -21,9 +19,21 @@ __all__ = ["Result", "__version__", "create_model", "evaluate", "export", "load"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, when it is: `import seenet` alone does not import torch."""
+    """Import what is asked for, when it is: `import seenet` alone does not import torch, nor what reads a package's version."""
+    if name == "__version__":
+        return _version()
     if name == "export":
         return import_module("seenet.export")
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'seenet' has no attribute {name!r}")
+
+
+@cache
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("seenet")
+    except PackageNotFoundError:  # a source tree on the path, not installed
+        return "0+source"

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import traceback
 from importlib import import_module
 from typing import Any
@@ -125,6 +124,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        import tempfile  # of no use to any other command line
+
         with tempfile.NamedTemporaryFile("w", prefix="seenet-", suffix=".txt", delete=False) as kept:
             traceback.print_exc(file=kept)
         return _say(f"a bug: {type(error).__name__}: {' '.join(str(error).split())[:200]}; the traceback is kept in {kept.name}", 1)
