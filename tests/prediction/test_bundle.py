@@ -39,6 +39,29 @@ assert "torch" not in sys.modules, "torch was imported"
 """
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_tiles_of_a_bundle(red: Path, flip: bool) -> None:
+    image = picture(300, 333)
+    whole, tiles = load(red, flip=flip), load(red, flip=flip, tile=160, margin=32)
+    assert isinstance(tiles, BundlePredictor)
+    seen = []
+    run = tiles.run
+
+    def watched(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(images.shape[1:3])
+        return run(images)
+
+    tiles.run = watched
+    assert np.array_equal(tiles.scores(image), whole.scores(image))
+    assert len(seen) > 4
+    assert max(max(shape) for shape in seen) <= 160
+    assert np.array_equal(tiles.mask(image), whole.mask(image))
+    assert tiles.settings["tile"] == 160
+    assert "tile" not in whole.settings
+    # Very little memory, and each row of tiles is one stripe.
+    assert len(list(load(red, tile="auto", margin=32, memory=1e-6).stripes(image))) == 4
+
+
 @pytest.fixture
 def red(tmp_path: Path) -> Path:
     return write_red(tmp_path / "red.onnx")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seenet.core.errors import UsageError
+from seenet.prediction.tiles import TileSize
 
 
 def numbers(text: str, option: str) -> list[float]:
@@ -22,6 +23,16 @@ def whole_numbers(text: str, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{option} {text}: expected whole numbers with commas between, such as 1,3,5") from None
+
+
+def tile_size(text: str) -> TileSize:
+    """`auto`, `whole`, or pixels; UsageError for anything else."""
+    if text.isdecimal():
+        return int(text)
+    words: dict[str, TileSize] = {"auto": "auto", "whole": "whole"}
+    if text not in words:
+        raise UsageError(f"--tile {text}: expected auto, whole, or a number of pixels")
+    return words[text]
 
 
 def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

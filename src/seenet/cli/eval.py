@@ -29,6 +29,11 @@ def eval_(
         str | None, typer.Option(metavar="CLASS,CLASS,...", help="One more mIoU, over these classes of the same matrix.")
     ] = None,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the network.")] = "fp32",
+    tile: Annotated[
+        str, typer.Option(help="Cut large pictures: side of what is seen at once, in pixels; auto: by --memory; whole: never.")
+    ] = "whole",
+    margin: Annotated[int, typer.Option(help="Pixels that a tile sees around those it answers for.")] = 256,
+    memory: Annotated[float, typer.Option(help="Gigabytes that a pass may take before --tile auto cuts.")] = 2.0,
     factory: Annotated[str | None, typer.Option(help="Of a model made by model.factory: package.module:callable, again.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default RUN/eval/SPLIT or evaluations/MODEL-SPLIT.")] = None,
@@ -40,7 +45,7 @@ def eval_(
 
     from rich.console import Console
 
-    from seenet.cli.arguments import command_line, numbers, recipe_and_overrides, whole_numbers
+    from seenet.cli.arguments import command_line, numbers, recipe_and_overrides, tile_size, whole_numbers
     from seenet.evaluation.run import run_evaluation
     from seenet.evaluation.table import tables
 
@@ -50,7 +55,8 @@ def eval_(
         boundary=None if boundary == "none" else boundary, widths=whole_numbers(widths, "--widths"),
         boundary_iou=boundary_iou, conventions=conventions,
         mean_over=None if mean_over is None else [name.strip() for name in mean_over.split(",")],
-        precision=precision, device=device, out=out, overwrite=overwrite, command=command_line(), factory=factory,
+        precision=precision, device=device, tile=tile_size(tile), margin=margin, memory=memory,
+        out=out, overwrite=overwrite, command=command_line(), factory=factory,
     )  # fmt: skip
     if not report.first:
         return

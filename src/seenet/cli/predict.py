@@ -22,6 +22,11 @@ def predict(
         Literal["auto", "eager", "onnx", "openvino"],
         typer.Option(help="What computes; auto: the fastest, tried once a model and machine, from 20 pictures on; below, eager."),
     ] = "auto",
+    tile: Annotated[
+        str, typer.Option(help="Cut large pictures: side of what is seen at once, in pixels; auto: by --memory; whole: never.")
+    ] = "auto",
+    margin: Annotated[int, typer.Option(help="Pixels that a tile sees around those it answers for.")] = 256,
+    memory: Annotated[float, typer.Option(help="Gigabytes that a pass may take before --tile auto cuts.")] = 2.0,
     factory: Annotated[str | None, typer.Option(help="Of a model made by model.factory: package.module:callable, again.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[
@@ -37,13 +42,13 @@ def predict(
     import sys
     from dataclasses import asdict
 
-    from seenet.cli.arguments import numbers
+    from seenet.cli.arguments import numbers, tile_size
     from seenet.export.auto import open_chosen
     from seenet.prediction.batch import predict_files
 
     predictor, choice = open_chosen(
         model, inputs, out, runtime=runtime, precision=precision, device=device, scales=numbers(scales, "--scales"), flip=flip,
-        factory=factory,
+        tile=tile_size(tile), margin=margin, memory=memory, factory=factory,
     )  # fmt: skip
     print(f"runtime {choice.runtime}, precision {choice.precision}: {choice.why}", file=sys.stderr)
     report = predict_files(predictor, inputs, out, probabilities=probabilities, overwrite=overwrite)

@@ -29,6 +29,7 @@ from seenet.evaluation.measure import Measure
 from seenet.evaluation.pictures import confusion_figure, panel
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.loading import load
+from seenet.prediction.tiles import MARGIN, MEMORY, TileSize
 
 RESULT = "result.json"
 FIGURE = "confusion.png"
@@ -66,6 +67,9 @@ def run_evaluation(
     mean_over: Sequence[str] | None = None,
     precision: str = "fp32",
     device: str = "auto",
+    tile: TileSize = "whole",
+    margin: int = MARGIN,
+    memory: float = MEMORY,
     out: Path | None = None,
     overwrite: bool = False,
     command: str | None = None,
@@ -86,7 +90,7 @@ def run_evaluation(
         boundary_iou: also Boundary IoU of each class.
         conventions: also the mIoU as other tools take it.
         mean_over: names of classes over which one more mIoU is taken.
-        factory: as `prediction.loading.load`.
+        tile, margin, memory, factory: as `prediction.loading.load`.
         command: quoted by the result file.
         out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
 
@@ -114,7 +118,7 @@ def run_evaluation(
     # The user's own code may change in between, which no hash of a model would show.
     partial = None if factory else folder / PARTIAL
     with joined(device) as (rank, _):
-        predictor = load(path, device, precision, scales=scales, flip=flip, factory=factory)
+        predictor = load(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
         evaluation = evaluate(
             predictor, opened, boundary=boundary, widths=widths, loss=True, measures=measures, what=f"eval {opened.name}", partial=partial
         )

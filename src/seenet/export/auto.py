@@ -16,6 +16,7 @@ from seenet.prediction.bundle import FORMATS
 from seenet.prediction.inputs import find_inputs
 from seenet.prediction.loading import load
 from seenet.prediction.manifest import begun_with
+from seenet.prediction.tiles import MARGIN, MEMORY, TileSize
 
 Precision = Literal["auto", "fp32", "bf16"]
 Runtime = Literal["auto", "eager", "onnx", "openvino"]
@@ -38,6 +39,9 @@ def open_chosen(
     device: str = "auto",
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    tile: TileSize = "whole",
+    margin: int = MARGIN,
+    memory: float = MEMORY,
     factory: str | None = None,
 ) -> tuple[BasePredictor, Choice]:
     """The predictor for `inputs`, in the runtime and precision asked for; of those left open the fastest that answers as plain fp32.
@@ -46,7 +50,7 @@ def open_chosen(
     (what is, is listed); DataError: as `load`, or a bundle that was asked for cannot be made.
     """
     path = find_model(model)
-    options: dict[str, Any] = {"scales": scales, "flip": flip}
+    options: dict[str, Any] = {"scales": scales, "flip": flip, "tile": tile, "margin": margin, "memory": memory}
     if path.suffix in FORMATS:
         kind = FORMATS[path.suffix]
         if runtime not in ("auto", kind):

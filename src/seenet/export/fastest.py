@@ -24,6 +24,7 @@ from seenet.export import bundles
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundle import BundlePredictor
 from seenet.prediction.loading import load
+from seenet.prediction.tiles import MARGIN, MEMORY, TileSize, Tiling
 from seenet.prediction.trial import open_tried
 
 log = logging.getLogger("seenet")
@@ -53,15 +54,25 @@ class Choice:
 
 
 def open_way(
-    path: Path, way: Way, pictures: Sequence[Path], *, device: str, scales: Sequence[float], flip: bool, factory: str | None = None
+    path: Path,
+    way: Way,
+    pictures: Sequence[Path],
+    *,
+    device: str,
+    scales: Sequence[float],
+    flip: bool,
+    tile: TileSize = "whole",
+    margin: int = MARGIN,
+    memory: float = MEMORY,
+    factory: str | None = None,
 ) -> BasePredictor:
     """The predictor of a model file that runs in `way`; where that needs a bundle it is verified on the first of `pictures`."""
     runtime, precision = way
     if runtime == "eager":
-        return load(path, device, precision, scales=scales, flip=flip, factory=factory)
+        return load(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
     file = bundles.bundle(path, runtime, lambda: [front for front, _ in _front(pictures)], _versions())
     info = {"file": str(path), "sha256": sha256(path)}
-    return BundlePredictor(open_tried(file, precision=precision), scales=scales, flip=flip, info=info)
+    return BundlePredictor(open_tried(file, precision=precision), scales=scales, flip=flip, tiling=Tiling(tile, margin, memory), info=info)
 
 
 def fastest(path: Path, ways: Sequence[Way], pictures: Sequence[Path], *, machine: str, **options: Any) -> Choice:

@@ -120,7 +120,13 @@ class SeENet(Segmenter):
             features["scores"] = self.head(top)
             return features
         low = b1 if self.options["refine_stride"] == 4 else pool_to(b1, b2)
-        p = top if top.shape[-2:] == low.shape[-2:] else F.interpolate(top, low.shape[-2:], mode="bilinear", align_corners=False)
+        if top.shape[-2:] == low.shape[-2:]:
+            p = top
+        elif self._window is None:
+            p = F.interpolate(top, low.shape[-2:], mode="bilinear", align_corners=False)
+        else:
+            strides = self.backbone.strides
+            p = self._window.resized(top, strides[3], low, strides[0] if low is b1 else strides[1])
         if isinstance(self.refine, BAM):
             features["scores"], features["attention"] = self.refine(p, low)
         else:

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seenet.model.window import Window
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -32,6 +34,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.options, self.normalization = options, normalization
         self.num_classes: int = options["num_classes"]
+        self._window: Window | None = None
 
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         """The named tensors of the pass, `scores` on the head's own grid among them, of images or of images padded by `_padded`."""
@@ -41,13 +44,23 @@ class Segmenter(nn.Module):
         """The class scores of the pass on the head's own grid; a faster form need not have the other tensors."""
         return self._features(images)["scores"]
 
-    def forward(self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False) -> Tensor:
+    def forward(
+        self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False, window: Window | None = None
+    ) -> Tensor:
         """Class scores N x K x h x w of normalised images N x C x H x W, at `size` or H x W.
 
         Resized once, from the head's own grid, bilinear, align_corners=False (docs/metrics.md). `own_grid`: not resized, for who resizes
-        them to `full_size` and cuts them to size.
+        them to `full_size` and cuts them to size. `window`: the images are this tile of larger ones; what is resized on the way is then
+        resized as in the whole ones.
         """
-        scores = self._scores(images)
+        if window is not None:
+            self._window = window
+        try:
+            scores = self._scores(images)
+        finally:
+            # Asked first, so that a traced network changes nothing of itself.
+            if window is not None:
+                self._window = None
         return scores if own_grid else self.resize(scores, images, size)
 
     def forward_features(self, images: Tensor) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from seenet.core.images import from_pil, read_image
 from seenet.core.labels import LabelSet
 from seenet.prediction.result import Result
 from seenet.prediction.scores import Scores, joined, to_mask
+from seenet.prediction.tiles import Tiling
 
 MOST_SCALES = 16
 
@@ -29,18 +30,28 @@ class BasePredictor(ABC):
     device: Any
 
     def __init__(
-        self, labels: LabelSet, *, channels: int, precision: str, scales: Sequence[float], flip: bool, info: dict[str, Any] | None
+        self,
+        labels: LabelSet,
+        *,
+        channels: int,
+        precision: str,
+        scales: Sequence[float],
+        flip: bool,
+        tiling: Tiling | None,
+        info: dict[str, Any] | None,
     ) -> None:
         if not 1 <= len(scales) <= MOST_SCALES or not all(0 < scale <= 8 for scale in scales):
             raise UsageError(f"scales {list(scales)}: expected 1 to {MOST_SCALES} numbers over 0, at most 8")
         self.labels, self.channels = labels, channels
         self.precision, self.scales, self.flip = precision, tuple(float(scale) for scale in scales), flip
+        self.tiling = tiling
         self.info = info or {}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What changes its answers besides the model: scales, flip, precision."""
-        return {"scales": list(self.scales), "flip": self.flip, "precision": self.precision}
+        """What changes its answers besides the model: scales, flip, precision, and how pictures are cut, where they are."""
+        tiles = self.tiling.settings if self.tiling else {}
+        return {"scales": list(self.scales), "flip": self.flip, "precision": self.precision, **tiles}
 
     @property
     @abstractmethod

@@ -14,6 +14,7 @@ from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.scores import check_finite, to_probabilities
+from seenet.prediction.tiles import Span, Tiling
 
 KEY = "seenet"
 """Under which the card stands in a bundle's own metadata."""
@@ -84,6 +85,10 @@ class Opened:
     run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+BYTES = 1600
+"""A pixel of a pass, besides the scores: a bundle does not say, so it is what SeENet on a ResNet-101 takes (`memory.pass_bytes`: 1540)."""
+
+
 class BundlePredictor(BasePredictor):
     """An exported model, ready to segment pictures of any size, one at a time.
 
@@ -92,9 +97,19 @@ class BundlePredictor(BasePredictor):
 
     device = "cpu"
 
-    def __init__(self, opened: Opened, *, scales: Sequence[float] = (1.0,), flip: bool = False, info: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        opened: Opened,
+        *,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        tiling: Tiling | None = None,
+        info: dict[str, Any] | None = None,
+    ) -> None:
         card = opened.card
-        super().__init__(card.labels, channels=len(card.mean), precision=opened.precision, scales=scales, flip=flip, info=info)
+        super().__init__(
+            card.labels, channels=len(card.mean), precision=opened.precision, scales=scales, flip=flip, tiling=tiling, info=info
+        )
         if self.scales != (1.0,):
             raise UsageError(f"scales {list(scales)}: an exported model takes scale 1 alone (and --flip); use the .safetensors model")
         self.card, self.runtime, self.run = card, opened.runtime, opened.run
@@ -110,7 +125,7 @@ class BundlePredictor(BasePredictor):
         return {"device": self.device, "threads": os.cpu_count(), "processor": platform.processor() or platform.machine()}
 
     def stripes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
-        """As `BasePredictor.stripes`, one of all rows, as the runtime gives them; UsageError for a `size` that is not the picture's."""
+        """As `BasePredictor.stripes`, one of all rows, or of a row of tiles; UsageError for a `size` that is not the picture's."""
         self._check(image)
         if size not in (None, image.shape[:2]):
             found = "x".join(map(str, image.shape[:2]))
@@ -118,20 +133,40 @@ class BundlePredictor(BasePredictor):
                 f"an exported model scores pictures at their own size, {found}, not at {'x'.join(map(str, size or ()))}; "
                 "use the .safetensors model where labels have another size"
             )
-        raw = self._one(image)
+        height, width = image.shape[:2]
+        side = self._cut(image)
+        tiling = self.tiling or Tiling()
+        rows, columns = (tiling.spans(length, side or length, congruent=False) for length in (height, width))
+        return (self._band(image, span, columns) for span in rows)
+
+    def _cut(self, image: np.ndarray) -> int | None:
+        """Side of the tiles of a picture; None: it is done whole."""
+        kept = 4 * self.labels.num_classes * (1 + self.flip)
+        return self.tiling.side((image.shape[0], image.shape[1]), BYTES + kept, kept) if self.tiling else None
+
+    def _band(self, image: np.ndarray, rows: Span, columns: list[Span]) -> np.ndarray:
+        """Scores of the rows that a row of tiles answers for, K x r x W."""
+        raw = self._row(image, rows, columns)
         if not self.flip:
-            return iter((raw,))
-        mirrored = to_probabilities(self._one(image[:, ::-1]))[..., ::-1]
+            return raw
+        mirrored = to_probabilities(self._row(image[:, ::-1], rows, columns))[..., ::-1]
         mean = (to_probabilities(raw) + mirrored) / 2
         # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
         logs: np.ndarray = np.log(np.maximum(mean, np.finfo(np.float32).tiny))
-        return iter((logs,))
+        return logs
+
+    def _row(self, image: np.ndarray, rows: Span, columns: list[Span]) -> np.ndarray:
+        parts = []
+        for span in columns:
+            scores = self._one(image[rows.begin : rows.end, span.begin : span.end])
+            parts.append(scores[:, rows.first - rows.begin : rows.last - rows.begin, span.first - span.begin : span.last - span.begin])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, 2)
 
     def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """As `BasePredictor.mask`; without flip the class map that the bundle gives."""
-        if self.flip or size not in (None, image.shape[:2]):
-            return super().mask(image, size)
         self._check(image)
+        if self.flip or size not in (None, image.shape[:2]) or self._cut(image):
+            return super().mask(image, size)
         scores, masks = self.run(np.ascontiguousarray(image[None]))
         # What is not a number goes through a maximum.
         check_finite(scores[0].max(0))

@@ -9,6 +9,7 @@ from seenet.core.files import sha256
 from seenet.core.find import find_model
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundle import FORMATS, BundlePredictor
+from seenet.prediction.tiles import MARGIN, MEMORY, TileSize, Tiling
 from seenet.prediction.trial import open_tried
 
 if TYPE_CHECKING:
@@ -22,21 +23,24 @@ def load(
     *,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    tile: TileSize = "whole",
+    margin: int = MARGIN,
+    memory: float = MEMORY,
     factory: str | None = None,
 ) -> BasePredictor:
     """Read a model by run folder, .safetensors file, exported bundle or bundled name, ready to predict.
 
-    Bundles of ONNX and OpenVINO (.onnx, .xml) are read without torch.
+    Bundles of ONNX and OpenVINO (.onnx, .xml) are read without torch. `tile`, `margin`, `memory`: how large pictures are cut, as `Tiling`.
     `factory`: for a network of `model.factory`, its name again, since no file may choose what code runs.
     Raises DataError: no such model, or a damaged file; UsageError: settings that make no sense.
     """
-    path = find_model(name)
+    path, tiling = find_model(name), Tiling(tile, margin, memory)
     if path.suffix in FORMATS:
         if factory:
             raise UsageError(f"{path}: an exported model holds its network; leave --factory {factory} out")
         opened = open_tried(path, device=device, precision=precision)
-        return BundlePredictor(opened, scales=scales, flip=flip, info={"file": str(path), "sha256": sha256(path)})
-    return load_trained(path, device, precision, scales=scales, flip=flip, factory=factory)
+        return BundlePredictor(opened, scales=scales, flip=flip, tiling=tiling, info={"file": str(path), "sha256": sha256(path)})
+    return load_trained(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
 
 
 def load_trained(
@@ -46,15 +50,18 @@ def load_trained(
     *,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    tile: TileSize = "whole",
+    margin: int = MARGIN,
+    memory: float = MEMORY,
     factory: str | None = None,
 ) -> "Predictor":
     """As `load`, for what looks into the network itself (`Predictor.model`): UsageError for a bundle, which shows its scores alone."""
     from seenet.model.files import load_model
     from seenet.prediction.predictor import Predictor
 
-    path = find_model(name)
+    path, tiling = find_model(name), Tiling(tile, margin, memory)
     if path.suffix in FORMATS:
         raise UsageError(f"{path}: an exported model shows nothing but its scores; use the .safetensors that it came from")
     saved = load_model(path, factory=factory)
     info = {"file": str(saved.path), "sha256": saved.sha256}
-    return Predictor(saved.model, saved.labels, device=device, precision=precision, scales=scales, flip=flip, info=info)
+    return Predictor(saved.model, saved.labels, device=device, precision=precision, scales=scales, flip=flip, tiling=tiling, info=info)

@@ -1,8 +1,10 @@
 """The one predictor: validation, `eval`, `predict` and the report all run this."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,20 @@ from torch.nn import functional as F
 from seenet.core.errors import UsageError
 from seenet.core.labels import LabelSet
 from seenet.model.fast.prediction import prediction_form, state_of
+from seenet.model.receptive import receptive_field
 from seenet.model.segmenter import full_size
+from seenet.model.window import Window
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.device import choose_device
+from seenet.prediction.memory import pass_bytes
 from seenet.prediction.scores import to_mask
 from seenet.prediction.stripes import Grid, averaged_stripes, raw_stripes
+from seenet.prediction.tiled import TiledGrid, scaled_part
+from seenet.prediction.tiles import Span, Tiling
 
 __all__ = ["PRECISIONS", "Predictor", "evaluating", "resized", "to_mask"]
+
+log = logging.getLogger("seenet")
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -35,6 +44,7 @@ class Predictor(BasePredictor):
         precision: fp32, or bf16 by autocast.
         scales: factors on the picture's sides; the probabilities of all are averaged (docs/metrics.md).
         flip: average with the mirrored picture too.
+        tiling: how large pictures are cut; None: never.
         info: what a result file says of the model: {"file": ..., "sha256": ...}.
 
     Raises UsageError for settings that make no sense.
@@ -49,16 +59,18 @@ class Predictor(BasePredictor):
         precision: str = "fp32",
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        tiling: Tiling | None = None,
         info: dict[str, Any] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision {precision}: expected one of {', '.join(PRECISIONS)}")
         normalization: Any = model.normalization
-        super().__init__(labels, channels=len(normalization.mean), precision=precision, scales=scales, flip=flip, info=info)
+        super().__init__(labels, channels=len(normalization.mean), precision=precision, scales=scales, flip=flip, tiling=tiling, info=info)
         self.device = choose_device(device)
         self.model = model.to(self.device)
         self._form: nn.Module | None = None
         self._form_of: tuple[Any, ...] = ()
+        self._warned = False
         # The reference is (v / 255 - mean) / std; one pass over the picture does as well.
         self._mean = torch.tensor(normalization.mean, device=self.device).mul(255)[:, None, None]
         self._std = torch.tensor(normalization.std, device=self.device).mul(255)[:, None, None]
@@ -67,12 +79,20 @@ class Predictor(BasePredictor):
         """As `BasePredictor.stripes`, on the device, resized once from the head's own grid; a picture and its mirror are one batch of 2."""
         self._check(image)
         size = size or (image.shape[0], image.shape[1])
+        sides = [(scaled(image.shape[0], scale), scaled(image.shape[1], scale)) for scale in self.scales]
+        cuts = [self._cut(side) for side in sides]
         with torch.inference_mode(), evaluating(self.model), self._numerics():
-            pixels = self._normalized(image)
-            if self.scales == (1.0,) and not self.flip:
-                return raw_stripes(self._grid(pixels, size), size)
-            views = (resized(pixels, scale) for scale in self.scales)
-            return averaged_stripes([self._grid(torch.cat([view, view.flip(-1)]) if self.flip else view, size) for view in views], size)
+            # A picture that is read by parts (no array) is resized part by part, too.
+            parts = any(cuts) or not isinstance(image, np.ndarray)
+            pixels = None if parts else self._normalized(image)
+            grids = []
+            for scale, view, cut in zip(self.scales, sides, cuts, strict=True):
+                if pixels is None:
+                    scores: Any = self._tiles(image, view, cut)
+                else:
+                    scores = self._pass(resized(pixels, scale))
+                grids.append(Grid(scores, full_size(view, size, self._multiple)))
+            return raw_stripes(grids[0], size) if self.scales == (1.0,) and not self.flip else averaged_stripes(grids, size)
 
     def features(self, image: np.ndarray) -> dict[str, Tensor]:
         """The tensors of one pass over an H x W x 3 uint8 picture by the paper's names, 1 x C x h x w on the device.
@@ -104,12 +124,49 @@ class Predictor(BasePredictor):
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float()
         return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
 
-    def _grid(self, pixels: Tensor, size: tuple[int, int]) -> Grid:
+    @cached_property
+    def _bytes_per_pixel(self) -> float:
+        """Of a pass over one picture (and its mirror)."""
+        return pass_bytes(self.model, self.channels) * (1 + self.flip)
+
+    def _cut(self, view: tuple[int, int]) -> int | None:
+        """Side of the tiles of a view of this height and width; None: it is seen whole. Says so where tiles cannot be right."""
+        if self.tiling is None or self.tiling.tile == "whole":
+            return None
+        # Its grid is finer than stride 4 in no network here.
+        side = self.tiling.side(view, self._bytes_per_pixel, self.labels.num_classes / 4 * (1 + self.flip))
+        if side is not None and not self._warned:
+            model: Any = self.model
+            self._warned, field = True, receptive_field(model)
+            if math.isinf(field.radius):
+                log.warning(
+                    "%s; tiles of a picture see less than it, and their scores differ from a whole pass's: --tile whole", field.reason
+                )
+        return side
+
+    def _tiles(self, image: Any, view: tuple[int, int], cut: int | None) -> TiledGrid:
+        def run(rows: Span, columns: Span, window: Window) -> Tensor:
+            # Asked for whenever its rows are; the contexts of who made it have ended by then.
+            with torch.inference_mode(), evaluating(self.model), self._numerics():
+                pictures = [image, image[:, ::-1]] if self.flip else [image]
+                seen = torch.cat([scaled_part(picture, view, rows, columns, self._normalized) for picture in pictures])
+                return self._pass(seen, window)
+
+        return TiledGrid(run, view, self.tiling or Tiling(), cut or max(view), self._multiple)
+
+    @property
+    def _multiple(self) -> int:
+        model: Any = self.model
+        return int(model.pad_multiple)
+
+    def _pass(self, pixels: Tensor, window: Window | None = None) -> Tensor:
+        """Scores on the head's own grid, of tiles as of views of a whole picture."""
         model: Any = self._network()
+        if window is None and self.flip:
+            pixels = torch.cat([pixels, pixels.flip(-1)])
         with self._cast():
-            scores: Tensor = model(pixels, own_grid=True)
-        height, width = pixels.shape[-2:]
-        return Grid(scores, full_size((height, width), size, model.pad_multiple))
+            scores: Tensor = model(pixels, own_grid=True) if window is None else model(pixels, own_grid=True, window=window)
+        return scores
 
     def _network(self) -> nn.Module:
         """The model, on the CPU as its twin that predicts faster; made anew where the model has changed since."""
@@ -139,9 +196,14 @@ class Predictor(BasePredictor):
             torch.backends.cudnn.allow_tf32 = allowed
 
 
+def scaled(side: int, scale: float) -> int:
+    """A side of a picture that is resized by a factor."""
+    return max(1, math.floor(scale * side + 0.5))
+
+
 def resized(pixels: Tensor, scale: float) -> Tensor:
     """N x C x H x W at max(1, floor(s H + 0.5)) x max(1, floor(s W + 0.5)): bilinear, antialiased when shrinking."""
-    height, width = (max(1, math.floor(scale * side + 0.5)) for side in pixels.shape[-2:])
+    height, width = (scaled(side, scale) for side in pixels.shape[-2:])
     if (height, width) == tuple(pixels.shape[-2:]):
         return pixels
     return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=scale < 1)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seenet.prediction.tiled import TiledGrid
+
 STRIPE = {"cpu": 2**19}
 """Numbers in a stripe, by device."""
 ELSEWHERE = 2**25
@@ -20,8 +22,8 @@ class Grid:
     Rows do not depend on the stripe that they are asked for in. They differ from `F.interpolate`'s by rounding.
     """
 
-    def __init__(self, scores: Tensor, full: tuple[int, int]) -> None:
-        self.scores, self.full = scores.float().contiguous(), full
+    def __init__(self, scores: Tensor | TiledGrid, full: tuple[int, int]) -> None:
+        self.scores, self.full = scores.float().contiguous() if isinstance(scores, Tensor) else scores, full
         height = scores.shape[-2]
         # As torch has it: the factor in float32, then one rounding.
         factor = (torch.tensor(float(height)) / full[0]).double()
@@ -33,7 +35,8 @@ class Grid:
         """Rows `top` to `bottom` (not in it) and the first `width` columns, N x K x rows x width float32."""
         above, weight = self._above[top:bottom], self._weight[top:bottom].to(self.scores.device)
         first, last = int(above[0]), min(int(above[-1]) + 2, self.scores.shape[-2])
-        part = F.interpolate(self.scores[..., first:last, :], (last - first, self.full[1]), mode="bilinear", align_corners=False)
+        rows = self.scores[..., first:last, :] if isinstance(self.scores, Tensor) else self.scores.rows(first, last)
+        part = F.interpolate(rows, (last - first, self.full[1]), mode="bilinear", align_corners=False)
         part = part[..., :width]
         above = (above - first).to(part.device)
         below = (above + 1).clamp_max(last - first - 1)
