@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seenet.core.labels import LabelSet, voc_colours
+from seenet.model.window import Window
 
 LABELS = LabelSet("toy", ("sky", "road", "tree"), voc_colours(3))
 
@@ -22,7 +23,9 @@ class TinyNet(nn.Module):
         self.conv = nn.Conv2d(3, num_classes, 5, stride=4, padding=2)
         self.norm = nn.BatchNorm2d(num_classes)
 
-    def forward(self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False) -> Tensor:
+    def forward(
+        self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False, window: Window | None = None
+    ) -> Tensor:
         scores = 3 * self.norm(self.conv(images))
         return scores if own_grid else F.interpolate(scores, size or images.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -38,7 +41,9 @@ class RedNet(nn.Module):
         self.num_classes, self.pad_multiple = 3, 1
         self.calls = 0
 
-    def forward(self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False) -> Tensor:
+    def forward(
+        self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False, window: Window | None = None
+    ) -> Tensor:
         self.calls += 1
         red = images[:, :1] * 255
         scores = torch.cat([-(red - centre).abs() for centre in (42.0, 127.5, 213.0)], 1)

@@ -75,10 +75,11 @@ os.register_at_fork(after_in_child=_reading.__init__)  # type: ignore[misc]
 
 
 @contextmanager
-def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+def opened(path: Path, content: bytes | None = None, *, pages: bool = False) -> Iterator[Image.Image]:
     """An undecoded image; everything that Pillow raises on the way becomes a DataError with the file's name.
 
-    With `content` that is decoded, and `path` only names it. Kinds of the error: missing, empty, format, large, animated, damaged.
+    With `content` that is decoded, and `path` only names it. `pages`: several are no error.
+    Kinds of the error: missing, empty, format, large, animated, damaged.
     """
     try:
         # By stream: of a path Pillow may map the file, and then reads turned TIFFs in the wrong order.
@@ -90,7 +91,7 @@ def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
             if image.width * image.height > MAX_PIXELS:
                 raise too_large(str(path), image)
             # How many frames is not asked: of a hostile file that takes minutes.
-            if image.format != "MPO" and getattr(image, "is_animated", False):
+            if not pages and image.format != "MPO" and getattr(image, "is_animated", False):
                 raise DataError(f"{path}: animated or of several pages, expected one picture", fix="save one frame", kind="animated")
             yield image
     except FileNotFoundError:

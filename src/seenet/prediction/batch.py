@@ -22,7 +22,8 @@ from seenet.prediction.inputs import Input, find_inputs
 from seenet.prediction.manifest import open_manifest
 from seenet.prediction.outputs import remove_leftovers, save, to_do
 from seenet.prediction.prefetch import prefetch
-from seenet.prediction.result import Result
+from seenet.prediction.raster import StoredResult, segment
+from seenet.prediction.result import Result, output_paths
 
 log = logging.getLogger("seenet")
 
@@ -96,9 +97,9 @@ def predict_files(
         todo = to_do(pictures, manifest, source, probabilities=probabilities, overwrite=overwrite)
         report.skipped = len(pictures) - len(todo)
 
-        def write(item: Input, digest: str, result: Result) -> None:
+        def write(item: Input, digest: str, result: Result | StoredResult) -> None:
             whole = {**source, "input": digest}
-            save(result, item.name, whole, manifest, probabilities=probabilities, overwrite=overwrite)
+            save(result, item, whole, manifest, probabilities=probabilities, overwrite=overwrite)
             report.written += 1
             advance(note=item.name)
 
@@ -107,7 +108,7 @@ def predict_files(
                 try:
                     digest, image = read.result()
                     before = time.monotonic()
-                    result = _segment(predictor, item, image, probabilities)
+                    result = _segment(predictor, item, image, out, probabilities)
                     report.network_seconds += time.monotonic() - before
                 except DataError as error:
                     log.warning("failed: %s", error)
@@ -119,20 +120,24 @@ def predict_files(
     return report
 
 
-def _segment(predictor: BasePredictor, item: Input, image: np.ndarray, probabilities: bool) -> Result:
+def _segment(predictor: BasePredictor, item: Input, image: np.ndarray | None, out: Path, probabilities: bool) -> Result | StoredResult:
     try:
+        if image is None:
+            if probabilities:
+                raise DataError(f"{item.path}: read by windows, of which no probabilities are written; leave --probabilities out")
+            return segment(predictor, item.path, output_paths(out, item.name, False, windows=True)[0])
         return predictor.result(image, item.name, probabilities=probabilities)
     except (MemoryError, RuntimeError) as error:
         # torch's own is a RuntimeError; named here, so that bundles need no torch.
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
             raise
-        size = "x".join(map(str, image.shape[:2]))
+        size = "its" if image is None else "x".join(map(str, image.shape[:2]))
         raise DataError(f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy") from None
 
 
-def _read(item: Input) -> tuple[str, np.ndarray]:
+def _read(item: Input) -> tuple[str, np.ndarray | None]:
     try:
-        return sha256(item.path), read_image(item.path)
+        return sha256(item.path), None if item.windows else read_image(item.path)
     except OSError as error:
         raise DataError(f"{item.path}: cannot be read ({error.strerror or error})") from None
 

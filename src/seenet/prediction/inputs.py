@@ -9,14 +9,19 @@ from pathlib import Path, PurePosixPath
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.images import IMAGE_SUFFIXES
+from seenet.prediction.raster import by_windows
 
 
 @dataclass(frozen=True)
 class Input:
-    """A picture and the name of its outputs: subfolders (with /) and stem, or the whole file name where stems clash."""
+    """A picture and the name of its outputs: subfolders (with /) and stem, or the whole file name where stems clash.
+
+    `windows`: it is read and its mask written by windows (`raster`).
+    """
 
     path: Path
     name: str
+    windows: bool = False
 
 
 def find_inputs(patterns: Iterable[str | Path], out: Path) -> list[Input]:
@@ -33,7 +38,7 @@ def find_inputs(patterns: Iterable[str | Path], out: Path) -> list[Input]:
     kept = [entry for where, entry in found.items() if not where.startswith(inside)]
     if not kept:
         raise DataError(f"found no picture outside {out}, where the outputs go; give other inputs or another --out")
-    return [Input(path, name) for (path, _), name in zip(kept, output_names(kept), strict=True)]
+    return [Input(path, name, by_windows(path)) for (path, _), name in zip(kept, output_names(kept), strict=True)]
 
 
 def _expand(pattern: Path) -> Iterator[tuple[Path, str]]:

@@ -10,6 +10,7 @@ from seenet.core.errors import DataError
 from seenet.core.files import replacing, sha256
 from seenet.prediction.inputs import Input
 from seenet.prediction.manifest import Manifest
+from seenet.prediction.raster import StoredResult
 from seenet.prediction.result import Result, output_paths
 
 
@@ -20,7 +21,7 @@ def to_do(inputs: list[Input], manifest: Manifest, source: dict[str, str], *, pr
     """
     missing, foreign = [], []
     for item in inputs:
-        paths = output_paths(manifest.out, item.name, probabilities)
+        paths = output_paths(manifest.out, item.name, probabilities, windows=item.windows)
         there = [path for path in paths if os.path.lexists(path)]
         try:
             whole = {**source, "input": sha256(item.path)} if there else source
@@ -41,12 +42,15 @@ def to_do(inputs: list[Input], manifest: Manifest, source: dict[str, str], *, pr
     return missing
 
 
-def save(result: Result, name: str, source: dict[str, str], manifest: Manifest, *, probabilities: bool, overwrite: bool) -> None:
+def save(
+    result: Result | StoredResult, item: Input, source: dict[str, str], manifest: Manifest, *, probabilities: bool, overwrite: bool
+) -> None:
     """Write a result's files beside their names, record them, then give them their names.
 
     DataError: one of them cannot be written.
     """
-    paths = output_paths(manifest.out, name, probabilities)
+    name = item.name
+    paths = output_paths(manifest.out, name, probabilities, windows=item.windows)
     # Looked at before the run too; this is for what came since.
     strange = [path for path in paths if os.path.lexists(path) and not overwrite and not manifest.made(name, source, path)]
     if strange:
@@ -66,4 +70,4 @@ def save(result: Result, name: str, source: dict[str, str], manifest: Manifest, 
 
 def remove_leftovers(out: Path, names: Iterable[str]) -> None:
     """Delete temporary files that a killed run left beside the outputs of these names."""
-    files.remove_leftovers(path for name in names for path in output_paths(out, name, True))
+    files.remove_leftovers(path for name in names for windows in (False, True) for path in output_paths(out, name, True, windows=windows))

@@ -80,6 +80,7 @@ class Result:
 SUFFIXES = {"masks": ".png", "overlays": ".jpg", "probabilities": ".npz"}
 
 
-def output_paths(folder: Path, name: str, probabilities: bool) -> list[Path]:
-    """The files of one result: `name` may hold subfolders and dots."""
-    return [folder / kind / f"{name}{suffix}" for kind, suffix in SUFFIXES.items() if probabilities or kind != "probabilities"]
+def output_paths(folder: Path, name: str, probabilities: bool, *, windows: bool = False) -> list[Path]:
+    """The files of one result: `name` may hold subfolders and dots. The mask of a picture read by windows is a TIFF."""
+    suffixes = {**SUFFIXES, "masks": ".tif"} if windows else SUFFIXES
+    return [folder / kind / f"{name}{suffix}" for kind, suffix in suffixes.items() if probabilities or kind != "probabilities"]
