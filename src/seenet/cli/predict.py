@@ -43,19 +43,23 @@ def predict(
     from dataclasses import asdict
 
     from seenet.cli.arguments import numbers, tile_size
+    from seenet.evaluation.gather import joined, summed
     from seenet.export.auto import open_chosen
     from seenet.prediction.batch import predict_files
 
-    predictor, choice = open_chosen(
-        model, inputs, out, runtime=runtime, precision=precision, device=device, scales=numbers(scales, "--scales"), flip=flip,
-        tile=tile_size(tile), margin=margin, memory=memory, factory=factory,
-    )  # fmt: skip
-    print(f"runtime {choice.runtime}, precision {choice.precision}: {choice.why}", file=sys.stderr)
-    report = predict_files(predictor, inputs, out, probabilities=probabilities, overwrite=overwrite)
+    with joined(device) as (rank, world):
+        predictor, choice = open_chosen(
+            model, inputs, out, runtime=runtime, precision=precision, device=device, scales=numbers(scales, "--scales"), flip=flip,
+            tile=tile_size(tile), margin=margin, memory=memory, factory=factory,
+        )  # fmt: skip
+        if rank == 0:
+            print(f"runtime {choice.runtime}, precision {choice.precision}: {choice.why}", file=sys.stderr)
+        report = predict_files(predictor, inputs, out, probabilities=probabilities, overwrite=overwrite, share=(rank, world))
+        report.written, report.skipped, failed = summed([report.written, report.skipped, len(report.failed)], device)
     report.choice = asdict(choice)
-    if as_json:
+    if rank == 0 and as_json:
         print(json.dumps(report.result(), indent=1, ensure_ascii=False))
-    else:
+    elif rank == 0:
         kinds = "masks/ and overlays/" if not probabilities else "masks/, overlays/ and probabilities/"
-        print(f"{report.written} written, {report.skipped} done before, {len(report.failed)} failed: {kinds} in {out}")
+        print(f"{report.written} written, {report.skipped} done before, {failed} failed: {kinds} in {out}")
     report.check()

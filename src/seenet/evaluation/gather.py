@@ -72,6 +72,20 @@ def joined(device: Any) -> Iterator[tuple[int, int]]:
             distributed.destroy_process_group()
 
 
+def summed(values: list[int], device: Any) -> list[int]:
+    """Each value's sum over all ranks, in every one of them; every rank must call this, and waits for the others."""
+    if ranks()[1] == 1:
+        return values
+    import torch
+    from torch import distributed
+
+    from seenet.prediction.device import choose_device
+
+    total = torch.tensor(values, dtype=torch.int64, device=choose_device(device))
+    distributed.all_reduce(total)
+    return [int(value) for value in total]
+
+
 def gather_scores(score: Callable[[], list[ImageScore]], device: Any) -> list[ImageScore]:
     """Run `score` here and return the scores of all ranks by index.
 

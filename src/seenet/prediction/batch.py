@@ -76,11 +76,13 @@ def predict_files(
     *,
     probabilities: bool = False,
     overwrite: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> PredictReport:
     """Write OUT/masks/NAME.png, OUT/overlays/NAME.jpg and, if asked, OUT/probabilities/NAME.npz for each of `inputs`.
 
     A picture that cannot be read is noted in the report and the rest done. What is there from the same picture, model
-    and settings is skipped. Interrupted at any moment, a second run completes the folder to what one run had made.
+    and settings is skipped. Interrupted at any moment, a second run completes the folder to what one run had made. `share` is (rank,
+    world): of several processes that are given the same arguments each does every world-th picture.
 
     Raises DataError: no input, a file in the way (without `overwrite`), the disk full; UsageError: two inputs of one
     name; BusyError: another process predicts into OUT; NotFiniteError: the network gives NaN.
@@ -88,11 +90,12 @@ def predict_files(
     started = time.monotonic()
     if "sha256" not in predictor.info:
         raise UsageError("predict_files: found a model that is in no file, by whose hash outputs are known; use seenet.load")
-    pictures = find_inputs(inputs, out)
+    rank, world = share
+    pictures = find_inputs(inputs, out)[rank::world]
     report = PredictReport(out, predictor.info, predictor.settings)
     source = {"model": str(predictor.info["sha256"]), "settings": _digest({**predictor.settings, "format": FORMAT})}
     way = {"runtime": predictor.settings.get("runtime", "eager"), "precision": predictor.precision}
-    with open_manifest(out, way) as manifest:
+    with open_manifest(out, way, share) as manifest:
         remove_leftovers(out, [item.name for item in pictures])
         todo = to_do(pictures, manifest, source, probabilities=probabilities, overwrite=overwrite)
         report.skipped = len(pictures) - len(todo)

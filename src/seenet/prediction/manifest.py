@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +15,7 @@ from seenet.core.files import sha256, write_text
 
 NAME = "manifest.json"
 JOURNAL = ".manifest.jsonl"
+JOURNALS = ".manifest*.jsonl"
 
 
 class Manifest:
@@ -42,11 +43,12 @@ class Manifest:
 
 
 @contextmanager
-def open_manifest(out: Path, way: dict[str, str]) -> Iterator[Manifest]:
+def open_manifest(out: Path, way: dict[str, str], share: tuple[int, int] = (0, 1)) -> Iterator[Manifest]:
     """Hold the folder for this process; whatever ends the block, fold what was recorded into OUT/manifest.json.
 
     Entries are appended to a journal before the outputs get their names: after a kill at any moment each file in OUT is
-    either known or foreign, and the next run folds the journal.
+    either known or foreign, and the next run folds the journal. `share` is (rank, world): several processes hold the folder together,
+    each with a journal of its own.
 
     Raises BusyError: another process predicts into the folder; DataError: the manifest is damaged, or OUT is no folder.
     """
@@ -54,24 +56,61 @@ def open_manifest(out: Path, way: dict[str, str]) -> Iterator[Manifest]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{out}: cannot be made a folder ({error.strerror}); choose another --out") from None
-    handle = os.open(out, os.O_RDONLY)
+    rank, world = share
+    own = out / (JOURNAL if world == 1 else f".manifest.{rank}-{world}.jsonl")
+    with _locked(out, fcntl.LOCK_EX if world == 1 else fcntl.LOCK_SH, out), _journal(own, out) as journal:
+        manifest = Manifest(out, _entries(out), journal, way)
+        try:
+            yield manifest
+        finally:
+            journal.flush()
+            _fold(out, own)
+
+
+@contextmanager
+def _locked(path: Path, kind: int, out: Path) -> Iterator[None]:
+    """Hold a file or folder; BusyError where another process does."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(f"{out}: another process is predicting into this folder; wait for it or choose another --out") from None
-        entries = _entries(out)
-        with (out / JOURNAL).open("a", encoding="utf-8") as journal:
-            manifest = Manifest(out, entries, journal, way)
-            try:
-                yield manifest
-            finally:
-                if manifest.entries:
-                    text = json.dumps(manifest.entries, indent=1, sort_keys=True, ensure_ascii=False)
-                    write_text(out / NAME, text + "\n")
-                (out / JOURNAL).unlink()
+        yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _journal(own: Path, out: Path) -> Iterator[IO[str]]:
+    """The journal of this process, held until the block ends."""
+    while True:
+        with own.open("a", encoding="utf-8") as journal, _locked(own, fcntl.LOCK_EX, out):
+            # Who folds journals that nobody holds may have deleted it in between.
+            if own.exists() and os.path.samestat(own.stat(), os.fstat(journal.fileno())):
+                yield journal
+                return
+
+
+def _fold(out: Path, own: Path) -> None:
+    """Put this process's journal, and those that nobody holds any more, into the manifest, one process after the other."""
+    above = os.open(out.resolve().parent, os.O_RDONLY)
+    try:
+        fcntl.flock(above, fcntl.LOCK_EX)
+        entries, done = _read(out / NAME), []
+        for journal in sorted(out.glob(JOURNALS)):
+            try:
+                with nullcontext() if journal == own else _locked(journal, fcntl.LOCK_EX, out):
+                    entries |= _recorded(journal)
+                    done.append(journal)
+            except BusyError:
+                continue
+        if entries:
+            write_text(out / NAME, json.dumps(entries, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        for journal in done:
+            journal.unlink(missing_ok=True)
+    finally:
+        os.close(above)
 
 
 def begun_with(out: Path, model: str) -> tuple[str, str] | None:
@@ -84,14 +123,19 @@ def begun_with(out: Path, model: str) -> tuple[str, str] | None:
 
 
 def _entries(out: Path) -> dict[str, dict[str, Any]]:
-    return _read(out / NAME) | _recorded(out / JOURNAL)
+    entries = _read(out / NAME)
+    for journal in sorted(out.glob(JOURNALS)):
+        entries |= _recorded(journal)
+    return entries
 
 
 def _recorded(journal: Path) -> dict[str, dict[str, Any]]:
-    if not journal.exists():
+    try:
+        text = journal.read_text(encoding="utf-8")
+    except FileNotFoundError:
         return {}
     # A kill may have cut the last line; its outputs had no names yet.
-    lines = [line for line in journal.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
     return {record["name"]: record["entry"] for record in map(json.loads, lines)}
 
 
