@@ -1,5 +1,6 @@
 """Tiles with a margin of the receptive radius give the whole picture's scores."""
 
+import copy
 import logging
 import math
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from seenet.core.errors import UsageError
 from seenet.core.labels import SHAPES
 from seenet.model import Segmenter, create_model
+from seenet.model.fast import use_fast
 from seenet.model.receptive import receptive_field
 from seenet.prediction.predictor import Predictor, resized
 from seenet.prediction.tiled import scaled_part
@@ -79,6 +81,15 @@ def test_tiles_equal_the_whole(name: str) -> None:
     tile = Tiling("auto", margin).least + 96
     assert compare(model, noise(tile + 77, tile // 2 + 31), tile, margin) < 1e-4
     assert compare(model, noise(33, tile + 131), tile, margin) < 1e-4
+
+
+@pytest.mark.slow
+def test_the_faster_form_is_cut_alike() -> None:
+    model, margin = built("attention")
+    fast = copy.deepcopy(model)
+    use_fast(fast)
+    tile = Tiling("auto", margin).least + 96
+    assert compare(fast, noise(33, tile + 131), tile, margin) < 1e-4
 
 
 @pytest.mark.slow

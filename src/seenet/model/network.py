@@ -120,15 +120,18 @@ class SeENet(Segmenter):
             features["scores"] = self.head(top)
             return features
         low = b1 if self.options["refine_stride"] == 4 else pool_to(b1, b2)
-        if top.shape[-2:] == low.shape[-2:]:
-            p = top
-        elif self._window is None:
-            p = F.interpolate(top, low.shape[-2:], mode="bilinear", align_corners=False)
-        else:
-            strides = self.backbone.strides
-            p = self._window.resized(top, strides[3], low, strides[0] if low is b1 else strides[1])
+        p = self.upsampled(top, low)
         if isinstance(self.refine, BAM):
             features["scores"], features["attention"] = self.refine(p, low)
         else:
             features["scores"] = self.refine(p, low)
         return features
+
+    def upsampled(self, x: Tensor, low: Tensor) -> Tensor:
+        """P_out, or what is made of it, bilinear to the grid where it meets B1; x itself where the grids agree."""
+        if x.shape[-2:] == low.shape[-2:]:
+            return x
+        if self._window is None:
+            return F.interpolate(x, low.shape[-2:], mode="bilinear", align_corners=False)
+        strides = self.backbone.strides
+        return self._window.resized(x, strides[3], low, strides[0] if self.options["refine_stride"] == 4 else strides[1])

@@ -46,11 +46,6 @@ def enhance(module: SeEM, parts: Parts) -> Parts:
     return [*parts, torch.cat(outputs, dim=1)]
 
 
-def upsample(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear to the other's grid; x itself where the grids agree."""
-    return x if x.shape[-2:] == like.shape[-2:] else F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
-
-
 class PartsSeENet(SeENet):
     """The rows of Table 1 that enhance all three levels (f to j). Hooks on the 1x1 units that read a concatenation are not called."""
 
@@ -76,5 +71,5 @@ class PartsSeENet(SeENet):
             return head(p_out)  # type: ignore[no-any-return]
         low = b1 if self.options["refine_stride"] == 4 else pool_to(b1, b2)
         if isinstance(refine, BAM):
-            low = (1 - torch.sigmoid(upsample(refine.project(p_out), low))) * low  # Eq. 3 and 4
-        return refine.classifier(upsample(p_out, low) + refine.fuse(low))  # type: ignore[no-any-return]
+            low = (1 - torch.sigmoid(self.upsampled(refine.project(p_out), low))) * low  # Eq. 3 and 4
+        return refine.classifier(self.upsampled(p_out, low) + refine.fuse(low))  # type: ignore[no-any-return]
