@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 SIDE = 512
 OVERHEAD = 1.25
-"""Measured peaks over those worked out: what convolutions reorder and pad for themselves (docs/large-pictures.md)."""
+"""For what convolutions reorder and pad for themselves: assumed, not measured."""
 
 
 class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
