@@ -29,6 +29,9 @@ RATIOS = {"resnet50": (1.0, {"training": 1.2, "inference": 1.1}), "resnet18": (0
 
 
 VALUES = {
+    "auto over plain": ("predict as it chooses: images/s over plain fp32 eager", ">=", 1.3),
+    "auto over plain with bf16": ("predict as it chooses: images/s over plain fp32 eager", ">=", 2.0),
+    "auto: mIoU": ("predict as it chooses: points of mIoU off", "<=", 0.1),
     "scales and flips": ("6 scales with flips, over the sum of their passes", "<=", 1.05),
     "confusion matrix": ("confusion matrix, over a pass at one scale", "<=", 0.02),
     "loader over training": ("camvid-lite0: loader with one worker, over what training takes", ">=", 2.0),

@@ -18,7 +18,7 @@ from typing import Any
 import timm  # noqa: F401  (before the first fork, so that no child imports it again)
 import torch
 
-from benchmarks import daily, growth, machine, memory, scales, startup
+from benchmarks import auto, daily, growth, machine, memory, scales, startup
 from benchmarks.bars import table
 from benchmarks.cases import CASES
 from benchmarks.compare import compare
@@ -56,6 +56,7 @@ def works(*, full: bool) -> Iterator[tuple[str, Measured]]:
     for case in CASES:
         if full or not case.full:
             yield case.name, lambda case=case: compare(case)
+    yield "auto", lambda: {"line": 3, **alone(auto.measure)}
     for case in (memory.TRAINING, memory.PREDICTION):
         yield f"memory-{case.name}", lambda case=case: {"line": 4, "kind": case.kind, **memory.measure(case)}
     yield "scales", lambda: {"line": 5, **alone(scales.measure)}

@@ -1,0 +1,54 @@
+"""Line 3: `seenet predict` as it chooses for itself beside plain fp32 eager, with the bundled model on frames of CamVid."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.camvid import MISSING, camvid
+from benchmarks.measuring import interleaved, ratios, spread
+from seenet.core.settings import DataSettings
+from seenet.data import open_split
+from seenet.evaluation.evaluator import evaluate
+from seenet.prediction.batch import predict_files
+from seenet.prediction.loading import load_trained
+
+PICTURES = 20
+
+
+def measure() -> dict[str, Any]:
+    """Ratio of the seconds that `predict_files` takes for the same pictures, in turns, and how far the mIoU on CamVid val moves, points."""
+    root = camvid()
+    if root is None:
+        return {"skipped": MISSING}
+    try:
+        from seenet.export.auto import open_chosen
+    except ImportError:
+        return {"skipped": "seenet predict has no --runtime auto yet"}
+    pictures = sorted((root / "val").glob("*.png"))[:PICTURES]
+    with tempfile.TemporaryDirectory() as folder:
+        chosen, choice = open_chosen("camvid-lite0", pictures, Path(folder) / "chosen", device="cpu")
+        plain = load_trained("camvid-lite0", "cpu")
+        # A hook wants to see the module as it is: the predictor then runs the plain network.
+        plain.model.register_forward_hook(lambda *_: None)
+        works = {
+            name: lambda predictor=predictor: predict_files(predictor, pictures, Path(tempfile.mkdtemp(dir=folder)))
+            for name, predictor in (("auto", chosen), ("plain", plain))
+        }
+        found = interleaved(works, seconds=30)
+    split = open_split(DataSettings(kind="camvid", root=root), "val")
+    miou = {name: 100 * evaluate(predictor, split).result()["miou"] for name, predictor in (("auto", chosen), ("plain", plain))}
+    seconds = found["seconds"]
+    ratio = ratios(seconds["plain"], seconds["auto"])
+    return {
+        "values": {
+            f"auto over plain{' with bf16' if machine.has_bf16() else ''}": ratio["median"],
+            "auto: mIoU": abs(miou["auto"] - miou["plain"]),
+        },
+        "choice": {"runtime": choice.runtime, "precision": choice.precision, "why": choice.why},
+        "ratio": ratio,
+        "miou": miou,
+        "seconds": {name: spread(times) for name, times in seconds.items()},
+        "rounds": len(seconds["auto"]),
+        "others": found["others"],
+    }
