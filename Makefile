@@ -58,7 +58,7 @@ audit: $(STAMP)  ## known vulnerabilities of what is locked
 
 # Interrupted, either goes on where it was; the page is docs/performance.md.
 bench: $(STAMP)  ## speed and memory beside DeepLabv3 and DeepLabv3+, every line with its bar (45 minutes, on an idle machine)
-	@$(BIN)/python -m benchmarks.run
+	@$(BIN)/python -m benchmarks.run --minutes 40
 	@$(BIN)/python -m benchmarks.page
 
 bench-full: $(STAMP)  ## the same with all sizes and runtimes, and growth (hours)

@@ -4,6 +4,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from seenet.export.auto import open_chosen
+
 from benchmarks import machine
 from benchmarks.camvid import MISSING, camvid
 from benchmarks.measuring import interleaved, ratios, spread
@@ -21,10 +23,6 @@ def measure() -> dict[str, Any]:
     root = camvid()
     if root is None:
         return {"skipped": MISSING}
-    try:
-        from seenet.export.auto import open_chosen
-    except ImportError:
-        return {"skipped": "seenet predict has no --runtime auto yet"}
     pictures = sorted((root / "val").glob("*.png"))[:PICTURES]
     with tempfile.TemporaryDirectory() as folder:
         chosen, choice = open_chosen("camvid-lite0", pictures, Path(folder) / "chosen", device="cpu")

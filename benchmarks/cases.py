@@ -19,8 +19,13 @@ class Case:
     batch: int
     runtime: str = "eager"
     precision: str = "fp32"
-    seconds: float = 20
+    seconds: float = 15
     full: bool = False
+
+    @property
+    def long(self) -> bool:
+        """Whether a round takes half a minute and more on two slow cores."""
+        return self.size[0] * self.size[1] * self.batch >= 2**20
 
     @property
     def name(self) -> str:
@@ -36,7 +41,7 @@ RUNTIMES = ("eager", "compiled", "onnx", "openvino")
 def _training() -> list[Case]:
     steps = [Case(1, "training", backbone, (320, 320), 4) for backbone in ("resnet50", "resnet18")]
     bf16 = [Case(1, "training", case.backbone, case.size, case.batch, precision="bf16") for case in steps]
-    light = [Case(1, "training", LIGHT_BACKBONE, (256, 256), 8)]
+    light = [Case(1, "training", LIGHT_BACKBONE, (256, 256), 8, full=True)]
     paper = [Case(1, "training", backbone, (320, 320), 10, full=True) for backbone in ("resnet50", "resnet18")]
     return [*steps, *bf16, *light, *paper]
 
@@ -44,7 +49,8 @@ def _training() -> list[Case]:
 def _inference() -> list[Case]:
     found = []
     for backbone in ("resnet50", "resnet18", LIGHT_BACKBONE):
-        found += [Case(2, "inference", backbone, (360, 480), 1, runtime) for runtime in RUNTIMES]
+        light = backbone == LIGHT_BACKBONE
+        found += [Case(2, "inference", backbone, (360, 480), 1, runtime, full=light and runtime == "compiled") for runtime in RUNTIMES]
     for backbone in ("resnet50", "resnet18"):
         for runtime in RUNTIMES:
             named = runtime in ("eager", "onnx")

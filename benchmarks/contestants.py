@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from seenet.model.fast.prediction import prediction_form
 from torch import Tensor
 from torch.nn import functional as F
 
 from seenet.core.labels import LabelSet
 from seenet.model import Segmenter, create_model
-from seenet.prediction.predictor import Predictor
 
 CONTESTANTS = {"seenet": "seenet", "deeplabv3": "torchvision-deeplabv3", "deeplabv3plus": "smp-deeplabv3plus"}
 """Variants of `create_model`. DeepLabv3 has rates 12, 24, 36 at output stride 8, half of them at 16; so has DeepLabv3+."""
@@ -37,13 +37,10 @@ def network(name: str, backbone: str, *, classes: int = CLASSES) -> Segmenter:
     return model.eval().to(memory_format=torch.channels_last)
 
 
-def ready(name: str, model: Segmenter) -> Callable[[Tensor], Tensor]:
-    """What eager prediction calls: of SeENet the network that the predictor runs, of the others the module itself."""
-    if name != "seenet":
-        return model
-    predictor: Any = Predictor(model, LABELS, device="cpu")
-    called: Callable[[Tensor], Tensor] = getattr(predictor, "_network", lambda: model)()
-    return called
+def ready(name: str, model: Segmenter, *, compiled: bool = False) -> Callable[..., Tensor]:
+    """What prediction calls: of SeENet the predictor's form of the network (compiled: of plain operators), of the others the module."""
+    called: Callable[..., Tensor] = prediction_form(model, fused=not compiled) if name == "seenet" else model
+    return torch.compile(called) if compiled else called
 
 
 def plain_step(model: Segmenter, images: Tensor, masks: Tensor, *, bf16: bool) -> Callable[[], object]:

@@ -34,9 +34,7 @@ def work(name: str, case: Case) -> Work:
         run = open_bundle(bundle(name, case.backbone, case.runtime)).run
         pictures = np.random.default_rng(0).integers(0, 256, (case.batch, *case.size, 3), dtype=np.uint8)
         return lambda: run(pictures)
-    called = contestants.ready(name, contestants.network(name, case.backbone))
-    if case.runtime == "compiled":
-        called = torch.compile(called)
+    called = contestants.ready(name, contestants.network(name, case.backbone), compiled=case.runtime == "compiled")
     images = torch.randn(case.batch, 3, *case.size).contiguous(memory_format=torch.channels_last)
 
     def forward() -> torch.Tensor:

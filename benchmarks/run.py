@@ -35,13 +35,17 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all sizes and runtimes, and growth")
     parser.add_argument("--only", default="", help="results whose name has this in it")
     parser.add_argument("--anew", action="store_true", help="measure again what is there")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing after so many")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # of trainers on noise
-    started = time.monotonic()
+    started, late = time.monotonic(), []
     for name, work in works(full=options.full):
         path = options.out / f"{name}.json"
         if options.only not in name or (is_done(path) and not options.anew):
+            continue
+        if time.monotonic() - started > 60 * options.minutes:
+            late.append(name)
             continue
         begun, about = time.monotonic(), machine.provenance()
         found = work()
@@ -49,12 +53,15 @@ def main() -> None:
         write_text(path, json.dumps(result, indent=1) + "\n")
         print(f"{time.monotonic() - started:6.0f} s  {name}: {found.get('error') or found.get('skipped') or 'done'}", file=sys.stderr)
     print(table(options.out))
+    if late:
+        print(f"no time was left for {', '.join(late)}; the same command goes on with them", file=sys.stderr)
 
 
 def works(*, full: bool) -> Iterator[tuple[str, Measured]]:
-    """Name of the result, and what measures it."""
-    for case in CASES:
-        if full or not case.full:
+    """Name of the result, and what measures it; what takes long comes last."""
+    cases = [case for case in CASES if full or not case.full]
+    for case in cases:
+        if not case.long:
             yield case.name, lambda case=case: compare(case)
     yield "auto", lambda: {"line": 3, **alone(auto.measure)}
     for case in (memory.TRAINING, memory.PREDICTION):
@@ -63,6 +70,9 @@ def works(*, full: bool) -> Iterator[tuple[str, Measured]]:
     yield "loader", lambda: {"line": 6, **alone(daily.loader)}
     yield "predict", lambda: {"line": 6, **alone(daily.predict)}
     yield "startup", _startup
+    for case in cases:
+        if case.long:
+            yield case.name, lambda case=case: compare(case)
     if full:
         for axis, values in growth.AXES.items():
             for value in values:

@@ -137,7 +137,9 @@ def test_the_memory_of_a_work_is_measured() -> None:
     "case", [Case(1, "training", "resnet18", (33, 47), 2, seconds=0), Case(2, "inference", "resnet18", (33, 47), 1, seconds=0)]
 )
 def test_a_small_case_runs(case: Case, tmp_path: Path) -> None:
-    program = f"import json; from benchmarks.cases import Case; from benchmarks.compare import compare; print(json.dumps(compare({case!r})))"
+    program = (
+        f"import json; from benchmarks.cases import Case; from benchmarks.compare import compare; print(json.dumps(compare({case!r})))"
+    )
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
