@@ -4,14 +4,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from seenet.export.auto import open_chosen
-
 from benchmarks import machine
 from benchmarks.camvid import MISSING, camvid
 from benchmarks.measuring import interleaved, ratios, spread
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.evaluation.evaluator import evaluate
+from seenet.export.auto import open_chosen
 from seenet.prediction.batch import predict_files
 from seenet.prediction.loading import load_trained
 

@@ -18,7 +18,7 @@ CONTESTANTS = {"seenet": "seenet", "deeplabv3": "torchvision-deeplabv3", "deepla
 """Variants of `create_model`. DeepLabv3 has rates 12, 24, 36 at output stride 8, half of them at 16; so has DeepLabv3+."""
 BACKBONES = {"resnet50": 8, "resnet18": 8, "tf_efficientnet_lite0": 16}
 """Output strides."""
-LIGHT: dict[str, Any] = {"width": 64, "local_conv": "depthwise", "p_out": 96}
+LIGHT: dict[str, Any] = {"width": 96, "local_conv": "depthwise", "p_out": 112}
 """SeENet's options on light backbones: as fast as DeepLabv3+ there."""
 CLASSES = 21
 LABELS = LabelSet("bench", tuple(f"class {index}" for index in range(CLASSES)), tuple((index, 0, 0) for index in range(CLASSES)))

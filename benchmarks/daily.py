@@ -10,8 +10,8 @@ import torch
 from benchmarks.camvid import MISSING, camvid
 from benchmarks.measuring import significant
 from seenet.core.recipe_files import load_recipe
+from seenet.export.auto import open_chosen
 from seenet.prediction.batch import predict_files
-from seenet.prediction.loading import load
 from seenet.training.distributed import Ranks
 from seenet.training.setup import step_batches
 from seenet.training.trainer import Trainer
@@ -54,13 +54,14 @@ def predict() -> dict[str, Any]:
     root = camvid()
     if root is None:
         return {"skipped": MISSING}
-    predictor = load("camvid-lite0", "cpu")
     pictures = sorted((root / "val").glob("*.png"))[:PICTURES]
     with tempfile.TemporaryDirectory() as folder:
+        predictor, choice = open_chosen("camvid-lite0", pictures, Path(folder) / "all", device="cpu")
         predict_files(predictor, pictures[:1], Path(folder) / "warm")
         report = predict_files(predictor, pictures, Path(folder) / "all")
     return {
         "values": {"predict in the network": significant(report.network_seconds / report.seconds)},
         "pictures": report.written,
+        "choice": {"runtime": choice.runtime, "precision": choice.precision},
         "seconds": {"network": significant(report.network_seconds), "all": significant(report.seconds)},
     }

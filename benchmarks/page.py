@@ -56,7 +56,7 @@ def text(folder: Path, drawn: dict[str, str]) -> str:
     parts = [HEAD, "## All lines\n", *table(folder), ""]
     for name, title in drawn.items():
         parts += [f"## {title}\n", f"![{title}](images/{name})\n"]
-    return "\n".join([*parts, "## Measured on\n", *machines(found), ""])
+    return "\n".join([*parts, "## Measured on\n", *(machines(found) if found else ["Nothing was measured yet."]), ""])
 
 
 def table(folder: Path) -> Iterator[str]:
