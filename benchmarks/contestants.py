@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from seenet.model.fast.prediction import prediction_form
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,6 +38,8 @@ def network(name: str, backbone: str, *, classes: int = CLASSES) -> Segmenter:
 
 def ready(name: str, model: Segmenter, *, compiled: bool = False) -> Callable[..., Tensor]:
     """What prediction calls: of SeENet the predictor's form of the network (compiled: of plain operators), of the others the module."""
+    from seenet.model.fast.prediction import prediction_form
+
     called: Callable[..., Tensor] = prediction_form(model, fused=not compiled) if name == "seenet" else model
     return torch.compile(called) if compiled else called
 
