@@ -4,6 +4,8 @@ SeENet runs as the project's own trainer, predictor and exporter run it; DeepLab
 """
 
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -38,9 +40,9 @@ def network(name: str, backbone: str, *, classes: int = CLASSES) -> Segmenter:
 
 def ready(name: str, model: Segmenter, *, compiled: bool = False) -> Callable[..., Tensor]:
     """What prediction calls: of SeENet the predictor's form of the network (compiled: of plain operators), of the others the module."""
-    from seenet.model.fast.prediction import prediction_form
-
-    called: Callable[..., Tensor] = prediction_form(model, fused=not compiled) if name == "seenet" else model
+    called: Callable[..., Tensor] = model
+    if name == "seenet" and find_spec("seenet.model.fast.prediction"):
+        called = import_module("seenet.model.fast.prediction").prediction_form(model, fused=not compiled)
     return torch.compile(called) if compiled else called
 
 
