@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seenet.model.fast import FORMS, use_plain
+from seenet.model.fast import use_plain
 from seenet.model.fast.convolution import available
 from seenet.model.fast.folded import fold_locals, fold_parts
 from seenet.model.fast.folding import fold
@@ -60,8 +60,6 @@ def state_of(model: nn.Module) -> tuple[Any, ...]:
 def _twin(model: Segmenter, fused: bool) -> nn.Module:
     twin = _same_tensors(model)
     twin.auxiliary = None
-    # A network in training, which has the faster forms, and one from a file get the same twin.
-    use_plain(twin)
     fold_locals(twin)
     fold(twin)
     if type(twin) is SeENet and PartsSeENet.fits(twin):
@@ -84,10 +82,8 @@ def _same_tensors(model: Segmenter) -> Segmenter:
     """A copy of the modules alone, in eval mode; the tensors are the model's, so that nothing is there twice before it is folded."""
     memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, memo).eval()
-    for module in twin.modules():
-        # Those of a training run: a network read from its file has none of them, and must have the same twin.
-        if isinstance(module, FORMS):
-            module.__class__ = nn.Conv2d  # type: ignore[assignment]
+    # The faster forms of a training run: a network read from its file has none of them, and must have the same twin.
+    use_plain(twin)
     return twin
 
 
