@@ -17,6 +17,7 @@ from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.run import data_settings, default_out, run_evaluation
 from seenet.evaluation.table import tables
 from seenet.prediction.predictor import Predictor
+from seenet.prediction.tiles import Tiling
 from tests.evaluation.doubles import LABELS, random_split
 from tests.prediction.doubles import TinyNet
 
@@ -37,9 +38,17 @@ def model(tmp_path, monkeypatch) -> Path:
         asked.splits.append((settings.kind, which))
         return split
 
-    def load(path, device, precision, *, factory, **keywords):
+    def load(path, device, precision, *, factory, tile, margin, memory, **keywords):
         assert factory is None
-        return Predictor(TinyNet(), LABELS, device="cpu", precision=precision, info={"file": str(path), "sha256": "ab"}, **keywords)
+        return Predictor(
+            TinyNet(),
+            LABELS,
+            device="cpu",
+            precision=precision,
+            info={"file": str(path), "sha256": "ab"},
+            tiling=Tiling(tile, margin, memory),
+            **keywords,
+        )
 
     monkeypatch.setattr(run, "open_split", open_split)
     monkeypatch.setattr(run, "load", load)
@@ -136,10 +145,12 @@ def test_a_trimap_of_pictures_of_ones_own(tmp_path, monkeypatch, void, rim):
     (tmp_path / "net.safetensors").write_bytes(b"")
     loaded = []
 
-    def load(path, device, precision, *, factory, **keywords):
+    def load(path, device, precision, *, factory, tile, margin, memory, **keywords):
         loaded.append(path)
         labels = LabelSet("folder", ("ground", "thing"), voc_colours(2), rim=rim)
-        return Predictor(TinyNet(2), labels, device="cpu", info={"file": str(path), "sha256": "ab"}, **keywords)
+        return Predictor(
+            TinyNet(2), labels, device="cpu", info={"file": str(path), "sha256": "ab"}, tiling=Tiling(tile, margin, memory), **keywords
+        )
 
     monkeypatch.setattr(run, "load", load)
     data = ["data.kind=folder", f"data.root={tmp_path}"]
@@ -234,9 +245,11 @@ def test_cityscapes_has_its_own_table(model, monkeypatch):
     labels = CITYSCAPES19
     split = random_split(2, labels=labels)
     monkeypatch.setattr(run, "open_split", lambda *_: split)
-    monkeypatch.setattr(
-        run, "load", lambda path, device, precision, *, factory, **more: Predictor(TinyNet(19), labels, device="cpu", **more)
-    )
+
+    def load(path, device, precision, *, factory, tile, margin, memory, **keywords):
+        return Predictor(TinyNet(19), labels, device="cpu", tiling=Tiling(tile, margin, memory), **keywords)
+
+    monkeypatch.setattr(run, "load", load)
     result = run_evaluation(model).result
     assert result["cityscapes"]["iou_class"] == result["miou"]
     console = Console(width=100, record=True, file=io.StringIO())

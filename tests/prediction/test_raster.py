@@ -131,6 +131,10 @@ def test_probabilities_are_not_written(tmp_path: Path) -> None:
 def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "field.tif", noise(3, 40, 40))
     monkeypatch.setitem(sys.modules, "rasterio", None)
+    # A small one is read whole, without its place.
+    assert predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "small").written == 1
+    assert (tmp_path / "small/masks/field.png").is_file()
+    monkeypatch.setattr(raster, "LARGE", 1000)
     report = predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out")
     assert "pip install 'seenet[geo]'" in report.failed[0][1]
 

@@ -50,9 +50,24 @@ def test_a_restarted_job_goes_on_and_another_does_not(tmp_path: Path, monkeypatc
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
         with pytest.raises(DataError, match="go on with --resume"):
             begin()
-    # Without a name of its own a job is known by its restarts, of which torchrun keeps the count.
+    # A job that was refused is refused again when torchrun restarts it.
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(DataError, match="go on with --resume"):
+        begin()
+
+
+def test_without_a_name_a_job_is_known_by_its_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin() -> None:
+        with open_run(tmp_path / "run", recipe(), resume=False):
+            (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    begin()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     begin()
+    monkeypatch.setattr("os.getppid", lambda: 1)
+    with pytest.raises(DataError, match="go on with --resume"):
+        begin()
 
 
 def test_restarted_before_its_first_step_it_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

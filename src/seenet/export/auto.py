@@ -64,7 +64,8 @@ def open_chosen(
         here = ", ".join(map(" ".join, ways))
         reason = next((why for way, why in missing.items() if runtime in ("auto", way[0]) and precision in ("auto", way[1])), "")
         raise UsageError(f"--runtime {runtime} --precision {precision}: {reason or 'there is no such pair'}; available here: {here}")
-    pictures = [item.path for item in find_inputs(inputs, out)]
+    # What is read by windows is too large to try anything on.
+    pictures = [item.path for item in find_inputs(inputs, out) if not item.windows]
     before = _way(begun_with(out, sha256(path)))
     if len(left) == 1:
         absent = next((why for way, why in missing.items() if runtime == "auto" and way[0] != "eager"), "")
@@ -76,7 +77,7 @@ def open_chosen(
     elif len(pictures) < LEAST:
         chosen = Choice(*left[0], f"others are tried from {LEAST} pictures on")
     else:
-        chosen = fastest(path, left, pictures, device=device, machine=processor.name(), **options)
+        chosen = fastest(path, left, pictures, device=device, machine=processor.name(), factory=factory, **options)
     predictor = open_way(path, (chosen.runtime, chosen.precision), pictures, device=device, factory=factory, **options)
     return predictor, chosen
 

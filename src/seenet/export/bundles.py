@@ -125,7 +125,7 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
     """OpenVINO reads ONNX in a second, where another export would take minutes; verified as an export is."""
     from seenet.core.images import read_image
     from seenet.export.openvino import read_onnx, write_openvino
-    from seenet.export.run import fitted
+    from seenet.export.run import checking_pictures, fitted
     from seenet.export.verify import verify
     from seenet.model.files import load_model
     from seenet.prediction.bundle import BundlePredictor
@@ -139,7 +139,7 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
     verification = verify(
         Predictor(saved.model, saved.labels, device="cpu"),
         BundlePredictor(open_tried(out)),
-        [fitted(read_image(path), saved) for path in pictures],
+        [fitted(read_image(path), saved) for path in pictures or checking_pictures((), out)],
     )
     verification.check()
     files = {part.name: sha256(part) for part in (out, out.with_suffix(".bin"))}

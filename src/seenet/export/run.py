@@ -89,7 +89,7 @@ def run_export(
     _check_out(out, kind, overwrite)
     require(*PACKAGES[kind], *_more_packages(kind, int8))
     labelled = _open_labelled(recipe, overrides, split)
-    paths = _pictures(images, out)
+    paths = checking_pictures(images, out)
     if int8:
         # The bundled photographs are not what it will see.
         int8_format.check_count(len(paths) if images else 0)
@@ -160,7 +160,8 @@ def _open_labelled(recipe: str | Path | Recipe | None, overrides: Sequence[str],
     return open_split(settings, split or settings.val or "val")
 
 
-def _pictures(images: Sequence[str | Path], out: Path) -> list[Path]:
+def checking_pictures(images: Sequence[str | Path], out: Path) -> list[Path]:
+    """What an export is verified on: those given, else the bundled photographs."""
     if images:
         return [item.path for item in find_inputs(images, out)]
     return sorted(Path(str(resources.files("seenet") / "photos")).glob("*.jpg"))

@@ -68,6 +68,8 @@ def receptive_field(model: Segmenter, side: int = 1024) -> ReceptiveField:
                 reach = tracing.reaches[twin(image)]
         except _Whole as error:
             return ReceptiveField(math.inf, str(error))
+        except Exception as error:  # of a network of the user's own, which may need real numbers
+            return ReceptiveField(math.inf, f"the network cannot be followed ({type(error).__name__}), and may look at the whole picture")
         here = np.arange(side)
         radius = max(int(max((here - first).max(), (last - here).max())) for first, last in reach.hulls)
         # Half a picture away from the middle no border has cut it off.

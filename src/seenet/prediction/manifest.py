@@ -58,13 +58,16 @@ def open_manifest(out: Path, way: dict[str, str], share: tuple[int, int] = (0, 1
         raise DataError(f"{out}: cannot be made a folder ({error.strerror}); choose another --out") from None
     rank, world = share
     own = out / (JOURNAL if world == 1 else f".manifest.{rank}-{world}.jsonl")
-    with _locked(out, fcntl.LOCK_EX if world == 1 else fcntl.LOCK_SH, out), _journal(own, out) as journal:
-        manifest = Manifest(out, _entries(out), journal, way)
-        try:
-            yield manifest
-        finally:
-            journal.flush()
-            _fold(out, own)
+    with _locked(out, fcntl.LOCK_EX if world == 1 else fcntl.LOCK_SH, out):
+        # What a killed process left, before anything is written behind its last line, which may be cut.
+        _fold(out, world)
+        with _journal(own, out) as journal:
+            manifest = Manifest(out, _entries(out), journal, way)
+            try:
+                yield manifest
+            finally:
+                journal.flush()
+                _fold(out, world, own)
 
 
 @contextmanager
@@ -92,11 +95,13 @@ def _journal(own: Path, out: Path) -> Iterator[IO[str]]:
                 return
 
 
-def _fold(out: Path, own: Path) -> None:
-    """Put this process's journal, and those that nobody holds any more, into the manifest, one process after the other."""
-    above = os.open(out.resolve().parent, os.O_RDONLY)
+def _fold(out: Path, world: int, own: Path | None = None) -> None:
+    """Put this process's own journal, and those that nobody holds any more, into the manifest, one process after the other."""
+    above = os.open(out.resolve().parent if world > 1 else out, os.O_RDONLY)
     try:
-        fcntl.flock(above, fcntl.LOCK_EX)
+        # Who predicts alone holds OUT already.
+        if world > 1:
+            fcntl.flock(above, fcntl.LOCK_EX)
         entries, done = _read(out / NAME), []
         for journal in sorted(out.glob(JOURNALS)):
             try:
@@ -105,7 +110,7 @@ def _fold(out: Path, own: Path) -> None:
                     done.append(journal)
             except BusyError:
                 continue
-        if entries:
+        if done and entries:
             write_text(out / NAME, json.dumps(entries, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
         for journal in done:
             journal.unlink(missing_ok=True)
@@ -123,10 +128,11 @@ def begun_with(out: Path, model: str) -> tuple[str, str] | None:
 
 
 def _entries(out: Path) -> dict[str, dict[str, Any]]:
-    entries = _read(out / NAME)
+    # The journals first: what another process folds in between stands in the manifest by then.
+    recorded: dict[str, dict[str, Any]] = {}
     for journal in sorted(out.glob(JOURNALS)):
-        entries |= _recorded(journal)
-    return entries
+        recorded |= _recorded(journal)
+    return _read(out / NAME) | recorded
 
 
 def _recorded(journal: Path) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SIDE = 512
+UNKNOWN_BYTES = 1600.0
+"""A pixel: somewhat more than this project's networks on ResNet-50 and 101 take."""
 OVERHEAD = 1.25
 """For what convolutions reorder and pad for themselves: assumed, not measured."""
 
@@ -35,10 +37,14 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def pass_bytes(model: nn.Module, channels: int) -> float:
     """Bytes a pixel that a network in eval mode takes for one picture in float32, besides its weights.
 
-    The tensors that live at once in a pass over 512 x 512 pixels on torch's meta device, which computes nothing, and `OVERHEAD`.
+    The tensors that live at once in a pass over 512 x 512 pixels on torch's meta device, which computes nothing, and `OVERHEAD`;
+    `UNKNOWN_BYTES` for a network that cannot run there.
     """
     twin = copy.deepcopy(model).to("meta", torch.float32).eval()
     image = torch.zeros(1, channels, SIDE, SIDE, device="meta")
-    with torch.inference_mode(), _Living() as living:
-        twin(image, own_grid=True)
+    try:
+        with torch.inference_mode(), _Living() as living:
+            twin(image, own_grid=True)
+    except Exception:  # of a network of the user's own, which may need real numbers
+        return UNKNOWN_BYTES
     return float(living.most / SIDE**2 * OVERHEAD)

@@ -172,12 +172,13 @@ class Predictor(BasePredictor):
         """The model, on the CPU as its twin that predicts faster; made anew where the model has changed since."""
         if self.device.type != "cpu":
             return self.model
-        state = state_of(self.model)
-        if self._form is None or state != self._form_of:
+        state, form = state_of(self.model), self._form
+        if form is None or state != self._form_of:
             # The old one goes first: both would be in memory at once.
-            self._form = None
-            self._form, self._form_of = prediction_form(self.model, fused=self.precision == "fp32"), state
-        return self._form
+            self._form = form = None
+            form = prediction_form(self.model, fused=self.precision == "fp32")
+            self._form, self._form_of = form, state
+        return form
 
     def _cast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

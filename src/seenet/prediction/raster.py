@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ _ORIENTATION = 274
 
 
 def by_windows(path: Path) -> bool:
-    """Whether a picture is a TIFF that is georeferenced or has over `LARGE` pixels; one that is turned (EXIF) is read whole.
+    """Whether a picture is a TIFF over `LARGE` pixels, or georeferenced where rasterio is there; one that is turned (EXIF) is read whole.
 
     False as well for what cannot be opened, of which its reader will tell.
     """
@@ -44,7 +45,8 @@ def by_windows(path: Path) -> bool:
                 return False
             tags = image.tag_v2
             turned = tags.get(_ORIENTATION, 1) != 1
-            return not turned and (image.width * image.height > LARGE or any(tag in tags for tag in GEO_TAGS))
+            located = any(tag in tags for tag in GEO_TAGS) and find_spec("rasterio") is not None
+            return not turned and (located or image.width * image.height > LARGE)
     except DataError:
         return False
 

@@ -57,6 +57,8 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Itera
         with lock:
             before = _take(lock.fileno(), out)
             _prepare(out, recipe, resume or (_goes_on(before) and begun(out)), ours)
+            # Only now: a restart of a job that was refused here must be refused again.
+            _sign(lock.fileno(), _job())
             remove_leftovers(out / name for name in WRITTEN)
             with _recorded(out, rank):
                 yield out
@@ -73,20 +75,27 @@ def _take(handle: int, out: Path) -> str:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise BusyError(f"{out}: busy, held by {before or 'another process'}; wait for it, or give another --out") from None
-    os.ftruncate(handle, 0)
-    os.write(handle, f"host {socket.gethostname()} pid {os.getpid()}{_job()}\n".encode())
+    _sign(handle, _job() if _goes_on(before) else "")
     return before
 
 
+def _sign(handle: int, job: str) -> None:
+    """Write who holds the run."""
+    os.ftruncate(handle, 0)
+    os.write(handle, f"host {socket.gethostname()} pid {os.getpid()}{job}\n".encode())
+
+
 def _job() -> str:
-    """The name that torchrun's processes of one job share, over restarts too; `none` is what those have that were given none."""
-    job = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    return "" if job == "none" else f" job {job}"
+    """What torchrun's processes of one job share, over restarts too: its name or, where it was given none, their launcher."""
+    job = os.environ.get("TORCHELASTIC_RUN_ID")
+    if job is None:
+        return ""
+    return f" launcher {os.getppid()}" if job == "none" else f" job {job}"
 
 
 def _goes_on(before: str) -> bool:
     """Whether this is the same job as held the run before: restarted by torchrun, or by a scheduler under the same --rdzv-id."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 or bool(_job() and before.endswith(_job()))
+    return bool(_job()) and before.endswith(_job())
 
 
 def _prepare(out: Path, recipe: Recipe, resume: bool, ours: bool) -> None:

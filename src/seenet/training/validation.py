@@ -16,6 +16,7 @@ from seenet.core.labels import LabelSet
 from seenet.data import Split
 from seenet.evaluation.evaluator import Evaluation, evaluate
 from seenet.model import Segmenter
+from seenet.model.fast import use_plain
 from seenet.model.files import read_notes, save_model
 from seenet.prediction.predictor import Predictor
 from seenet.training.distributed import Ranks
@@ -44,6 +45,8 @@ def score(
     """Score a copy of the model with the weights `state`. Stopped, on all ranks, where one of them was asked to stop."""
     # In memory as weights from a file are: for small pictures another order is rounded otherwise, and this must count as `eval` does.
     scored = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    # And without training's faster forms: a network that has no twin to predict with runs itself.
+    use_plain(scored)
     scored.load_state_dict(state)
     try:
         return evaluate(StoppablePredictor(scored, labels, device, stop), val, loss=True, what="validating")

@@ -52,9 +52,10 @@ def prediction_form(model: nn.Module, *, fused: bool = True) -> nn.Module:
 
 
 def state_of(model: nn.Module) -> tuple[Any, ...]:
-    """What changes where a weight, a buffer or a module of the network is replaced or written to (but not through `.data`)."""
+    """What changes where a weight, a buffer or a module is replaced, written to (but not through `.data`) or hooked."""
     tensors = (*model.parameters(), *model.buffers())
-    return tuple((id(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version) for tensor in tensors)
+    modules = tuple((id(module), _hooked(module)) for module in model.modules())
+    return modules + tuple((id(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version) for tensor in tensors)
 
 
 def _twin(model: Segmenter, fused: bool) -> nn.Module:
