@@ -43,7 +43,7 @@ def predict(
     from dataclasses import asdict
 
     from seenet.cli.arguments import numbers, tile_size
-    from seenet.evaluation.gather import joined, summed
+    from seenet.evaluation.gather import joined, listed, summed
     from seenet.export.auto import open_chosen
     from seenet.prediction.batch import predict_files
 
@@ -55,11 +55,14 @@ def predict(
         if rank == 0:
             print(f"runtime {choice.runtime}, precision {choice.precision}: {choice.why}", file=sys.stderr)
         report = predict_files(predictor, inputs, out, probabilities=probabilities, overwrite=overwrite, share=(rank, world))
-        report.written, report.skipped, failed = summed([report.written, report.skipped, len(report.failed)], device)
+        report.written, report.skipped = summed([report.written, report.skipped], device)
+        failed = listed(report.failed)
+        if rank == 0:
+            report.failed = failed
     report.choice = asdict(choice)
     if rank == 0 and as_json:
         print(json.dumps(report.result(), indent=1, ensure_ascii=False))
     elif rank == 0:
         kinds = "masks/ and overlays/" if not probabilities else "masks/, overlays/ and probabilities/"
-        print(f"{report.written} written, {report.skipped} done before, {failed} failed: {kinds} in {out}")
+        print(f"{report.written} written, {report.skipped} done before, {len(failed)} failed: {kinds} in {out}")
     report.check()

@@ -86,6 +86,18 @@ def summed(values: list[int], device: Any) -> list[int]:
     return [int(value) for value in total]
 
 
+def listed(found: list[Any]) -> list[Any]:
+    """What all ranks found, in the order of the ranks; every rank must call this, and waits for the others."""
+    world = ranks()[1]
+    if world == 1:
+        return found
+    from torch import distributed
+
+    everybody: list[list[Any]] = [[] for _ in range(world)]
+    distributed.all_gather_object(everybody, found)
+    return [one for rank in everybody for one in rank]
+
+
 def gather_scores(score: Callable[[], list[ImageScore]], device: Any) -> list[ImageScore]:
     """Run `score` here and return the scores of all ranks by index.
 
