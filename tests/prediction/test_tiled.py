@@ -31,8 +31,8 @@ def near(variant: str = "seenet", backbone: str = "resnet10t", **options: Any) -
     torch.manual_seed(1)
     model = create_model(variant, backbone=backbone, num_classes=6, width=8, p_out=16, **options)
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and not isinstance(module.padding, str):
-            size = tuple(min(side, 3) if side % 2 else side for side in module.kernel_size)
+        if isinstance(module, nn.Conv2d) and not isinstance(module.padding, str) and all(side % 2 for side in module.kernel_size):
+            size = tuple(min(side, 3) for side in module.kernel_size)
             with torch.no_grad():
                 module.weight = nn.Parameter(module.weight[..., : size[0], : size[1]].contiguous())
             if max(module.dilation) > 1 or size != module.kernel_size:
