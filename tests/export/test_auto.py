@@ -17,6 +17,7 @@ from seenet.export import auto, bundles, fastest
 from seenet.export.auto import LEAST, open_chosen
 from seenet.export.fastest import Choice
 from seenet.prediction.manifest import begun_with
+from seenet.prediction.tiles import MARGIN, MEMORY
 from tests.export.test_bundles import exported
 from tests.prediction.bundles import write_red
 
@@ -147,7 +148,10 @@ def test_a_remembered_choice_starts_without_torch_and_the_folder_goes_on(folder:
     monkeypatch.setattr(bundles, "_export", exported)
     monkeypatch.setattr(bundles, "_convert", refuse)
     monkeypatch.setattr(fastest, "load", lambda *_, **__: fastest.open_way(Path("model.safetensors"), ("onnx", "fp32"), [], **options))
-    options: dict[str, Any] = {"device": "auto", "scales": (1.0,), "flip": False}
+    # What `seenet predict` asks for by default: it is part of what a choice is remembered by.
+    options: dict[str, Any] = {
+        "device": "auto", "scales": (1.0,), "flip": False, "tile": "auto", "margin": MARGIN, "memory": MEMORY, "factory": None,
+    }  # fmt: skip
     # Whatever is measured, onnx is taken.
     ways = [("eager", "fp32"), ("onnx", "fp32"), ("openvino", "fp32")]
     found = ({("eager", "fp32"): 2.0, ("onnx", "fp32"): 1.0}, dict.fromkeys(ways, 1.0))
