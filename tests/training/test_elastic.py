@@ -38,36 +38,34 @@ def test_killed_ranks_come_back_to_the_same_weights(tmp_path: Path) -> None:
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_a_restarted_job_goes_on_and_another_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def begin() -> None:
-        with open_run(tmp_path / "run", recipe(), resume=False):
-            (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
+def begin(folder: Path) -> None:
+    """Start a run without --resume, or go on with it where that is granted, and take a step."""
+    with open_run(folder / "run", recipe(), resume=False):
+        (folder / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
 
+
+def test_a_restarted_job_goes_on_and_another_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job-7")
-    begin()
-    begin()
+    begin(tmp_path)
+    begin(tmp_path)
     for name in ("job-8", "none"):
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
         with pytest.raises(DataError, match="go on with --resume"):
-            begin()
+            begin(tmp_path)
     # A job that was refused is refused again when torchrun restarts it.
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     with pytest.raises(DataError, match="go on with --resume"):
-        begin()
+        begin(tmp_path)
 
 
 def test_without_a_name_a_job_is_known_by_its_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def begin() -> None:
-        with open_run(tmp_path / "run", recipe(), resume=False):
-            (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
-
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    begin()
+    begin(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    begin()
+    begin(tmp_path)
     monkeypatch.setattr("os.getppid", lambda: 1)
     with pytest.raises(DataError, match="go on with --resume"):
-        begin()
+        begin(tmp_path)
 
 
 def test_restarted_before_its_first_step_it_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,13 +54,18 @@ class FoldedConv(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         y = F.conv2d(self.padded(x), self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        if other is not None:
-            y = y.add_(other) if other.shape == y.shape else y + other
-        return y if self.activation is None else self.activation(y)
+        return finished(y, other, self.activation)
 
     def padded(self, x: Tensor) -> Tensor:
         """x with what `same` adds to it."""
         return pad_same(x, list(self.weight.shape[-2:]), list(self.stride), list(self.dilation)) if self.same else x
+
+
+def finished(y: Tensor, other: Tensor | None, activation: nn.Module | None) -> Tensor:
+    """activation(y + other), in y's own memory where it is the sum's."""
+    if other is not None:
+        y = y.add_(other) if other.shape == y.shape else y + other
+    return y if activation is None else activation(y)
 
 
 class FusedConv(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seenet.model.fast import depthwise, fourier, lines, wide, winograd
-from seenet.model.fast.convolution import FoldedConv, FusedConv
+from seenet.model.fast.convolution import FoldedConv, FusedConv, finished
 
 KEPT_BYTES = 16 << 20
 """Transformed kernels up to this size are kept; of larger ones the transform costs little beside the convolution, and memory much."""
@@ -108,6 +108,4 @@ def _after(y: Tensor, bias: Tensor | None, other: Tensor | None, activation: nn.
     """What follows a convolution, in its own memory."""
     if bias is not None:
         y.add_(bias[:, None, None])
-    if other is not None:
-        y = y.add_(other) if other.shape == y.shape else y + other
-    return y if activation is None else activation(y)
+    return finished(y, other, activation)
