@@ -4,8 +4,6 @@ SeENet runs as the project's own trainer, predictor and exporter run it; DeepLab
 """
 
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -14,12 +12,13 @@ from torch.nn import functional as F
 
 from seenet.core.labels import LabelSet
 from seenet.model import Segmenter, create_model
+from seenet.model.fast.prediction import prediction_form
 
 CONTESTANTS = {"seenet": "seenet", "deeplabv3": "torchvision-deeplabv3", "deeplabv3plus": "smp-deeplabv3plus"}
 """Variants of `create_model`. DeepLabv3 has rates 12, 24, 36 at output stride 8, half of them at 16; so has DeepLabv3+."""
 BACKBONES = {"resnet50": 8, "resnet18": 8, "tf_efficientnet_lite0": 16}
 """Output strides."""
-LIGHT: dict[str, Any] = {"width": 96, "local_conv": "depthwise", "p_out": 112}
+LIGHT: dict[str, Any] = {"width": 96, "local_conv": "depthwise", "p_out": 80}
 """SeENet's options on light backbones: as fast as DeepLabv3+ there."""
 CLASSES = 21
 LABELS = LabelSet("bench", tuple(f"class {index}" for index in range(CLASSES)), tuple((index, 0, 0) for index in range(CLASSES)))
@@ -39,10 +38,10 @@ def network(name: str, backbone: str, *, classes: int = CLASSES) -> Segmenter:
 
 
 def ready(name: str, model: Segmenter, *, compiled: bool = False) -> Callable[..., Tensor]:
-    """What prediction calls: of SeENet the predictor's form of the network (compiled: of plain operators), of the others the module."""
+    """What prediction calls: of SeENet the predictor's form of the network, of the others the module."""
     called: Callable[..., Tensor] = model
-    if name == "seenet" and find_spec("seenet.model.fast.prediction"):
-        called = import_module("seenet.model.fast.prediction").prediction_form(model, fused=not compiled)
+    if name == "seenet":
+        called = prediction_form(model, "compiled" if compiled else "fused")
     return torch.compile(called) if compiled else called
 
 

@@ -14,6 +14,7 @@ from benchmarks.cases import Case
 from benchmarks.measuring import Work, interleaved, matmul
 from seenet.export.graph import trace
 from seenet.export.onnx import to_proto, write_proto
+from seenet.export.products import quick_proto
 from seenet.model import Segmenter
 from seenet.prediction.bundle import Card
 from seenet.prediction.runtimes import open_bundle
@@ -47,7 +48,7 @@ def work(name: str, case: Case) -> Work:
 
 
 def bundle(name: str, backbone: str, runtime: str) -> Path:
-    """A contestant as `seenet export` writes it, without its comparison with the model."""
+    """SeENet as `seenet export` writes it, without its comparison with the model; the others plainly, as torch's exporter gives them."""
     path = BUNDLES / machine.sources() / f"{name}-{backbone}.{'onnx' if runtime == 'onnx' else 'xml'}"
     if path.exists():
         return path
@@ -55,7 +56,7 @@ def bundle(name: str, backbone: str, runtime: str) -> Path:
     model = contestants.network(name, backbone)
     card = _card(model)
     if runtime == "onnx":
-        write_proto(path, to_proto(trace(model)), card)
+        write_proto(path, quick_proto(model) if name == "seenet" else to_proto(trace(model)), card)
         return path
     import openvino
 

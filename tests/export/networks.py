@@ -25,6 +25,25 @@ def small(num_classes: int) -> nn.Module:
     return Small(num_classes)
 
 
+class Wide(nn.Module):
+    """A stem and a 3x3 of many channels with a batch norm, which exports write out as products."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 128, 3, stride=4, padding=1)
+        self.wide = nn.Sequential(nn.Conv2d(128, 128, 3, padding=2, dilation=2, bias=False), nn.BatchNorm2d(128), nn.ReLU())
+        self.head = nn.Conv2d(128, num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.wide(self.stem(images)))
+        return scores
+
+
+def wide(num_classes: int) -> nn.Module:
+    return Wide(num_classes)
+
+
 class Branching(nn.Module):
     """Looks at a value of the picture in Python, which no trace can follow."""
 

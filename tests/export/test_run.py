@@ -99,10 +99,10 @@ def test_a_failed_check_leaves_no_file(
 ) -> None:
     write = exporting._write
 
-    def write_another(path: Path, kind: exporting.Format, saved: exporting.SavedModel, *rest: object) -> None:
+    def write_another(path: Path, kind: exporting.Format, saved: exporting.SavedModel, *rest: object, **more: object) -> None:
         other = load_model(saved.path, factory=SMALL)
         other.model.network.head.weight.data *= 1.01  # type: ignore[union-attr, operator]
-        write(path, kind, other, *rest)  # type: ignore[arg-type]
+        write(path, kind, other, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(exporting, "_write", write_another)
     out = tmp_path / "small.onnx"
@@ -179,3 +179,37 @@ def test_fp16_takes_no_option_of_bundles(model: Path, tmp_path: Path, capsys: py
         main(["export", str(model), "--out", str(tmp_path / "x.safetensors"), "--int8"])
     assert caught.value.code == 2
     assert "--int8: --format fp16 takes none of it" in capsys.readouterr().err
+
+
+def test_wide_convolutions_are_written_out_unless_plain(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wide = "tests.export.networks:wide"
+    network = create_model(factory=wide, num_classes=6).eval()
+    path = tmp_path / "model.safetensors"
+    save_model(path, network, SHAPES)
+    kinds, masks = {}, {}
+    picture = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)
+    for name, more in (("quick", []), ("plain", ["--plain"])):
+        out = tmp_path / f"{name}.onnx"
+        with pytest.raises(SystemExit) as caught:
+            main(["export", str(path), "--format", "onnx", "--out", str(out), "--images", str(pictures), "--factory", wide, *more])
+        assert not caught.value.code, capsys.readouterr().err
+        graph = onnx.load(out).graph
+        kinds[name] = (
+            [node.op_type for node in graph.node].count("Conv"),
+            [tensor.dims[:] for tensor in graph.initializer].count([128, 128, 3, 3]),
+        )
+        masks[name] = load(out).mask(picture)
+    # The weights stand in the file as they were, in either.
+    assert kinds == {"quick": (2, 1), "plain": (3, 1)}
+    assert np.array_equal(masks["quick"], masks["plain"])
+
+
+@pytest.mark.parametrize(("kind", "more", "found"), [("torch", [], "torch is so anyway"), ("onnx", ["--int8"], "--int8 is so anyway")])
+def test_plain_where_it_says_nothing(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, more: list[str], found: str
+) -> None:
+    out = tmp_path / {"torch": "x.pt2", "onnx": "x.onnx"}[kind]
+    with pytest.raises(SystemExit) as caught:
+        main(["export", str(model), "--format", kind, "--out", str(out), "--factory", SMALL, "--plain", *more])
+    assert caught.value.code == 2
+    assert f"--plain: {found}; leave it out" in capsys.readouterr().err

@@ -21,6 +21,9 @@ def export(
         bool, typer.Option("--int8", help="Eight-bit weights and activations, calibrated on --images (onnx, openvino).")
     ] = False,
     half: Annotated[bool, typer.Option("--fp16", help="Weights in fp16 (openvino).")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Leave all convolutions as they are, for graphics cards (onnx, openvino).")
+    ] = False,
     images: Annotated[
         list[str] | None,
         typer.Option(metavar="PATH", help="Picture, folder or pattern to compare on; may be repeated; default: bundled photographs."),
@@ -40,10 +43,9 @@ def export(
         from seenet.cli.arguments import refuse_options
         from seenet.export.half import export_half
 
-        given = {"--int8": int8, "--fp16": half, "--images": images, "--recipe": recipe, "--split": split, "--factory": factory}
-        refuse_options(
-            {**given, "KEY=VALUE": settings, "--json": as_json}, "--format fp16 takes none of it; give --format onnx, openvino or torch"
-        )
+        bundles = {"--int8": int8, "--fp16": half, "--plain": plain, "--json": as_json}
+        given = {**bundles, "--images": images, "--recipe": recipe, "--split": split, "--factory": factory, "KEY=VALUE": settings}
+        refuse_options(given, "--format fp16 takes none of it; give --format onnx, openvino or torch")
         error = export_half(model, out, overwrite=overwrite)
         print(f"{out}: {out.stat().st_size / 1e6:.1f} MB in {kind}, weights within {error:.1e} of their tensor's largest")
         return
@@ -51,7 +53,7 @@ def export(
     from seenet.export.table import table
 
     report = run_export(
-        model, out, kind, int8=int8, half=half, images=images or (), recipe=recipe, overrides=settings or (), split=split,
+        model, out, kind, int8=int8, half=half, plain=plain, images=images or (), recipe=recipe, overrides=settings or (), split=split,
         factory=factory, overwrite=overwrite,
     )  # fmt: skip
     if as_json:

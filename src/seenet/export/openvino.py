@@ -3,15 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from torch.export import ExportedProgram
-
-from seenet.export.onnx import to_proto
 from seenet.prediction.bundle import KEY, Card
-
-
-def to_openvino(program: ExportedProgram) -> Any:
-    """An `openvino.Model` of `program` (which is used up), by way of ONNX."""
-    return read_onnx(to_proto(program).SerializeToString(deterministic=True))
 
 
 def read_onnx(content: bytes) -> Any:

@@ -65,6 +65,7 @@ def run_export(
     *,
     int8: bool = False,
     half: bool = False,
+    plain: bool = False,
     images: Sequence[str | Path] = (),
     recipe: str | Path | Recipe | None = None,
     overrides: Sequence[str] = (),
@@ -77,6 +78,7 @@ def run_export(
     Args:
         int8: quantise weights and activations, calibrated on `images` (onnx, openvino).
         half: store weights in fp16 (openvino).
+        plain: leave convolutions as they are, for graphics cards (onnx, openvino); otherwise `products` writes some out, for processors.
         images: pictures, folders or patterns to compare on; none: the photographs that come with the package.
         recipe: with `overrides` says which labelled data to compare the mIoU on; None: no labels.
         split: of that data; None: its `data.val`.
@@ -85,7 +87,7 @@ def run_export(
     Raises DataError: no such model or pictures, a network that cannot be traced, files there already (without `overwrite`); UsageError:
     settings, a missing package; CheckError: the bundle does not answer as the model (nothing is written).
     """
-    card_precision = _precision(kind, int8=int8, half=half)
+    card_precision = _precision(kind, int8=int8, half=half, plain=plain)
     _check_out(out, kind, overwrite)
     require(*PACKAGES[kind], *_more_packages(kind, int8))
     labelled = _open_labelled(recipe, overrides, split)
@@ -107,7 +109,7 @@ def run_export(
         log.info("exporting to %s", kind)
         # Exporters talk on stdout, where results go.
         with contextlib.redirect_stdout(sys.stderr), _on_disk(out):
-            _write(path, kind, saved, card, pictures if int8 else ())
+            _write(path, kind, saved, card, pictures if int8 else (), plain=plain)
         log.info("comparing with the model")
         opened = open_bundle(path)
         bundle = BundlePredictor(opened, info={"file": str(out), "sha256": sha256(path)})
@@ -125,13 +127,15 @@ def check_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.check.json")
 
 
-def _precision(kind: Format, *, int8: bool, half: bool) -> str:
+def _precision(kind: Format, *, int8: bool, half: bool, plain: bool) -> str:
     if int8 and half:
         raise UsageError("--int8 and --fp16: expected one of them")
     if int8 and kind not in INT8:
         raise UsageError(f"--int8: not for {kind}; available for {', '.join(INT8)}")
     if half and kind != "openvino":
         raise UsageError(f"--fp16: not for {kind}; available for openvino (and --format fp16 writes a .safetensors)")
+    if plain and (int8 or kind == "torch"):
+        raise UsageError(f"--plain: {'--int8 is' if int8 else 'torch is'} so anyway; leave it out")
     return "int8" if int8 else "fp16" if half else "fp32"
 
 
@@ -173,26 +177,28 @@ def fitted(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
     return np.ascontiguousarray(picture[:MOST_SIDE, :MOST_SIDE, np.arange(channels) % picture.shape[2]])
 
 
-def _write(path: Path, kind: Format, saved: SavedModel, card: Card, calibration: Sequence[np.ndarray]) -> None:
+def _write(path: Path, kind: Format, saved: SavedModel, card: Card, calibration: Sequence[np.ndarray], *, plain: bool) -> None:
     from seenet.export.graph import trace
 
-    program = trace(saved.model)
     if kind == "torch":
         from seenet.export.torch_program import write_torch
 
-        write_torch(path, program, card)
-    elif kind == "onnx":
-        from seenet.export.onnx import clean, to_proto, write_proto
+        write_torch(path, trace(saved.model), card)
+        return
+    from seenet.export.onnx import clean, to_proto, write_proto
+    from seenet.export.products import quick_proto
 
-        proto = to_proto(program)
+    # What is quantised are convolutions.
+    proto = to_proto(trace(saved.model)) if plain or calibration else quick_proto(saved.model)
+    if kind == "onnx":
         if calibration:
             proto = int8_format.quantize(proto, calibration)
             clean(proto)
         write_proto(path, proto, card)
     else:
-        from seenet.export.openvino import to_openvino, write_openvino
+        from seenet.export.openvino import read_onnx, write_openvino
 
-        model = to_openvino(program)
+        model = read_onnx(proto.SerializeToString(deterministic=True))
         write_openvino(path, int8_format.quantize(model, calibration) if calibration else model, card)
 
 

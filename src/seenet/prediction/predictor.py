@@ -176,7 +176,7 @@ class Predictor(BasePredictor):
         if form is None or state != self._form_of:
             # The old one goes first: both would be in memory at once.
             self._form = form = None
-            form = prediction_form(self.model, fused=self.precision == "fp32")
+            form = prediction_form(self.model, "fused" if self.precision == "fp32" else "plain")
             self._form, self._form_of = form, state
         return form
 

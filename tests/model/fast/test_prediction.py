@@ -2,16 +2,19 @@
 
 import copy
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from seenet.model import VARIANTS
 from seenet.model.fast import FORMS, prediction, use_fast
 from seenet.model.fast.convolution import FoldedConv, FusedConv, available
-from seenet.model.fast.prediction import prediction_form, state_of
+from seenet.model.fast.prediction import Form, prediction_form, state_of
+from seenet.model.fast.steady import SteadyDepthwise, SteadyLine
 from seenet.prediction.predictor import Predictor
 from tests.model.fast.networks import network, off
 from tests.prediction.doubles import LABELS, TinyNet
@@ -25,17 +28,34 @@ def convolutions(form: nn.Module) -> list[nn.Module]:
     return [part for part in form.modules() if isinstance(part, FoldedConv | FusedConv | nn.Conv2d)]
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("kind", ["fused", "plain"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant(variant: str, fused: bool) -> None:
+def test_every_variant(variant: str, kind: Form) -> None:
     model = network(variant)
-    form = prediction_form(model, fused=fused)
+    form = prediction_form(model, kind)
     assert form is not model
     assert not any(isinstance(part, nn.BatchNorm2d) for part in form.modules())
-    assert {type(part) for part in convolutions(form)} == {FusedConv if fused and available() else FoldedConv}
+    assert {type(part) for part in convolutions(form)} == {FusedConv if kind == "fused" and available() else FoldedConv}
     for size in ((1, 3, 33, 47), (2, 3, 18, 9), (1, 3, 1, 1)):
         assert off(form, model, images(*size)) <= 1e-5
     assert off(form, model, images(1, 3, 31, 44), size=(50, 13)) <= 1e-5
+
+
+def test_what_torch_compile_gets_calls_the_steady_forms_and_fuses_the_rest() -> None:
+    # Lines are worth it from 64 channels on.
+    model = network(width=64)
+    form: Any = prediction_form(model, "compiled")
+    assert {SteadyLine, SteadyDepthwise} <= {type(part) for part in form.modules()}
+    assert {type(conv) for conv in form.reduce.convs} == {FoldedConv}
+    graphs: list[fx.GraphModule] = []
+
+    def backend(graph: fx.GraphModule, _: object) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(form, backend=backend)
+    assert off(compiled, model, images(1, 3, 33, 47)) <= 1e-5
+    assert len(graphs) > 1
 
 
 BACKBONES = {
@@ -157,7 +177,7 @@ def test_the_predictor_predicts_by_its_twin_and_follows_the_weights() -> None:
 def test_the_predictor_agrees_with_the_plain_network(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network()
     found = Predictor(model, LABELS, device="cpu", precision=precision, scales=(0.5, 1.0), flip=True).scores(picture())
-    monkeypatch.setattr("seenet.prediction.predictor.prediction_form", lambda model, **_: model)
+    monkeypatch.setattr("seenet.prediction.predictor.prediction_form", lambda model, *_: model)
     plain = Predictor(model, LABELS, device="cpu", precision=precision, scales=(0.5, 1.0), flip=True).scores(picture())
     bound = 1e-4 if precision == "fp32" else 0.1
     assert (found.exp() - plain.exp()).abs().max() <= bound

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,28 +18,31 @@ from seenet.model.segmenter import Segmenter
 
 log = logging.getLogger("seenet")
 
+Form = Literal["fused", "compiled", "plain"]
+"""How a twin computes: by oneDNN's fused operators and the forms of `steady`; the latter beside operators that torch.compile fuses; or by
+plain operators alone, which can be cast and traced.
+"""
 LARGEST_ERROR = 1e-4
 """Of the twin's scores, relative to the largest of the plain network's."""
 SIDES = (65, 49)
 """Of the random picture that both are compared on."""
 
 
-def prediction_form(model: nn.Module, *, fused: bool = True) -> nn.Module:
+def prediction_form(model: nn.Module, form: Form = "fused") -> nn.Module:
     """A twin of a network in eval mode that gives the same scores faster on the CPU, or the network itself where there is none.
 
     Called as the network: normalised images N x C x H x W, `size` -> N x K x h x w. The twin has tensors of its own (the convolutions'
-    weights once more) and does not follow later changes of the model's: `state_of` tells them. `fused`: by oneDNN, in float32
-    alone; without it the twin is made of plain operators, which autocast can cast. A network other than a `Segmenter`, or with hooks, which
-    the twin would not call, is left as it is; so is one whose twin's scores are off by more than 1e-4 of the largest, which one line of the
-    log says.
+    weights once more) and does not follow later changes of the model's: `state_of` tells them. A network other than a `Segmenter`, or with
+    hooks, which the twin would not call, is left as it is; so is one whose twin's scores are off by more than 1e-4 of the largest, which
+    one line of the log says.
     """
     if not isinstance(model, Segmenter) or any(_hooked(module) for module in model.modules()):
         return model
     reasons = []
     with torch.inference_mode(False), torch.no_grad():
-        for by_onednn in (True, False) if fused and available() else (False,):
+        for one in (form, "plain") if form == "compiled" or (form == "fused" and available()) else ("plain",):
             try:
-                twin = _twin(model, by_onednn)
+                twin = _twin(model, one)
                 error = _error(model, twin)
             except Exception as failure:  # of a network that nobody here knows, or an operator that this processor lacks
                 reasons.append(f"{type(failure).__name__}: {' '.join(str(failure).split())[:160]}")
@@ -58,7 +61,7 @@ def state_of(model: nn.Module) -> tuple[Any, ...]:
     return modules + tuple((id(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version) for tensor in tensors)
 
 
-def _twin(model: Segmenter, fused: bool) -> nn.Module:
+def _twin(model: Segmenter, form: str) -> nn.Module:
     twin = _same_tensors(model)
     twin.auxiliary = None
     fold_locals(twin)
@@ -74,8 +77,8 @@ def _twin(model: Segmenter, fused: bool) -> nn.Module:
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.data_ptr() in places:
                 module._buffers[name] = buffer.detach().clone()
-    if fused:
-        fuse(twin)
+    if form != "plain":
+        fuse(twin, compiled=form == "compiled")
     return twin
 
 

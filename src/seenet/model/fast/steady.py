@@ -4,13 +4,15 @@ Each stands for a `FoldedConv` where its form pays, and is called as that: activ
 memory.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from seenet.model.fast import depthwise, fourier, lines, wide, winograd
 from seenet.model.fast.convolution import FoldedConv, FusedConv, finished
 
-KEPT_BYTES = 16 << 20
+KEPT_BYTES = 40 << 20
 """Transformed kernels up to this size are kept; of larger ones the transform costs little beside the convolution, and memory much."""
 
 
@@ -87,21 +89,26 @@ class SteadyDepthwise(nn.Module):
         return _after(y.permute(0, 3, 1, 2), self.bias, other, self.activation)
 
 
-def fuse(module: nn.Module) -> None:
-    """Put the fastest form in the place of every float32 `FoldedConv` within."""
+def fuse(module: nn.Module, *, compiled: bool = False) -> None:
+    """Put the fastest form in the place of every float32 `FoldedConv` within.
+
+    `compiled`: for `torch.compile`, which calls these forms as they are and fuses what is left as it is.
+    """
     for name, child in module.named_children():
-        if isinstance(child, FoldedConv):
-            if child.weight.dtype == torch.float32:
-                setattr(module, name, _form(child))
-        else:
-            fuse(child)
+        if not isinstance(child, FoldedConv):
+            fuse(child, compiled=compiled)
+        elif child.weight.dtype == torch.float32:
+            setattr(module, name, _form(child, compiled))
 
 
-def _form(conv: FoldedConv) -> nn.Module:
-    for form in (SteadyWide, SteadyLine, SteadyDepthwise):
-        if form.fits(conv):
-            return form(conv)
-    return FusedConv(conv)
+def _form(conv: FoldedConv, compiled: bool) -> nn.Module:
+    for kind in (SteadyWide, SteadyLine, SteadyDepthwise):
+        if kind.fits(conv):
+            form: Any = kind(conv)
+            if compiled:
+                form.forward = torch.compiler.disable(form.forward)  # type: ignore[no-untyped-call]
+            return form  # type: ignore[no-any-return]
+    return conv if compiled else FusedConv(conv)
 
 
 def _after(y: Tensor, bias: Tensor | None, other: Tensor | None, activation: nn.Module | None) -> Tensor:
