@@ -58,18 +58,19 @@ class PartsSeENet(SeENet):
     def _scores(self, images: Tensor) -> Tensor:
         check_batch_norm(self, images, self.backbone.strides[3])
         b1, b2, b3, b4 = self.backbone(images)
+        low = b1 if self.options["refine_stride"] == 4 else pool_to(b1, b2)
         pyramid: Any = self.pyramid
         parts = enhance(pyramid.P2, [b2])
         parts = enhance(pyramid.P3, [*(pool_to(part, b3) for part in parts), b3])
         parts = enhance(pyramid.P4, [*(pool_to(part, b4) for part in parts), b4])
         p_out = project(self.reduce, parts)
         # Nothing reads them any more; the refinement has the largest grid.
-        del parts, b3, b4
+        del parts, b1, b2, b3, b4
         refine: Any = self.refine
         head: Any = self.head
         if refine is None:
             return head(p_out)  # type: ignore[no-any-return]
-        low = b1 if self.options["refine_stride"] == 4 else pool_to(b1, b2)
         if isinstance(refine, BAM):
-            low = (1 - torch.sigmoid(self.upsampled(refine.project(p_out), low))) * low  # Eq. 3 and 4
+            # Eq. 3 and 4; 1 - sigmoid(z) = sigmoid(-z), which is one tensor less to keep.
+            low = torch.sigmoid(-self.upsampled(refine.project(p_out), low)) * low
         return refine.classifier(self.upsampled(p_out, low) + refine.fuse(low))  # type: ignore[no-any-return]
