@@ -20,8 +20,8 @@ and `make bench-full` (hours) leave there; either goes on where it was interrupt
 
 - Beside SeENet stand torchvision's DeepLabv3 (rates 12, 24, 36 at output stride 8) and segmentation-models-pytorch's DeepLabv3+, on
   the same timm backbone, with the same output stride, input, precision and runtime, 21 classes, random weights. SeENet runs as the
-  trainer, the predictor and the exporter run it; the others as their users run them (channels-last, `inference_mode`), and are
-  exported as SeENet is.
+  trainer, the predictor and the exporter run it; the others as their users run them (channels-last, `inference_mode`), exported as
+  torch exports them. What SeENet's exporter writes out as matrix products (docs/deploy.md) it would in them as well.
 - **found** is SeENet's images/s over DeepLabv3's (on lite0 over DeepLabv3+'s): the contestants take turns in one process, and the
   ratio is the median over rounds, with quartiles. **DeepLabv3+** is its own ratio over DeepLabv3.
 - **GFLOP** of SeENet's plain forward pass, an image. **MiB**: what the first pass of SeENet adds to the resident memory of the
