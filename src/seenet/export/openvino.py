@@ -3,7 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seenet.prediction.bundle import KEY, Card
+
+MOST_CLASSES = 64
+"""Up to so many the best is found by comparing, which takes as much memory as the scores once more."""
 
 
 def read_onnx(content: bytes) -> Any:
@@ -17,9 +22,31 @@ def write_openvino(path: Path, model: Any, card: Card) -> None:
     """Write an `openvino.Model` as `path` (.xml) and its weights beside it, in fp16 where the card says so."""
     import openvino
 
+    _compare(model)
     for place, operation in enumerate(model.get_ordered_ops()):
         # OpenVINO counts what it names over the whole process. What inputs and outputs are called stands elsewhere.
         if operation.get_type_name() not in ("Parameter", "Result"):
             operation.set_friendly_name(f"{operation.get_type_name()}_{place}")
     model.set_rt_info(card.text(), [KEY])
     openvino.save_model(model, path, compress_to_fp16=card.precision == "fp16")
+
+
+def _compare(model: Any) -> None:
+    """Find the first class of the highest score by comparing: the search that OpenVINO reads from ONNX takes an eighth of a light network's
+    time.
+    """
+    from openvino import opset13 as operators
+
+    for search in model.get_ordered_ops():
+        if search.get_type_name() != "TopK" or search.get_axis() != 1 or search.get_attributes()["mode"] != "max":
+            continue
+        scores, found = search.input_value(0), search.output(1).partial_shape[1]
+        classes = scores.partial_shape[1]
+        if found != 1 or not classes.is_static or classes.get_length() > MOST_CLASSES:
+            continue
+        count, axis = classes.get_length(), np.array([1])
+        highest = operators.equal(scores, operators.reduce_max(scores, axis, keep_dims=True))
+        numbers = np.arange(count, dtype=np.float32)
+        # Where nothing is highest (NaN, or -inf alone, which ReduceMax does not see) the last: a class all the same.
+        first = operators.reduce_min(operators.select(highest, numbers[:, None, None], numbers[-1]), axis, keep_dims=True)
+        search.output(1).replace(operators.convert(first, search.output(1).element_type.get_type_name()).output(0))
