@@ -66,6 +66,10 @@ def test_wide_convolutions_of_any_size(dilation: int) -> None:
     checker.check_model(proto, full_check=True)
     assert "Conv" not in kinds(proto)
     assert kinds(proto)[-1] == "Relu"
+    # As ONNX has it; ONNX Runtime would take vectors of one as well.
+    numbers = {tensor.name for tensor in proto.graph.initializer if not tensor.dims}
+    ranges = [node for node in proto.graph.node if node.op_type == "Range"]
+    assert ranges and all({node.input[0], node.input[2]} <= numbers for node in ranges)
 
     @given(sides)
     @settings(max_examples=12, deadline=None)

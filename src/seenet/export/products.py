@@ -32,9 +32,6 @@ class Value:
     def __add__(self, other: Any) -> "Value":
         return self.graph.add("Add", self, other)
 
-    def __sub__(self, other: Any) -> "Value":
-        return self.graph.add("Sub", self, other)
-
     def __mul__(self, other: Any) -> "Value":
         return self.graph.add("Mul", self, other)
 
@@ -66,7 +63,7 @@ class Graph:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.nodes: list[NodeProto] = []
-        self.constants: dict[str, TensorProto] = {}
+        self.constants: list[TensorProto] = []
 
     def add(self, kind: str, *inputs: Any, **attributes: Any) -> Value:
         """The output of a new node; numbers and arrays among its inputs become constants."""
@@ -79,15 +76,15 @@ class Graph:
         """A constant as a value; what is one stays it."""
         if isinstance(one, Value):
             return one
-        array = np.asarray([one], np.int64) if isinstance(one, int) else np.ascontiguousarray(one)
+        array = np.asarray([one], np.int64) if isinstance(one, int) else np.asarray(one, order="C")
         name = f"{self.prefix}/constant_{len(self.constants)}"
-        self.constants[name] = numpy_helper.from_array(array, name)
+        self.constants.append(numpy_helper.from_array(array, name))
         return Value(self, name)
 
-    def range(self, count: Any) -> Value:
+    def range(self, count: Value) -> Value:
         """0, 1, ... count - 1."""
         zero, one = (np.asarray(number, np.int64) for number in (0, 1))
-        return self.add("Range", zero, self.add("Squeeze", count), one) if isinstance(count, Value) else self.value(np.arange(count))
+        return self.add("Range", zero, self.add("Squeeze", count), one)
 
     def span(self, windows: Value, step: int, inner: int, taken: int, first: int) -> Value:
         """Places on a side that windows take: taken x (windows inner)."""
@@ -115,7 +112,7 @@ def rewrite(proto: Any) -> None:
             nodes.append(node)
         else:
             nodes += written.nodes
-            constants += written.constants.values()
+            constants += written.constants
     del graph.node[:]
     graph.node.extend(nodes)
     graph.initializer.extend(constants)
