@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seenet.core.errors import UsageError
 from seenet.core.settings import LossSettings
@@ -20,12 +21,17 @@ class Scores(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, *, own_grid: bool = False) -> Tensor:
+        assert own_grid
         scores: Tensor = self.conv(images)
         return scores
 
-    def forward_features(self, images: Tensor) -> dict[str, Tensor]:
-        return {"logits": self(images), "auxiliary": self(images) * 2}
+    def forward_features(self, images: Tensor, *, own_grid: bool = False) -> dict[str, Tensor]:
+        scores = self(images, own_grid=own_grid)
+        return {"logits": scores, "auxiliary": scores * 2}
+
+    def resize(self, scores: Tensor, images: Tensor) -> Tensor:
+        return F.interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def batch(count: int = 4) -> tuple[Tensor, Tensor]:
@@ -67,7 +73,7 @@ def test_against_the_slow_loop(weights: list[float] | None, ohem: float | None, 
     divisor = loss.divisor_of(masks)
     values = weights or [1.0] * 4
     assert divisor.item() == pytest.approx(sum(values[k] for k in masks.flatten().tolist() if k != IGNORE))
-    logits = model(images).detach()
+    logits = model(images, own_grid=True).detach()
     expected = slow(logits, masks, values, ohem, keep) + (auxiliary * slow(logits * 2, masks, values, ohem, keep) if auxiliary else 0)
     assert loss(images, masks, divisor.float()).item() == pytest.approx(expected / divisor.item(), rel=1e-5)
 

@@ -63,19 +63,20 @@ class Segmenter(nn.Module):
                 self._window = None
         return scores if own_grid else self.resize(scores, images, size)
 
-    def forward_features(self, images: Tensor) -> dict[str, Tensor]:
+    def forward_features(self, images: Tensor, *, own_grid: bool = False) -> dict[str, Tensor]:
         """The tensors of the pass by the paper's names, with their graph.
 
         logits (at H x W) always; B1 to B4 (of a probe those it needs) but for a network of `model.factory`; P2, P3, P4, P_out where the
         variant has them (P_out before upsampling); attention (where P and B1 meet) for `seenet`; auxiliary (scores at H x W) where that
-        head was built.
+        head was built. With `own_grid` the last and the first are not resized, for who does it.
         """
         features = self._features(images)
-        features["logits"] = self.resize(features.pop("scores"), images)
+        features["logits"] = features.pop("scores")
         if self.auxiliary is not None:
             features["auxiliary"] = self.auxiliary(features["B3"])
-        if "auxiliary" in features:
-            features["auxiliary"] = self.resize(features["auxiliary"], images)
+        if not own_grid:
+            for name in {"logits", "auxiliary"} & features.keys():
+                features[name] = self.resize(features[name], images)
         return features
 
     def _padded(self, images: Tensor) -> Tensor:

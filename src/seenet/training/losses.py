@@ -1,14 +1,17 @@
 """Cross entropy over the valid pixels of a whole step, with class weights, hard examples and the auxiliary head."""
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from seenet.core.errors import UsageError
 from seenet.core.settings import LossSettings
 from seenet.model import Segmenter
+from seenet.training.recompute import recomputed_norms
 
 
 class LossModel(nn.Module):
@@ -36,20 +39,28 @@ class LossModel(nn.Module):
         return (counts * self.class_weights.cpu().double()).sum()
 
     def forward(self, images: Tensor, masks: Tensor, divisor: Tensor) -> Tensor:
-        if not self.settings.auxiliary:
-            return self._loss(self.model(images), masks) / divisor
-        features = self.model.forward_features(images)
-        main, auxiliary = self._loss(features["logits"], masks), self._loss(features["auxiliary"], masks)
-        return (main + self.settings.auxiliary * auxiliary) / divisor
+        # What is compiled decides by itself what it keeps.
+        with nullcontext() if torch.compiler.is_compiling() else recomputed_norms(self.model):
+            if not self.settings.auxiliary:
+                return self._loss(self.model(images, own_grid=True), images, masks) / divisor
+            features = self.model.forward_features(images, own_grid=True)
+            main, auxiliary = (self._loss(features[name], images, masks) for name in ("logits", "auxiliary"))
+            return (main + self.settings.auxiliary * auxiliary) / divisor
 
-    def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+    def _loss(self, scores: Tensor, images: Tensor, masks: Tensor) -> Tensor:
+        """Sum over the pictures. One after the other, and again in the backward pass, so that scores at full size, of K numbers a pixel and
+        three times that with their logarithms and gradients, are there of one picture at a time."""
+        pictures = zip(torch.split(scores, 1), masks, strict=True)
+        losses = [checkpoint(self._of_picture, *pair, images, use_reentrant=False, preserve_rng_state=False) for pair in pictures]
+        return torch.stack(losses).sum()
+
+    def _of_picture(self, scores: Tensor, mask: Tensor, images: Tensor) -> Tensor:
         """Sum of weighted losses. Kept hard examples are scaled up so that their weights sum to those of all valid pixels of the crop:
         the divisor needs no look at scores, and the mean over kept pixels stays a mean."""
         weights = None if self.class_weights is None else self.class_weights.to(torch.float32)
-        losses = F.cross_entropy(logits.float(), masks, weight=weights, ignore_index=self.ignore, reduction="none")
-        if self.settings.ohem is None:
-            return losses.sum()
-        return torch.stack([self._hard(*pair) for pair in zip(losses, logits, masks, strict=True)]).sum()
+        logits = self.model.resize(scores, images)
+        losses = F.cross_entropy(logits.float(), mask[None], weight=weights, ignore_index=self.ignore, reduction="none")
+        return losses.sum() if self.settings.ohem is None else self._hard(losses[0], logits[0], mask)
 
     def _hard(self, losses: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
         assert self.settings.ohem is not None

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from seenet.model.bam import BAM
 from seenet.model.network import SeENet, check_batch_norm
@@ -71,6 +72,13 @@ class PartsSeENet(SeENet):
         if refine is None:
             return head(p_out)  # type: ignore[no-any-return]
         if isinstance(refine, BAM):
-            # Eq. 3 and 4; 1 - sigmoid(z) = sigmoid(-z), which is one tensor less to keep.
-            low = torch.sigmoid(-self.upsampled(refine.project(p_out), low)) * low
-        return refine.classifier(self.upsampled(p_out, low) + refine.fuse(low))  # type: ignore[no-any-return]
+            z = refine.project(p_out)
+            # A training step computes the attention again in its backward pass: this is the largest grid of all.
+            low = checkpoint(self._boundary, z, low, use_reentrant=False) if torch.is_grad_enabled() else self._boundary(z, low)
+        # In this order the upsampled tensor lives shortest, in both passes.
+        fused = refine.fuse(low)
+        return refine.classifier(fused + self.upsampled(p_out, low))  # type: ignore[no-any-return]
+
+    def _boundary(self, z: Tensor, b: Tensor) -> Tensor:
+        """Eq. 3 and 4; 1 - sigmoid(z) = sigmoid(-z), which is one tensor less to keep."""
+        return torch.sigmoid(-self.upsampled(z, b)) * b

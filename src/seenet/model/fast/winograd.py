@@ -19,8 +19,8 @@ from torch.nn import functional as F
 POINTS = (0.0, 1.0, -1.0, 2.0, -0.5)
 OUT, KERNEL, IN = 4, 3, 6
 """Sides of what a tile gives, of the kernel, of what a tile takes."""
-CHUNK_BYTES = 24 << 20
-"""Of the largest tensor held at once: above 32 MiB the allocator gives memory back each time, and the pages have to be met anew."""
+CHUNK_BYTES = 12 << 20
+"""Of the largest tensor held at once, of which some four are."""
 
 
 @cache
@@ -61,9 +61,8 @@ def convolve(x: Tensor, kernels: Tensor, dilation: int) -> Tensor:
     _, _, a = matrices(x.dtype)
     out_channels = kernels.shape[-1]
     out = x.new_empty(n, rows, OUT, dilation, columns, OUT, dilation, out_channels)
-    padded = _pad(x, dilation)
     for image, first, last in _chunks(x, max(x.shape[-1], out_channels), dilation):
-        products = torch.bmm(_transformed(padded[image], first, last, columns, dilation), kernels)
+        products = torch.bmm(_transformed(x[image], first, last, dilation), kernels)
         # 6 x 6 points to 4 x 4, one side after the other.
         half = torch.matmul(a, products.view(IN, IN, -1))
         points = (a @ half.view(IN, -1)).view(OUT, OUT, last - first, dilation, columns, dilation, out_channels)
@@ -74,25 +73,23 @@ def convolve(x: Tensor, kernels: Tensor, dilation: int) -> Tensor:
 def weight_gradient(x: Tensor, grad: Tensor, dilation: int) -> Tensor:
     """Gradient of the weights, C' x C x 3 x 3, by the input N x h x w x C and the output's gradient N x h x w x C'."""
     _, height, width, channels = x.shape
-    rows, columns = tiles(height, width, dilation)
+    _, columns = tiles(height, width, dilation)
     _, g, a = matrices(x.dtype)
-    out_channels = grad.shape[-1]
-    padded = _pad(x, dilation)
-    grad = F.pad(grad, (0, 0, 0, columns * OUT * dilation - width, 0, rows * OUT * dilation - height))
+    out_channels, side = grad.shape[-1], OUT * dilation
     found = x.new_zeros(36, channels, out_channels)
     for image, first, last in _chunks(x, max(channels, out_channels), dilation):
-        points = grad[image].view(rows, OUT, dilation, columns, OUT, dilation, out_channels)[first:last]
+        points = _part(grad[image], first * side, last * side, 0, columns * side)
+        points = points.view(last - first, OUT, dilation, columns, OUT, dilation, out_channels)
         half = a.t() @ points.permute(1, 4, 0, 2, 3, 5, 6).reshape(OUT, -1)
         products = torch.matmul(a.t(), half.view(IN, OUT, -1)).view(36, -1, out_channels)
-        found.baddbmm_(_transformed(padded[image], first, last, columns, dilation).transpose(1, 2), products)
+        found.baddbmm_(_transformed(x[image], first, last, dilation).transpose(1, 2), products)
     return (torch.kron(g, g).t() @ found.view(36, -1)).view(3, 3, channels, out_channels).permute(3, 2, 0, 1)
 
 
-def _pad(x: Tensor, dilation: int) -> Tensor:
-    _, height, width, _ = x.shape
-    rows, columns = tiles(height, width, dilation)
-    below, right = rows * OUT * dilation - height, columns * OUT * dilation - width
-    return F.pad(x, (0, 0, dilation, dilation + right, dilation, dilation + below))
+def _part(picture: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
+    """Rows and columns of a picture h x w x C, zeros where they lie beyond it; `left` is 0 or less, `right` w or more."""
+    height, width, _ = picture.shape
+    return F.pad(picture[max(0, top) : bottom], (0, 0, -left, right - width, max(0, -top), max(0, bottom - height)))
 
 
 def _chunks(x: Tensor, channels: int, dilation: int) -> Iterator[tuple[int, int, int]]:
@@ -107,15 +104,17 @@ def _chunks(x: Tensor, channels: int, dilation: int) -> Iterator[tuple[int, int,
             yield image, first, min(first + step, rows)
 
 
-def _transformed(padded: Tensor, first: int, last: int, columns: int, dilation: int) -> Tensor:
-    """Rows of tiles of a padded picture h' x w' x C, transformed on both sides: 36 x tiles x C."""
-    b, _, _ = matrices(padded.dtype)
-    _, width, channels = padded.shape
-    row, count = width * channels, (last - first) * dilation
-    lines = padded[first * OUT * dilation :].as_strided((IN, last - first, dilation, row), (dilation * row, OUT * dilation * row, row, 1))
+def _transformed(picture: Tensor, first: int, last: int, dilation: int) -> Tensor:
+    """Rows of tiles of a picture h x w x C, transformed on both sides: 36 x tiles x C."""
+    b, _, _ = matrices(picture.dtype)
+    height, width, channels = picture.shape
+    side, (_, columns) = OUT * dilation, tiles(height, width, dilation)
+    padded = _part(picture, first * side - dilation, last * side + dilation, -dilation, columns * side + dilation)
+    row, count = padded[0].numel(), (last - first) * dilation
+    lines = padded.as_strided((IN, last - first, dilation, row), (dilation * row, side * row, row, 1))
     half = b @ lines.reshape(IN, -1)
-    side = half.as_strided(
+    tile = half.as_strided(
         (IN, IN, count, columns, dilation, channels),
-        (count * row, dilation * channels, row, OUT * dilation * channels, channels, 1),
+        (count * row, dilation * channels, row, side * channels, channels, 1),
     )
-    return torch.matmul(b, side.reshape(IN, IN, -1)).view(36, -1, channels)
+    return torch.matmul(b, tile.reshape(IN, IN, -1)).view(36, -1, channels)
