@@ -74,7 +74,7 @@ class PartsSeENet(SeENet):
         if isinstance(refine, BAM):
             z = refine.project(p_out)
             # A training step computes the attention again in its backward pass: this is the largest grid of all.
-            low = checkpoint(self._boundary, z, low, use_reentrant=False) if torch.is_grad_enabled() else self._boundary(z, low)
+            low = checkpoint(self._boundary, z, low, use_reentrant=False) if self.training else self._boundary(z, low)
         # In this order the upsampled tensor lives shortest, in both passes.
         fused = refine.fuse(low)
         return refine.classifier(fused + self.upsampled(p_out, low))  # type: ignore[no-any-return]
