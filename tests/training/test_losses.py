@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from seenet.core.errors import UsageError
 from seenet.core.settings import LossSettings
+from seenet.model.seem import ConvUnit
 from seenet.training.losses import LossModel, class_weights
 
 IGNORE = 9
@@ -111,3 +112,19 @@ def test_class_weights() -> None:
     assert class_weights(LossSettings(), None, 2) is None
     with pytest.raises(UsageError, match="found 2 weights, expected one for each of 3"):
         class_weights(LossSettings(class_weights=[1, 2]), None, 3)
+
+
+def test_compiled_is_the_same() -> None:
+    images, masks = batch()
+    torch.manual_seed(1)
+    model = Scores()
+    model.conv = nn.Sequential(ConvUnit(3, 6), nn.Conv2d(6, 4, 1))  # type: ignore[assignment]
+    loss = LossModel(model, LossSettings(), None, IGNORE)  # type: ignore[arg-type]
+    gradients = []
+    for compiled in (False, True):
+        loss.zero_grad()
+        run = torch.compile(loss, backend="aot_eager") if compiled else loss
+        run(images, masks, torch.ones(())).backward()
+        gradients.append([parameter.grad for parameter in loss.parameters()])
+    for eager, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, eager)

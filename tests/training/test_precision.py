@@ -103,14 +103,16 @@ def test_the_check_bites(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("returncode", [0, -11])
 def test_untrusted_training_goes_on_in_fp32(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, returncode: int) -> None:
     monkeypatch.setattr(precision.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=returncode, stdout="0.3"))
-    chosen = precision.choose("auto", CPU, torch.channels_last, torch.nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 4, 4))
+    chosen = precision.choose(
+        "auto", CPU, torch.channels_last, create_model("pfp", backbone="resnet18", num_classes=2), torch.zeros(1, 3, 4, 4)
+    )
     assert chosen.name == "fp32"
     assert "training goes on in fp32" in caplog.text
 
 
 def test_measuring_leaves_the_model_as_it_was() -> None:
-    model = SeEM(3, (1, 2), width=2).train()
+    model = create_model("seenet", backbone="resnet18", num_classes=2).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    precision._seconds(model, torch.randn(2, 3, 8, 8), Precision("fp32", CPU))
+    precision._seconds(model, torch.randn(2, 3, 32, 32), Precision("fp32", CPU))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from seenet.core.errors import NotFiniteError
+from seenet.model import Segmenter
 from seenet.model.fast import use_fast
 from seenet.model.seem import SeEM, SeEMFS
+from seenet.training.recompute import recomputed_norms
 
 log = logging.getLogger("seenet")
 
@@ -95,7 +97,7 @@ def choose(
     setting: Literal["fp32", "bf16", "fp16", "auto"],
     device: torch.device,
     memory_format: torch.memory_format,
-    model: nn.Module,
+    model: Segmenter,
     images: Tensor,
 ) -> Precision:
     """The precision to train in: what was asked where it can be trusted, else fp32; `auto` takes bf16 where that is also faster."""
@@ -111,14 +113,16 @@ def choose(
     return Precision(chosen, device)
 
 
-def _seconds(model: nn.Module, images: Tensor, precision: Precision) -> float:
-    """The faster of two forward and backward passes after a warm-up; leaves weights, statistics and gradients as they were."""
+def _seconds(model: Segmenter, images: Tensor, precision: Precision) -> float:
+    """The faster of two passes as training takes them, forward and backward, after a warm-up; leaves weights, statistics and gradients as
+    they were.
+    """
     before = {key: value.clone() for key, value in model.state_dict().items()}
     times = []
     for _ in range(3):
         started = time.perf_counter()
-        with precision.autocast():
-            out = model(images)
+        with precision.autocast(), recomputed_norms(model):
+            out = model(images, own_grid=True)
         out.float().mean().backward()
         if precision.device.type == "cuda":
             torch.cuda.synchronize()

@@ -73,8 +73,11 @@ class PartsSeENet(SeENet):
             return head(p_out)  # type: ignore[no-any-return]
         if isinstance(refine, BAM):
             z = refine.project(p_out)
-            # A training step computes the attention again in its backward pass: this is the largest grid of all.
-            low = checkpoint(self._boundary, z, low, use_reentrant=False) if self.training else self._boundary(z, low)
+            if self.training and self._window is None:
+                # Computed again in the backward pass, as this is the largest grid of all.
+                low = checkpoint(self._boundary, z, low, use_reentrant=False, preserve_rng_state=False)
+            else:
+                low = self._boundary(z, low)
         # In this order the upsampled tensor lives shortest, in both passes.
         fused = refine.fuse(low)
         return refine.classifier(fused + self.upsampled(p_out, low))  # type: ignore[no-any-return]
