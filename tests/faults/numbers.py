@@ -23,7 +23,8 @@ POOLING = ("torchvision-deeplabv3", "smp-deeplabv3plus", "smp-upernet")
 def all_finite(run: Path) -> None:
     """Nothing that was saved holds a number that is not finite."""
     for path in run.rglob("*.safetensors"):
-        expect(all(torch.isfinite(value).all() for value in load_file(path).values()), f"{path.name} is not finite")
+        wrong = [name for name, value in load_file(path).items() if not torch.isfinite(value).all()]
+        expect(not wrong, f"{path.name} is not finite: {', '.join(wrong[:3])}")
 
 
 def told(run: Path, step: int, said: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from functools import cache
 from pathlib import Path
@@ -77,6 +78,10 @@ def killed(attempt: Attempt) -> None:
     same(run, whole)
 
 
+LEAST_CALLS = 50
+"""Of a run, many times over."""
+
+
 @cache
 def calls_of_a_run() -> int:
     """That change a file, from start to end; told by a child, where the calls are made."""
@@ -112,7 +117,13 @@ def killed_at_a_call(attempt: Attempt) -> None:
         run_here(run)
 
     child = forked(attempt, work)
-    child.wait()
+    if child.wait() == 0 and call > LEAST_CALLS:
+        # Some calls depend on the clock: this run made a few less than the one that was counted.
+        attempt.note("the last calls")
+        shutil.rmtree(run)
+        call -= LEAST_CALLS
+        child = forked(attempt, work)
+        child.wait()
     expect(child.code == -9, f"call {call} never came, ended with {child.code}: {child.last_line()}")
     attempt.note(moment(run))
     gone_on(attempt, run, False)

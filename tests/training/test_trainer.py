@@ -1,6 +1,7 @@
 """A run as a whole: stopped anywhere it goes on bit for bit, and nothing bad reaches its weights."""
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,7 @@ from seenet.core.labels import SHAPES, LabelSet
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.model.files import load_model
+from seenet.training import checkpoint
 from seenet.training import trainer as module
 from seenet.training.run import open_run
 from seenet.training.trainer import Trainer, train
@@ -243,6 +245,36 @@ def test_nan_stops_before_the_update(tmp_path: Path) -> None:
     with pytest.raises(NotFiniteError, match=r"step 1: loss nan.*train-000"):
         trainer.update(((images, masks, draws),))
     assert all(torch.equal(value, before[key]) for key, value in trainer.model.named_parameters())
+
+
+def test_statistics_that_overflow_stop_before_the_update(tmp_path: Path) -> None:
+    trainer = Trainer(recipe(), tmp_path, torch.device("cpu"), module.Ranks())
+    batches = next(module.step_batches(trainer.recipe, trainer.data, trainer.model, first_step=0, rank=0, world=1))
+    with torch.no_grad():
+        next(trainer.model.parameters()).mul_(1e25)
+    before = {key: value.clone() for key, value in trainer.model.named_parameters()}
+    with pytest.raises(NotFiniteError, match=r"step 1: loss \d.*statistics of a batch norm that overflow.*train-000"):
+        trainer.update(batches)
+    assert all(torch.equal(value, before[key]) for key, value in trainer.model.named_parameters())
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_weights_that_overflow_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    trainer = Trainer(recipe("training.steps=3", "training.checkpoint_every=1"), tmp_path, torch.device("cpu"), module.Ranks())
+    step = trainer.optimizer.step
+
+    def overflowing() -> None:
+        step()
+        if trainer.step == 1:
+            with torch.no_grad():
+                parameter = list(trainer.model.parameters())[3]
+                parameter[(0,) * parameter.dim()] = value
+
+    monkeypatch.setattr(trainer.optimizer, "step", overflowing)
+    with pytest.raises(NotFiniteError, match=r"step 2: loss \d.*weights that overflow in the update"):
+        trainer.fit()
+    assert checkpoint.newest(tmp_path / "checkpoints").state["step"] == 1  # type: ignore[union-attr]
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_batch_of_one_trains_and_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,12 @@ def train_in(group: Ranks, recipe: Recipe, out: Path, device: torch.device, *, r
     with open_run(out, recipe, resume=resume, rank=group.rank):
         group.check_batch(recipe.training.batch, recipe.training.accumulate)
         return Trainer(recipe, out, device, group, command).fit()
+
+
+def is_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all numbers are; the largest of them tells."""
+    some = [tensor.detach() for tensor in tensors if tensor.numel()]
+    return not some or bool(torch.isfinite(nn.utils.get_total_norm(some, math.inf)))
 
 
 class Trainer:
@@ -150,6 +157,7 @@ class Trainer:
         self.precision.scaler.unscale_(self.optimizer)
         self._check_finite(total, factor, micro_batches)
         self.precision.scaler.step(self.optimizer)
+        self._check_weights(total, factor, micro_batches)
         self.precision.scaler.update()
         self.precision.check_scale()
         self.optimizer.zero_grad(set_to_none=True)
@@ -231,13 +239,12 @@ class Trainer:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         overflow = self.precision.scaler.is_enabled() and not bool(torch.isfinite(norm))
-        bad = not math.isfinite(loss.item()) or (not overflow and not bool(torch.isfinite(norm)))
+        # A variance that overflows makes its norm's output 0, with which the loss and all gradients are finite.
+        sound = is_finite(value for name, value in self.model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
+        bad = not sound or not math.isfinite(loss.item()) or (not overflow and not bool(torch.isfinite(norm)))
         if self.group.any(bad):
-            samples = [self.data.train.key(int(index)) for _, _, draws in micro_batches for _, index in draws]
-            raise NotFiniteError(
-                f"{self.out}: step {self.step + 1}: loss {loss.item():.4g}, gradient norm {float(norm):.4g} at rate "
-                f"{self.recipe.optimizer.rate * factor:.3g}, samples {', '.join(samples)}; lower optimizer.rate, or set optimizer.clip"
-            )
+            found = f"gradient norm {float(norm):.4g}" + ("" if sound else ", statistics of a batch norm that overflow")
+            raise self._not_finite(loss, found, factor, micro_batches)
         if overflow:
             log.info(
                 "step %d: gradients overflow at loss scale %.0f; step skipped, scale lowered",
@@ -246,6 +253,18 @@ class Trainer:
             )
         elif self.recipe.optimizer.clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.recipe.optimizer.clip, norm)
+
+    def _check_weights(self, loss: Tensor, factor: float, micro_batches: tuple[Batch, ...]) -> None:
+        # The same on all ranks.
+        if not is_finite(self.model.parameters()):
+            raise self._not_finite(loss, "weights that overflow in the update", factor, micro_batches)
+
+    def _not_finite(self, loss: Tensor, found: str, factor: float, micro_batches: tuple[Batch, ...]) -> NotFiniteError:
+        samples = [self.data.train.key(int(index)) for _, _, draws in micro_batches for _, index in draws]
+        return NotFiniteError(
+            f"{self.out}: step {self.step + 1}: loss {loss.item():.4g}, {found} at rate {self.recipe.optimizer.rate * factor:.3g}, "
+            f"samples {', '.join(samples)}; lower optimizer.rate, or set optimizer.clip"
+        )
 
     def _log(self, loss: float, rate: float, started: float, waited: float, advance: Advance) -> None:
         seconds = time.perf_counter() - started
