@@ -14,31 +14,36 @@ LEAST_CHANNELS = 64
 
 
 class _Line(torch.autograd.Function):
-    """N x n x C, r x C x C' -> N x n x C'."""
+    """As `along`, with gradients. What it keeps is x itself, not its lines, which may be a copy."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, upright: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return convolve(x, weight)
+        ctx.upright = upright
+        return along(x, upright, weight, convolve)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        (grad,) = grads
-        needs_x, needs_weight = ctx.needs_input_grad
+        (grad,), upright = grads, ctx.upright
+        needs_x, needs_weight, _ = ctx.needs_input_grad
         return (
-            convolve(grad, weight.flip(0).transpose(1, 2)) if needs_x else None,
-            weight_gradient(x, grad, len(weight)) if needs_weight else None,
+            along(grad, upright, weight.flip(0).transpose(1, 2), convolve) if needs_x else None,
+            weight_gradient(_lines(x, upright).flatten(0, 1), _lines(grad, upright).flatten(0, 1), len(weight)) if needs_weight else None,
+            None,
         )
 
 
 def along(x: Tensor, upright: bool, weight: Tensor, convolve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """N x C x h x w -> N x C' x h x w by a convolution of lines: its columns where `upright`, else its rows; weights r x C x C'."""
-    # The columns of N x h x w x C are the rows of N x w x h x C.
-    lines = x.permute(0, 3, 2, 1) if upright else x.permute(0, 2, 3, 1)
-    n, number, length, channels = lines.shape
-    out = convolve(lines.reshape(-1, length, channels), weight).reshape(n, number, length, -1)
+    lines = _lines(x, upright)
+    out = convolve(lines.flatten(0, 1), weight).reshape(*lines.shape[:3], -1)
     return out.permute(0, 3, 2, 1) if upright else out.permute(0, 3, 1, 2)
+
+
+def _lines(x: Tensor, upright: bool) -> Tensor:
+    """N x C x h x w -> N x lines x points x C; the columns of N x h x w x C are the rows of N x w x h x C."""
+    return x.permute(0, 3, 2, 1) if upright else x.permute(0, 2, 3, 1)
 
 
 class LineConv2d(nn.Conv2d):
@@ -63,4 +68,5 @@ class LineConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        return along(x, self.kernel_size[0] > 1, self.weight.flatten(2).permute(2, 1, 0), _Line.apply)
+        out: Tensor = _Line.apply(x, self.weight.flatten(2).permute(2, 1, 0), self.kernel_size[0] > 1)
+        return out

@@ -71,15 +71,17 @@ class PartsSeENet(SeENet):
         head: Any = self.head
         if refine is None:
             return head(p_out)  # type: ignore[no-any-return]
-        if isinstance(refine, BAM):
+        if not isinstance(refine, BAM):
+            fused = refine.fuse(low)
+        elif self.training and self._window is None:
+            # What the first convolution reads is computed again in the backward pass: this is the largest grid of all.
+            convolution, norm, activation = refine.fuse[0]
             z = refine.project(p_out)
-            if self.training and self._window is None:
-                # Computed again in the backward pass, as this is the largest grid of all.
-                low = checkpoint(self._boundary, z, low, use_reentrant=False, preserve_rng_state=False)
-            else:
-                low = self._boundary(z, low)
-        # In this order the upsampled tensor lives shortest, in both passes.
-        fused = refine.fuse(low)
+            x = checkpoint(lambda z, b: convolution(self._boundary(z, b)), z, low, use_reentrant=False, preserve_rng_state=False)
+            fused = refine.fuse[1](activation(norm(x)))
+        else:
+            fused = refine.fuse(self._boundary(refine.project(p_out), low))
+        # Last, so that the upsampled tensor lives shortest in both passes.
         return refine.classifier(fused + self.upsampled(p_out, low))  # type: ignore[no-any-return]
 
     def _boundary(self, z: Tensor, b: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 POINTS = (0.0, 1.0, -1.0, 2.0, -0.5)
 OUT, KERNEL, IN = 4, 3, 6
 """Sides of what a tile gives, of the kernel, of what a tile takes."""
-CHUNK_BYTES = 12 << 20
+CHUNK_BYTES = 8 << 20
 """Of the largest tensor held at once, of which some four are."""
 
 
