@@ -30,9 +30,9 @@ and `make bench-full` (hours) leave there; either goes on where it was interrupt
 - *loaded* marks what was measured while other processes had over 5 % of the machine's processor time.
 - On lite0, SeENet has the options of `benchmarks/contestants.py` (LIGHT). What it and DeepLabv3+ reach there after equal training time
   comes from `python -m benchmarks.equal_time`.
-- Line 4 takes each contestant in a process of its own, where everything is loaded: two training steps (4 crops of 320), or a picture from
-  bytes to classes; of training the median of three processes. Line 8, growth, is ResNet-18 at 512 x 512, but for what grows; batches are scores of so
-  many pictures at once, the rest is `Predictor.mask`; with two processes each has half of the threads.
+- Line 4 takes each contestant in a process of its own, where everything is loaded: two training steps (4 crops of 320; the median of three
+  processes, which differ by the allocator's gaps), or a picture from bytes to classes. Line 8, growth, is ResNet-18 at 512 x 512, but for
+  what grows; batches are scores of so many pictures at once, the rest is `Predictor.mask`; with two processes each has half of the threads.
 """
 
 
