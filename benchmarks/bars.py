@@ -46,7 +46,7 @@ VALUES = {
 def results(folder: Path) -> list[dict[str, Any]]:
     """All results of a folder, by line and name."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    return sorted(found, key=lambda result: (result["line"], result["name"]))
+    return sorted(found, key=lambda result: (result["line"], result.get("axis", result["name"]), result.get("value", 0)))
 
 
 def rows(result: dict[str, Any]) -> Iterator[Row]:

@@ -58,8 +58,8 @@ def growth(found: Results) -> Figure | None:
         )):  # fmt: skip
             axes = grid[row][column]
             axes.plot(values, numbers, marker="o", color=OURS)
-            axes.set(xlabel=name, ylabel=label if not column else None, ylim=(0, None), xscale="log")
-            axes.set_xticks(values, [str(value) for value in values], fontsize=7)
+            axes.set(xlabel=name, ylabel=label if not column else None, ylim=(0, 1.1 * max(numbers)), xscale="log")
+            axes.set_xticks(values, [str(value) for value in values], fontsize=7, rotation=30)
             axes.minorticks_off()
             axes.grid(alpha=0.3)
     return figure

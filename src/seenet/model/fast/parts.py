@@ -75,6 +75,7 @@ class PartsSeENet(SeENet):
             fused = refine.fuse(low)
         elif self.training and self._window is None:
             # What the first convolution reads is computed again in the backward pass: this is the largest grid of all.
+            convolution: Any
             convolution, norm, activation = refine.fuse[0]
             z = refine.project(p_out)
             x = checkpoint(lambda z, b: convolution(self._boundary(z, b)), z, low, use_reentrant=False, preserve_rng_state=False)
