@@ -76,9 +76,10 @@ class PartsSeENet(SeENet):
         elif self.training and self._window is None:
             # What the first convolution reads is computed again in the backward pass: this is the largest grid of all.
             unit: Any = refine.fuse[0]
+            convolution, norm, activation = unit
             z = refine.project(p_out)
-            x = checkpoint(lambda z, b: unit[0](self._boundary(z, b)), z, low, use_reentrant=False, preserve_rng_state=False)
-            fused = refine.fuse[1](unit[1:](x))
+            x = checkpoint(lambda z, b: convolution(self._boundary(z, b)), z, low, use_reentrant=False, preserve_rng_state=False)
+            fused = refine.fuse[1](activation(norm(x)))
         else:
             fused = refine.fuse(self._boundary(refine.project(p_out), low))
         # Last, so that the upsampled tensor lives shortest in both passes.
