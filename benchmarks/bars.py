@@ -44,7 +44,7 @@ VALUES = {
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
-    """All results of a folder, by line and name."""
+    """All results of a folder, by line and name; of what grows, by axis and value."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     return sorted(found, key=lambda result: (result["line"], result.get("axis", result["name"]), result.get("value", 0)))
 
