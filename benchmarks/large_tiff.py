@@ -1,6 +1,6 @@
 """Memory and time of a 179-megapixel GeoTIFF through `predict`'s own code (reliability bar P1: 2 GB over the idle process).
 
-    python benchmarks/large_tiff.py [--side 13377] [--network tiny] [--scale 1] [--memory 1]
+    python benchmarks/large_tiff.py [--side 13377] [--network tiny] [--scale 1] [--memory 2]
 
 The picture is made of the bundled photographs, over and over, as a tiled, compressed GeoTIFF. `tiny` is a network of two convolutions with
 a grid of stride 8, which shows what reading, cutting, resizing and writing take, not what a real network would; any model's name or file
@@ -10,10 +10,12 @@ this process, sampled every 10 ms.
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import tempfile
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import predict_files
 from seenet.prediction.loading import load
 from seenet.prediction.predictor import Predictor
-from seenet.prediction.tiles import Tiling
+from seenet.prediction.tiles import MEMORY, Tiling
 
 BAR = 2.0
 """Gigabytes."""
@@ -57,14 +59,16 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=13377)
     parser.add_argument("--network", default="tiny", help="tiny, or a model by name or file")
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--memory", type=float, default=1.0, help="as `seenet predict --memory`, gigabytes")
+    parser.add_argument("--memory", type=float, default=MEMORY, help="as `seenet predict --memory`, gigabytes")
     parser.add_argument("--folder", type=Path, help="where the picture and its mask go; default: a temporary folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         source = folder / "large.tif"
         if not source.exists():
-            draw(source, arguments.side)
+            # In a process of its own: what it leaves in memory would make the idle one larger.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+                other.submit(draw, source, arguments.side).result()
         found = measure(arguments, source, folder / "out")
     print(json.dumps(found, indent=1))
     print(f"bar: at most {BAR} GB over the idle process: {'holds' if found['gigabytes'] <= BAR else 'MISSED'} ({found['gigabytes']} GB)")
@@ -105,7 +109,7 @@ def measure(arguments: argparse.Namespace, source: Path, out: Path) -> dict[str,
     done.set()
     thread.join()
     report.check()
-    with rasterio.open(out / "masks" / "large.tif") as mask, rasterio.open(source) as picture:
+    with rasterio.open(out / "masks" / source.name) as mask, rasterio.open(source) as picture:
         assert (mask.shape, mask.crs, mask.transform) == (picture.shape, picture.crs, picture.transform)
         pixels = mask.width * mask.height
     return {

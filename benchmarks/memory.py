@@ -51,7 +51,7 @@ def _prediction(name: str, case: Case) -> dict[str, Any]:
     def plain(picture: np.ndarray) -> torch.Tensor:
         mean, std = (torch.tensor(values)[:, None, None] for values in (model.normalization.mean, model.normalization.std))
         with torch.inference_mode():
-            pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float().div(255).sub(mean).div(std)
+            pixels = torch.from_numpy(picture)[None].permute(0, 3, 1, 2).float().div(255).sub(mean).div(std)
             return model(pixels.contiguous(memory_format=torch.channels_last)).argmax(1).to(torch.uint8)
 
     predict = predictor.mask if name == "seenet" else plain

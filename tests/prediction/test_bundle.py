@@ -40,7 +40,7 @@ assert "torch" not in sys.modules, "torch was imported"
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_tiles_of_a_bundle(red: Path, flip: bool) -> None:
+def test_tiles_of_a_bundle(red: Path, flip: bool, capsys: pytest.CaptureFixture[str]) -> None:
     image = picture(300, 333)
     whole, tiles = load(red, flip=flip), load(red, flip=flip, tile=160, margin=32)
     assert isinstance(tiles, BundlePredictor)
@@ -52,8 +52,11 @@ def test_tiles_of_a_bundle(red: Path, flip: bool) -> None:
         return run(images)
 
     tiles.run = watched
-    assert np.array_equal(tiles.scores(image), whole.scores(image))
-    assert len(seen) > 4
+    with tiles.tile_bar((300, 333), "large.png"):
+        assert np.array_equal(tiles.scores(image), whole.scores(image))
+    assert len(seen) == tiles.tiles((300, 333)) > 4
+    assert f"tiles of large.png: {len(seen)}/{len(seen)}" in capsys.readouterr().err
+    assert whole.tiles((300, 333)) == 1
     assert max(max(shape) for shape in seen) <= 160
     assert np.array_equal(tiles.mask(image), whole.mask(image))
     assert tiles.settings["tile"] == 160

@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.labels import LabelSet, voc_colours
+from seenet.model import create_model
 from seenet.prediction import stripes
 from seenet.prediction.predictor import Predictor, evaluating, resized, to_mask
+from seenet.prediction.tiles import Tiling
 from tests.prediction.doubles import LABELS, RedNet, TinyNet
 
 
@@ -81,13 +83,27 @@ def test_mirror_shares_the_pass_of_its_picture():
     assert seen[3:] == [(1, 10, 15), (1, 20, 30)]
 
 
-def test_height_of_strips_does_not_matter(monkeypatch):
+@pytest.mark.parametrize(("scales", "flip"), [((1.0,), False), ((0.5, 1.7), True)])
+@pytest.mark.parametrize("tiling", [None, Tiling(64, 0)])
+def test_networks_see_channels_last_pictures_to_the_last_stride(scales, tiling, flip):
+    """A batch of one may have any stride for its pictures and yet be contiguous; torch runs convolutions in plain order then."""
+    model, seen = create_model("seenet", backbone="mobilenetv3_small_050", num_classes=3), []
+    model.register_forward_pre_hook(lambda _, images: seen.append(images[0]) if images[0].device.type == "cpu" else None)
+    Predictor(model, LABELS, device="cpu", scales=scales, tiling=tiling, flip=flip).mask(picture(128, 200))
+    assert len(seen) >= len(scales)
+    for images in seen:
+        assert images.stride() == torch.empty_like(images, memory_format=torch.channels_last).stride()
+
+
+@pytest.mark.parametrize(("options", "rounding"), [({}, 0.0), ({"scales": (0.5, 1.3), "flip": True}, 1e-6)])
+def test_height_of_strips_does_not_matter(options, rounding, monkeypatch):
+    """Softmax rounds by the place in memory, and by threads."""
     image, scores = picture(50, 40), []
     for numbers in (1, 3 * 40 * 11, 10**6):
         monkeypatch.setattr(stripes, "STRIPE", {"cpu": numbers})
-        scores.append(Predictor(TinyNet(), LABELS, device="cpu", scales=(0.5, 1.3), flip=True).scores(image))
+        scores.append(Predictor(TinyNet(), LABELS, device="cpu", **options).scores(image))
     for other in scores[1:]:
-        assert torch.equal(scores[0], other)
+        torch.testing.assert_close(scores[0], other, rtol=0, atol=rounding)
 
 
 def test_flip_makes_the_answer_mirror_with_the_picture():

@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -187,3 +188,35 @@ def test_networks_of_odd_strides_are_refused() -> None:
 def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Tiling(**wrong)
+
+
+@pytest.mark.parametrize(("scales", "flip"), [((1.0,), False), ((0.5, 1.0), True)])
+def test_tiles_are_counted_as_they_are_seen(scales: tuple[float, ...], flip: bool) -> None:
+    model, margin = built("attention")
+    tile = Tiling("auto", margin).least
+    predictor = Predictor(model, SHAPES, device="cpu", scales=scales, flip=flip, tiling=Tiling(tile, margin))
+    size, done = (tile + 30, 2 * tile), 0
+
+    def another() -> None:
+        nonlocal done
+        done += 1
+
+    predictor.tile_done = another
+    predictor.mask(noise(*size))
+    assert done == predictor.tiles(size) > len(scales)
+    assert predictor.tiles((20, 30)) == 1
+
+
+def test_a_bar_of_tiles_stands_where_there_are_several(capsys: pytest.CaptureFixture[str]) -> None:
+    model, margin = built("attention")
+    tile = Tiling("auto", margin).least
+    predictor = Predictor(model, SHAPES, device="cpu", tiling=Tiling(tile, margin))
+    for size in ((64, 64), (64, 2 * tile)):
+        with predictor.tile_bar(size, f"{size[1]}.png"):
+            predictor.mask(noise(*size))
+    count = predictor.tiles((64, 2 * tile))
+    assert count > 1
+    assert re.fullmatch(rf"tiles of {2 * tile}\.png: {count}/{count}, \d+ s, ETA 0 s\n", capsys.readouterr().err)
+    # Afterwards tiles are nobody's.
+    predictor.mask(noise(64, 2 * tile))
+    assert capsys.readouterr().err == ""

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 from rich.console import Console
@@ -19,7 +20,10 @@ LINE_EVERY_SECONDS = 15.0
 
 @contextmanager
 def bar(what: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Show progress on stderr while the block runs, starting from `done` of `total`; of several processes the first alone does."""
+    """Show progress on stderr while the block runs, starting from `done` of `total`; of several processes the first alone does.
+
+    Within another bar's block it stands below that one.
+    """
     if os.environ.get("WORLD_SIZE", "1") not in {"", "1"} and os.environ.get("RANK", "0") not in {"", "0"}:
         yield _silent
         return
@@ -30,7 +34,7 @@ def bar(what: str, total: int, done: int = 0) -> Iterator[Advance]:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=_console()) as progress:
         task = progress.add_task(what, total=total, completed=done, note="")
 
         def advance(count: int = 1, note: str = "") -> None:
@@ -45,6 +49,12 @@ def track(items: Iterable[T], what: str, total: int, done: int = 0) -> Iterator[
         for item in items:
             yield item
             advance()
+
+
+@cache
+def _console() -> Console:
+    # One for all: bars know of each other by it.
+    return Console(stderr=True)
 
 
 def _silent(count: int = 1, note: str = "") -> None:

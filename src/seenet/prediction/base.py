@@ -1,7 +1,8 @@
 """What every predictor does, whatever computes its scores. Imports no torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,6 +12,7 @@ from PIL import Image
 from seenet.core.errors import DataError, UsageError
 from seenet.core.images import from_pil, read_image
 from seenet.core.labels import LabelSet
+from seenet.core.progress import bar
 from seenet.prediction.result import Result
 from seenet.prediction.scores import Scores, joined, to_mask
 from seenet.prediction.tiles import Tiling
@@ -28,6 +30,8 @@ class BasePredictor(ABC):
     """
 
     device: Any
+    tile_done: Callable[[], None] = staticmethod(lambda: None)
+    """Called after each tile."""
 
     def __init__(
         self,
@@ -65,6 +69,23 @@ class BasePredictor(ABC):
         One scale without flip: raw logits. Else the log of the mean probability over scales and flips. Softmax, argmax and cross entropy
         are right for both. The network has run when this returns. DataError for another kind of array.
         """
+
+    @abstractmethod
+    def tiles(self, size: tuple[int, int]) -> int:
+        """How many tiles a picture of this height and width is seen in, over all scales; 1: it is seen whole."""
+
+    @contextmanager
+    def tile_bar(self, size: tuple[int, int], name: str) -> Iterator[None]:
+        """Shows how many tiles of a picture of this height and width are done while the block runs, where there are several."""
+        count = self.tiles(size)
+        if count == 1:
+            yield
+            return
+        with bar(f"tiles of {name}", count) as self.tile_done:
+            try:
+                yield
+            finally:
+                del self.tile_done
 
     def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Scores:
         """All `stripes` in one, K x h x w: 4 K bytes a pixel."""

@@ -22,7 +22,7 @@ from seenet.prediction.inputs import Input, find_inputs
 from seenet.prediction.manifest import open_manifest
 from seenet.prediction.outputs import remove_leftovers, save, to_do
 from seenet.prediction.prefetch import prefetch
-from seenet.prediction.raster import StoredResult, segment
+from seenet.prediction.raster_mask import StoredResult, segment
 from seenet.prediction.result import Result, output_paths
 
 log = logging.getLogger("seenet")
@@ -129,7 +129,8 @@ def _segment(predictor: BasePredictor, item: Input, image: np.ndarray | None, ou
             if probabilities:
                 raise DataError(f"{item.path}: read by windows, of which no probabilities are written; leave --probabilities out")
             return segment(predictor, item.path, output_paths(out, item.name, False, windows=True)[0])
-        return predictor.result(image, item.name, probabilities=probabilities)
+        with predictor.tile_bar((image.shape[0], image.shape[1]), item.path.name):
+            return predictor.result(image, item.name, probabilities=probabilities)
     except (MemoryError, RuntimeError) as error:
         # torch's own is a RuntimeError; named here, so that bundles need no torch.
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":

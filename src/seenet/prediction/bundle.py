@@ -86,7 +86,7 @@ class Opened:
 
 
 BYTES = 1600
-"""A pixel of a pass, besides the scores: a bundle does not say, so it is what SeENet on a ResNet-101 takes (`memory.pass_bytes`: 1540)."""
+"""A pixel of a pass, besides the scores: a bundle does not say, so it is what SeENet on a ResNet-101 takes (`memory.plain_bytes`)."""
 
 
 class BundlePredictor(BasePredictor):
@@ -133,16 +133,22 @@ class BundlePredictor(BasePredictor):
                 f"an exported model scores pictures at their own size, {found}, not at {'x'.join(map(str, size or ()))}; "
                 "use the .safetensors model where labels have another size"
             )
-        height, width = image.shape[:2]
-        side = self._cut(image)
-        tiling = self.tiling or Tiling()
-        rows, columns = (tiling.spans(length, side or length, congruent=False) for length in (height, width))
+        rows, columns = self._spans((image.shape[0], image.shape[1]))
         return (self._band(image, span, columns) for span in rows)
 
-    def _cut(self, image: np.ndarray) -> int | None:
-        """Side of the tiles of a picture; None: it is done whole."""
-        kept = 4 * self.labels.num_classes * (1 + self.flip)
-        return self.tiling.side((image.shape[0], image.shape[1]), BYTES + kept, kept) if self.tiling else None
+    def tiles(self, size: tuple[int, int]) -> int:
+        """As `BasePredictor.tiles`; a mirrored tile is another one."""
+        rows, columns = self._spans(size)
+        count = len(rows) * len(columns)
+        return count * (1 + self.flip) if count > 1 else 1
+
+    def _spans(self, size: tuple[int, int]) -> tuple[list[Span], list[Span]]:
+        """Rows and columns of the tiles of a picture of this height and width."""
+        scores = 4 * self.labels.num_classes * (1 + self.flip)
+        tiling = self.tiling or Tiling()
+        # Whoever takes a row of tiles has it still while the next one is made.
+        side = tiling.side(size, BYTES + scores, 2 * scores) or max(size)
+        return tiling.spans(size[0], side, congruent=False), tiling.spans(size[1], side, congruent=False)
 
     def _band(self, image: np.ndarray, rows: Span, columns: list[Span]) -> np.ndarray:
         """Scores of the rows that a row of tiles answers for, K x r x W."""
@@ -160,12 +166,13 @@ class BundlePredictor(BasePredictor):
         for span in columns:
             scores = self._one(image[rows.begin : rows.end, span.begin : span.end])
             parts.append(scores[:, rows.first - rows.begin : rows.last - rows.begin, span.first - span.begin : span.last - span.begin])
+            self.tile_done()
         return parts[0] if len(parts) == 1 else np.concatenate(parts, 2)
 
     def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """As `BasePredictor.mask`; without flip the class map that the bundle gives."""
         self._check(image)
-        if self.flip or size not in (None, image.shape[:2]) or self._cut(image):
+        if self.flip or size not in (None, image.shape[:2]) or self.tiles((image.shape[0], image.shape[1])) > 1:
             return super().mask(image, size)
         scores, masks = self.run(np.ascontiguousarray(image[None]))
         # What is not a number goes through a maximum.

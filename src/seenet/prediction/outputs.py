@@ -10,7 +10,7 @@ from seenet.core.errors import DataError
 from seenet.core.files import replacing, sha256
 from seenet.prediction.inputs import Input
 from seenet.prediction.manifest import Manifest
-from seenet.prediction.raster import StoredResult
+from seenet.prediction.raster_mask import StoredResult
 from seenet.prediction.result import Result, output_paths
 
 

@@ -20,7 +20,7 @@ from seenet.model.segmenter import full_size
 from seenet.model.window import Window
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.device import choose_device
-from seenet.prediction.memory import pass_bytes
+from seenet.prediction.memory import pass_bytes, plain_bytes
 from seenet.prediction.scores import to_mask
 from seenet.prediction.stripes import Grid, averaged_stripes, raw_stripes
 from seenet.prediction.tiled import TiledGrid, scaled_part
@@ -79,20 +79,28 @@ class Predictor(BasePredictor):
         """As `BasePredictor.stripes`, on the device, resized once from the head's own grid; a picture and its mirror are one batch of 2."""
         self._check(image)
         size = size or (image.shape[0], image.shape[1])
-        sides = [(scaled(image.shape[0], scale), scaled(image.shape[1], scale)) for scale in self.scales]
-        cuts = [self._cut(side) for side in sides]
+        views = self._views((image.shape[0], image.shape[1]))
+        cuts = [self._cut(view) for view in views]
         with torch.inference_mode(), evaluating(self.model), self._numerics():
             # A picture that is read by parts (no array) is resized part by part, too.
             parts = any(cuts) or not isinstance(image, np.ndarray)
             pixels = None if parts else self._normalized(image)
             grids = []
-            for scale, view, cut in zip(self.scales, sides, cuts, strict=True):
+            for scale, view, cut in zip(self.scales, views, cuts, strict=True):
                 if pixels is None:
                     scores: Any = self._tiles(image, view, cut)
                 else:
                     scores = self._pass(resized(pixels, scale))
                 grids.append(Grid(scores, full_size(view, size, self._multiple)))
             return raw_stripes(grids[0], size) if self.scales == (1.0,) and not self.flip else averaged_stripes(grids, size)
+
+    def tiles(self, size: tuple[int, int]) -> int:
+        """As `BasePredictor.tiles`; a tile and its mirror are one."""
+        tiling, count = self.tiling or Tiling(), 0
+        for view in self._views(size):
+            side = self._cut(view) or max(view)
+            count += len(tiling.spans(view[0], side)) * len(tiling.spans(view[1], side))
+        return count if count > len(self.scales) else 1
 
     def features(self, image: np.ndarray) -> dict[str, Tensor]:
         """The tensors of one pass over an H x W x 3 uint8 picture by the paper's names, 1 x C x h x w on the device.
@@ -120,21 +128,36 @@ class Predictor(BasePredictor):
     def _normalized(self, image: np.ndarray) -> Tensor:
         if not image.flags.writeable or any(stride < 0 for stride in image.strides):
             image = image.copy()
-        # Bytes travel to the device, not floats; the permuted view is in channels-last order already.
-        pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float()
-        return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
+        # Bytes travel to the device, not floats. The batch of one comes before the permutation: after it, it would have another stride
+        # than channels-last pictures have, by which torch chooses the order of all that follows.
+        pixels = torch.from_numpy(image).to(self.device)[None].permute(0, 3, 1, 2).float()
+        return pixels.sub_(self._mean).div_(self._std)
 
     @cached_property
-    def _bytes_per_pixel(self) -> float:
-        """Of a pass over one picture (and its mirror)."""
-        return pass_bytes(self.model, self.channels) * (1 + self.flip)
+    def _plain_bytes(self) -> float:
+        """A pixel, of a pass over one picture (and its mirror) by the plain network in float32."""
+        return plain_bytes(self.model, self.channels) * (1 + self.flip)
+
+    @cached_property
+    def _bytes(self) -> float:
+        """As `_plain_bytes`, of the network that a processor runs: it takes less, and one small pass tells how much."""
+        with evaluating(self.model):
+            self._network()  # not in the measured pass
+            return pass_bytes(self._pass, self.channels, self.device)
+
+    def _views(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Height and width of a picture of this size at each scale."""
+        return [(scaled(size[0], scale), scaled(size[1], scale)) for scale in self.scales]
 
     def _cut(self, view: tuple[int, int]) -> int | None:
         """Side of the tiles of a view of this height and width; None: it is seen whole. Says so where tiles cannot be right."""
         if self.tiling is None or self.tiling.tile == "whole":
             return None
-        # Its grid is finer than stride 4 in no network here.
-        side = self.tiling.side(view, self._bytes_per_pixel, self.labels.num_classes / 4 * (1 + self.flip))
+        # Its grid is finer than stride 4 in no network here; where a row of tiles ends, the next one is there as well.
+        kept = 2 * 4 * self.labels.num_classes / 4**2 * (1 + self.flip)
+        side = self.tiling.side(view, self._plain_bytes, kept)
+        if side is not None and self.tiling.tile == "auto" and self.device.type == "cpu":
+            side = self.tiling.side(view, self._bytes, kept)
         if side is not None and not self._warned:
             model: Any = self.model
             self._warned, field = True, receptive_field(model)
@@ -148,9 +171,12 @@ class Predictor(BasePredictor):
         def run(rows: Span, columns: Span, window: Window) -> Tensor:
             # Asked for whenever its rows are; the contexts of who made it have ended by then.
             with torch.inference_mode(), evaluating(self.model), self._numerics():
-                pictures = [image, image[:, ::-1]] if self.flip else [image]
-                seen = torch.cat([scaled_part(picture, view, rows, columns, self._normalized) for picture in pictures])
-                return self._pass(seen, window)
+                seen = scaled_part(image, view, rows, columns, self._normalized)
+                if self.flip:
+                    seen = torch.cat([seen, scaled_part(image[:, ::-1], view, rows, columns, self._normalized)])
+                scores = self._pass(seen, window)
+                self.tile_done()
+                return scores
 
         return TiledGrid(run, view, self.tiling or Tiling(), cut or max(view), self._multiple)
 

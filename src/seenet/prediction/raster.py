@@ -1,31 +1,23 @@
-"""Large and georeferenced TIFFs, read and written by windows, so that no picture is ever whole in memory. rasterio is the extra `geo`."""
+"""Large and georeferenced TIFFs, read by windows, so that no picture is ever whole in memory. rasterio is the extra `geo`."""
 
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from seenet.core.errors import DataError
-from seenet.core.labels import LabelSet
 from seenet.core.opening import MAX_PIXELS, opened
-from seenet.prediction.base import BasePredictor
-from seenet.prediction.colours import blend
-from seenet.prediction.scores import to_mask
 
 LARGE = 32_000_000
 """Pixels from which on a TIFF is read by windows: decoded whole it would take some 10 bytes each."""
-OVERLAY_SIDE = 4096
-"""Largest side of an overlay of a picture read by windows."""
-CACHE_MEGABYTES = 128
+CACHE = 128_000_000
+"""Bytes of decoded blocks that GDAL holds; less than a row of them, and each is decoded, or compressed, again for every line."""
 GEO_TAGS = (33550, 33922, 34264, 34735)
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (OGC 19-008r4, GeoTIFF 1.1, section 7)."""
 _ORIENTATION = 274
@@ -83,7 +75,7 @@ class RasterPicture:
         return self._read(None, out_shape=(len(self._bands), height, width))
 
     def _read(self, window: Any, **options: Any) -> np.ndarray:
-        with _told(self.name):
+        with told(self.name):
             values = self.dataset.read(self._bands, window=window, **options)
         if values.dtype == np.uint16:
             # As core.images: the full range maps to the full range.
@@ -97,8 +89,8 @@ class RasterPicture:
 @contextmanager
 def opened_raster(path: Path) -> Iterator[RasterPicture]:
     """The picture; DataError: rasterio is not installed, damaged, of several pages, over the pixel limit, or neither 8 nor 16 bits."""
-    with _environment(path) as rasterio:
-        with _told(str(path)):
+    with environment(path) as rasterio:
+        with told(str(path)):
             dataset = rasterio.open(os.path.abspath(path), driver="GTiff")
         with dataset:
             _check(path, dataset)
@@ -115,74 +107,8 @@ def _check(path: Path, dataset: Any) -> None:
         raise DataError(f"{path}: values of type {dataset.dtypes[0]}, expected uint8 or uint16", fix="scale and convert it", kind="format")
 
 
-@dataclass
-class StoredResult:
-    """A mask that is on disk already, beside its place, and a small overlay."""
-
-    mask: Path
-    overlay: Image.Image
-
-    def write(self, kind: str, path: Path) -> None:
-        """As `Result.write`, of masks and overlays; once."""
-        if kind == "masks":
-            self.mask.replace(path)
-        else:
-            self.overlay.save(path, format="jpeg", quality=90)
-
-
-def segment(predictor: BasePredictor, path: Path, place: Path) -> StoredResult:
-    """Segment a TIFF by windows into a GeoTIFF beside `place`, with the input's coordinates and the classes' colours.
-
-    DataError as `opened_raster`, or the disk is full.
-    """
-    with opened_raster(path) as picture:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=place.suffix, dir=place.parent)
-        os.close(handle)
-        try:
-            return StoredResult(Path(name), _write(predictor, picture, Path(name)))
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-
-
-def _write(predictor: BasePredictor, picture: RasterPicture, path: Path) -> Image.Image:
-    """The mask at `path`; returns the overlay."""
-    source, labels = picture.dataset, predictor.labels
-    height, width, _ = picture.shape
-    factor = max(1, -(-max(height, width) // OVERLAY_SIDE))
-    size = (-(-height // factor), -(-width // factor))
-    rows, columns = (((np.arange(count) + 0.5) * length / count).astype(int) for count, length in zip(size, (height, width), strict=True))
-    small, top = [], 0
-    small_type = labels.num_classes <= 256
-    profile = {
-        "driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint8" if small_type else "uint16",
-        "compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256, "bigtiff": "if_safer",
-    }  # fmt: skip
-    points, system = source.gcps
-    if points:
-        profile |= {"gcps": points, "crs": system}
-    elif source.crs or not source.transform.is_identity:
-        profile |= {"transform": source.transform, "crs": source.crs}
-    any_picture: Any = picture
-    with _environment(path) as rasterio, _told(str(path)), rasterio.open(os.path.abspath(path), "w", **profile) as mask:
-        if small_type:
-            mask.write_colormap(1, _colormap(labels))
-        for stripe in predictor.stripes(any_picture):
-            ids = to_mask(stripe)
-            bottom = top + len(ids)
-            mask.write(ids, 1, window=((top, bottom), (0, width)))
-            small.append(ids[rows[(rows >= top) & (rows < bottom)] - top][:, columns])
-            top = bottom
-    return Image.fromarray(blend(picture.reduced(*size), np.concatenate(small), labels))
-
-
-def _colormap(labels: LabelSet) -> dict[int, tuple[int, ...]]:
-    return {index: (*map(int, colour), 255) for index, colour in enumerate(labels.palette())}
-
-
 @contextmanager
-def _environment(path: Path) -> Iterator[Any]:
+def environment(path: Path) -> Iterator[Any]:
     """rasterio, bound to the file itself: no other files beside it are read or written, and little is cached."""
     try:
         import rasterio
@@ -193,14 +119,15 @@ def _environment(path: Path) -> Iterator[Any]:
         ) from None
     from rasterio.errors import NotGeoreferencedWarning
 
-    settings = {"GDAL_CACHEMAX": CACHE_MEGABYTES, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+    # GDAL reads this setting as megabytes, rasterio as bytes.
+    settings = {"GDAL_CACHEMAX": CACHE, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
     with rasterio.Env(**settings), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield rasterio
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def told(name: str) -> Iterator[None]:
     """What GDAL raises, in one line with the file's name."""
     from rasterio.errors import RasterioError
 
