@@ -2,26 +2,29 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
 import pytest
 
+from seenet.core import progress
 from seenet.core.progress import bar, track
 
 NESTED = """
-from seenet.core.progress import bar, track
+from seenet.core.progress import bar
 with bar("pictures", 2) as advance:
     for name in "ab":
-        for row in track(range(3), "rows of " + name, 3):
-            pass
+        with bar("rows of " + name, 3, inner=True) as row:
+            row(3)
         advance(note=name)
 """
 
 
 def test_bars_within_bars_on_a_terminal() -> None:
     parent, child = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", NESTED], stderr=child, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"})
+    command = ["timeout", "60", sys.executable, "-c", NESTED]
+    process = subprocess.Popen(command, stderr=child, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"})
     os.close(child)
     shown = b""
     try:
@@ -30,11 +33,13 @@ def test_bars_within_bars_on_a_terminal() -> None:
     except OSError:  # Linux: the other end is closed
         pass
     os.close(parent)
-    assert process.wait(60) == 0, shown
+    assert process.wait() == 0, shown
     assert b"2/2" in shown
     assert b"pictures" in shown
     assert b"rows of a" in shown
     assert b"rows of b" in shown
+    # Not the lines of no terminal.
+    assert b"rows of a:" not in shown
 
 
 def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,7 +49,18 @@ def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) ->
         assert "pictures" not in capsys.readouterr().err
         advance(note="street")
     # Not every step has a line, the last one has.
-    assert capsys.readouterr().err == "pictures: 4/4, 0 s, ETA 0 s, street\n"
+    assert re.fullmatch(r"pictures: 4/4, \d+ s, ETA 0 s, street\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("every", "shown"), [(15.0, ""), (0.0, "tiles: 1/2 2/2 ")])
+def test_short_work_within_other_work_has_no_lines(
+    every: float, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", every)
+    with bar("tiles", 2, inner=True) as advance:
+        advance()
+        advance()
+    assert "".join(re.findall(r"^tiles: |\d/2 ", capsys.readouterr().err.replace(",", " "))) == shown
 
 
 @pytest.mark.parametrize(("rank", "shown"), [("0", True), ("1", False)])

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from seenet.cli import main
+from seenet.core import progress
 from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.labels import SHAPES
 from seenet.prediction.bundle import BundlePredictor, parse_card
@@ -40,7 +41,7 @@ assert "torch" not in sys.modules, "torch was imported"
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_tiles_of_a_bundle(red: Path, flip: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tiles_of_a_bundle(red: Path, flip: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     image = picture(300, 333)
     whole, tiles = load(red, flip=flip), load(red, flip=flip, tile=160, margin=32)
     assert isinstance(tiles, BundlePredictor)
@@ -52,6 +53,7 @@ def test_tiles_of_a_bundle(red: Path, flip: bool, capsys: pytest.CaptureFixture[
         return run(images)
 
     tiles.run = watched
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
     with tiles.tile_bar((300, 333), "large.png"):
         assert np.array_equal(tiles.scores(image), whole.scores(image))
     assert len(seen) == tiles.tiles((300, 333)) > 4
@@ -61,6 +63,8 @@ def test_tiles_of_a_bundle(red: Path, flip: bool, capsys: pytest.CaptureFixture[
     assert np.array_equal(tiles.mask(image), whole.mask(image))
     assert tiles.settings["tile"] == 160
     assert "tile" not in whole.settings
+    # A row of tiles keeps none of their margins.
+    assert all(stripe.base is None or stripe.base.shape == stripe.shape for stripe in tiles.stripes(image))
     # Very little memory, and each row of tiles is one stripe.
     assert len(list(load(red, tile="auto", margin=32, memory=1e-6).stripes(image))) == 4
 

@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seenet.core.labels import SHAPES
 from seenet.model import create_model
-from seenet.prediction.memory import OVERHEAD, SIDE, UNKNOWN_BYTES, pass_bytes, plain_bytes
-from seenet.prediction.predictor import Predictor
+from seenet.prediction.memory import OVERHEAD, UNKNOWN_BYTES, pass_bytes
 
 
 class Net(nn.Module):
@@ -46,27 +44,16 @@ WIDE = nn.Conv2d(3, 8, 1, bias=False)
     ],
 )
 def test_the_tensors_that_live_at_once(layers: list[nn.Module], floats: float) -> None:
-    assert plain_bytes(Net(*layers), 3) == pytest.approx(4 * floats * OVERHEAD)
+    assert pass_bytes(Net(*layers), 3) == pytest.approx(4 * floats * OVERHEAD)
 
 
 def test_a_network_that_needs_numbers_gets_a_guess() -> None:
-    assert plain_bytes(Asks(), 3) == UNKNOWN_BYTES
+    assert pass_bytes(Asks(), 3) == UNKNOWN_BYTES
 
 
 def test_the_network_stays_as_it_is() -> None:
     model = create_model("seenet", backbone="mobilenetv3_small_050", num_classes=6).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert plain_bytes(model, 3) > 4 * 3 * OVERHEAD
+    assert pass_bytes(model, 3) > 4 * 3 * OVERHEAD
     assert model.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-
-
-def test_of_a_pass_that_computes() -> None:
-    """The network as a processor runs it holds less than the plain one; weights in oneDNN's order have no size that torch would tell."""
-    predictor = Predictor(create_model("seenet", backbone="resnet18", num_classes=6), SHAPES, device="cpu")
-    net = predictor._network()
-    with torch.inference_mode():
-        for _ in range(2):  # by the second call with one size these weights are there
-            net(torch.zeros(1, 3, SIDE, SIDE), own_grid=True)
-        found = pass_bytes(lambda picture: net(picture, own_grid=True), 3, "cpu")
-    assert 4 * 3 * OVERHEAD < found < plain_bytes(predictor.model, 3)

@@ -89,8 +89,10 @@ def test_networks_see_channels_last_pictures_to_the_last_stride(scales, tiling, 
     """A batch of one may have any stride for its pictures and yet be contiguous; torch runs convolutions in plain order then."""
     model, seen = create_model("seenet", backbone="mobilenetv3_small_050", num_classes=3), []
     model.register_forward_pre_hook(lambda _, images: seen.append(images[0]) if images[0].device.type == "cpu" else None)
-    Predictor(model, LABELS, device="cpu", scales=scales, tiling=tiling, flip=flip).mask(picture(128, 200))
-    assert len(seen) >= len(scales)
+    predictor, image = Predictor(model, LABELS, device="cpu", scales=scales, tiling=tiling, flip=flip), picture(128, 200)
+    planes = np.moveaxis(np.ascontiguousarray(np.moveaxis(image, 2, 0)), 0, 2)
+    assert np.array_equal(predictor.mask(image), predictor.mask(planes))
+    assert len(seen) >= 2 * len(scales)
     for images in seen:
         assert images.stride() == torch.empty_like(images, memory_format=torch.channels_last).stride()
 

@@ -19,22 +19,22 @@ LINE_EVERY_SECONDS = 15.0
 
 
 @contextmanager
-def bar(what: str, total: int, done: int = 0) -> Iterator[Advance]:
+def bar(what: str, total: int, done: int = 0, *, inner: bool = False) -> Iterator[Advance]:
     """Show progress on stderr while the block runs, starting from `done` of `total`; of several processes the first alone does.
 
-    Within another bar's block it stands below that one.
+    Within another bar's block it stands below that one; an `inner` bar goes when it is done, and has no lines where it takes no time.
     """
     if os.environ.get("WORLD_SIZE", "1") not in {"", "1"} and os.environ.get("RANK", "0") not in {"", "0"}:
         yield _silent
         return
     if not sys.stderr.isatty():
-        yield _lines(what, total, done)
+        yield _lines(what, total, done, inner)
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    with Progress(*columns, console=_console()) as progress:
+    with Progress(*columns, console=_console(), transient=inner) as progress:
         task = progress.add_task(what, total=total, completed=done, note="")
 
         def advance(count: int = 1, note: str = "") -> None:
@@ -61,7 +61,7 @@ def _silent(count: int = 1, note: str = "") -> None:
     pass
 
 
-def _lines(what: str, total: int, done: int) -> Advance:
+def _lines(what: str, total: int, done: int, inner: bool) -> Advance:
     started = last = time.monotonic()
     first = done
 
@@ -69,7 +69,8 @@ def _lines(what: str, total: int, done: int) -> Advance:
         nonlocal done, last
         done += count
         now = time.monotonic()
-        if done < total and now - last < LINE_EVERY_SECONDS:
+        ended = done >= total and not (inner and last == started)
+        if not ended and now - last < LINE_EVERY_SECONDS:
             return
         last = now
         eta = (now - started) / max(done - first, 1) * (total - done)

@@ -81,7 +81,7 @@ class BasePredictor(ABC):
         if count == 1:
             yield
             return
-        with bar(f"tiles of {name}", count) as self.tile_done:
+        with bar(f"tiles of {name}", count, inner=True) as self.tile_done:
             try:
                 yield
             finally:

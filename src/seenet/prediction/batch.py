@@ -27,7 +27,7 @@ from seenet.prediction.result import Result, output_paths
 
 log = logging.getLogger("seenet")
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same settings give other files than before, so that old ones are not taken for new."""
 
 

@@ -146,8 +146,7 @@ class BundlePredictor(BasePredictor):
         """Rows and columns of the tiles of a picture of this height and width."""
         scores = 4 * self.labels.num_classes * (1 + self.flip)
         tiling = self.tiling or Tiling()
-        # Whoever takes a row of tiles has it still while the next one is made.
-        side = tiling.side(size, BYTES + scores, 2 * scores) or max(size)
+        side = tiling.side(size, BYTES + scores, scores) or max(size)
         return tiling.spans(size[0], side, congruent=False), tiling.spans(size[1], side, congruent=False)
 
     def _band(self, image: np.ndarray, rows: Span, columns: list[Span]) -> np.ndarray:
@@ -155,19 +154,28 @@ class BundlePredictor(BasePredictor):
         raw = self._row(image, rows, columns)
         if not self.flip:
             return raw
-        mirrored = to_probabilities(self._row(image[:, ::-1], rows, columns))[..., ::-1]
-        mean = (to_probabilities(raw) + mirrored) / 2
+        # In place: a row of tiles is large.
+        mean = to_probabilities(raw)
+        mean += to_probabilities(self._row(image[:, ::-1], rows, columns))[..., ::-1]
+        mean /= 2
         # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
-        logs: np.ndarray = np.log(np.maximum(mean, np.finfo(np.float32).tiny))
-        return logs
+        np.maximum(mean, np.finfo(np.float32).tiny, out=mean)
+        np.log(mean, out=mean)
+        return mean
 
     def _row(self, image: np.ndarray, rows: Span, columns: list[Span]) -> np.ndarray:
-        parts = []
+        row = None
         for span in columns:
             scores = self._one(image[rows.begin : rows.end, span.begin : span.end])
-            parts.append(scores[:, rows.first - rows.begin : rows.last - rows.begin, span.first - span.begin : span.last - span.begin])
+            part = scores[:, rows.first - rows.begin : rows.last - rows.begin, span.first - span.begin : span.last - span.begin]
             self.tile_done()
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, 2)
+            if len(columns) == 1:
+                return part
+            # Copied, since parts would keep all of their tiles' scores in memory.
+            row = np.empty((*part.shape[:2], columns[-1].last), part.dtype) if row is None else row
+            row[..., span.first : span.last] = part
+        assert row is not None
+        return row
 
     def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """As `BasePredictor.mask`; without flip the class map that the bundle gives."""

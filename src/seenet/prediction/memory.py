@@ -1,7 +1,6 @@
-"""How much memory a pass takes."""
+"""How much memory a pass takes, worked out without one."""
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,8 +26,7 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, Tensor) and not tensor.is_mkldnn:
-                # Of the others, which are weights in oneDNN's order, torch does not tell.
+            if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 self.living[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
         self.living = {key: (reference, size) for key, (reference, size) in self.living.items() if not reference.expired()}
@@ -36,23 +34,16 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def pass_bytes(run: Callable[[Tensor], Any], channels: int, device: torch.device | str) -> float:
-    """Bytes a pixel that `run`, a pass over one picture, takes besides the weights, by a picture of 512 x 512.
+def pass_bytes(model: nn.Module, channels: int) -> float:
+    """Bytes a pixel that a network in eval mode takes for one picture in float32, besides its weights.
 
-    The tensors that live at once, the picture among them, and `OVERHEAD`.
-    """
-    with torch.inference_mode(), _Living() as living:
-        run(torch.zeros(1, channels, SIDE, SIDE, device=device))
-    return float(living.most / SIDE**2 * OVERHEAD)
-
-
-def plain_bytes(model: nn.Module, channels: int) -> float:
-    """As `pass_bytes`, of a network in eval mode and float32, on torch's meta device, which computes nothing.
-
-    `UNKNOWN_BYTES` for a network that cannot run there.
+    The tensors that live at once, the picture among them, in a pass over 512 x 512 pixels on torch's meta device, which computes nothing,
+    and `OVERHEAD`; `UNKNOWN_BYTES` for a network that cannot run there. The same on every machine, so that tiles are.
     """
     twin = copy.deepcopy(model).to("meta", torch.float32).eval()
     try:
-        return pass_bytes(lambda picture: twin(picture, own_grid=True), channels, "meta")
+        with torch.inference_mode(), _Living() as living:
+            twin(torch.zeros(1, channels, SIDE, SIDE, device="meta"), own_grid=True)
     except Exception:  # of a network of the user's own, which may need real numbers
         return UNKNOWN_BYTES
+    return float(living.most / SIDE**2 * OVERHEAD)

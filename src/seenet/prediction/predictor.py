@@ -20,7 +20,7 @@ from seenet.model.segmenter import full_size
 from seenet.model.window import Window
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.device import choose_device
-from seenet.prediction.memory import pass_bytes, plain_bytes
+from seenet.prediction.memory import pass_bytes
 from seenet.prediction.scores import to_mask
 from seenet.prediction.stripes import Grid, averaged_stripes, raw_stripes
 from seenet.prediction.tiled import TiledGrid, scaled_part
@@ -126,24 +126,16 @@ class Predictor(BasePredictor):
         }  # fmt: skip
 
     def _normalized(self, image: np.ndarray) -> Tensor:
-        if not image.flags.writeable or any(stride < 0 for stride in image.strides):
-            image = image.copy()
+        image = np.require(image, requirements=["C", "W"])
         # Bytes travel to the device, not floats. The batch of one comes before the permutation: after it, it would have another stride
         # than channels-last pictures have, by which torch chooses the order of all that follows.
         pixels = torch.from_numpy(image).to(self.device)[None].permute(0, 3, 1, 2).float()
         return pixels.sub_(self._mean).div_(self._std)
 
     @cached_property
-    def _plain_bytes(self) -> float:
-        """A pixel, of a pass over one picture (and its mirror) by the plain network in float32."""
-        return plain_bytes(self.model, self.channels) * (1 + self.flip)
-
-    @cached_property
-    def _bytes(self) -> float:
-        """As `_plain_bytes`, of the network that a processor runs: it takes less, and one small pass tells how much."""
-        with evaluating(self.model):
-            self._network()  # not in the measured pass
-            return pass_bytes(self._pass, self.channels, self.device)
+    def _bytes_per_pixel(self) -> float:
+        """Of a pass over one picture (and its mirror)."""
+        return pass_bytes(self.model, self.channels) * (1 + self.flip)
 
     def _views(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         """Height and width of a picture of this size at each scale."""
@@ -153,11 +145,9 @@ class Predictor(BasePredictor):
         """Side of the tiles of a view of this height and width; None: it is seen whole. Says so where tiles cannot be right."""
         if self.tiling is None or self.tiling.tile == "whole":
             return None
-        # Its grid is finer than stride 4 in no network here; where a row of tiles ends, the next one is there as well.
-        kept = 2 * 4 * self.labels.num_classes / 4**2 * (1 + self.flip)
-        side = self.tiling.side(view, self._plain_bytes, kept)
-        if side is not None and self.tiling.tile == "auto" and self.device.type == "cpu":
-            side = self.tiling.side(view, self._bytes, kept)
+        # Its grid is finer than stride 4 in no network here; every scale has one.
+        kept = 4 * self.labels.num_classes / 4**2 * (1 + self.flip) * len(self.scales)
+        side = self.tiling.side(view, self._bytes_per_pixel, kept)
         if side is not None and not self._warned:
             model: Any = self.model
             self._warned, field = True, receptive_field(model)

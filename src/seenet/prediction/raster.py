@@ -17,7 +17,7 @@ from seenet.core.opening import MAX_PIXELS, opened
 LARGE = 32_000_000
 """Pixels from which on a TIFF is read by windows: decoded whole it would take some 10 bytes each."""
 CACHE = 128_000_000
-"""Bytes of decoded blocks that GDAL holds; less than a row of them, and each is decoded, or compressed, again for every line."""
+"""Bytes of decoded blocks that GDAL holds. Where a row of blocks does not fit, each is decoded or compressed again for every line."""
 GEO_TAGS = (33550, 33922, 34264, 34735)
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (OGC 19-008r4, GeoTIFF 1.1, section 7)."""
 _ORIENTATION = 274

@@ -63,7 +63,8 @@ def check_finite(best: np.ndarray) -> None:
 def to_probabilities(scores: Scores) -> np.ndarray:
     """Softmax over K of K x h x w scores, float32, in main memory."""
     if isinstance(scores, np.ndarray):
-        shifted: np.ndarray = np.exp(scores - scores.max(0))
+        shifted: np.ndarray = scores - scores.max(0)
+        np.exp(shifted, out=shifted)
         shifted /= shifted.sum(0)
         return shifted
     probabilities: np.ndarray = scores.softmax(0).cpu().numpy()

@@ -9,8 +9,8 @@ STEP = 32
 """Tiles begin at multiples of this, so that their grids are parts of the whole picture's: the largest stride of any network here."""
 MARGIN = 256
 MEMORY = 2.0
-HELD = 0.25
-"""Bytes / 10^9 that stay beside the passes over tiles: blocks of a TIFF, what was freed and not given back; measured, on a processor."""
+HELD = 1 / 8
+"""Of the budget, for what stays beside passes over tiles: blocks of a TIFF, memory that was freed and not given back. As measured."""
 
 TileSize = int | Literal["auto", "whole"]
 
@@ -32,7 +32,8 @@ class Tiling:
     Args:
         tile: side in pixels of what the network sees at once, margins in it; "auto": as large as `memory` allows; "whole": never cut.
         margin: pixels that a tile sees around those that it answers for; rounded up to a multiple of 32.
-        memory: bytes / 10^9 that a pass may take, by an estimate, before "auto" cuts.
+        memory: bytes / 10^9 that a pass may take, by an estimate, before "auto" cuts, and that a picture in tiles may take. The smallest
+            tile that its margins leave anything of is taken even where it does not fit.
 
     Raises UsageError: a negative margin or memory, a tile that its margins leave nothing of.
     """
@@ -81,11 +82,15 @@ class Tiling:
         budget = self.memory * 1e9
         if size[0] * size[1] * seen <= budget:
             return None
-        budget -= HELD * 1e9
         side = self.least
-        while (side + STEP) ** 2 * seen + (side + STEP - 2 * self.overlap) * size[1] * kept <= budget:
+        while self._fits(side + STEP, size, seen, kept, (1 - HELD) * budget):
             side += STEP
         return side
+
+    def _fits(self, side: int, size: tuple[int, int], seen: float, kept: float, budget: float) -> bool:
+        # Two rows of tiles are there at once, where the second one begins; the picture's first one reaches to its border.
+        rows = 2 * side - 3 * self.overlap
+        return side**2 * seen + rows * size[1] * kept <= budget
 
     def spans(self, length: int, side: int, *, congruent: bool = True) -> list[Span]:
         """Along an axis of `length` pixels: each answers for what lies a margin inside of it, or reaches to the picture's border.
