@@ -15,6 +15,7 @@ from torch.distributed import TCPStore
 from seenet.core.errors import DataError, LostError, Stopped, Terminated
 from seenet.evaluation import heartbeat
 from seenet.evaluation.heartbeat import Heartbeat, beating, naming_lost
+from seenet.evaluation.whereabouts import WAITING
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +135,29 @@ def test_without_its_launcher_it_ends_as_for_sigterm(
     first.leave(None)
     assert sent == [signal.SIGTERM]
     assert "launcher" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "message", "raised"),
+    [
+        ("seenet.data.folder, line 31", "[gloo] Timed out waiting 3600000ms", r"rank 1 \(host \S+, pid \d+\): lives, .*folder, line 31"),
+        (WAITING, "[gloo] Timed out waiting 3600000ms", "Timed out"),
+        ("seenet.data.folder, line 31", "[gloo] Connection closed by peer", "Connection closed"),
+    ],
+)  # fmt: skip
+def test_one_that_lives_and_does_not_come(store: TCPStore, monkeypatch: pytest.MonkeyPatch, place: str, message: str, raised: str) -> None:
+    monkeypatch.setattr(heartbeat, "whereabouts", lambda: place)
+    second = Heartbeat(store, 1, 2)
+    second.start()
+
+    def fail() -> None:
+        with beating(store, 0, 2), naming_lost():
+            wait_for(lambda: heartbeat._current and heartbeat._current.seen[1].word)
+            raise RuntimeError(message)
+
+    with pytest.raises((LostError, RuntimeError), match=raised):
+        fail()
+    second.leave(None)
 
 
 def test_an_operations_error_becomes_the_name_and_another_stays(store: TCPStore) -> None:

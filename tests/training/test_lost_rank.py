@@ -60,6 +60,21 @@ def test_killed_or_frozen_rank_is_named(tmp_path: Path, rank: int, number: signa
     assert len(losses(run)) == 6
 
 
+def test_a_rank_that_lives_and_does_not_come_is_named(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["train", "shapes", *SETTINGS, "--out", str(run), "--device", "cpu"]
+    process = start([*torchrun(2), "-m", "tests.training.faulty", "1:3", "HANG", *command])
+    said = finish(process, PATIENCE)
+    assert process.returncode == 1
+    lines = {line for line in said.splitlines() if line.startswith("seenet: ")}
+    (line,) = lines
+    assert re.match(r"seenet: rank 1 \(host \S+, pid \d+\): lives, but did not come .* it is in seenet\.training\.trainer, line \d+", line)
+    ends = json.loads((run / "exit.json").read_text())
+    assert ends["0"] == {"code": 75, "reason": line.removeprefix("seenet: ")}
+    assert left_over(run) == []
+    assert steps(run)[-1] == 3
+
+
 @pytest.mark.parametrize("whom", ["launcher", "rank"])
 def test_sigterm_ends_both_after_the_step(tmp_path: Path, whom: str) -> None:
     run = tmp_path / "run"

@@ -19,6 +19,7 @@ from datetime import timedelta
 from typing import Any
 
 from seenet.core.errors import LostError, SeenetError, Terminated
+from seenet.evaluation.whereabouts import WAITING, whereabouts
 
 BEAT = 1.0
 """Seconds between two signs of life."""
@@ -30,16 +31,28 @@ LATE = 600
 """Beats in which all must have come: a cold start from a slow disk takes minutes."""
 GRACE = 10.0
 """Seconds in which a process may end by itself, with its files closed, once another one is lost."""
+GO_ON = "go on with --resume (train) or the same command (eval)"
 ON_REQUEST = (0, 130, 143)
 """Exit codes of a process that ended as it was meant to."""
 
 
 @dataclass
 class Seen:
-    """What a rank said last (count, host and pid; or `left CODE WHY`), and at which beat that was new; empty before its first word."""
+    """What a rank said last (count, host and pid, a tab, whereabouts; or `left CODE WHY`), and at which beat that was new; empty before
+    its first word.
+    """
 
     word: str = ""
     since: int = 0
+
+    @property
+    def who(self) -> str:
+        found = self.word.partition("\t")[0].partition(" ")[2]
+        return f" ({found})" if found else ""
+
+    @property
+    def place(self) -> str:
+        return self.word.partition("\t")[2]
 
 
 class Heartbeat:
@@ -68,9 +81,9 @@ class Heartbeat:
         with suppress(RuntimeError):
             self._say(f"left {code} {' '.join(why.split())}")
 
-    def explain(self, failed: bool) -> LostError | None:
-        """Who is lost, after an operation with the others failed (`failed`) or a signal came: at once where that is known, else within
-        some seconds; None where nobody is.
+    def explain(self, failed: bool, *, timed_out: bool = False) -> LostError | None:
+        """Who is lost, after an operation with the others failed (`failed`), for lack of time (`timed_out`), or a signal came: at once
+        where that is known, else within some seconds; None where nobody is.
         """
         end = self._count + SUSPICION + 3
         while self._count < end and self._thread.is_alive():
@@ -81,6 +94,19 @@ class Heartbeat:
                     self._tell(lost)
                     return lost
                 time.sleep(BEAT / 10)
+        lost = self._absent() if timed_out else None
+        if lost:
+            self._tell(lost)
+        return lost
+
+    def _absent(self) -> LostError | None:
+        """Who lives, and is not where the others wait for it."""
+        for other, seen in sorted(self.seen.items()):
+            if seen.place not in ("", WAITING):
+                return LostError(
+                    f"rank {other}{seen.who}: lives, but did not come to where the others waited for it; it is in {seen.place}, perhaps at "
+                    f"a file system that hangs; {GO_ON}"
+                )
         return None
 
     def _key(self, name: object) -> str:
@@ -93,7 +119,7 @@ class Heartbeat:
         me = f"host {socket.gethostname()}, pid {os.getpid()}"
         while True:
             try:
-                self._say(f"{self._count} {me}")
+                self._say(f"{self._count} {me}\t{whereabouts()}")
                 self._look()
             except RuntimeError:
                 # Who hosts the store is gone, and with it whoever would restart or end this process; what is computed can still be saved.
@@ -126,10 +152,9 @@ class Heartbeat:
                 if code and (on_request or code not in ON_REQUEST):
                     return LostError(f"rank {other} ended ({left[2]}), and without it the others cannot go on", code)
             elif now - seen.since > (patience if seen.word else LATE):
-                where = f" ({seen.word.partition(' ')[2]})" if seen.word else ""
                 return LostError(
-                    f"rank {other}{where}: no sign of life for {(now - seen.since) * BEAT:.0f} s, expected one a second; it was killed, is "
-                    "frozen or never came; go on with --resume (train) or the same command (eval)"
+                    f"rank {other}{seen.who}: no sign of life for {(now - seen.since) * BEAT:.0f} s, expected one a second; it was killed, "
+                    f"is frozen or never came; {GO_ON}"
                 )
         return None
 
@@ -186,7 +211,8 @@ def naming_lost(on_lost: Callable[[LostError], None] | None = None) -> Iterator[
     except (RuntimeError, Terminated) as error:
         # A launcher that misses one process sends SIGTERM to the others.
         failed = not isinstance(error, Terminated)
-        lost = heartbeat.explain(failed) if not failed or _of_operation(error) else None
+        timed_out = failed and "timed out" in str(error).lower()
+        lost = heartbeat.explain(failed, timed_out=timed_out) if not failed or _of_operation(error) else None
         if lost is None:
             raise
         raise lost from None
