@@ -86,7 +86,7 @@ class Opened:
 
 
 BYTES = 1600
-"""A pixel of a pass, besides the scores: a bundle does not say, so it is what SeENet on a ResNet-101 takes (`memory.plain_bytes`)."""
+"""A pixel of a pass, besides the scores: a bundle does not say, so it is what SeENet on a ResNet-101 takes (`memory.pass_bytes`: 1555)."""
 
 
 class BundlePredictor(BasePredictor):
