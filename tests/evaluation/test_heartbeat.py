@@ -144,7 +144,7 @@ def test_without_its_launcher_it_ends_as_for_sigterm(
         (WAITING, "[gloo] Timed out waiting 3600000ms", "Timed out"),
         ("seenet.data.folder, line 31", "[gloo] Connection closed by peer", "Connection closed"),
     ],
-)  # fmt: skip
+)
 def test_one_that_lives_and_does_not_come(store: TCPStore, monkeypatch: pytest.MonkeyPatch, place: str, message: str, raised: str) -> None:
     monkeypatch.setattr(heartbeat, "whereabouts", lambda: place)
     second = Heartbeat(store, 1, 2)
