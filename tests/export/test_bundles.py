@@ -1,13 +1,17 @@
 """Bundles in the cache; the export itself is replaced by a bundle made by hand."""
 
+import fcntl
 import json
+import logging
+import os
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from seenet.core.errors import DataError
+from seenet.core.errors import BusyError, DataError
 from seenet.core.files import cache_folder, sha256
 from seenet.export import bundles
 from tests.prediction.bundles import write_red
@@ -124,3 +128,30 @@ def test_removed_is_gone(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bundles.present(model, "onnx", VERSIONS)
     bundles.remove(model, "onnx", VERSIONS)
     assert left() == []
+
+
+def test_another_exporter_is_waited_for_by_name_and_not_for_ever(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[str] = []
+    lock = cache_folder() / "bundles" / "lock"
+
+    def export(model: Path, out: Path, pictures: object) -> None:
+        seen.append(lock.read_text())
+        exported(model, out, pictures)
+
+    counted(monkeypatch, export)
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as other, caplog.at_level(logging.INFO, "seenet"):
+        other.write("host here pid 1")
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with monkeypatch.context() as patch:
+            patch.setattr(bundles, "EXPORT_SECONDS", 0.3)
+            with pytest.raises(BusyError, match=r"lock: held by host here pid 1 for over 0\.3 s; .* --runtime eager"):
+                make(model)
+        assert left() == [] and lock.read_text() == "host here pid 1"
+        threading.Timer(0.3, lambda: fcntl.flock(other, fcntl.LOCK_UN)).start()
+        make(model)
+    assert [record.getMessage() for record in caplog.records] == 2 * ["waiting for host here pid 1, which makes an export"]
+    assert len(seen) == 1 and seen[0].endswith(f" pid {os.getpid()}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seenet.core.errors import DataError
+from seenet.core.errors import BusyError, DataError
 from seenet.core.files import cache_folder
 from seenet.export import bundles, fastest
 from seenet.export.fastest import PLAIN, measured
@@ -123,3 +123,12 @@ def test_where_others_fail_it_is_plain_fp32_and_where_all_do_it_is_said(pictures
 
 def test_pictures_that_cannot_be_read_measure_nothing(pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose(pictures[:1], {}, monkeypatch)[0].why == "none of the first pictures can be read"
+
+
+def test_a_cache_that_others_hold_decides_nothing_for_later(pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    nets: dict[Any, Any] = {PLAIN: net(0.02), ONNX: BusyError("held"), OPENVINO: BusyError("held")}
+    choice, _ = choose(pictures, nets, monkeypatch)
+    assert ((choice.runtime, choice.precision), choice.why) == (PLAIN, "held")
+    with pytest.raises(BusyError, match="held"):
+        choose(pictures, nets, monkeypatch, ways=[ONNX, OPENVINO])
+    assert choose(pictures, {**nets, ONNX: net(0), OPENVINO: net(0.01)}, monkeypatch)[0].runtime == "onnx"

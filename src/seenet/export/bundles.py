@@ -3,18 +3,24 @@
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import seenet
-from seenet.core.errors import DataError
+from seenet.core.errors import BusyError, DataError
 from seenet.core.files import cache_folder, sha256, write_text
 from seenet.core.processor import available_memory
+
+log = logging.getLogger("seenet")
 
 EXPORT_SECONDS = 900
 """About 50 s for the bundled model on two idle cores with AVX2."""
@@ -27,7 +33,7 @@ def bundle(model: Path, kind: str, pictures: Callable[[], Sequence[Path]], versi
     """The bundle of the model file `model` for `kind` (onnx, openvino), fp32, verified on `pictures`; built where the cache has none.
 
     `versions` are those of the libraries that it depends on. Raises DataError: it cannot be exported, does not answer as the model, takes
-    too much time or memory, or the cache cannot be written.
+    too much time or memory, or the cache cannot be written; BusyError: another process has been exporting into it for too long.
     """
     target = _target(model, kind, versions)
     if _whole(target):
@@ -80,14 +86,36 @@ def _alone(folder: Path) -> Iterator[Path]:
     """A folder to build in, for one process at a time; what a killed one left there is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "building"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (folder / "lock").open("a+", encoding="utf-8") as lock:
+        _take(lock)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take(lock: TextIO) -> None:
+    """Wait for the lock for as long as an export may take, and say for whom."""
+    began, told = time.monotonic(), ""
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+        if time.monotonic() - began > EXPORT_SECONDS:
+            raise BusyError(
+                f"{lock.name}: held by {holder} for over {EXPORT_SECONDS} s; end that one, or do without an export with --runtime eager"
+            )
+        if holder != told:
+            log.info("waiting for %s, which makes an export", told := holder)
+        time.sleep(0.2)
+    lock.truncate(0)
+    lock.write(f"host {socket.gethostname()} pid {os.getpid()}")
+    lock.flush()
 
 
 def _build(model: Path, target: Path, temporary: Path, pictures: Sequence[Path]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 import seenet
 from seenet.core import processor
-from seenet.core.errors import DataError, SeenetError
+from seenet.core.errors import BusyError, DataError, SeenetError
 from seenet.core.files import cache_folder, sha256, write_text
 from seenet.core.images import read_image
 from seenet.export import bundles
@@ -79,6 +79,7 @@ def fastest(path: Path, ways: Sequence[Way], pictures: Sequence[Path], *, machin
     """Of `ways` the fastest on the first of `pictures` that gives the classes of plain fp32; remembered in the cache.
 
     `machine` names the processor, `options` are those of `open_way`. A way that fails is noted and left out; DataError where all do.
+    Where another process holds the exports for too long it is plain fp32, for this time; BusyError where that is not among `ways`.
     """
     images = [image for _, image in _front(pictures)]
     if not images:
@@ -94,7 +95,12 @@ def fastest(path: Path, ways: Sequence[Way], pictures: Sequence[Path], *, machin
     if known and (known.runtime == "eager" or bundles.present(path, known.runtime, _versions())):
         return known
     log.info("trying %s on the first pictures (once for this model and machine; minutes)", ", ".join(map(" ".join, ways)))
-    chosen = _tried(path, ways, pictures, images, options)
+    try:
+        chosen = _tried(path, ways, pictures, images, options)
+    except BusyError as error:
+        if ways[0] != PLAIN:
+            raise
+        return Choice(*PLAIN, str(error))
     with suppress(OSError):
         write_text(file, json.dumps({"key": key, "choice": asdict(chosen)}, indent=1) + "\n")
     return chosen
@@ -116,6 +122,8 @@ def _tried(path: Path, ways: Sequence[Way], pictures: Sequence[Path], images: li
     for way in sorted({PLAIN, *ways}, key=lambda way: way[0] == "eager"):
         try:
             opened[way] = open_way(path, way, pictures, **options)
+        except BusyError:
+            raise
         except Exception as error:  # of libraries that may be broken in any way; plain torch is there all the same
             if way == PLAIN:
                 raise
