@@ -1,7 +1,6 @@
 """A run as a whole: stopped anywhere it goes on bit for bit, and nothing bad reaches its weights."""
 
 import json
-import math
 import os
 import signal
 from pathlib import Path
@@ -11,12 +10,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from seenet.core.errors import BusyError, DataError, NotFiniteError, Stopped, UsageError
+from seenet.core.errors import BusyError, DataError, Stopped, UsageError
 from seenet.core.labels import SHAPES, LabelSet
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.model.files import load_model
-from seenet.training import checkpoint
 from seenet.training import trainer as module
 from seenet.training.run import open_run
 from seenet.training.trainer import Trainer, train
@@ -126,43 +124,6 @@ def test_errors_of_workers_are_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     assert "\n" not in str(caught.value)
 
 
-def test_clipping_bounds_the_step(tmp_path: Path) -> None:
-    settings = recipe(
-        "optimizer.kind=sgd",
-        "optimizer.rate=1",
-        "optimizer.head_factor=1",
-        "optimizer.momentum=0",
-        "optimizer.weight_decay=0",
-        "optimizer.clip=0.01",
-    )
-    trainer = Trainer(settings, tmp_path, torch.device("cpu"), module.Ranks())
-    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-    trainer.update(next(module.step_batches(settings, trainer.data, trainer.model, first_step=0, rank=0, world=1)))
-    moved = torch.cat([(now - then).flatten() for now, then in zip(trainer.model.parameters(), before, strict=True)])
-    assert float(moved.detach().norm()) == pytest.approx(0.01, rel=1e-3)
-
-
-def test_overflow_skips_the_step_and_lowers_the_scale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("seenet.training.precision.is_trustworthy", lambda *_: True)
-    caplog.set_level("INFO", "seenet")
-    settings = recipe("training.precision=fp16", "optimizer.weight_decay=0")
-    trainer = Trainer(settings, tmp_path, torch.device("cpu"), module.Ranks())
-    assert trainer.precision.name == "fp16"
-    batches = next(module.step_batches(settings, trainer.data, trainer.model, first_step=0, rank=0, world=1))
-    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-    trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
-    trainer.update(batches)
-    assert all(torch.equal(now, then) for now, then in zip(trainer.model.parameters(), before, strict=True))
-    assert trainer.precision.scaler.get_scale() == 2.0**126
-    assert "scale lowered" in caplog.text
-    trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
-    next(trainer.model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(NotFiniteError, match="loss scale"):
-        trainer.update(batches)
-
-
 def test_a_resume_keeps_the_precision_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seenet.training.precision.is_trustworthy", lambda *_: True)
     settings = recipe("training.precision=auto", "training.steps=2")
@@ -234,47 +195,6 @@ def test_nothing_is_overwritten_or_mixed(tmp_path: Path) -> None:
 def test_busy_run_names_its_holder(tmp_path: Path) -> None:
     with open_run(tmp_path / "run", recipe(), resume=False), pytest.raises(BusyError, match=f"pid {os.getpid()}"):
         train(recipe(), tmp_path / "run", resume=True, device="cpu")
-
-
-def test_nan_stops_before_the_update(tmp_path: Path) -> None:
-    trainer = Trainer(recipe(), tmp_path, torch.device("cpu"), module.Ranks())
-    batches = module.step_batches(trainer.recipe, trainer.data, trainer.model, first_step=0, rank=0, world=1)
-    ((images, masks, draws),) = next(batches)
-    before = {key: value.clone() for key, value in trainer.model.named_parameters()}
-    images[0, 0, 0, 0] = float("nan")
-    with pytest.raises(NotFiniteError, match=r"step 1: loss nan.*train-000"):
-        trainer.update(((images, masks, draws),))
-    assert all(torch.equal(value, before[key]) for key, value in trainer.model.named_parameters())
-
-
-def test_statistics_that_overflow_stop_before_the_update(tmp_path: Path) -> None:
-    trainer = Trainer(recipe(), tmp_path, torch.device("cpu"), module.Ranks())
-    batches = next(module.step_batches(trainer.recipe, trainer.data, trainer.model, first_step=0, rank=0, world=1))
-    with torch.no_grad():
-        next(trainer.model.parameters()).mul_(1e25)
-    before = {key: value.clone() for key, value in trainer.model.named_parameters()}
-    with pytest.raises(NotFiniteError, match=r"step 1: loss \d.*statistics of a batch norm that overflow.*train-000"):
-        trainer.update(batches)
-    assert all(torch.equal(value, before[key]) for key, value in trainer.model.named_parameters())
-
-
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_weights_that_overflow_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
-    trainer = Trainer(recipe("training.steps=3", "training.checkpoint_every=1"), tmp_path, torch.device("cpu"), module.Ranks())
-    step = trainer.optimizer.step
-
-    def overflowing() -> None:
-        step()
-        if trainer.step == 1:
-            with torch.no_grad():
-                parameter = list(trainer.model.parameters())[3]
-                parameter[(0,) * parameter.dim()] = value
-
-    monkeypatch.setattr(trainer.optimizer, "step", overflowing)
-    with pytest.raises(NotFiniteError, match=r"step 2: loss \d.*weights that overflow in the update"):
-        trainer.fit()
-    assert checkpoint.newest(tmp_path / "checkpoints").state["step"] == 1  # type: ignore[union-attr]
-    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_batch_of_one_trains_and_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -147,7 +147,8 @@ class Predictor(BasePredictor):
             return None
         # Its grid is finer than stride 4 in no network here; every scale has one.
         kept = 4 * self.labels.num_classes / 4**2 * (1 + self.flip) * len(self.scales)
-        side = self.tiling.side(view, self._bytes_per_pixel, kept)
+        seen = self._bytes_per_pixel if self.tiling.tile == "auto" else 0.0
+        side = self.tiling.side(view, seen, kept)
         if side is not None and not self._warned:
             model: Any = self.model
             self._warned, field = True, receptive_field(model)

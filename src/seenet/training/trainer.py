@@ -1,18 +1,13 @@
 """The training loop."""
 
 import logging
-import math
 import time
-from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers.norm_act import convert_sync_batchnorm
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from seenet import __version__
 from seenet.core.errors import DataError, NotFiniteError, Stopped
@@ -25,10 +20,11 @@ from seenet.prediction.device import choose_device
 from seenet.training import checkpoint
 from seenet.training.distributed import Ranks, ranks
 from seenet.training.ema import EMA
+from seenet.training.gradients import Gradients, is_finite
 from seenet.training.logging import Metrics, memory_mib
 from seenet.training.optim import build_optimizer, rate_factor, set_rate
 from seenet.training.run import open_run, origin
-from seenet.training.setup import Batch, build_loss, build_model, choose_precision, memory_format, open_data, set_train_mode, step_batches
+from seenet.training.setup import Batch, build_loss, build_model, choose_precision, open_data, set_train_mode, step_batches
 from seenet.training.signals import StopRequest, stop_requests
 from seenet.training.validation import best_result, is_kept, keep_models, score
 
@@ -66,12 +62,6 @@ def train_in(group: Ranks, recipe: Recipe, out: Path, device: torch.device, *, r
         return Trainer(recipe, out, device, group, command).fit()
 
 
-def is_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers are; the largest of them tells."""
-    some = [tensor.detach() for tensor in tensors if tensor.numel()]
-    return not some or bool(torch.isfinite(nn.utils.get_total_norm(some, math.inf)))
-
-
 class Trainer:
     """A run in memory: what is trained, how far it is, how good it was."""
 
@@ -80,17 +70,16 @@ class Trainer:
         self.data = open_data(recipe)
         found = checkpoint.newest(out / "checkpoints")
         self.model = build_model(recipe, self.data, device, found.state.get("network") if found else None)
-        self.loss_model = build_loss(recipe, self.data, self.model, device)
+        loss_model = build_loss(recipe, self.data, self.model, device)
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.ema = EMA(self.model, recipe.training.ema) if recipe.training.ema else None
         self.step = 0
         self.best: dict[str, Any] = {}
-        self.layout = memory_format(recipe)
         set_train_mode(self.model, recipe)
         self.precision = choose_precision(recipe, self.model, device, group, before=found.state["precision"] if found else None)
         metrics_bytes = self._restore(found) if found else 0
         self._check_shared()
-        self.parallel = self._parallel()
+        self.gradients = Gradients(recipe, loss_model, self.precision, device, group)
         per_process = recipe.training.batch // group.world // recipe.training.accumulate
         if per_process < 4 and not recipe.training.freeze_norms:
             log.warning(
@@ -133,37 +122,25 @@ class Trainer:
 
     def update(self, micro_batches: tuple[Batch, ...]) -> tuple[float, float]:
         """One optimizer step; returns its loss and rate. Nothing that is not finite reaches the weights."""
-        recipe, group = self.recipe, self.group
-        torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 4099 + group.rank)
+        recipe = self.recipe
+        torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 4099 + self.group.rank)
         set_train_mode(self.model, recipe)
         factor = rate_factor(self.step, recipe.training.steps, recipe.optimizer)
         set_rate(self.optimizer, factor)
-        local = torch.stack([self.loss_model.divisor_of(masks) for _, masks, _ in micro_batches]).sum()
-        # At least one pixel; class weights may sum to less than that and stay what they are.
-        divisor = group.sum(local)
-        divisor = (divisor if divisor > 0 else torch.ones_like(divisor)).to(self.device, torch.float32)
-        total = torch.zeros((), dtype=torch.float64)
-        for index, (images, masks, _) in enumerate(micro_batches):
-            last = index == len(micro_batches) - 1
-            images = images.to(self.device, memory_format=self.layout, non_blocking=True)
-            masks = masks.to(self.device, non_blocking=True)
-            with self._synchronised(last):
-                with self.precision.autocast():
-                    loss = self.parallel(images, masks, divisor)
-                # DDP averages gradients over ranks; the divisor already counts them all.
-                self.precision.scaler.scale(loss * group.world).backward()
-            total += loss.detach().cpu().double()
-        group.sum(total)
+        loss = self.gradients.add(micro_batches)
         self.precision.scaler.unscale_(self.optimizer)
-        self._check_finite(total, factor, micro_batches)
+        if found := self.gradients.settle(loss, self.step + 1):
+            raise self._not_finite(loss, found, factor, micro_batches)
         self.precision.scaler.step(self.optimizer)
-        self._check_weights(total, factor, micro_batches)
+        # The same on all ranks.
+        if not is_finite(self.model.parameters()):
+            raise self._not_finite(loss, "weights that overflow in the update", factor, micro_batches)
         self.precision.scaler.update()
         self.precision.check_scale()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:
             self.ema.update(self.model)
-        return total.item(), self.recipe.optimizer.rate * factor
+        return loss.item(), recipe.optimizer.rate * factor
 
     def validate(self, stop: StopRequest) -> None:
         """Score the val split with the one predictor; keep the model where it is the best so far, and always as the last."""
@@ -220,44 +197,6 @@ class Trainer:
                 f"{self.out}: rank {self.group.rank} finds the checkpoint of step {self.step}, rank 0 that of step {first}; expected one "
                 "folder for all machines, give with --out one that they share"
             )
-
-    def _parallel(self) -> nn.Module:
-        module: nn.Module = self.loss_model
-        if self.group.world > 1:
-            if self.device.type == "cuda":
-                # timm's own: torch's would drop the activations that timm keeps inside its norms.
-                module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-            module = DistributedDataParallel(module, device_ids=[self.device.index] if self.device.type == "cuda" else None)
-        if self.recipe.training.compile:
-            module.compile()
-        return module
-
-    def _synchronised(self, last: bool) -> Any:
-        return self.parallel.no_sync() if isinstance(self.parallel, DistributedDataParallel) and not last else nullcontext()
-
-    def _check_finite(self, loss: Tensor, factor: float, micro_batches: tuple[Batch, ...]) -> None:
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        overflow = self.precision.scaler.is_enabled() and not bool(torch.isfinite(norm))
-        # A variance that overflows makes its norm's output 0, with which the loss and all gradients are finite.
-        sound = is_finite(value for name, value in self.model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
-        bad = not sound or not math.isfinite(loss.item()) or (not overflow and not bool(torch.isfinite(norm)))
-        if self.group.any(bad):
-            found = f"gradient norm {float(norm):.4g}" + ("" if sound else ", statistics of a batch norm that overflow")
-            raise self._not_finite(loss, found, factor, micro_batches)
-        if overflow:
-            log.info(
-                "step %d: gradients overflow at loss scale %.0f; step skipped, scale lowered",
-                self.step + 1,
-                self.precision.scaler.get_scale(),
-            )
-        elif self.recipe.optimizer.clip:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.recipe.optimizer.clip, norm)
-
-    def _check_weights(self, loss: Tensor, factor: float, micro_batches: tuple[Batch, ...]) -> None:
-        # The same on all ranks.
-        if not is_finite(self.model.parameters()):
-            raise self._not_finite(loss, "weights that overflow in the update", factor, micro_batches)
 
     def _not_finite(self, loss: Tensor, found: str, factor: float, micro_batches: tuple[Batch, ...]) -> NotFiniteError:
         samples = [self.data.train.key(int(index)) for _, _, draws in micro_batches for _, index in draws]
