@@ -1,9 +1,11 @@
-"""Where a file may be written."""
+"""Where a file may be written, and which text is read."""
+
+from pathlib import Path
 
 import pytest
 
 from seenet.core.errors import DataError
-from seenet.core.files import check_free
+from seenet.core.files import check_free, read_text
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):
@@ -35,3 +37,19 @@ def test_a_link_to_nowhere_is_something(tmp_path):
     with pytest.raises(DataError, match=r"link\.png"):
         check_free([link], overwrite=False)
     check_free([link], overwrite=True)
+
+
+def test_text_is_utf8_or_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "val.txt"
+    path.write_bytes("\ufeffStraße\n".encode())
+    assert read_text(path) == "Straße\n"
+    path.write_bytes("Straße\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"val\.txt: not UTF-8 text \(byte 0xff at 0\), expected UTF-8"):
+        read_text(path)
+
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(DataError, match=r"val\.txt: cannot be read \(Permission denied\)"):
+        read_text(path)

@@ -8,7 +8,7 @@ import pytest
 from seenet.core.errors import DataError
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
-from seenet.data.folder import read_description
+from seenet.data.description import read_description
 from seenet.data.propose import write_proposal
 from tests.data.test_sets import picture
 

@@ -164,15 +164,6 @@ def test_any_number_of_classes_with_hostile_names(tmp_path: Path, count: int, mo
     assert len(found.images) == (count > 40)
 
 
-def test_a_class_predicted_without_truth_is_not_called_absent(tmp_path: Path) -> None:
-    labels = SHAPES
-    result = synthetic(labels)
-    entry = result["classes"][-1]  # type: ignore[index]
-    entry.update(iou=0.0, accuracy=None, dice=0.0)
-    row = page._classes(result, labels)[-1]
-    assert (row["iou"], row["accuracy"], row["dice"]) == ("0.0 %", "no truth", "0.0 %")
-
-
 def test_what_is_missing_or_damaged_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no recipe\.yaml"):
         write_report(tmp_path)
