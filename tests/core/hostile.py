@@ -76,6 +76,18 @@ def _texts(kind: bytes, count: int, *, late: bool = False) -> bytes:
     return png_of(4, 4, after=chunks) if late else png_of(4, 4, before=chunks)
 
 
+def _tile() -> bytes:
+    """16 x 16 pixels in one deflated tile of 12288 x 12288."""
+    data, side = zeros(144), 12288
+    tags = [
+        (256, 4, 16), (257, 4, 16), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1), (322, 4, side), (323, 4, side), (324, 4, 8),
+        (325, 4, len(data)),
+    ]  # fmt: skip
+    packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    place = 8 + len(data)
+    return struct.pack("<2sHI", b"II", 42, place) + data + struct.pack("<H", len(tags)) + packed + struct.pack("<I", 0)
+
+
 BOMBS: dict[str, Callable[[], bytes]] = {
     "declared.png": lambda: png_of(60_000, 60_000, pixels=b""),
     "largest.png": lambda: png_of(2**31 - 1, 2**31 - 1, pixels=b""),
@@ -93,6 +105,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "late.png": lambda: _texts(b"iTXt", 200, late=True),
     "frames.gif": _frames,
     "pages.tif": lambda: tiff(4, 4, pages=20_000),
+    "tile.tif": _tile,
 }
 """Each is refused; by name of the file."""
 

@@ -62,6 +62,19 @@ def test_the_header_gives_the_decoded_size_in_every_format(tmp_path: Path, suffi
     assert abs(read_image(path)[..., 0].astype(int) - turned).max() <= (0 if suffix == ".tif" else 12)
 
 
+@pytest.mark.parametrize(("bits", "white_is_zero"), [(12, False), (16, False), (16, True)])
+def test_wide_tiffs_of_any_range(tmp_path: Path, bits: int, white_is_zero: bool) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    top = 2**bits - 1
+    values = (RAMP.astype(np.uint32) * top // 255).astype(np.uint16)[None]
+    photometric = "MINISWHITE" if white_is_zero else "MINISBLACK"
+    profile = {"count": 1, "height": 6, "width": 8, "dtype": "uint16", "nbits": bits, "photometric": photometric}
+    with rasterio.open(tmp_path / "w.tif", "w", driver="GTiff", **profile) as file:
+        file.write(values)
+    expected = np.round(values[0] * (255 / top)).astype(int)
+    assert np.array_equal(read_image(tmp_path / "w.tif")[..., 0], 255 - expected if white_is_zero else expected)
+
+
 @pytest.mark.parametrize("dtype", [">u2", "<u2", np.int32])
 def test_wide_tiffs(tmp_path: Path, dtype: object) -> None:
     wide = RAMP.astype(np.uint16) * 257

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import DataError
+from seenet.core.images import read_image
 from seenet.prediction import raster
 from seenet.prediction.batch import predict_files
 from tests.prediction.geotiffs import expected, noise, predictor, rasterio, write
@@ -25,19 +26,45 @@ def test_what_is_large_goes_by_windows_too(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("values", "red"),
+    ("values", "options"),
     [
-        (noise(1, 20, 30), lambda values: values[0]),
-        (noise(4, 20, 30), lambda values: values[0]),
-        (noise(3, 20, 30, np.uint16), lambda values: ((values[0].astype(int) + 128) // 257).astype(np.uint8)),
+        (noise(1, 20, 30), {}),
+        (noise(1, 20, 30), {"photometric": "MINISWHITE"}),
+        (noise(1, 20, 30, np.uint16), {}),
+        (noise(1, 20, 30, np.uint16), {"photometric": "MINISWHITE"}),
+        (noise(1, 20, 30, np.uint16) >> 4, {"nbits": 12}),
+        *[(noise(1, 20, 30) >> 8 - bits, {"nbits": bits}) for bits in (1, 2, 4)],
+        *[(noise(1, 20, 30) >> 8 - bits, {"nbits": bits, "photometric": "MINISWHITE"}) for bits in (1, 2, 4)],
+        (noise(2, 20, 30), {}),
+        (noise(3, 20, 30), {}),
+        (noise(4, 20, 30), {}),
+        (noise(3, 20, 30), {"interleave": "band", "tiled": True, "blockxsize": 16, "blockysize": 16}),
+        (noise(4, 20, 30), {"photometric": "CMYK"}),
     ],
 )
-def test_bands_and_depths(tmp_path: Path, values: np.ndarray, red: Any) -> None:
-    write(tmp_path / "field.tif", values)
+def test_windows_are_what_the_one_decoder_reads(tmp_path: Path, values: np.ndarray, options: dict[str, Any]) -> None:
+    write(tmp_path / "field.tif", values, **options)
+    whole = read_image(tmp_path / "field.tif").astype(int)
+    assert raster.by_windows(tmp_path / "field.tif") and whole.std() > 20
     with raster.opened_raster(tmp_path / "field.tif") as picture:
-        assert np.array_equal(picture[2:9, 5:40][:, :, 0], red(values)[2:9, 5:40])
+        # GDAL and Pillow round colours of CMYK each in its own way.
+        assert abs(picture[2:9, 5:40] - whole[2:9, 5:40]).max() <= (options.get("photometric") == "CMYK")
         assert np.array_equal(picture[:, ::-1][2:9, 5:25], picture[0:20, 0:30][:, ::-1][2:9, 5:25])
         assert picture[0:5, 0:5].shape == (5, 5, 3)
+
+
+@pytest.mark.parametrize(("values", "kind"), [(noise(3, 20, 30), "CIELAB"), (noise(4, 20, 30, np.uint16), "CMYK")])
+def test_colours_that_are_not_read_by_windows(tmp_path: Path, values: np.ndarray, kind: str) -> None:
+    write(tmp_path / "field.tif", values, photometric=kind)
+    report = predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out")
+    assert "not read by windows; convert it to RGB" in report.failed[0][1]
+
+
+def test_bands_that_say_nothing_of_colours(tmp_path: Path) -> None:
+    """Of a satellite's the first three need not be red, green and blue."""
+    write(tmp_path / "field.tif", noise(5, 20, 30))
+    report = predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out")
+    assert "a TIFF that is truncated, or of bands, bits or a compression that are not read" in report.failed[0][1]
 
 
 def test_palettes_and_copies_for_the_web(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, IMAGELENGTH, IMAGEWIDTH, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
@@ -23,6 +23,7 @@ IMAGE_SUFFIXES = frozenset(
 _WIDE = {"I;16", "I;16B", "I;16L", "I;16N"}
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
+_WHITE_IS_ZERO = 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def _notes(image: Image.Image, orientation: int) -> tuple[str, ...]:
 def read_image(path: Path) -> np.ndarray:
     """H x W x 3 uint8 RGB of any picture: JPEG, PNG, TIFF, WebP and what else `opening.FORMATS` lists.
 
-    Rotated by EXIF; 16-bit grey divided by 257, of 16-bit colours the high byte; grey, palette and CMYK converted; alpha dropped.
+    Rotated by EXIF; grey of 12 or 16 bits on the scale of 0 to 255, of 16-bit colours the high byte; grey, palette and CMYK converted;
+    alpha dropped.
     DataError: missing, empty, unreadable, truncated, animated, or over the pixel limit.
     """
     with opened(path) as image:
@@ -109,11 +111,12 @@ def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
     """H x W x 3 uint8 RGB of a Pillow image, converted as `read_image` does; `name` stands in its errors."""
     if image.width * image.height > MAX_PIXELS:
         raise too_large(name, image)
+    # Grey of over 8 bits comes as a TIFF holds it; other values come on the scale of 0 to 255, black 0.
+    bits, inverted = tiff_values(image) if image.mode in _WIDE else (16, False)
     image = _upright(image)
     if image.mode in _WIDE or image.mode == "I":
-        wide = np.asarray(image).astype(np.int64)
-        # 257 * 255 = 65535: the full range maps to the full range.
-        grey = np.clip((wide + 128) // 257, 0, 255).astype(np.uint8)
+        wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        grey = eight_bits(wide, bits, inverted=inverted)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
         grey = np.clip(np.nan_to_num(np.asarray(image)), 0, 255).astype(np.uint8)
@@ -121,6 +124,20 @@ def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
     if image.mode in {"P", "PA"}:
         image = image.convert("RGBA")  # a palette's transparency is data about it, not a colour
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def tiff_values(image: Image.Image) -> tuple[int, bool]:
+    """How many bits the values of a TIFF have, and whether 0 is white; (16, False) of other pictures."""
+    if not isinstance(image, TiffImageFile):
+        return 16, False
+    return image.tag_v2.get(BITSPERSAMPLE, (1,))[0], image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
+
+
+def eight_bits(values: np.ndarray, bits: int, *, inverted: bool = False) -> np.ndarray:
+    """Values of so many bits as uint8, rounded: the full range maps to the full range (257 * 255 = 65535). `inverted`: 0 is white."""
+    top = 2**bits - 1
+    scaled = values if bits == 8 else ((values.astype(np.uint32) * 510 + top) // (2 * top)).clip(max=255).astype(np.uint8)
+    return 255 - scaled if inverted else scaled
 
 
 def read_ids(path: Path) -> np.ndarray:

@@ -12,11 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from seenet.core.errors import DataError
 
 MAX_PIXELS = 179_000_000
 """Larger pictures are refused by their header, before anything is decoded."""
+
+MAX_TILE_PIXELS = 4 * 2**20
+"""Of a TIFF: its tiles may be larger than the picture, and are decoded whole. Larger ones may be four times the picture."""
 
 MAX_TEXT_BYTES = 32 * 2**20
 """Of all texts of a PNG together, unpacked."""
@@ -90,6 +94,11 @@ def opened(path: Path, content: bytes | None = None, *, pages: bool = False) -> 
         ):
             if image.width * image.height > MAX_PIXELS:
                 raise too_large(str(path), image)
+            if isinstance(image, TiffImageFile):
+                tile = image.tag_v2.get(TILEWIDTH, 0) * image.tag_v2.get(TILELENGTH, 0)
+                if tile > max(MAX_TILE_PIXELS, 4 * image.width * image.height):
+                    found = f"tiles of {tile} pixels in a picture of {image.width} x {image.height}"
+                    raise DataError(f"{path}: {found}", fix="save it again with smaller tiles", kind="large")
             # How many frames is not asked: of a hostile file that takes minutes.
             if not pages and image.format != "MPO" and getattr(image, "is_animated", False):
                 raise DataError(f"{path}: animated or of several pages, expected one picture", fix="save one frame", kind="animated")
@@ -117,6 +126,9 @@ def _unidentified(path: Path, content: bytes | None) -> DataError:
     if not content:
         return DataError(f"{path}: an empty file, expected a picture", fix="copy it again", kind="empty")
     accepts = [Image.OPEN[name][1] for name in FORMATS]
+    if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        what = "a TIFF that is truncated, or of bands, bits or a compression that are not read"
+        return DataError(f"{path}: {what}", fix="copy it again, or save it as 8-bit RGB", kind="damaged")
     if any(accept is not None and accept(content[:16].ljust(16, b"\0")) for accept in accepts):
         return DataError(f"{path}: begins as a picture but cannot be read on; it may be truncated", fix="copy it again", kind="damaged")
     expected = f"expected JPEG, PNG, TIFF, WebP or another of {len(FORMATS)} formats"

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from seenet.core.errors import DataError, UsageError, nearest
 from seenet.core.files import read_text
 from seenet.core.settings import Recipe
+from seenet.core.yaml_text import read_yaml
 
 
 def recipe_names() -> list[str]:
@@ -41,10 +42,7 @@ def load_recipe(name: str | Path | Recipe, overrides: list[str] | None = None) -
 
 def parse_recipe(text: str, source: str, overrides: list[str]) -> Recipe:
     """Validate a recipe's text; `source` names it in errors."""
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
+    values = read_yaml(text, source)
     if not isinstance(values, dict):
         raise UsageError(f"{source}: found {type(values).__name__}, expected a mapping with data, transforms and training")
     if isinstance(values.get("stages"), dict):
@@ -111,10 +109,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(nested, dict):
             raise UsageError(f"{override}: {section} is a value, not a section")
         here = nested
-    try:
-        here[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UsageError(f"{override}: the value is not valid YAML; quote it") from None
+    here[last] = read_yaml(text, override)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from seenet.core.errors import DataError, UsageError
@@ -12,6 +11,7 @@ from seenet.core.files import read_text
 from seenet.core.labels import IGNORE, LabelSet, voc_colours
 from seenet.core.recipe_files import explain
 from seenet.core.settings import DataSettings, Section
+from seenet.core.yaml_text import read_yaml
 
 FILE = "seenet.yaml"
 HINT = "`seenet data init FOLDER` proposes one"
@@ -107,27 +107,10 @@ def read_description(path: Path) -> FolderDescription:
     """Validate a `seenet.yaml`; DataError where it is not there, UsageError in one line where it is wrong."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a short description of your pictures and masks; {HINT}")
-    text = read_text(path)
+    values = read_yaml(read_text(path), str(path))
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: found {type(values).__name__}, expected a mapping with decode and classes; {HINT}")
     try:
-        values = yaml.safe_load(text)
-        if not isinstance(values, dict):
-            raise UsageError(f"{path}: found {type(values).__name__}, expected a mapping with decode and classes; {HINT}")
-        _refuse_repeated(text, path)
         return FolderDescription.model_validate(values)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     except ValidationError as error:
         raise UsageError(f"{path}: {explain(error, FolderDescription)}") from None
-
-
-def _refuse_repeated(text: str, path: Path) -> None:
-    """UsageError for a key that stands twice, a class's too: YAML keeps the last in silence."""
-    top = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert isinstance(top, yaml.MappingNode)
-    for node in [top, *(value for _, value in top.value)]:
-        lines: dict[str, int] = {}
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            name, line = str(key.value), key.start_mark.line + 1
-            if name in lines:
-                raise UsageError(f"{path}: found {name} in line {lines[name]} and again in line {line}, expected it once")
-            lines[name] = line

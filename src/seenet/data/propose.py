@@ -77,7 +77,11 @@ def _part(part: str, folder: Path, images: str, pictures: dict[str, Path]) -> st
 
 def _quoted(name: str) -> str:
     """A name as YAML that reads back as the same text."""
-    return name if re.fullmatch(r"[\w.][\w./-]*", name) and yaml.safe_load(name) == name else json.dumps(name)
+    try:
+        plain = re.fullmatch(r"[\w.][\w./-]*", name) and yaml.safe_load(name) == name
+    except ValueError:  # 2026-02-30 looks like a date
+        plain = False
+    return name if plain else json.dumps(name)
 
 
 def _pair(found: dict[str, dict[str, Path]]) -> tuple[str, str, str] | None:

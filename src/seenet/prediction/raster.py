@@ -12,6 +12,7 @@ import numpy as np
 from PIL.TiffImagePlugin import TiffImageFile
 
 from seenet.core.errors import DataError
+from seenet.core.images import eight_bits, tiff_values
 from seenet.core.opening import MAX_PIXELS, opened
 
 LARGE = 32_000_000
@@ -46,13 +47,13 @@ def by_windows(path: Path) -> bool:
 class RasterPicture:
     """An H x W x 3 uint8 picture whose windows `picture[rows, columns]` are read when they are asked for; `picture[:, ::-1]` mirrors it.
 
-    The first three bands, or grey or palette from one; 16 bits are divided by 257.
+    The first three bands, or grey or palette from one; values of other than 8 bits, or whose 0 is white, as `core.images` has them.
     """
 
     dtype, ndim = np.dtype(np.uint8), 3
 
-    def __init__(self, dataset: Any, name: str, *, mirrored: bool = False) -> None:
-        self.dataset, self.name, self.mirrored = dataset, name, mirrored
+    def __init__(self, dataset: Any, name: str, bits: int, *, inverted: bool = False, mirrored: bool = False) -> None:
+        self.dataset, self.name, self.bits, self.inverted, self.mirrored = dataset, name, bits, inverted, mirrored
         self.shape = (dataset.height, dataset.width, 3)
         self._bands = [1, 2, 3] if dataset.count >= 3 else [1]
         self._table: np.ndarray | None = None
@@ -63,7 +64,7 @@ class RasterPicture:
     def __getitem__(self, key: tuple[slice, slice]) -> Any:
         rows, columns = key
         if columns.step == -1:
-            return RasterPicture(self.dataset, self.name, mirrored=not self.mirrored)
+            return RasterPicture(self.dataset, self.name, self.bits, inverted=self.inverted, mirrored=not self.mirrored)
         (top, bottom, _), (left, right, _) = rows.indices(self.shape[0]), columns.indices(self.shape[1])
         if not self.mirrored:
             return self._read(((top, bottom), (left, right)))
@@ -77,24 +78,35 @@ class RasterPicture:
     def _read(self, window: Any, **options: Any) -> np.ndarray:
         with told(self.name):
             values = self.dataset.read(self._bands, window=window, **options)
-        if values.dtype == np.uint16:
-            # As core.images: the full range maps to the full range.
-            values = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
         if self._table is not None:
             coloured: np.ndarray = self._table[values[0]]
             return coloured
+        values = eight_bits(values, self.bits, inverted=self.inverted)
         return np.moveaxis(values, 0, 2) if len(values) == 3 else np.repeat(values[0][:, :, None], 3, axis=2)
 
 
 @contextmanager
 def opened_raster(path: Path) -> Iterator[RasterPicture]:
-    """The picture; DataError: rasterio is not installed, damaged, of several pages, over the pixel limit, or neither 8 nor 16 bits."""
+    """The picture; DataError: rasterio is not installed, damaged, of several pages, over the pixel limit, or values or colours that are
+    not read by windows.
+    """
+    bits, inverted = _values(path)
     with environment(path) as rasterio:
         with told(str(path)):
             dataset = rasterio.open(os.path.abspath(path), driver="GTiff")
         with dataset:
             _check(path, dataset)
-            yield RasterPicture(dataset, str(path))
+            yield RasterPicture(dataset, str(path), bits, inverted=inverted)
+
+
+def _values(path: Path) -> tuple[int, bool]:
+    """As `tiff_values`; DataError for colours that GDAL gives as they are stored."""
+    with opened(path, pages=True) as image:
+        bits, inverted = tiff_values(image)
+        if image.mode == "LAB" or (image.mode == "CMYK" and bits != 8):
+            what = f"{path}: colours of kind {image.mode} with {bits} bits, which are not read by windows"
+            raise DataError(what, fix="convert it to RGB", kind="format")
+        return bits, inverted
 
 
 def _check(path: Path, dataset: Any) -> None:
