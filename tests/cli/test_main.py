@@ -1,9 +1,11 @@
 """What a user types, and the code and the one line that come back."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -145,3 +147,32 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     code, out, err = run(capsys, "data", "show", "shapes", *tiny)
     assert code == 0, err
     assert Path(out.strip().removeprefix("open ")).is_file()
+
+
+def typed(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "seenet", *arguments], stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = typed("train", "shapes", "--show", stdout=writing)
+    os.close(writing)
+    assert (done.communicate()[1], done.returncode) == ("", 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_no_bug() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = typed("train", "shapes", "--show", stdout=full)
+        said = done.communicate()[1]
+    assert (said, done.returncode) == ("seenet: an output: cannot be written or read (No space left on device)\n", 4)
+
+
+def test_too_little_memory_is_no_bug(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(**_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory:\n you tried 9 bytes")
+
+    monkeypatch.setattr("seenet.core.settings.Recipe.model_json_schema", short)
+    code, _, err = run(capsys, "schema")
+    assert (code, err.count("\n")) == (1, 1) and err.startswith("seenet: out of memory ([enforce fail]")

@@ -1,11 +1,15 @@
 """Where a file may be written, and which text is read."""
 
+import hashlib
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seenet.core.errors import DataError
-from seenet.core.files import check_free, read_text
+from seenet.core.files import beside, check_free, digest, files_below, read_text, remove_leftovers, replacing, write_text
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):
@@ -53,3 +57,37 @@ def test_text_is_utf8_or_refused_in_one_line(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "read_text", refused)
     with pytest.raises(DataError, match=r"val\.txt: cannot be read \(Permission denied\)"):
         read_text(path)
+
+
+def test_names_of_any_bytes_are_written_and_read_again(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write_text(tmp_path / "names.json", json.dumps({name: "ü"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "names.json").read_text(encoding="utf-8")) == {name: "ü"}
+    assert digest(name, "ü") != digest("caf", "ü") and digest("a", "b") == hashlib.sha256(b"a|b").hexdigest()
+
+
+def test_a_name_as_long_as_file_systems_allow(tmp_path: Path) -> None:
+    path = tmp_path / ("ü" * 125 + ".png")
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"whole")
+    assert path.read_bytes() == b"whole"
+    left, other = beside(path), beside(tmp_path / ("ö" * 125 + ".png"))
+    remove_leftovers([path])
+    assert not left.exists() and other.exists() and path.exists()
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.png", "deep/a.PNG", "deep/.hidden/c.png", ".d.png", "e.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert files_below(tmp_path, {".png"}) == [tmp_path / "b.png", tmp_path / "deep/a.PNG"]
+    scandir = os.scandir
+
+    def refused(path: str) -> Any:
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match=r"deep: cannot be listed \(Permission denied\); look at its permissions"):
+        files_below(tmp_path, {".png"})

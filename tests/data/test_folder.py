@@ -1,5 +1,7 @@
 """Which pictures a split has, and what is said where it has none."""
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +46,15 @@ def test_hidden_folders_are_not_looked_into(tmp_path: Path) -> None:
     for name in ("a.png", ".b.png", ".cache/c.png", "sub/d.png"):
         picture(tmp_path / ".hidden-above" / name)
     assert list(by_stem(tmp_path / ".hidden-above")) == ["a", "sub/d"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    names = [os.fsdecode(name) for name in (b"a", b"caf\xe9", b"z")]
+    for name in names:
+        picture(tmp_path / "images" / f"{name}.png")
+        picture(tmp_path / "masks" / f"{name}.png", np.ones((6, 8), np.uint8))
+    (tmp_path / "seenet.yaml").write_text("decode: index\nclasses: [x, y]\nval: 0.5\n")
+    split = open_split(DataSettings(kind="folder", root=str(tmp_path)), "all")
+    assert [split.key(index) for index in range(3)] == names and len({split.stamp(index) for index in range(3)}) == 3
+    assert [name for name in in_share(names, 0.5) if name not in names] == []

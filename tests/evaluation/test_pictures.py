@@ -29,6 +29,14 @@ def test_panel_has_the_four_side_by_side(size):
         assert np.array_equal(parts[0], image)
 
 
+def test_panels_of_large_pictures_show_every_so_manyth_pixel(monkeypatch):
+    monkeypatch.setattr("seenet.evaluation.pictures.PANEL_SIDE", 5)
+    truth = np.random.default_rng(0).integers(0, 11, (10, 14)).astype(np.uint8)
+    drawn = np.asarray(panel(np.zeros((10, 14, 3), np.uint8), truth, truth, CAMVID11))
+    assert drawn.shape == (4, 4 * 5 + 3 * 2, 3)
+    assert np.array_equal(drawn[:, 7:12], colourize(truth[::3, ::3], CAMVID11))
+
+
 @pytest.mark.parametrize("count", [1, 11, 60])
 def test_confusion_figure_is_a_png_that_grows_with_the_classes(count):
     labels = LabelSet("some", tuple(f"class {k}" for k in range(count)), voc_colours(count))

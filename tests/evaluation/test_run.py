@@ -93,6 +93,24 @@ def test_results_are_not_overwritten_unless_told(model):
     assert (report.out / "images/mine.jpg").exists()
 
 
+def test_pictures_of_ones_own_are_not_taken_for_old_ones(model):
+    mine = model / "eval/test/images/best-1-mine.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(DataError, match=r"best-1-mine\.jpg: exists already; use --overwrite"):
+        run_evaluation(model)
+    assert mine.read_bytes() == b"mine"
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(model, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(DataError, match=r"eval/test: cannot be written \(No space left on device\); make room and run it again"):
+            run_evaluation(model)
+    assert (model / "eval/test/partial").is_dir()
+    assert run_evaluation(model).result["images"] == 6
+
+
 def test_no_result_file_when_it_fails_half_way(model, monkeypatch):
     monkeypatch.setattr(run, "confusion_figure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):

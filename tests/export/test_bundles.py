@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def left() -> list[str]:
 
 def counted(monkeypatch: pytest.MonkeyPatch, export: Callable[..., None] = exported) -> list[Path]:
     calls: list[Path] = []
-    monkeypatch.setattr(bundles, "_export", lambda model, out, pictures: (calls.append(out), export(model, out, pictures))[1])
+    monkeypatch.setattr(bundles, "_export", lambda model, out, pictures, lock: (calls.append(out), export(model, out, pictures))[1])
     return calls
 
 
@@ -147,11 +148,44 @@ def test_another_exporter_is_waited_for_by_name_and_not_for_ever(
         other.flush()
         fcntl.flock(other, fcntl.LOCK_EX)
         with monkeypatch.context() as patch:
-            patch.setattr(bundles, "EXPORT_SECONDS", 0.3)
+            patch.setattr(bundles, "WAIT_SECONDS", 0.3)
             with pytest.raises(BusyError, match=r"lock: held by host here pid 1 for over 0\.3 s; .* --runtime eager"):
                 make(model)
         assert left() == [] and lock.read_text() == "host here pid 1"
         threading.Timer(0.3, lambda: fcntl.flock(other, fcntl.LOCK_UN)).start()
         make(model)
     assert [record.getMessage() for record in caplog.records] == 2 * ["waiting for host here pid 1, which makes an export"]
-    assert len(seen) == 1 and seen[0].endswith(f" pid {os.getpid()}")
+    assert len(seen) == 1 and f" pid {os.getpid()} since " in seen[0]
+
+
+def test_each_holder_has_its_own_time(model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    counted(monkeypatch)
+    monkeypatch.setattr(bundles, "WAIT_SECONDS", 0.7)
+    path = cache_folder() / "bundles" / "lock"
+    path.parent.mkdir(parents=True)
+    with path.open("w") as other, caplog.at_level(logging.INFO, "seenet"):
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def work() -> None:
+            for number in range(4):
+                path.write_text(f"pid {number}")
+                time.sleep(0.4)
+            fcntl.flock(other, fcntl.LOCK_UN)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        make(model)
+        thread.join()
+    assert len(caplog.records) >= 3
+
+
+def test_an_export_holds_the_lock_itself(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one whose parent was killed is not taken for nobody."""
+
+    def run(words: list[str], *, pass_fds: tuple[int, ...], **_: object) -> subprocess.CompletedProcess[str]:
+        assert [Path(f"/proc/self/fd/{number}").resolve().name for number in pass_fds] == ["lock"]
+        exported(model, Path(words[words.index("--out") + 1]), ())
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert make(model).is_file()

@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,21 @@ class TestImport:
         with pytest.raises(DataError, match=r"bad\.pth"):
             import_pickle(tmp_path / "bad.pth", tmp_path / "bad.safetensors")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.pth"]
+
+    def test_what_unpacks_to_more_than_the_file_is_refused(self, tmp_path: Path) -> None:
+        torch.save({"state_dict": {"w": torch.zeros(1).expand(100_000_000)}}, tmp_path / "wide.pth")
+        with pytest.raises(DataError, match=r"wide\.pth: tensors of 400000000 bytes in a file of \d{4};"):
+            import_pickle(tmp_path / "wide.pth", tmp_path / "wide.safetensors")
+        torch.save({"w": torch.zeros(1000)}, tmp_path / "plain.pth")
+        with (
+            zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+            zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+        ):
+            for entry in plain.infolist():
+                packed.writestr(entry.filename, plain.read(entry))
+        with pytest.raises(DataError, match=r"packed\.pth: a compressed archive"):
+            import_pickle(tmp_path / "packed.pth", tmp_path / "packed.safetensors")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["packed.pth", "plain.pth", "wide.pth"]
 
     def test_never_overwrites(self, tmp_path: Path) -> None:
         torch.save({"w": torch.zeros(1)}, tmp_path / "a.pth")

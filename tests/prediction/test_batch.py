@@ -2,6 +2,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from seenet.core.errors import BusyError, DataError, NotFiniteError, PartialError, UsageError
-from seenet.prediction import base, batch, outputs
+from seenet.prediction import base, batch, manifest, outputs
 from seenet.prediction.batch import predict_files
 from seenet.prediction.predictor import Predictor
 from tests.prediction.doubles import LABELS, RedNet
@@ -160,13 +161,16 @@ def test_where_nothing_could_be_done_it_is_bad_data(tmp_path):
     assert tree(tmp_path / "out") == {}
 
 
-def test_too_large_for_memory_is_one_failure(photos, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_too_large_for_memory_is_one_failure(photos, tmp_path, monkeypatch, error):
     one = predictor()
     stripes = one.stripes
     monkeypatch.setattr(
         one,
         "stripes",
-        lambda image, size: (_ for _ in ()).throw(torch.OutOfMemoryError("x")) if len(image) == 6 else stripes(image, size),
+        lambda image, size: (_ for _ in ()).throw(error) if len(image) == 6 else stripes(image, size),
     )
     report = predict_files(one, [photos], tmp_path / "out")
     assert report.written == 2
@@ -265,6 +269,43 @@ def test_a_full_disk_is_one_clear_line(photos, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="No space left"):
         predict_files(predictor(), [photos], tmp_path / "out")
     assert tree(tmp_path / "out") == {}
+
+
+def test_a_disk_that_is_full_at_the_end_loses_nothing(photos, tmp_path, monkeypatch):
+    whole = predict_files(predictor(), [photos], tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(DataError, match=r"manifest\.json: cannot be written \(No space left on device\); make room and run it again"):
+            predict_files(predictor(), [photos], tmp_path / "out")
+    assert predict_files(predictor(), [photos], tmp_path / "out").skipped == whole.written
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
+def test_names_that_are_no_utf8_are_done_and_known_again(photos, tmp_path):
+    draw(photos / os.fsdecode(b"caf\xe9.png"))
+    assert predict_files(predictor(), [photos], tmp_path / "out").written == 4
+    assert predict_files(predictor(), [photos], tmp_path / "out").skipped == 4
+    assert (tmp_path / "out/masks" / os.fsdecode(b"caf\xe9.png")).is_file()
+
+
+def test_a_picture_longer_than_a_jpeg_and_a_name_as_long_as_allowed(photos, tmp_path):
+    Image.new("L", (66_000, 2)).save(photos / "long.png")
+    draw(photos / ("ü" * 125 + ".png"))
+    draw(photos / ("x" * 251 + ".png"))
+    draw(photos / ("x" * 251 + ".bmp"))
+    report = predict_files(predictor(), [photos], tmp_path / "out")
+    # Beside each other these two keep their suffixes, for which there is no room; the rest is done.
+    assert (report.written, [path.name[:5] for path, _ in report.failed]) == (5, ["xxxxx", "xxxxx"])
+    assert all("outputs' names are too long" in message for _, message in report.failed)
+    with Image.open(tmp_path / "out/masks/long.png") as mask, Image.open(tmp_path / "out/overlays/long.jpg") as overlay:
+        assert (mask.size, overlay.size) == ((66_000, 2), (65_500, 2))
+
+
+def test_outputs_by_another_name_are_no_inputs(photos, tmp_path):
+    (tmp_path / "link").symlink_to(photos)
+    for written in (3, 0):
+        assert predict_files(predictor(), [photos], tmp_path / "link/out").written == written
 
 
 def test_a_network_of_nan_stops(photos, tmp_path, monkeypatch):

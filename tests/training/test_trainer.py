@@ -14,6 +14,7 @@ from seenet.core.errors import BusyError, DataError, Stopped, UsageError
 from seenet.core.labels import SHAPES, LabelSet
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
+from seenet.data.shapes import ShapesSplit
 from seenet.model.files import load_model
 from seenet.training import trainer as module
 from seenet.training.run import open_run
@@ -94,6 +95,15 @@ def test_other_classes_than_the_checkpoint(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(DataError, match=r"trained on 6 classes .*the data has 7 .*training\.start_from") as caught:
         train(settings, tmp_path / "run", resume=True, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_other_pictures_than_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str) -> None:
+    train(recipe("training.steps=1"), tmp_path / "run", device="cpu")
+    key = ShapesSplit.key
+    monkeypatch.setattr(ShapesSplit, "key", lambda self, index: key(self, index) + ("x" if (self.which, index) == (split, 3) else ""))
+    with pytest.raises(DataError, match=rf"trained with \d+ pictures in {split}, the data has \d+, or others by name; .*start_from"):
+        train(recipe("training.steps=1"), tmp_path / "run", resume=True, device="cpu")
 
 
 def test_labels_that_are_all_ignored_are_met_at_the_door(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,10 +1,13 @@
 """The command line: one file a command, no logic; errors become one line and the contract's exit code."""
 
+import errno
+import io
 import logging
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +17,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from seenet.core.errors import SeenetError, Terminated, nearest
+
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""What a disk or its permissions say, wherever in the code: no bug."""
 
 # Command -> module, function, and the line `--help` shows: a command's module is imported when it is called.
 COMMANDS = {
@@ -90,6 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
     log = logging.getLogger("seenet")
     log.setLevel(logging.INFO)
     log.handlers = [handler]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Bytes of file names that are no UTF-8, as JSON writes them.
+        sys.stdout.reconfigure(errors="backslashreplace")
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _run(arguments, debug)
@@ -105,6 +114,8 @@ def _terminate(*_: object) -> None:
 def _run(arguments: list[str], debug: bool) -> int:
     try:
         code: Any = get_command(app).main(arguments, prog_name="seenet", standalone_mode=False)
+        # What a full disk or a closed pipe refuses is to be met here.
+        sys.stdout.flush()
         # typer makes this code of a KeyboardInterrupt.
         return _say("interrupted", 130) if code == 130 else int(code or 0)
     except SeenetError as error:
@@ -117,18 +128,37 @@ def _run(arguments: list[str], debug: bool) -> int:
         return _say("terminated", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # typer makes an exit of it.
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         # Whoever read the output has gone; nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return 0
     except Exception as error:
         if debug:
             traceback.print_exc()
-        import tempfile  # of no use to any other command line
+        # Imported here: of no use to other command lines.
+        import tempfile
 
+        from seenet.core.processor import lacks_memory
+
+        what = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.errno in REFUSED:
+            if error.filename is None:
+                _close_stdout()
+            return _say(f"{error.filename or 'an output'}: cannot be written or read ({error.strerror})", 4)
+        if lacks_memory(error):
+            return _say(f"out of memory ({what[:120]}); a smaller crop, batch or picture, or --tile auto, takes less", 1)
         with tempfile.NamedTemporaryFile("w", prefix="seenet-", suffix=".txt", delete=False) as kept:
             traceback.print_exc(file=kept)
-        return _say(f"a bug: {type(error).__name__}: {' '.join(str(error).split())[:200]}; the traceback is kept in {kept.name}", 1)
+        return _say(f"a bug: {type(error).__name__}: {what[:200]}; the traceback is kept in {kept.name}", 1)
+
+
+def _close_stdout() -> None:
+    """Nothing that waits in its buffer can be written; at the end of the process that would be another error."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str, code: int) -> int:

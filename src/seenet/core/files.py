@@ -4,13 +4,14 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from seenet.core.errors import DataError
 
 # What a temporary file of `replacing` looks like, once or twice over.
+LONGEST = 200
 TEMPORARY = re.compile(r"\.{1,2}(?P<name>.+?)\.[a-z0-9_]{8}\.\w+(\.[a-z0-9_]{8}\.\w+)?")
 
 
@@ -29,10 +30,7 @@ def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed onto `path`, on failure removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = beside(path)
     try:
         yield temporary
         temporary.chmod(0o644)
@@ -43,9 +41,22 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def beside(path: Path) -> Path:
+    """An empty file, hidden beside `path`, for what will get its name; `remove_leftovers` knows it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{_short(path.name)}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    return Path(name)
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for what `beside` puts around it, within the 255 bytes that file systems give."""
+    return name if len(os.fsencode(name)) <= LONGEST else digest(name)[:32]
+
+
 def remove_leftovers(paths: Iterable[Path]) -> None:
     """Delete temporary files that a killed `replacing` of these paths left beside them; for those who know that nobody is writing them."""
-    planned = set(paths)
+    planned = {path.with_name(_short(path.name)) for path in paths}
     for folder in {path.parent for path in planned}:
         if folder.is_dir():
             for path in folder.iterdir():
@@ -54,10 +65,26 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
                     path.unlink(missing_ok=True)
 
 
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Files with one of these suffixes (lower case) below a folder, sorted, without what is hidden. DataError where it cannot be listed."""
+
+    def refused(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); look at its permissions")
+
+    found = []
+    for where, folders, files in os.walk(folder, onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(where, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in suffixes]
+    return sorted(found)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text so that a reader sees the old file or the whole new one."""
+    """Write UTF-8 text so that a reader sees the old file or the whole new one.
+
+    Bytes of file names that are no UTF-8 stand there as \\udcXX, which JSON reads back as they were.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_text(path: Path) -> str:
@@ -69,6 +96,11 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: not UTF-8 text ({found}), expected UTF-8; save it again in that encoding") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}), expected a text file; look at its permissions") from None
+
+
+def digest(*parts: str) -> str:
+    """SHA-256 of parts, in hex; they may be file names of any bytes."""
+    return hashlib.sha256("|".join(parts).encode(errors="surrogatepass")).hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 from functools import cache
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def threads() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(allowed, int(asked)) if asked.isdigit() and int(asked) else allowed
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether it says that memory is short: torch on a CPU, oneDNN and ONNX Runtime have no class of error for that."""
+    words = ("can't allocate memory", "out of memory", "failed to allocate", "bad_alloc", "bad allocation")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words))
+
+
+def limit_memory(limit: int) -> None:
+    """Let this process have so many bytes at most; where it has a lower limit that stays."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
 
 
 def available_memory() -> int | None:

@@ -1,6 +1,5 @@
 """Every label id of a split is looked at before the first step, once."""
 
-import hashlib
 import json
 import logging
 import os
@@ -13,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from seenet.core.errors import DataError
-from seenet.core.files import write_text
+from seenet.core.files import digest, write_text
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.data.split import FileSplit, Split, size_mismatch
@@ -171,5 +170,5 @@ def _remembered(store: Path) -> dict[str, dict[int, int]]:
 
 def _store(split: FileSplit) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seenet"
-    name = hashlib.sha256(f"{split.name}|{split.images[0].resolve().parent}".encode()).hexdigest()[:16]
+    name = digest(split.name, str(split.images[0].resolve().parent))[:16]
     return cache / f"checked-{name}.json"

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from seenet.core.errors import DataError, UsageError, nearest
-from seenet.core.files import cache_folder, sha256, write_text
+from seenet.core.files import cache_folder, digest, sha256, write_text
 from seenet.core.images import MAX_PIXELS, read_image
 from seenet.core.labels import COCO21
 from seenet.core.progress import track
 from seenet.core.settings import DataSettings
 from seenet.data.coco_masks import Instance, Overlap, draw
-from seenet.data.split import digest, file_stamp, label_parts, need_folder, size_mismatch
+from seenet.data.split import file_stamp, label_parts, need_folder, size_mismatch
 
 _log = logging.getLogger("seenet")
 
@@ -152,7 +152,7 @@ def read_annotations(path: Path, folder: Path) -> Iterator[Picture]:
 
 def _large_enough(split: CocoSplit, annotations: str) -> list[int]:
     """Indices of the pictures with at least LEAST_PIXELS of classes 1 to 20, from the cache where they have been counted before."""
-    key = hashlib.sha256(f"{RULE}|{annotations}|{split.overlap}|{LEAST_PIXELS}".encode()).hexdigest()
+    key = digest(str(RULE), annotations, split.overlap, str(LEAST_PIXELS))
     store = cache_folder() / f"coco21-{key[:16]}.json"
     kept = _remembered(store, key)
     if kept is None:

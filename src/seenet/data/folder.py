@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from seenet.core.errors import DataError, UsageError
+from seenet.core.files import files_below
 from seenet.core.images import IMAGE_SUFFIXES, read_colours, read_ids
 from seenet.core.settings import DataSettings
 from seenet.data.description import HINT, FolderDescription, description_path, read_description
@@ -66,13 +67,11 @@ def listed(path: Path, source: Path, images: dict[str, Path]) -> list[str]:
 def by_stem(folder: Path) -> dict[str, Path]:
     """Pictures below a folder, none of them hidden, by relative path without suffix, sorted; DataError where two share one."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        below = path.relative_to(folder)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in below.parts):
-            stem = below.with_suffix("").as_posix()
-            if stem in found:
-                raise DataError(f"{path}: shares its name with {found[stem].name}; rename one of them")
-            found[stem] = path
+    for path in files_below(folder, IMAGE_SUFFIXES):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in found:
+            raise DataError(f"{path}: shares its name with {found[stem].name}; rename one of them")
+        found[stem] = path
     return found
 
 
@@ -82,7 +81,7 @@ def in_share(stems: Iterable[str], share: float) -> list[str]:
     A small folder may have none there, or nothing else. Then, of two names or more, the smallest hash is taken all the same, or the
     largest left; that choice alone may change as pictures are added, so a small folder is better off with a list. 0 takes none.
     """
-    hashes = {stem: int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big") for stem in stems}
+    hashes = {stem: int.from_bytes(hashlib.sha256(stem.encode(errors="surrogatepass")).digest()[:8], "big") for stem in stems}
     ranked = sorted(hashes, key=hashes.__getitem__)
     count = sum(number < share * 2**64 for number in hashes.values())
     if share and len(ranked) > 1:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from seenet.core.errors import UsageError
+from seenet.core.files import digest
 from seenet.core.labels import SHAPES, LabelSet
 from seenet.core.settings import DataSettings
-from seenet.data.split import digest, label_parts
+from seenet.data.split import label_parts
 
 DISC, SQUARE, TRIANGLE, RING, POLE = 1, 2, 3, 4, 5
 COARSE = 5

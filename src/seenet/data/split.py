@@ -1,6 +1,5 @@
 """A split: pictures with their masks, whatever data set they come from."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from seenet.core.errors import DataError
-from seenet.core.files import read_text
+from seenet.core.files import digest, read_text
 from seenet.core.images import read_image
 from seenet.core.labels import LabelSet
 
@@ -89,11 +88,6 @@ class FileSplit:
             what = f"{mask}: no mask for {image.name}"
             return [(mask, DataError(what, fix=f"every picture of {self.name} needs one: copy it there", kind="missing"))]
         return []
-
-
-def digest(*parts: str) -> str:
-    """SHA-256 of parts, in hex."""
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 
 def label_parts(labels: LabelSet) -> list[str]:

@@ -41,7 +41,7 @@ def joined(device: Any) -> Iterator[tuple[int, int]]:
     `device` is a name or torch's own. gloo for main memory, NCCL for CUDA's. A group that is there already is used and stays.
     Raises LostError where another process is killed, frozen or gives up.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
         yield ranks()
         return
     import torch

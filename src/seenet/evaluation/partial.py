@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from seenet.core.errors import BusyError, DataError
+from seenet.core.files import digest
 from seenet.evaluation.gather import pack, unpack
 from seenet.evaluation.scores import ImageScore
 
@@ -51,7 +52,7 @@ class Partial:
 
 def stamp_of(*parts: str) -> bytes:
     """What a picture's counts depend on besides the key, as one hash."""
-    return hashlib.sha256("|".join(parts).encode()).digest()
+    return bytes.fromhex(digest(*parts))
 
 
 @contextmanager

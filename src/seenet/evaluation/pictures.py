@@ -17,6 +17,9 @@ __all__ = ["ERROR_COLOURS", "blend", "colourize", "confusion_figure", "error_map
 ERROR_COLOURS = {"right": (222, 226, 230), "wrong": (213, 94, 0), "ignored": (52, 58, 64)}
 """Light grey, vermilion, dark grey: told apart without red and green, and in grey print."""
 
+PANEL_SIDE = 4096
+"""Of one of a panel's four parts."""
+
 MOST_NAMED = 40
 """Classes up to which the confusion matrix has room for their names."""
 
@@ -33,11 +36,14 @@ def error_map(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np
 def panel(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> Image.Image:
     """Image, truth, prediction and error map side by side, a white line between: H x (4 W + 3 gaps), RGB.
 
-    All have the truth's size; where the image has another it is resized (bilinear) for show.
+    All have the truth's size; where the image has another it is resized (bilinear) for show. Of sides over `PANEL_SIDE` every so manyth
+    pixel is shown.
     """
     if image.shape[:2] != truth.shape:
         size = (truth.shape[1], truth.shape[0])
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    step = -(-max(truth.shape) // PANEL_SIDE)
+    image, truth, prediction = image[::step, ::step], truth[::step, ::step], prediction[::step, ::step]
     gap = np.full((truth.shape[0], max(2, truth.shape[1] // 100), 3), 255, np.uint8)
     errors = error_map(truth, prediction, labels)
     parts = [image, gap, colourize(truth, labels), gap, colourize(prediction, labels), gap, errors]

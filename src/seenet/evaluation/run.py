@@ -101,9 +101,9 @@ def run_evaluation(
     settings = data_settings(path, recipe, list(overrides))
     which = split or settings.val or "val"
     folder = out or default_out(path, which)
-    # Beside counts of an evaluation under way the figure is its own: it was killed before its result file was there.
-    names = (RESULT,) if (folder / PARTIAL).is_dir() else (RESULT, FIGURE)
-    check_free([folder / name for name in names], overwrite=overwrite)
+    # Beside counts of an evaluation under way its pictures are its own: it was killed before its result file was there.
+    under_way = (folder / PARTIAL).is_dir()
+    check_free([folder / RESULT, *([] if under_way else [folder / FIGURE, *_shown(folder)])], overwrite=overwrite)
     opened = open_split(settings, which)
     if isinstance(opened, FileSplit):
         held = {label for counts in check_split(opened) for label in counts}
@@ -124,7 +124,11 @@ def run_evaluation(
         )
     result = evaluation.result(command=command, mean_over=chosen)
     if rank == 0:
-        _write(folder, predictor, opened, evaluation, result)
+        try:
+            _write(folder, predictor, opened, evaluation, result)
+        except OSError as error:
+            what = f"{folder}: cannot be written ({error.strerror or error})"
+            raise DataError(f"{what}; make room and run it again: what is counted is kept") from None
     return EvalReport(evaluation, result, folder, first=rank == 0)
 
 
@@ -134,15 +138,18 @@ def _write(folder: Path, predictor: BasePredictor, split: Split, evaluation: Eva
     with replacing(folder / FIGURE) as temporary:
         temporary.write_bytes(confusion_figure(evaluation.matrix, evaluation.labels))
     (folder / "images").mkdir(exist_ok=True)
-    for stale in (folder / "images").glob("*.jpg"):
-        if re.match(r"(worst|best)-\d+-", stale.name):
-            stale.unlink()
+    for stale in _shown(folder):
+        stale.unlink()
     for name, image in shown.items():
         with replacing(folder / "images" / f"{name}.jpg") as temporary:
             image.save(temporary, format="jpeg", quality=88)
     # Last, so that a result file means that all of it is there.
     write_text(folder / RESULT, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+
+
+def _shown(folder: Path) -> list[Path]:
+    return [path for path in sorted((folder / "images").glob("*.jpg")) if re.match(r"(worst|best)-\d+-", path.name)]
 
 
 def _measures(split: Split, *, boundary_iou: bool, conventions: bool) -> list[Measure]:

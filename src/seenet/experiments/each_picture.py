@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import check_free
 from seenet.core.images import read_image
+from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
 from seenet.experiments.drawing import write_figure
 from seenet.model.factory import unknown_parts
@@ -63,6 +63,8 @@ def _drawn(item: Input, draw: Callable[[Input, np.ndarray], bytes]) -> bytes:
     image = read_image(item.path)
     try:
         return draw(item, image)
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
         size = "x".join(map(str, image.shape[:2]))
         raise DataError(f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy") from None

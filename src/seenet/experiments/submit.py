@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from seenet.core.errors import CheckError, DataError, UsageError
-from seenet.core.files import check_free, replacing
+from seenet.core.files import check_free, files_below, replacing
 from seenet.core.images import read_ids
 from seenet.core.progress import track
 from seenet.experiments.submit_archive import write_archive
@@ -64,7 +64,7 @@ def submit_masks(
     if not masks.is_dir():
         raise DataError(f"{masks}: no such folder; expected predicted masks, one PNG a picture (--masks)")
     found: dict[str, Path] = {}
-    for path in sorted(masks.rglob("*.png")):
+    for path in files_below(masks, {".png"}):
         match = benchmark.mask.fullmatch(path.name)
         key = match["id"] if match else None
         if key is None or key not in pictures:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seenet.core.errors import CheckError, DataError, UsageError
+from seenet.core.files import files_below
 from seenet.core.images import IMAGE_SUFFIXES, image_size, png_header, png_ids
 from seenet.core.progress import bar, track
 from seenet.data.split import read_list
@@ -107,7 +108,7 @@ def find_pictures(images: Path, benchmark: Benchmark) -> dict[str, Path]:
     Raises DataError: nothing there, a picture that is missing or not named as the benchmark's; UsageError: one id twice.
     """
     if images.is_dir():
-        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
+        paths = files_below(images, IMAGE_SUFFIXES)
     else:
         paths = [_listed(images, line) for line in read_list(images, "expected a folder of pictures or a list of them (--images)")]
     if not paths:

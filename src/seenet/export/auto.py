@@ -72,7 +72,7 @@ def open_chosen(
         chosen = Choice(*left[0], f"nothing else is available here: {absent}" if absent else "asked for")
     elif before in left:
         chosen = Choice(*before, f"{out} was begun with it")
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    elif int(os.environ.get("WORLD_SIZE") or 1) > 1:
         chosen = Choice(*left[0], "processes that share the pictures try nothing, so that all take the same")
     elif len(pictures) < LEAST:
         chosen = Choice(*left[0], f"others are tried from {LEAST} pictures on")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
@@ -24,6 +25,8 @@ log = logging.getLogger("seenet")
 
 EXPORT_SECONDS = 900
 """About 50 s for the bundled model on two idle cores with AVX2."""
+WAIT_SECONDS = 1200
+"""For one other process's: an export, and its conversion and verification."""
 EXPORT_BYTES = 2 * 2**30
 """Memory that an export takes besides some ten times the model's file: 1.6 GB in all for the bundled model."""
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
@@ -39,9 +42,9 @@ def bundle(model: Path, kind: str, pictures: Callable[[], Sequence[Path]], versi
     if _whole(target):
         return target
     try:
-        with _alone(target.parent) as temporary:
+        with _alone(target.parent) as (temporary, lock):
             if not _whole(target):
-                _build(model, target, temporary, pictures())
+                _build(model, target, temporary, pictures(), lock)
     except OSError as error:
         raise DataError(
             f"{target.parent}: cannot be written ({error.strerror or error}); set XDG_CACHE_HOME to a folder that can"
@@ -82,8 +85,8 @@ def _whole(path: Path) -> bool:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[Path]:
-    """A folder to build in, for one process at a time; what a killed one left there is removed."""
+def _alone(folder: Path) -> Iterator[tuple[Path, int]]:
+    """A folder to build in, for one process at a time, and the lock's handle; what a killed one left there is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "building"
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
@@ -91,13 +94,13 @@ def _alone(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            yield temporary
+            yield temporary, lock.fileno()
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _take(lock: TextIO) -> None:
-    """Wait for the lock for as long as an export may take, and say for whom."""
+    """Wait for the lock, for each holder as long as an export may take, and say for whom."""
     began, told = time.monotonic(), ""
     while True:
         try:
@@ -106,23 +109,24 @@ def _take(lock: TextIO) -> None:
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
-        if time.monotonic() - began > EXPORT_SECONDS:
-            raise BusyError(
-                f"{lock.name}: held by {holder} for over {EXPORT_SECONDS} s; end that one, or do without an export with --runtime eager"
-            )
         if holder != told:
-            log.info("waiting for %s, which makes an export", told := holder)
+            log.info("waiting for %s, which makes an export", holder)
+            began, told = time.monotonic(), holder
+        if time.monotonic() - began > WAIT_SECONDS:
+            raise BusyError(
+                f"{lock.name}: held by {holder} for over {WAIT_SECONDS} s; end that one, or do without an export with --runtime eager"
+            )
         time.sleep(0.2)
     lock.truncate(0)
-    lock.write(f"host {socket.gethostname()} pid {os.getpid()}")
+    lock.write(f"host {socket.gethostname()} pid {os.getpid()} since {datetime.now():%H:%M:%S}")
     lock.flush()
 
 
-def _build(model: Path, target: Path, temporary: Path, pictures: Sequence[Path]) -> None:
+def _build(model: Path, target: Path, temporary: Path, pictures: Sequence[Path], lock: int) -> None:
     onnx = target.with_suffix(".onnx")
     if target == onnx or not _whole(onnx):
         onnx = temporary / onnx.name
-        _export(model, onnx, pictures)
+        _export(model, onnx, pictures, lock)
     built = onnx
     if target.suffix == ".xml":
         built = temporary / target.name
@@ -132,8 +136,8 @@ def _build(model: Path, target: Path, temporary: Path, pictures: Sequence[Path])
             part.replace(target.with_name(part.name))
 
 
-def _export(model: Path, out: Path, pictures: Sequence[Path]) -> None:
-    """In a process of its own, which gives all its memory back."""
+def _export(model: Path, out: Path, pictures: Sequence[Path], lock: int) -> None:
+    """In a process of its own, which gives all its memory back, and holds the lock too: it may outlive this one."""
     available, needed = available_memory(), EXPORT_BYTES + 10 * model.stat().st_size
     if available is not None and available < needed:
         raise DataError(f"{model}: exporting it takes some {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} are free")
@@ -141,7 +145,7 @@ def _export(model: Path, out: Path, pictures: Sequence[Path]) -> None:
     for path in pictures:
         command += ["--images", os.path.abspath(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=EXPORT_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=EXPORT_SECONDS, check=False, pass_fds=(lock,))
     except subprocess.TimeoutExpired:
         raise DataError(f"{model}: not exported within {EXPORT_SECONDS} s") from None
     if done.returncode:

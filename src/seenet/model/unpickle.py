@@ -5,12 +5,16 @@ Run as `python -m seenet.model.unpickle IN OUT` by `import_pickle`; the process 
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
+from seenet.core.processor import limit_memory
 
 MAX_BYTES = 4 * 2**30
+MEMORY_BYTES = 6 * 2**30
+"""Of the reader, besides several times the file."""
 TIMEOUT_SECONDS = 600
 _KEYS_AROUND_A_STATE = ("state_dict", "model", "model_state", "net", "module", "weights")
 _REFUSED = 4
@@ -50,7 +54,11 @@ def main() -> None:
     from safetensors.torch import save_file
 
     source, destination = sys.argv[1:]
+    limit_memory(MEMORY_BYTES + 4 * Path(source).stat().st_size)
     try:
+        # torch writes its archives unpacked; what is packed may unpack to any size.
+        if zipfile.is_zipfile(source) and any(entry.compress_type for entry in zipfile.ZipFile(source).infolist()):
+            refuse("a compressed archive, which torch does not write")
         found = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds; whatever it refuses, we refuse
         refuse(str(error).splitlines()[0])
@@ -61,6 +69,9 @@ def main() -> None:
     foreign = [key for key, value in found.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]
     if foreign or not found:
         refuse(f"entry {str(foreign[0])[:80]!r} is not a tensor" if foreign else "holds no tensors")
+    size = sum(value.numel() * value.element_size() for value in found.values())
+    if size > 2 * Path(source).stat().st_size + 2**20:
+        refuse(f"tensors of {size} bytes in a file of {Path(source).stat().st_size}")
     # DataParallel and DDP put this in front of every name.
     state = {key.removeprefix("module."): value.detach().clone().contiguous() for key, value in found.items()}
     save_file(state, destination)

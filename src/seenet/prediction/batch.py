@@ -15,6 +15,7 @@ import numpy as np
 from seenet.core.errors import DataError, PartialError, UsageError
 from seenet.core.files import sha256
 from seenet.core.images import read_image
+from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.behind import behind
@@ -100,11 +101,23 @@ def predict_files(
         todo = to_do(pictures, manifest, source, probabilities=probabilities, overwrite=overwrite)
         report.skipped = len(pictures) - len(todo)
 
+        def failed(item: Input, error: DataError) -> None:
+            log.warning("failed: %s", error)
+            report.failed.append((item.path, str(error)))
+            advance(note=item.name)
+
         def write(item: Input, digest: str, result: Result | StoredResult) -> None:
             whole = {**source, "input": digest}
-            save(result, item, whole, manifest, probabilities=probabilities, overwrite=overwrite)
-            report.written += 1
-            advance(note=item.name)
+            try:
+                save(result, item, whole, manifest, probabilities=probabilities, overwrite=overwrite)
+            except DataError as error:
+                # What is wrong with the folder would be with all the others' files.
+                if error.kind != "name":
+                    raise
+                failed(item, error)
+            else:
+                report.written += 1
+                advance(note=item.name)
 
         with bar("predict", len(pictures), report.skipped) as advance, behind() as later:
             for item, read in prefetch(todo, _read):
@@ -114,9 +127,7 @@ def predict_files(
                     result = _segment(predictor, item, image, out, probabilities)
                     report.network_seconds += time.monotonic() - before
                 except DataError as error:
-                    log.warning("failed: %s", error)
-                    report.failed.append((item.path, str(error)))
-                    advance(note=item.name)
+                    failed(item, error)
                 else:
                     later(partial(write, item, digest, result))
     report.seconds = time.monotonic() - started
@@ -132,8 +143,7 @@ def _segment(predictor: BasePredictor, item: Input, image: np.ndarray | None, ou
         with predictor.tile_bar((image.shape[0], image.shape[1]), item.path.name):
             return predictor.result(image, item.name, probabilities=probabilities)
     except (MemoryError, RuntimeError) as error:
-        # torch's own is a RuntimeError; named here, so that bundles need no torch.
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+        if not lacks_memory(error):
             raise
         size = "its" if image is None else "x".join(map(str, image.shape[:2]))
         raise DataError(f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy") from None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from seenet.core.errors import DataError, UsageError
+from seenet.core.files import files_below
 from seenet.core.images import IMAGE_SUFFIXES
 from seenet.prediction.raster import by_windows
 
@@ -34,8 +35,9 @@ def find_inputs(patterns: Iterable[str | Path], out: Path) -> list[Input]:
     for pattern in patterns:
         for path, relative in _expand(Path(pattern)):
             found.setdefault(os.path.abspath(path), (path, relative))
-    inside = os.path.abspath(out) + os.sep
-    kept = [entry for where, entry in found.items() if not where.startswith(inside)]
+    # By any name that the folder has.
+    inside = os.path.realpath(out) + os.sep
+    kept = [entry for where, entry in found.items() if not (os.path.realpath(Path(where).parent) + os.sep).startswith(inside)]
     if not kept:
         raise DataError(f"found no picture outside {out}, where the outputs go; give other inputs or another --out")
     return [Input(path, name, by_windows(path)) for (path, _), name in zip(kept, output_names(kept), strict=True)]
@@ -43,7 +45,7 @@ def find_inputs(patterns: Iterable[str | Path], out: Path) -> list[Input]:
 
 def _expand(pattern: Path) -> Iterator[tuple[Path, str]]:
     if pattern.is_dir():
-        pictures = sorted(_pictures(pattern))
+        pictures = files_below(pattern, IMAGE_SUFFIXES)
         if not pictures:
             raise DataError(f"{pattern}: found no picture in this folder; expected files such as .jpg, .png or .tif, here or below")
         yield from ((path, path.relative_to(pattern).as_posix()) for path in pictures)
@@ -61,14 +63,6 @@ def _expand(pattern: Path) -> Iterator[tuple[Path, str]]:
                 f"{pattern}: found {len(matches)} files for this pattern, none of them a picture; expected files such as .jpg, .png or .tif"
             )
         yield from ((path, path.relative_to(root).as_posix()) for path in pictures)
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(where) / name
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -66,8 +66,12 @@ def open_manifest(out: Path, way: dict[str, str], share: tuple[int, int] = (0, 1
             try:
                 yield manifest
             finally:
-                journal.flush()
-                _fold(out, world, own)
+                try:
+                    journal.flush()
+                    _fold(out, world, own)
+                except OSError as error:
+                    what = f"{out / NAME}: cannot be written ({error.strerror}); make room and run it again"
+                    raise DataError(f"{what}: what is done is known from {own.name}") from None
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The files of `seenet predict`: what is there already, and how new ones get there."""
 
+import errno
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -47,7 +48,7 @@ def save(
 ) -> None:
     """Write a result's files beside their names, record them, then give them their names.
 
-    DataError: one of them cannot be written.
+    DataError: one of them cannot be written; of kind `name` where that is this picture's fault alone.
     """
     name = item.name
     paths = output_paths(manifest.out, name, probabilities, windows=item.windows)
@@ -64,6 +65,8 @@ def save(
                 hashes[path.relative_to(manifest.out).as_posix()] = sha256(temporary)
             manifest.record(name, source, hashes)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise DataError(f"{item.path}: its outputs' names are too long here", fix="give it a shorter one", kind="name") from None
         reason = error.strerror or error
         raise DataError(f"{manifest.out}: cannot write {name} ({reason}); make room or choose another --out") from None
 

@@ -1,7 +1,6 @@
 """Masks of pictures that are read by windows, written by windows."""
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from seenet.core.files import beside
 from seenet.core.labels import LabelSet
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.colours import blend
@@ -40,14 +40,12 @@ def segment(predictor: BasePredictor, path: Path, place: Path) -> StoredResult:
     DataError as `opened_raster`, or the disk is full.
     """
     with opened_raster(path) as picture:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=place.suffix, dir=place.parent)
-        os.close(handle)
+        temporary = beside(place)
         try:
             with predictor.tile_bar(picture.shape[:2], path.name):
-                return StoredResult(Path(name), _write(predictor, picture, Path(name)))
+                return StoredResult(temporary, _write(predictor, picture, temporary))
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 

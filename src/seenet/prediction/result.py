@@ -14,6 +14,9 @@ from seenet.core.labels import LabelSet
 from seenet.prediction.colours import blend
 from seenet.prediction.scores import Scores, to_probabilities
 
+LARGEST_JPEG = 65500
+"""Pixels that libjpeg takes along a side; an overlay of more is made smaller."""
+
 
 class Result:
     """A segmented picture; shows itself as an overlay in a notebook."""
@@ -60,7 +63,9 @@ class Result:
         if kind == "masks":
             write_mask(path, self.mask, self.labels)
         elif kind == "overlays":
-            self.overlay().save(path, format="jpeg", quality=90)
+            overlay = self.overlay()
+            overlay.thumbnail((LARGEST_JPEG, LARGEST_JPEG))
+            overlay.save(path, format="jpeg", quality=90)
         else:
             with path.open("wb") as stream:
                 np.savez_compressed(stream, probabilities=self.probabilities.astype(np.float16), classes=np.array(self.labels.classes))

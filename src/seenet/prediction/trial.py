@@ -4,7 +4,6 @@ Run as `python -m seenet.prediction.trial FILE` by `open_tried`; files that pass
 """
 
 import hashlib
-import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 from seenet.core.errors import DataError, SeenetError
 from seenet.core.files import cache_folder, sha256
+from seenet.core.processor import limit_memory
 from seenet.prediction.bundle import FORMATS, Opened
 from seenet.prediction.runtimes import PACKAGES, open_bundle, require
 
@@ -69,8 +69,7 @@ def _try(path: Path) -> None:
 def main() -> None:
     path = Path(sys.argv[1])
     limit = MEMORY_BYTES + 8 * sum(file.stat().st_size for file in _files(path))
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
+    limit_memory(limit)
     try:
         opened = open_bundle(path)
         import numpy as np

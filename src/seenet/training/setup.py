@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from seenet.core.errors import DataError, SeenetError
+from seenet.core.files import digest
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
 from seenet.data.check import check_split, no_class
@@ -41,6 +43,27 @@ class Data:
 
     train: Split
     val: Split | None
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint says of it, as JSON values: classes, and of each split how many samples it has and a hash of their names."""
+        splits = {"train": self.train, **({"val": self.val} if self.val is not None else {})}
+        samples = {which: [len(split), digest(*map(split.key, range(len(split))))] for which, split in splits.items()}
+        return {"classes": list(self.train.labels.classes), "samples": samples}
+
+    def check_record(self, before: dict[str, Any], where: str, other: str) -> None:
+        """DataError where a checkpoint's record is of other data: its weights, the order of its pictures and its scores would not fit."""
+        had, have = before["classes"], self.record["classes"]
+        if had != have:
+            raise DataError(
+                f"{where}: trained on {len(had)} classes ({', '.join(had)}), the data has {len(have)} ({', '.join(have)}); {other}"
+            )
+        # Checkpoints of earlier versions have none.
+        for which, (count, names) in before.get("samples", {}).items():
+            now, called = self.record["samples"].get(which, (0, ""))
+            if called != names:
+                what = f"{where}: trained with {count} pictures in {which}, the data has {now}, or others by name"
+                raise DataError(f"{what}; put them back as they were, or {other}")
 
 
 def open_data(recipe: Recipe) -> Data:

@@ -164,18 +164,14 @@ class Trainer:
         state = {
             "step": self.step, "best": self.best, "metrics_bytes": self.metrics.bytes(), "ema_updates": self.ema.updates if self.ema else 0,
             "scaler": self.precision.scaler.state_dict(), "precision": self.precision.name,
-            "classes": self.data.train.labels.classes, "version": __version__, "network": card_of(self.model),
+            **self.data.record, "version": __version__, "network": card_of(self.model),
         }  # fmt: skip
         checkpoint.save(self.out / "checkpoints", self.step, checkpoint.Checkpoint(tensors, state), self.recipe.training.keep)
 
     def _restore(self, found: checkpoint.Checkpoint) -> int:
-        """Take up a checkpoint; returns how much of metrics.jsonl belongs to it. DataError: other classes, another network."""
-        before, now = found.state["classes"], list(self.data.train.labels.classes)
+        """Take up a checkpoint; returns how much of metrics.jsonl belongs to it. DataError: other classes or pictures, another network."""
         other = f"start another run with --out, from these weights with training.start_from={self.out}"
-        if before != now:
-            raise DataError(
-                f"{self.out}: trained on {len(before)} classes ({', '.join(before)}), the data has {len(now)} ({', '.join(now)}); {other}"
-            )
+        self.data.check_record(found.state, str(self.out), other)
         try:
             self.model.load_state_dict(found.tensors["model"])
             checkpoint.unpack_optimizer(self.optimizer, found.tensors["optimizer"])
