@@ -43,6 +43,7 @@ def test_overflow_skips_the_step_and_lowers_the_scale(
     trainer.update(batches)
     assert all(torch.equal(now, then) for now, then in zip(trainer.model.parameters(), before, strict=True))
     assert trainer.precision.scaler.get_scale() == 2.0**126
+    assert trainer.ema is not None and trainer.ema.updates == 0
     assert "scale lowered" in caplog.text
     trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     next(trainer.model.parameters()).register_hook(lambda gradient: gradient * float("inf"))

@@ -135,10 +135,12 @@ class Trainer:
         # The same on all ranks.
         if not is_finite(self.model.parameters()):
             raise self._not_finite(loss, "weights that overflow in the update", factor, micro_batches)
+        scale = self.precision.scaler.get_scale()
         self.precision.scaler.update()
         self.precision.check_scale()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.ema:
+        # A step that was skipped lowers the scale, and moved no weights.
+        if self.ema and self.precision.scaler.get_scale() >= scale:
             self.ema.update(self.model)
         return loss.item(), recipe.optimizer.rate * factor
 
