@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from seenet import demo
+from seenet.core.errors import DataError
 
 TINY = [
     "model.backbone=resnet10t", "model.weights=null", "model.width=8", "model.p_out=16", "data.size=48", "data.count=20",
@@ -21,6 +22,13 @@ def test_each_photograph_has_its_licence() -> None:
     assert len(photographs) == 10
     assert {row["file"] for row in rows} == {path.name for path in photographs}
     assert {row["licence"] for row in rows} == {"CC BY 2.0", "CC BY-SA 2.0"}
+
+
+def test_a_folder_of_ones_own_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(DataError, match=r"holds index\.html and is no demo's folder; give a new or empty one"):
+        demo.run_demo(tmp_path, device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"] and (tmp_path / "index.html").read_text() == "mine"
 
 
 def test_demo_shows_photographs_first_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from seenet.core.errors import DataError
 from seenet.core.images import read_ids, read_image
 from seenet.core.recipe_files import load_recipe
 from seenet.data.shapes import ShapesSplit
@@ -17,6 +18,7 @@ from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import predict_files
 from seenet.prediction.colours import blend
 from seenet.prediction.loading import load
+from seenet.prediction.manifest import JOURNALS, NAME
 from seenet.report.encode import percent
 from seenet.report.gallery import GalleryRow, write_gallery
 from seenet.report.page import write_report
@@ -41,9 +43,11 @@ class DemoReport:
 def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = None) -> DemoReport:
     """Segment the bundled photographs into OUT/photos, then train, evaluate and run `shapes` in OUT/shapes; both as pages.
 
-    `overrides` are settings of the recipe. Interrupted, a second call goes on. Raises what the single commands raise.
+    `overrides` are settings of the recipe. Interrupted, a second call goes on. Raises what the single commands raise; DataError where OUT
+    holds anything else than a demo.
     """
     page, run = out / "index.html", out / "shapes"
+    _check_own(out)
     log.info("[1/5] the bundled model segments the bundled photographs")
     predictor = load(MODEL, device)
     photographs = bundled_photographs()
@@ -66,8 +70,16 @@ def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = N
     text = (
         f"The network trained by this demo on drawn scenes reaches {percent(result['miou'])} mIoU on {result['images']} scenes never seen."
     )
-    _write_page(page, predictor, photographs, out / "photos", text, [("Its report", report.relative_to(out).as_posix())])
+    links = [("Its report, with the scores by which its best step was chosen", report.relative_to(out).as_posix())]
+    _write_page(page, predictor, photographs, out / "photos", text, links)
     return DemoReport(page, result)
+
+
+def _check_own(out: Path) -> None:
+    """What a demo writes first stands in its folder of photographs."""
+    others = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if others and not any(path for name in (NAME, JOURNALS) for path in (out / "photos").glob(name)):
+        raise DataError(f"{out}: holds {others[0]} and is no demo's folder; give a new or empty one with --out")
 
 
 def bundled_photographs() -> list[Path]:

@@ -1,8 +1,12 @@
 """What commands do with the files that they are given and those they write."""
 
+import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.cli.test_main import run
 
@@ -47,3 +51,22 @@ def test_text_in_another_encoding_is_bad_data(capsys: pytest.CaptureFixture[str]
     code, _, err = run(capsys, "data", "stats", "folder-lite0", f"data.root={tmp_path}")
     assert code == 4
     assert err == f"seenet: {tmp_path / name}: not UTF-8 text (byte 0xdf at 4), expected UTF-8; save it again in that encoding\n"
+
+
+def test_a_resized_mask_is_told_by_all_that_is_wrong_with_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in "abcdef":
+        for folder, pixels in (("images", rng.integers(0, 256, (24, 32, 3))), ("masks", rng.integers(0, 2, (24, 32, 1)) * [0, 200, 0])):
+            (tmp_path / "mine" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "mine" / folder / f"{name}.png")
+    (tmp_path / "mine/seenet.yaml").write_text("decode: rgb\nclasses: {ground: [0, 0, 0], tree: [0, 200, 0]}\n")
+    mask = tmp_path / "mine/masks/b.png"
+    Image.open(mask).resize((20, 20), Image.Resampling.BILINEAR).save(mask)
+    check = ["data", "check", "folder-lite0", f"data.root={tmp_path / 'mine'}", "--out", str(tmp_path / "page")]
+    code, _, err = run(capsys, *check)
+    assert (code, "2 errors" in err) == (6, True)
+    errors = json.loads((tmp_path / "page/check.json").read_text())["errors"]
+    assert {error["kind"] for error in errors} == {"ids", "size"}
+    told = next(error for error in errors if error["kind"] == "ids")
+    assert re.search(r"colour \[0, \d+, 0\] \(\d+ pixels\) belongs to no class, nor do \d+ others \(\d+ in all\)", told["message"])
+    assert "nearest neighbour" in told["fix"] and told["pixels"] > 100

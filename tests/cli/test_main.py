@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,9 @@ def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str)
         (["train", "shapes", "--device", "tpu"], 2, "device tpu"),
         (["eval", "nothing-here", "shapes"], 4, "nothing-here"),
         (["eval", "nothing-here", "shapes", "--widths", "1,2.5"], 2, "whole numbers"),
+        (["train", ".", "--resume"], 2, "unknown recipe"),
+        (["export", "camvid-lite0", "--format", "fp16", "--out", "x.onnx"], 4, "other files need --format onnx, openvino or torch"),
+        (["train", "shapes", "optimizer.betas=[0.9,1.5]", "--show"], 2, "betas.1: found 1.5; input should be less than 1"),
         (["figure", "width"], 2, "widths"),
         (["figure", "widths", "none.json"], 4, "no such file"),
         (["model", "seanet"], 2, "nearest: seenet"),
@@ -159,6 +163,12 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     done = typed("train", "shapes", "--show", stdout=writing)
     os.close(writing)
     assert (done.communicate()[1], done.returncode) == ("", 0)
+
+
+def test_without_a_standard_output_it_works() -> None:
+    command = f"{shlex.quote(sys.executable)} -m seenet train shapes --show >&-"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -56,3 +56,23 @@ def test_threads_are_at_most_those_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 def test_memory_that_is_free() -> None:
     found = processor.available_memory()
     assert found is None or 2**20 < found < 2**50
+
+
+def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(processor, "threads", lambda: 2)
+    monkeypatch.setattr(processor.os, "getloadavg", lambda: (1.9, 0, 0))
+    assert processor.crowded() == ""
+    monkeypatch.setattr(processor.os, "getloadavg", lambda: (2.4, 0, 0))
+    assert processor.crowded().startswith("2.4 programs compute here already, on 2 processors")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert processor.crowded() == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [(MemoryError(), True), (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True), (RuntimeError("shape"), False)],
+)
+def test_what_says_that_memory_is_short(error: Exception, short: bool) -> None:
+    assert processor.lacks_memory(error) == short

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from seenet.core.errors import DataError
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.data.description import read_description
-from seenet.data.propose import write_proposal
+from seenet.data.propose import propose, write_proposal
 from tests.data.test_sets import picture
 
 
@@ -22,6 +23,17 @@ def pairs(folder: Path, *names: str, images: str = "images", masks: str = "masks
 def keys(folder: Path, which: str) -> list[str]:
     split = open_split(DataSettings(kind="folder", root=folder), which)
     return [split.key(index) for index in range(len(split))]
+
+
+def test_names_of_folders_count_more_than_colours(tmp_path: Path) -> None:
+    """Pictures of few colours and masks as JPEG are no reason to swap them, but to say what is wrong."""
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
+        for folder, pixels, suffix in (("images", noise // 128 * 100, "png"), ("masks", noise, "jpg")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.{suffix}")
+    with pytest.raises(DataError, match=r"masks/\d\.jpg: over 256 colours in the masks up to here"):
+        propose(tmp_path)
 
 
 def test_lists_that_are_there_are_taken(tmp_path: Path) -> None:

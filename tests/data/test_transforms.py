@@ -87,12 +87,24 @@ def nothing(image: np.ndarray, mask: np.ndarray) -> None:
     return None
 
 
+def failing(image: np.ndarray, mask: np.ndarray) -> None:
+    raise ValueError("mine is\nbroken")
+
+
+def empty(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    return {"image": image[:0], "mask": mask[:0]}
+
+
+def sevens(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    return {"image": image, "mask": np.full_like(mask, 7)}
+
+
 def test_custom_transforms() -> None:
     split = ShapesSplit("train", 5, 48)
 
     def samples(name: str) -> TrainingSet:
         settings = TransformSettings(crop=(40, 40), flip=0, scale=(1, 1), custom=name)
-        return TrainingSet(split, JointTransform(settings, MEAN, STD, 255), seed=4)
+        return TrainingSet(split, JointTransform(settings, MEAN, STD, 255, classes=6), seed=4)
 
     ours = samples(f"{__name__}:crop_both")
     random.seed(1)
@@ -102,7 +114,11 @@ def test_custom_transforms() -> None:
     assert torch.equal(first[0], ours[Draw(0, 3)][0])
     different = {ours[Draw(epoch, 3)][0].sum().item() for epoch in range(6)}
     assert len(different) > 3
-    for name, message in {"floats": "float64", "nothing": "gave no dict"}.items():
+    messages = {
+        "floats": "float64", "nothing": "gave no dict", "failing": "raised ValueError: mine is broken; mend it", "empty": r"mask \(0, 48\)",
+        "sevens": r"gave a mask with id 7, expected 0 to 5, or 255 \(ignored\)",
+    }  # fmt: skip
+    for name, message in messages.items():
         with pytest.raises(UsageError, match=message):
             samples(f"{__name__}:{name}")[Draw(0, 0)]
     for name in ("seenet.nowhere:f", f"{__name__}:missing", "no-colon", f"{__name__}:MEAN"):

@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from seenet.core.labels import LabelSet, voc_colours
 from seenet.evaluation.confusion import confusion_matrix
-from seenet.evaluation.conventions import TABLE, Conventions, miou_with_absent, resized_ids
+from seenet.evaluation.conventions import TABLE, Conventions, copies, miou_with_absent
 from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.table import tables
 from seenet.prediction.predictor import Predictor
@@ -80,6 +80,18 @@ def test_resized_as_pillow_and_torchmetrics_have_it(size):
     found = rows([(truth, prediction)])
     assert found["520", "left out"] == pytest.approx(float(expected.nanmean()), abs=1e-6)
     assert found["520", "NaN"] is None
+
+
+def resized_ids(ids, shorter=520):
+    rows, columns = copies(*ids.shape, shorter)
+    return np.repeat(np.repeat(ids, rows, 0), columns, 1)
+
+
+def test_a_long_narrow_picture_takes_no_more_than_itself():
+    ids = np.random.default_rng(0).integers(0, 5, (1, 100_000)).astype(np.uint8)
+    cells, pixels = Conventions(LABELS).count(0, ids, ids).reshape(2, -1)
+    assert pixels.sum() == 520 * 520 * 100_000
+    assert pixels.tolist() == [520 * 520 * int((ids == cell // LABELS.num_classes).sum()) for cell in cells]
 
 
 @settings(max_examples=60, deadline=None)

@@ -18,7 +18,7 @@ from seenet.evaluation.run import data_settings, default_out, run_evaluation
 from seenet.evaluation.table import tables
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.tiles import Tiling
-from tests.evaluation.doubles import LABELS, random_split
+from tests.evaluation.doubles import LABELS, MemorySplit, random_split
 from tests.prediction.doubles import TinyNet
 
 RECIPE = "data: {kind: camvid, root: data/camvid, val: test}\ntransforms: {crop: 32}\ntraining: {steps: 1, batch: 1}\n"
@@ -100,6 +100,13 @@ def test_pictures_of_ones_own_are_not_taken_for_old_ones(model):
     with pytest.raises(DataError, match=r"best-1-mine\.jpg: exists already; use --overwrite"):
         run_evaluation(model)
     assert mine.read_bytes() == b"mine"
+
+
+def test_keys_longer_than_file_names(model, monkeypatch):
+    monkeypatch.setattr(MemorySplit, "key", lambda self, index: "/".join(["deep" * 20] * 4) + str(index))
+    report = run_evaluation(model)
+    assert len(list((report.out / "images").iterdir())) == 8
+    assert report.result["per_image"][0]["key"].count("/") == 3
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(model, monkeypatch):

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from seenet.core.errors import UsageError
+from seenet.core.errors import DataError, UsageError
 from seenet.data.shapes import ShapesSplit
 from seenet.experiments.plan import make_plan, parse_vary
+from seenet.experiments.state import check_folder
 from seenet.model import create_model
 from tests.experiments.doubles import TINY, tiny_plan
 
@@ -20,6 +21,25 @@ def test_rows_times_grid_times_seeds(tmp_path: Path) -> None:
     assert (last.recipe.model.variant, last.recipe.model.width, last.recipe.training.ema, last.recipe.seed) == ("seenet", 16, 0.9, 1)
     assert len({run.folder for run in plan.runs}) == 16
     assert not list(tmp_path.iterdir())
+
+
+def test_values_that_no_name_tells_apart_have_folders_of_their_own(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, rows="c", seeds=1, vary=["description=a/1,a_1,b"])
+    names = [run.name for run in plan.runs]
+    assert len(set(names)) == 3 and names[2] == "baseline-description=b-seed-0"
+    assert all(name.startswith("baseline-description=a_1-") for name in names[:2])
+    assert [run.name for run in tiny_plan(tmp_path, rows="c", seeds=1, vary=["description=a_1,a/1"]).runs] == [names[1], names[0]]
+
+
+@pytest.mark.parametrize("name", ["results.json", "table.md", "plot.png"])
+def test_files_of_ones_own_are_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(DataError, match=rf"{name}: exists already"):
+        check_folder(tiny_plan(tmp_path, rows="c", seeds=1))
+    (tmp_path / name).unlink()
+    (tmp_path / "results.json").write_text('{"unit": "row", "rows": []}')
+    (tmp_path / "table.md").write_text("")
+    check_folder(tiny_plan(tmp_path, rows="c", seeds=1))
 
 
 def test_one_training_of_a_recipe_with_stages_is_compared(tmp_path: Path) -> None:

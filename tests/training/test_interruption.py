@@ -1,12 +1,14 @@
 """Signals, kills, failed starts and full disks: nothing of a run is lost, held or in the way."""
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from seenet.core.errors import DataError, Stopped
+from seenet.core.errors import DataError, LostError, Stopped
 from seenet.core.files import write_text
 from seenet.core.labels import SHAPES
 from seenet.model import create_model
@@ -309,3 +311,37 @@ def test_optimizer_state_comes_back_in_its_own_layout(tmp_path: Path, kind: Any)
     back = checkpoint.pack_optimizer(other)
     assert back.keys() == packed.keys()
     assert all(torch.equal(back[key], packed[key]) and back[key].stride() == packed[key].stride() for key in packed)
+
+
+STUCK = """
+import os, signal, time
+def stuck(image, mask):
+    time.sleep(0 if os.path.exists("go") else 100)
+    return {"image": image, "mask": mask}
+def killed(image, mask):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_loader_that_hangs_keeps_no_signal_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(f"loader_{number}.py").write_text(STUCK)
+    settings = recipe("training.steps=1", f"transforms.custom=loader_{number}:stuck", "training.workers=1")
+    threading.Timer(4, os.kill, (os.getpid(), number)).start()
+    before, started = multiprocessing.active_children(), time.monotonic()
+    with pytest.raises(Stopped, match="stopped after step 0, saved; go on with --resume") as caught:
+        train(settings, tmp_path / "run", device="cpu")
+    assert caught.value.exit_code == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    assert time.monotonic() - started < 60
+    assert multiprocessing.active_children() == before
+    Path("go").touch()
+    assert train(settings, tmp_path / "run", resume=True, device="cpu").steps == 1
+
+
+def test_a_loader_that_is_killed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loader_killed.py").write_text(STUCK)
+    with pytest.raises(LostError, match=r"^DataLoader worker \(pid.*use fewer training\.workers") as caught:
+        train(recipe("transforms.custom=loader_killed:killed", "training.workers=1"), tmp_path / "run", device="cpu")
+    assert caught.value.exit_code == 75

@@ -106,6 +106,17 @@ def test_ignored_labels_alone_give_zero(ohem: float | None) -> None:
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("pixels", [1, 20])
+@pytest.mark.parametrize("ohem", [None, 0.7])
+def test_scores_that_are_no_numbers_are_not_left_out(ohem: float | None, pixels: int) -> None:
+    """Ranked as the hardest or not: the loss must say so, since it is what stops the run."""
+    images, masks = batch(1)
+    masks[masks == IGNORE] = 0
+    images[0].flatten(1)[:, :pixels] = float("nan")
+    settings = LossSettings(ohem=ohem, ohem_keep=0.2)
+    assert math.isnan(LossModel(Scores(), settings, None, IGNORE)(images, masks, torch.ones(())).item())  # type: ignore[arg-type]
+
+
 def test_class_weights() -> None:
     settings = LossSettings(class_weights="median_frequency", weight_power=0.5)
     torch.testing.assert_close(class_weights(settings, [4.0, 1.0], 2), torch.tensor([2.0, 1.0]))

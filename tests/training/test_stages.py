@@ -112,11 +112,14 @@ def test_stopped_in_the_second_stage_it_goes_on(path: Path, tmp_path: Path, monk
     assert caught.value.exit_code == 143
     assert json.loads((tmp_path / "cut" / "exit.json").read_text())["0"]["code"] == 143
     assert not (tmp_path / "cut" / "model.safetensors").exists()
-    kept = {name: name.read_bytes() for name in (tmp_path / "cut" / "1-first").glob("*.safetensors")}
-    train_recipe(recipe(path), tmp_path / "cut", resume=True, device="cpu")
+    # By another name of the folder, as of one that was moved.
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    kept = {name: name.read_bytes() for name in (tmp_path / "moved" / "1-first").glob("*.safetensors")}
+    monkeypatch.chdir(tmp_path)
+    train_recipe(recipe(path), Path("moved"), resume=True, device="cpu")
     for name in ("1-first", "2-second"):
-        assert losses(tmp_path / "cut" / name) == losses(tmp_path / "whole" / name)
-    assert same(weights(tmp_path / "cut" / "model.safetensors"), weights(tmp_path / "whole" / "model.safetensors"))
+        assert losses(tmp_path / "moved" / name) == losses(tmp_path / "whole" / name)
+    assert same(weights(tmp_path / "moved" / "model.safetensors"), weights(tmp_path / "whole" / "model.safetensors"))
     assert all(name.read_bytes() == content for name, content in kept.items())
 
 

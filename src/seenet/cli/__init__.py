@@ -115,7 +115,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     try:
         code: Any = get_command(app).main(arguments, prog_name="seenet", standalone_mode=False)
         # What a full disk or a closed pipe refuses is to be met here.
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         # typer makes this code of a KeyboardInterrupt.
         return _say("interrupted", 130) if code == 130 else int(code or 0)
     except SeenetError as error:
@@ -157,7 +158,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 def _close_stdout() -> None:
     """Nothing that waits in its buffer can be written; at the end of the process that would be another error."""
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

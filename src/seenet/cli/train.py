@@ -18,13 +18,17 @@ def train(
 ) -> None:
     """Train a recipe, or go on with a run."""
     import json
+    import logging
 
+    from seenet.core.processor import crowded
     from seenet.core.recipe_files import dump, load_recipe
 
     resolved = load_recipe(recipe, settings)
     if show:
         print(dump(resolved), end="")
         return
+    if busy := crowded():
+        logging.getLogger("seenet").warning(busy)
     if dry_run:
         from seenet.training.stages import forecast_recipe
 

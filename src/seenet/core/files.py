@@ -44,19 +44,19 @@ def replacing(path: Path) -> Iterator[Path]:
 def beside(path: Path) -> Path:
     """An empty file, hidden beside `path`, for what will get its name; `remove_leftovers` knows it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{_short(path.name)}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{short(path.name)}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     return Path(name)
 
 
-def _short(name: str) -> str:
-    """A name that leaves room for what `beside` puts around it, within the 255 bytes that file systems give."""
+def short(name: str) -> str:
+    """A name that leaves room for more around it (`beside`), within the 255 bytes that file systems give; a long one's hash."""
     return name if len(os.fsencode(name)) <= LONGEST else digest(name)[:32]
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
     """Delete temporary files that a killed `replacing` of these paths left beside them; for those who know that nobody is writing them."""
-    planned = {path.with_name(_short(path.name)) for path in paths}
+    planned = {path.with_name(short(path.name)) for path in paths}
     for folder in {path.parent for path in planned}:
         if folder.is_dir():
             for path in folder.iterdir():

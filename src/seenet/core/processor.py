@@ -47,8 +47,19 @@ def threads() -> int:
     return min(allowed, int(asked)) if asked.isdigit() and int(asked) else allowed
 
 
+def crowded() -> str:
+    """What to say where others compute here already and nothing was set for it, else "": torch's threads wait busily, also for others'."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load < threads() or threads() == 1 or any(name in os.environ for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")):
+        return ""
+    return (
+        f"{load:.1f} programs compute here already, on {threads()} processors; two that share them can take twenty times as long: wait, or "
+        "set OMP_WAIT_POLICY=PASSIVE for all of them (alone that is slower)"
+    )
+
+
 def lacks_memory(error: BaseException) -> bool:
-    """Whether it says that memory is short: torch on a CPU, oneDNN and ONNX Runtime have no class of error for that."""
+    """Whether it says that memory is short: torch on a CPU and oneDNN have no class of error for that."""
     words = ("can't allocate memory", "out of memory", "failed to allocate", "bad_alloc", "bad allocation")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words))
 

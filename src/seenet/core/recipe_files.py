@@ -35,6 +35,8 @@ def load_recipe(name: str | Path | Recipe, overrides: list[str] | None = None) -
         text = read_text(path)
     elif str(name) in recipe_names():
         text = resources.files("seenet.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    elif (path / "recipe.yaml").is_file():
+        raise UsageError(f"{name}: a run, expected a recipe; to go on with it: seenet train {path}/recipe.yaml --out {path} --resume")
     else:
         raise UsageError(f"{name}: unknown recipe; {nearest(str(name), recipe_names())}, or the path of a .yaml file")
     return parse_recipe(text, str(name), overrides or [])

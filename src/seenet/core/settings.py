@@ -130,7 +130,7 @@ class OptimizerSettings(Section):
     """The head's rate over the backbone's."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """SGD only."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     """AdamW only."""
     weight_decay: float = Field(default=1e-4, ge=0)
     decay_norms: bool = True

@@ -35,10 +35,13 @@ def _refuse_repeated(top: yaml.Node | None, source: str) -> None:
         if isinstance(node, yaml.SequenceNode):
             nodes += node.value
         elif isinstance(node, yaml.MappingNode):
-            lines: dict[str, int] = {}
+            lines: dict[Any, int] = {}
             for key, value in node.value:
-                name, line = str(key.value), key.start_mark.line + 1
-                if name in lines:
-                    raise UsageError(f"{source}: found {name} in line {lines[name]} and again in line {line}, expected it once")
-                lines[name] = line
                 nodes.append(value)
+                if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                    continue
+                # 1 and 0x1 are one key, 1 and "1" are two.
+                name, line = yaml.SafeLoader("").construct_object(key), key.start_mark.line + 1
+                if name in lines:
+                    raise UsageError(f"{source}: found {key.value} in line {lines[name]} and again in line {line}, expected it once")
+                lines[name] = line

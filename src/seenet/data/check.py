@@ -13,6 +13,7 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.core.files import digest, write_text
+from seenet.core.images import image_size
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.data.split import FileSplit, Split, size_mismatch
@@ -51,9 +52,18 @@ def read_pair(split: Split, index: int) -> Pair:
     counts = {} if mask is None else count_ids(mask)
     attempt(mask_path, lambda: refuse_ids(counts, split.labels, mask_path))
     image = attempt(image_path, lambda: split.image(index))  # a picture that ends too early is found by decoding alone
-    if image is not None and mask is not None and image.shape[:2] != mask.shape:
-        problems.append((mask_path, size_mismatch(image_path, image.shape[:2], mask_path, mask.shape)))
+    shape = _shape(mask_path) if mask is None else mask.shape
+    if image is not None and shape is not None and image.shape[:2] != shape:
+        problems.append((mask_path, size_mismatch(image_path, image.shape[:2], mask_path, shape)))
     return Pair(image, mask, counts, tuple(problems))
+
+
+def _shape(path: Path) -> tuple[int, ...] | None:
+    """Of a mask that is not decoded as declared, where its header tells."""
+    try:
+        return image_size(path)
+    except DataError:
+        return None
 
 
 def _read_drawn(split: Split, index: int) -> Pair:

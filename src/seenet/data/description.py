@@ -106,7 +106,7 @@ def description_path(settings: DataSettings) -> Path:
 def read_description(path: Path) -> FolderDescription:
     """Validate a `seenet.yaml`; DataError where it is not there, UsageError in one line where it is wrong."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a short description of your pictures and masks; {HINT}")
+        raise DataError(f"{path}: no such file; expected a description of your pictures and masks; {HINT}, data.root=FOLDER says where")
     values = read_yaml(read_text(path), str(path))
     if not isinstance(values, dict):
         raise UsageError(f"{path}: found {type(values).__name__}, expected a mapping with decode and classes; {HINT}")

@@ -14,6 +14,9 @@ from seenet.core.settings import DataSettings
 from seenet.data.description import HINT, FolderDescription, description_path, read_description
 from seenet.data.split import FileSplit, file_split, need_folder, read_list
 
+FEW = 8
+"""Colours of no class that somebody may have drawn; more come of blending."""
+
 
 def open_folder(settings: DataSettings, which: str) -> FileSplit:
     """train, val or all, of the pictures that `seenet.yaml` describes."""
@@ -107,14 +110,14 @@ def decode_colours(path: Path, table: dict[tuple[int, int, int], int]) -> np.nda
     packed = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
     decoded, unknown = _look_up(packed, {red << 16 | green << 8 | blue: label for (red, green, blue), label in table.items()})
     if unknown:
-        value, pixels = unknown
-        colour = [value >> 16, value >> 8 & 255, value & 255]
-        raise DataError(
-            f"{path}: colour {colour} ({pixels} pixels) belongs to no class",
-            fix="add it to classes or ignore_colours",
-            kind="ids",
-            pixels=pixels,
-        )
+        value, pixels, kinds, total = unknown
+        colour, more = [value >> 16, value >> 8 & 255, value & 255], ""
+        fix = "add it to classes or ignore_colours"
+        if kinds > 1:
+            more = f", nor do {kinds - 1} others ({total} in all)"
+        if kinds > FEW:
+            fix = "was it resized or saved as JPEG? resize with nearest neighbour and save as PNG"
+        raise DataError(f"{path}: colour {colour} ({pixels} pixels) belongs to no class{more}", fix=fix, kind="ids", pixels=total)
     return decoded
 
 
@@ -122,14 +125,17 @@ def decode_remapped(path: Path, table: dict[int, int], others: int | None) -> np
     """Class ids of a mask with other ids; DataError for ids without an entry unless `others` says what they become."""
     decoded, unknown = _look_up(read_ids(path), table, others)
     if unknown:
-        label, pixels = unknown
+        label, pixels, kinds, total = unknown
+        more = f", nor have {kinds - 1} others ({total} in all)" if kinds > 1 else ""
         fix = "add it, or set `remap_others: ignore`"
-        raise DataError(f"{path}: id {label} ({pixels} pixels) has no entry in remap", fix=fix, kind="no-entry", pixels=pixels)
+        raise DataError(f"{path}: id {label} ({pixels} pixels) has no entry in remap{more}", fix=fix, kind="no-entry", pixels=total)
     return decoded
 
 
-def _look_up(values: np.ndarray, table: dict[int, int], others: int | None = None) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """`table` applied to each value, and the first value without an entry with its pixels, unless `others` stands for all of them."""
+def _look_up(values: np.ndarray, table: dict[int, int], others: int | None = None) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:
+    """`table` applied to each value; unless `others` stands for those without an entry, the first of these, its pixels, how many such
+    values there are, and the pixels of all.
+    """
     keys = np.array(sorted(table))
     targets = np.array([table[key] for key in keys.tolist()])
     small = all(0 <= target < 256 for target in [*table.values(), others or 0])
@@ -139,6 +145,6 @@ def _look_up(values: np.ndarray, table: dict[int, int], others: int | None = Non
     if missing.any():
         if others is None:
             found, counts = np.unique(values[missing], return_counts=True)
-            return decoded, (int(found[0]), int(counts[0]))
+            return decoded, (int(found[0]), int(counts[0]), len(found), int(counts.sum()))
         decoded[missing] = others
     return decoded, None

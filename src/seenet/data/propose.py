@@ -15,7 +15,7 @@ from seenet.core.labels import voc_colours
 from seenet.core.progress import track
 from seenet.data.check import count_ids
 from seenet.data.description import FILE
-from seenet.data.folder import by_stem, listed
+from seenet.data.folder import by_stem, in_share, listed
 
 LOOKED_AT = 400
 """Masks looked at, spread over the folder."""
@@ -24,6 +24,9 @@ SUFFIXES = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segment
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
 """What folders of a split are called."""
 HERE = "."
+PICTURES = ("images", "image", "imgs", "img", "pictures", "photos", "jpegimages")
+MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "segmentation", "segmentationclass")
+"""What folders of these are called; of others it is their colours that tell."""
 
 
 def write_proposal(folder: Path) -> str:
@@ -56,7 +59,9 @@ def propose(folder: Path) -> str:
     parts = {part: _part(part, folder, images, found[images]) for part in PARTS}
     head += [f"{part}: {_quoted(where)}" for part, where in parts.items() if where]
     if not parts["val"]:
-        head.append("val: 0.2  # this share, chosen by a hash of the names; or a list: val.txt")
+        paired = [stem for stem in found[images] if stem + suffix in found[masks]]
+        count = f"{len(in_share(paired, 0.2))} of {len(paired)}"
+        head.append(f"val: 0.2  # this share, chosen by a hash of the names (now {count}); or a list: val.txt")
     return "\n".join([*head, *_classes(paths)]) + "\n"
 
 
@@ -89,11 +94,12 @@ def _pair(found: dict[str, dict[str, Path]]) -> tuple[str, str, str] | None:
     best: tuple[int, str, str, str] = (0, "", "", "")
     for images, pictures in found.items():
         for masks, others in found.items():
-            if images != masks and HERE in {images, masks}:
+            named = images.lower() in PICTURES or masks.lower() in MASKS
+            if (images != masks and HERE in {images, masks}) or images.lower() in MASKS or masks.lower() in PICTURES:
                 continue
             for suffix in SUFFIXES if images != masks else SUFFIXES[1:]:
                 common = [stem for stem in pictures if stem + suffix in others]
-                if len(common) > best[0] and _count_colours(others[common[0] + suffix]) < _count_colours(pictures[common[0]]):
+                if len(common) > best[0] and (named or _count_colours(others[common[0] + suffix]) < _count_colours(pictures[common[0]])):
                     best = (len(common), images, masks, suffix)
     # A folder called train or val is a part: alone, or beside its masks, it is not the whole set.
     return best[1:] if best[0] and not {best[1], best[2]} & {*PARTS["train"], *PARTS["val"]} else None

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from seenet.core.errors import UsageError
+from seenet.core.errors import SeenetError, UsageError
 from seenet.core.importing import load_callable
 from seenet.core.settings import TransformSettings
 
@@ -27,10 +27,13 @@ class JointTransform:
 
     All draws come from torch's global generator: seed it before the call. In turn: the user's own transform, scale (picture bilinear and
     antialiased, mask NEAREST_EXACT), rotation, flip, crop at a random place, colour jitter, normalisation, padding below and right.
+    `classes`, where given, is how many ids the user's own transform may give.
     """
 
-    def __init__(self, settings: TransformSettings, mean: tuple[float, ...], std: tuple[float, ...], ignore: int) -> None:
-        self.settings, self.ignore = settings, ignore
+    def __init__(
+        self, settings: TransformSettings, mean: tuple[float, ...], std: tuple[float, ...], ignore: int, *, classes: int = 0
+    ) -> None:
+        self.settings, self.ignore, self.classes = settings, ignore, classes
         self.mean = torch.tensor(mean)[:, None, None]
         self.std = torch.tensor(std)[:, None, None]
         self.custom = load_callable(settings.custom, "transforms.custom", "(image=, mask=)") if settings.custom else None
@@ -38,7 +41,7 @@ class JointTransform:
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:
         settings = self.settings
         if self.custom is not None:
-            image, mask = _checked(self.custom(image=image, mask=mask), settings.custom)
+            image, mask = self._customised(image, mask)
         picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         ids = torch.from_numpy(np.ascontiguousarray(mask).astype(np.int32, copy=False))[None]
         height, width = ids.shape[-2:]
@@ -61,6 +64,22 @@ class JointTransform:
         normalised = (picture.float() / 255 - self.mean) / self.std
         return F.pad(normalised, (0, right, 0, below)), F.pad(ids[0].long(), (0, right, 0, below), value=self.ignore)
 
+    def _customised(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """By the user's own transform; UsageError where it fails, or gives what is no picture and mask of the data's classes."""
+        name = f"transforms.custom={self.settings.custom}"
+        try:
+            changed = self.custom(image=image, mask=mask) if self.custom else None
+        except SeenetError:
+            raise
+        except Exception as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise UsageError(f"{name}: raised {what}; mend it, or leave it out") from error
+        image, mask = _checked(changed, name)
+        strange = mask[((mask < 0) | (mask >= self.classes)) & (mask != self.ignore)] if self.classes else mask[:0]
+        if strange.size:
+            raise UsageError(f"{name}: gave a mask with id {strange[0]}, expected 0 to {self.classes - 1}, or {self.ignore} (ignored)")
+        return image, mask
+
     def _rotate(self, picture: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         angle = _uniform(-self.settings.rotation, self.settings.rotation)
         fill = (self.mean.flatten() * 255).tolist()  # zero after normalisation
@@ -82,14 +101,21 @@ def resize_mask(ids: Tensor, size: tuple[int, int]) -> Tensor:
     return resized
 
 
-def _checked(changed: Any, name: str | None) -> tuple[np.ndarray, np.ndarray]:
+def _checked(changed: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Picture and mask as a user's transform gave them back; UsageError where they are of another kind or size."""
     if not (isinstance(changed, dict) and all(isinstance(changed.get(key), np.ndarray) for key in ("image", "mask"))):
-        raise UsageError(f"transforms.custom={name}: gave no dict with arrays `image` and `mask`; return {{'image': ..., 'mask': ...}}")
+        raise UsageError(f"{name}: gave no dict with arrays `image` and `mask`; return {{'image': ..., 'mask': ...}}")
     image, mask = changed["image"], changed["mask"]
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != mask.shape or mask.dtype.kind not in "iu":
+    if (
+        image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or image.shape[:2] != mask.shape
+        or mask.dtype.kind not in "iu"
+        or not mask.size
+    ):
         raise UsageError(
-            f"transforms.custom={name}: gave image {image.shape} {image.dtype} and mask {mask.shape} {mask.dtype}; "
+            f"{name}: gave image {image.shape} {image.dtype} and mask {mask.shape} {mask.dtype}; "
             "expected H x W x 3 uint8 and H x W integers (normalisation comes afterwards)"
         )
     return image, mask

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from seenet.core.labels import LabelSet
-from seenet.evaluation.confusion import confusion_matrix, mean, metrics
+from seenet.evaluation.confusion import mean, metrics, pair_codes
 
 SHORTER_SIDE = 520
 
@@ -21,18 +21,19 @@ TABLE: tuple[tuple[str, str | float, str], ...] = (
 """Size at which labels and predictions are compared; what the IoU of an absent class counts as; whose convention it is."""
 
 
-def resized_ids(ids: np.ndarray, shorter: int = SHORTER_SIDE) -> np.ndarray:
-    """H x W ids with the shorter side of `shorter` pixels, the other in proportion, rounded down: nearest by pixel centres.
-
-    As Pillow's NEAREST and torchvision's sizes.
+def copies(height: int, width: int, shorter: int = SHORTER_SIDE) -> tuple[np.ndarray, np.ndarray]:
+    """How often each row, and each column, of H x W ids is there once the shorter side has `shorter` pixels, the other in proportion,
+    rounded down: nearest by pixel centres, as Pillow's NEAREST and torchvision's sizes. A long, narrow picture needs no memory for it.
     """
-    least = min(ids.shape)
-    height, width = (shorter * side // least for side in ids.shape)
-    # floor((i + 0.5) * H / h), in integers: a float could fall on the wrong side of a whole number.
-    rows = (2 * np.arange(height) + 1) * ids.shape[0] // (2 * height)
-    columns = (2 * np.arange(width) + 1) * ids.shape[1] // (2 * width)
-    resized: np.ndarray = ids[rows][:, columns]
-    return resized
+    least = min(height, width)
+    return _copies(height, shorter * height // least), _copies(width, shorter * width // least)
+
+
+def _copies(side: int, resized: int) -> np.ndarray:
+    # Pixel k of the resized side is floor((k + 0.5) * side / resized) of this one; in integers, since a float could fall on the wrong
+    # side of a whole number. Below place i are those with (2 k + 1) * side < 2 * resized * i.
+    below = -((side - 2 * resized * np.arange(side + 1)) // (2 * side))
+    return np.diff(below)
 
 
 def miou_with_absent(matrix: np.ndarray, absent: str | float) -> float | None:
@@ -56,7 +57,11 @@ class Conventions:
 
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """Int64 2 n: the n cells t * K + p that are not 0, ascending, and their pixels."""
-        matrix = confusion_matrix(resized_ids(truth), resized_ids(prediction), self.labels.num_classes, self.labels.ignore).ravel()
+        classes = self.labels.num_classes
+        pairs = pair_codes(truth, prediction, classes, self.labels.ignore)
+        rows, columns = copies(*truth.shape)
+        # float64, in which these whole numbers are exact.
+        matrix = np.bincount(pairs, np.outer(rows, columns).ravel(), minlength=classes**2 + 1)[:-1].astype(np.int64)
         cells = np.flatnonzero(matrix)
         return np.concatenate([cells, matrix[cells]])
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import check_free, remove_leftovers, replacing, write_text
+from seenet.core.files import check_free, remove_leftovers, replacing, short, write_text
 from seenet.core.find import find_model
 from seenet.core.labels import CITYSCAPES19
 from seenet.core.recipe_files import load_recipe, parse_recipe
@@ -191,6 +191,6 @@ def _panels(predictor: BasePredictor, split: Split, evaluation: Evaluation) -> d
         for place, score in enumerate(scores, start=1):
             image, truth = split.read(score.index)
             drawn = panel(image, truth, predictor.mask(image, truth.shape[:2]), split.labels)
-            key = re.sub(r"[^\w.-]+", "_", split.key(score.index))
+            key = short(re.sub(r"[^\w.-]+", "_", split.key(score.index)))
             panels[f"{kind}-{place}-{key}"] = drawn
     return panels

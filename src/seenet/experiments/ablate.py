@@ -8,7 +8,7 @@ from seenet.core.files import replacing, write_text
 from seenet.experiments.outcome import outcome
 from seenet.experiments.plan import Plan
 from seenet.experiments.runner import run_all, slots
-from seenet.experiments.state import check_folder, state
+from seenet.experiments.state import RESULTS, check_folder, state
 from seenet.experiments.table import as_csv, markdown, plot
 
 
@@ -42,9 +42,10 @@ def ablate(plan: Plan, *, device: str = "auto", command: str | None = None) -> d
 
 def _write(plan: Plan, failed: dict[str, str], command: str | None) -> dict[str, Any]:
     result = outcome(plan, failed=failed, command=command)
+    # First, since by it the others are known as written here.
+    write_text(plan.out / RESULTS, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     write_text(plan.out / "table.md", markdown(result))
     write_text(plan.out / "table.csv", as_csv(result))
     with replacing(plan.out / "plot.png") as temporary:
         temporary.write_bytes(plot(result))
-    write_text(plan.out / "results.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return result

@@ -2,9 +2,10 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from seenet.core.errors import UsageError
+from seenet.core.files import digest
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.data import open_split
@@ -89,6 +91,9 @@ def make_plan(
     }
     classes = open_split(base.data, base.data.train).labels.num_classes
     cells = [_cell(row, point, recipes[place, 0], classes) for place, (row, point) in enumerate(parsed)]
+    # Values that differ only in what no folder's name can hold.
+    named = Counter(cell.name for cell in cells)
+    cells = [replace(cell, name=f"{cell.name}-{digest(*cell.settings)[:6]}") if named[cell.name] > 1 else cell for cell in cells]
     runs = [
         Run(cell, seed, recipes[place, seed], out / f"{cell.name}-seed-{seed}") for seed in range(seeds) for place, cell in enumerate(cells)
     ]

@@ -4,20 +4,28 @@ import json
 from typing import Any
 
 from seenet.core.errors import UsageError
+from seenet.core.files import check_free
 from seenet.core.recipe_files import load_recipe
 from seenet.experiments.plan import Plan, Run
 from seenet.training.logging import read_metrics
 from seenet.training.run import difference
 
+RESULTS = "results.json"
+TABLES = ("table.md", "table.csv", "plot.png")
+
 
 def check_folder(plan: Plan) -> None:
-    """UsageError where the folder holds results of another kind, on another model, or a run of other settings."""
-    path = plan.out / "results.json"
+    """UsageError where the folder holds results of another kind, on another model, or a run of other settings; DataError where it holds
+    files of the user's own in the results' places.
+    """
+    path = plan.out / RESULTS
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = None
-    if isinstance(found, dict):
+    if not (isinstance(found, dict) and "rows" in found):
+        check_free([plan.out / name for name in (RESULTS, *TABLES)], overwrite=False)
+    else:
         for key, now in {"unit": plan.unit, **plan.about}.items():
             before = found.get(key, "row" if key == "unit" else None)
             if before != now:

@@ -20,7 +20,7 @@ def export_half(model: str | Path, out: Path, *, overwrite: bool = False) -> flo
     .safetensors; CheckError: weights too large for fp16.
     """
     if out.suffix != ".safetensors":
-        raise DataError(f"{out}: found suffix {out.suffix!r}, expected .safetensors")
+        raise DataError(f"{out}: found suffix {out.suffix!r}, expected .safetensors; other files need --format onnx, openvino or torch")
     check_free([out], overwrite=overwrite)
     saved = load_model(model)
     with replacing(out) as temporary:

@@ -106,7 +106,7 @@ def run_export(
         out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         path = Path(folder) / out.name
-        log.info("exporting to %s", kind)
+        log.info("exporting to %s (a minute or two)", kind)
         # Exporters talk on stdout, where results go.
         with contextlib.redirect_stdout(sys.stderr), _on_disk(out):
             _write(path, kind, saved, card, pictures if int8 else (), plain=plain)

@@ -127,7 +127,7 @@ def predict_files(
                     result = _segment(predictor, item, image, out, probabilities)
                     report.network_seconds += time.monotonic() - before
                 except DataError as error:
-                    failed(item, error)
+                    later(partial(failed, item, error))
                 else:
                     later(partial(write, item, digest, result))
     report.seconds = time.monotonic() - started

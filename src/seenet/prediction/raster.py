@@ -81,7 +81,11 @@ class RasterPicture:
         if self._table is not None:
             coloured: np.ndarray = self._table[values[0]]
             return coloured
-        values = eight_bits(values, self.bits, inverted=self.inverted)
+        if len(values) == 3 and self.bits == 16:
+            # Of colours Pillow gives the high byte.
+            values = (values >> 8).astype(np.uint8)
+        else:
+            values = eight_bits(values, self.bits, inverted=self.inverted)
         return np.moveaxis(values, 0, 2) if len(values) == 3 else np.repeat(values[0][:, :, None], 3, axis=2)
 
 

@@ -75,6 +75,7 @@ def _miou(miou: Points, best: tuple[int, float]) -> str:
     axes.plot(*zip(*miou, strict=True), color=LINE, marker="o", markersize=3.5, linewidth=2)
     axes.plot([best[0]], [best[1]], color=SECOND, marker="o", markersize=8, fillstyle="none", markeredgewidth=2)
     axes.set_ylim(0, min(100, max(10, 1.15 * best[1])))
+    axes.set_xlim(left=0)
     return _svg(figure, "miou")
 
 

@@ -82,7 +82,11 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
     split = open_split(recipe.data, recipe.data.train)
     # Without a network, and without a download.
     normalization = backbone_normalization(recipe.model.backbone, recipe.model.weights)
-    samples = TrainingSet(split, JointTransform(recipe.transforms, normalization.mean, normalization.std, split.labels.ignore), recipe.seed)
+    samples = TrainingSet(
+        split,
+        JointTransform(recipe.transforms, normalization.mean, normalization.std, split.labels.ignore, classes=split.labels.num_classes),
+        recipe.seed,
+    )
     chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)).tolist()
 
     def rows() -> Iterable[GalleryRow]:

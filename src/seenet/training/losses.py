@@ -76,7 +76,8 @@ class LossModel(nn.Module):
                 plain.flatten().kthvalue(plain.numel() - least + 1).values,
                 plain.new_tensor(-math.log(self.settings.ohem)),
             )
-            kept = valid & (plain >= threshold)
+            # So that a loss that is not a number stays in, and is met.
+            kept = valid & ~(plain < threshold)
             pixel_weights = valid.float() if self.class_weights is None else self.class_weights[target] * valid
             scale = pixel_weights.sum() / pixel_weights[kept].sum().clamp(min=1e-12)
         return losses[kept].sum() * scale

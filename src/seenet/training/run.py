@@ -152,7 +152,11 @@ def difference(before: Recipe, now: Recipe) -> str:
         if not isinstance(values, dict):
             values, old[section] = {section: values}, {section: old[section]}
         for key, value in values.items():
-            if key not in MAY_DIFFER.get(section, set()) | {"description"} and old[section].get(key) != value:
+            was, given = old[section].get(key), value
+            if key == "start_from" and was and given:
+                # Seen from another folder, or moved: nothing is read there any more.
+                was, given = Path(was).parts[-2:], Path(given).parts[-2:]
+            if key not in MAY_DIFFER.get(section, set()) | {"description"} and was != given:
                 return f"{section}.{key} was {old[section].get(key)} and is now {value}"
     return ""
 

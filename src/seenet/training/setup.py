@@ -1,7 +1,8 @@
 """Everything a run is made of, built from its recipe: data, network, optimizer, loader."""
 
 import logging
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from seenet.core.errors import DataError, SeenetError
+from seenet.core.errors import DataError, LostError, SeenetError
 from seenet.core.files import digest
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
@@ -100,7 +101,8 @@ def build_model(recipe: Recipe, data: Data, device: torch.device, card: dict[str
         for line in report.skipped:
             log.info("  not loaded: %s", line)
     for warning in dead_taps(model, recipe.transforms.crop):
-        log.warning("%s: a larger crop, rates=scaled or a smaller output stride feeds them", warning)
+        others = "" if recipe.model.rates == "scaled" else ", model.rates=scaled"
+        log.warning("%s: a larger transforms.crop%s or a smaller model.output_stride feeds them", warning, others)
     for module in _frozen(model, recipe):
         module.requires_grad_(False)
     model.backbone.recompute = training.activation_checkpointing
@@ -154,11 +156,11 @@ def _choose(recipe: Recipe, model: Segmenter, device: torch.device, asked: Name 
     return choose(asked, device, layout, model, images)
 
 
-def step_batches(recipe: Recipe, data: Data, model: Segmenter, *, first_step: int, rank: int, world: int) -> Iterator[tuple[Batch, ...]]:
+def step_batches(recipe: Recipe, data: Data, model: Segmenter, *, first_step: int, rank: int, world: int) -> Generator[tuple[Batch, ...]]:
     """The micro-batches of this rank, step by step from `first_step`; which images those are is arithmetic, nothing is replayed."""
     training = recipe.training
-    normalization = model.normalization
-    transform = JointTransform(recipe.transforms, normalization.mean, normalization.std, data.train.labels.ignore)
+    normalization, labels = model.normalization, data.train.labels
+    transform = JointTransform(recipe.transforms, normalization.mean, normalization.std, labels.ignore, classes=labels.num_classes)
     sampler = StepSampler(
         len(data.train),
         training.batch,
@@ -177,15 +179,31 @@ def step_batches(recipe: Recipe, data: Data, model: Segmenter, *, first_step: in
         prefetch_factor=4 if training.workers else None,
         worker_init_fn=ignore_in_worker,
     )
-    with held_back():
-        batches = _said_in_one_line(iter(loader))
-    return zip(*[batches] * training.accumulate, strict=True)
+    return _steps(loader, training.accumulate)
 
 
-def _said_in_one_line(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """A worker's error as it was raised there: torch puts the worker's traceback around it, whose last line is `type: message`."""
+def _steps(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batch, ...]]:
+    """Micro-batches, step by step. A worker's error is raised as it was there: torch puts the worker's traceback around it, whose last line
+    is `type: message`. However it ends, no worker is left.
+    """
+    batches: Iterator[Batch] = iter(())
+    workers: list[Any] = []
     try:
-        yield from batches
+        with held_back():
+            others = multiprocessing.active_children()
+            batches = iter(loader)
+            workers = [process for process in multiprocessing.active_children() if process not in others]
+        yield from zip(*[batches] * accumulate, strict=True)
     except SeenetError as error:
         _, _, message = str(error).strip().rpartition("\n")[2].partition(": ")
         raise (type(error)(message) if "\n" in str(error) else error) from None
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        what = " ".join(str(error).split())[:120]
+        raise LostError(f"{what}; perhaps memory is short: use fewer training.workers, and go on with --resume") from None
+    finally:
+        # Its own way waits some seconds, and then for ever for workers that hang: they ignore the signal that it sends.
+        getattr(batches, "_shutdown_workers", lambda: None)()
+        for worker in workers:
+            worker.kill()

@@ -8,16 +8,32 @@ from types import FrameType
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
+class Waited(BaseException):
+    """A signal came while nothing was under way."""
+
+
 class StopRequest:
     """`code` is 0 until a signal asks to stop, then the exit code to end with."""
 
     def __init__(self) -> None:
         self.code = 0
+        self._idle = False
 
     def handle(self, number: int, _: FrameType | None) -> None:
         if self.code == 130 and number == signal.SIGINT:
             raise KeyboardInterrupt  # the second Ctrl-C: now
         self.code = EXIT_CODES[signal.Signals(number)]
+        if self._idle:
+            raise Waited
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Within the block nothing is under way that a signal has to wait for: it raises `Waited`."""
+        self._idle = True
+        try:
+            yield
+        finally:
+            self._idle = False
 
 
 @contextmanager

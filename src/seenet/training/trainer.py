@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from seenet.training.logging import Metrics, memory_mib
 from seenet.training.optim import build_optimizer, rate_factor, set_rate
 from seenet.training.run import open_run, origin
 from seenet.training.setup import Batch, build_loss, build_model, choose_precision, open_data, set_train_mode, step_batches
-from seenet.training.signals import StopRequest, stop_requests
+from seenet.training.signals import StopRequest, Waited, stop_requests
 from seenet.training.validation import best_result, is_kept, keep_models, score
 
 log = logging.getLogger("seenet")
@@ -94,8 +95,8 @@ class Trainer:
         recipe, group, training = self.recipe, self.group, self.recipe.training
         if self.finished:
             return self._result()
-        with stop_requests() as stop, bar("training", training.steps, self.step) as advance:
-            batches = step_batches(recipe, self.data, self.model, first_step=self.step, rank=group.rank, world=group.world)
+        batches = step_batches(recipe, self.data, self.model, first_step=self.step, rank=group.rank, world=group.world)
+        with stop_requests() as stop, bar("training", training.steps, self.step) as advance, closing(batches):
             while True:
                 # The checkpoint of a step comes before its validation, so that a resumed run begins with the latter.
                 if self.validation_due:
@@ -103,7 +104,13 @@ class Trainer:
                 if self.step == training.steps:
                     return self._result()
                 waiting = time.perf_counter()
-                micro_batches = next(batches)
+                try:
+                    # Several processes stop after the same step.
+                    with stop.idle() if group.world == 1 else nullcontext():
+                        micro_batches = next(batches)
+                except Waited:
+                    self.save()
+                    raise self._stopped(stop) from None
                 started = time.perf_counter()
                 loss, rate = self.update(micro_batches)
                 self.step += 1
@@ -112,7 +119,10 @@ class Trainer:
                 if stopping or self.validation_due or self.step % training.checkpoint_every == 0:
                     self.save()
                 if stopping:
-                    raise Stopped(f"{self.out}: stopped after step {self.step}, saved; go on with --resume", stop.code or 143)
+                    raise self._stopped(stop)
+
+    def _stopped(self, stop: StopRequest) -> Stopped:
+        return Stopped(f"{self.out}: stopped after step {self.step}, saved; go on with --resume", stop.code or 143)
 
     @property
     def validation_due(self) -> bool:
