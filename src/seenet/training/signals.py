@@ -24,6 +24,8 @@ class StopRequest:
             raise KeyboardInterrupt  # the second Ctrl-C: now
         self.code = EXIT_CODES[signal.Signals(number)]
         if self._idle:
+            # Once: what comes after it is under way again.
+            self._idle = False
             raise Waited
 
     @contextmanager
