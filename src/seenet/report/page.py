@@ -101,7 +101,8 @@ def _about(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None) -> 
     if result is None:
         return text + "."
     there = len(result["classes"]) - len(result["absent"])
-    return text + f". Scores are pooled over all pixels of {counted(result['images'], 'picture')}; mIoU is the mean over {there} classes."
+    pooled = f"Scores are pooled over all pixels of {counted(result['images'], 'picture')}, by which the best step was chosen"
+    return f"{text}. {pooled}; mIoU is the mean over {there} classes."
 
 
 def _network(recipe: Recipe) -> str:
