@@ -240,6 +240,11 @@ def seenet_eval(model: Path, at: int, number: int, launcher: list[str] = [sys.ex
     )  # fmt: skip
 
 
+def clear(out: Path) -> None:
+    for path in (out / "result.json", out / "confusion.png", *(out / "images").iterdir()):
+        path.unlink()
+
+
 @pytest.mark.slow
 def test_seenet_eval_killed_anywhere_ends_with_the_same_bytes(tmp_path, model):
     out, rng = tmp_path / "out", np.random.default_rng()
@@ -247,8 +252,7 @@ def test_seenet_eval_killed_anywhere_ends_with_the_same_bytes(tmp_path, model):
     assert done.returncode == 0, done.stderr
     expected = (out / "result.json").read_bytes()
     assert sorted(path.name for path in out.iterdir()) == ["confusion.png", "images", "result.json"]
-    (out / "result.json").unlink()
-    (out / "confusion.png").unlink()
+    clear(out)
     # 50 scenes, then 8 pictures to show: the last one is stopped when all is counted.
     moments = [(signal.SIGKILL, int(rng.integers(2, 49))), (signal.SIGTERM, 5), (signal.SIGINT, 3), (signal.SIGKILL, 0)]
     counted = 0
@@ -276,8 +280,7 @@ def test_ranks_and_their_number_change_nothing(tmp_path, model, launchers):
     out = tmp_path / "out"
     assert seenet_eval(model, 0, 0).returncode == 0
     expected = (out / "result.json").read_bytes()
-    (out / "result.json").unlink()
-    (out / "confusion.png").unlink()
+    clear(out)
     first, second = launchers
     assert seenet_eval(model, 9, signal.SIGKILL, first).returncode != 0
     assert len(list((out / "partial").iterdir())) == (2 if first is TWO else 1)

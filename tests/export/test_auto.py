@@ -145,7 +145,7 @@ def test_a_remembered_choice_starts_without_torch_and_the_folder_goes_on(folder:
     def refuse(*_: object) -> None:
         raise DataError("no OpenVINO today")
 
-    monkeypatch.setattr(bundles, "_export", exported)
+    monkeypatch.setattr(bundles, "_export", lambda model, out, pictures, lock: exported(model, out, pictures))
     monkeypatch.setattr(bundles, "_convert", refuse)
     monkeypatch.setattr(fastest, "load", lambda *_, **__: fastest.open_way(Path("model.safetensors"), ("onnx", "fp32"), [], **options))
     # What `seenet predict` asks for by default: it is part of what a choice is remembered by.
