@@ -10,8 +10,9 @@ from pathlib import Path
 
 from seenet.core.errors import DataError
 
-# What a temporary file of `replacing` looks like, once or twice over.
 LONGEST = 200
+"""Bytes of a name that has room for more around it."""
+# What a temporary file of `replacing` looks like, once or twice over.
 TEMPORARY = re.compile(r"\.{1,2}(?P<name>.+?)\.[a-z0-9_]{8}\.\w+(\.[a-z0-9_]{8}\.\w+)?")
 
 

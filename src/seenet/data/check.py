@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from seenet.core.errors import DataError
-from seenet.core.files import digest, write_text
+from seenet.core.files import cache_folder, digest, write_text
 from seenet.core.images import image_size
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
@@ -179,6 +178,5 @@ def _remembered(store: Path) -> dict[str, dict[int, int]]:
 
 
 def _store(split: FileSplit) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seenet"
     name = digest(split.name, str(split.images[0].resolve().parent))[:16]
-    return cache / f"checked-{name}.json"
+    return cache_folder() / f"checked-{name}.json"

@@ -1,6 +1,5 @@
 """The user's own pictures: folders of images and masks, as a `seenet.yaml` describes them."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import files_below
+from seenet.core.files import digest, files_below
 from seenet.core.images import IMAGE_SUFFIXES, read_colours, read_ids
 from seenet.core.settings import DataSettings
 from seenet.data.description import HINT, FolderDescription, description_path, read_description
@@ -84,7 +83,7 @@ def in_share(stems: Iterable[str], share: float) -> list[str]:
     A small folder may have none there, or nothing else. Then, of two names or more, the smallest hash is taken all the same, or the
     largest left; that choice alone may change as pictures are added, so a small folder is better off with a list. 0 takes none.
     """
-    hashes = {stem: int.from_bytes(hashlib.sha256(stem.encode(errors="surrogatepass")).digest()[:8], "big") for stem in stems}
+    hashes = {stem: int(digest(stem)[:16], 16) for stem in stems}
     ranked = sorted(hashes, key=hashes.__getitem__)
     count = sum(number < share * 2**64 for number in hashes.values())
     if share and len(ranked) > 1:

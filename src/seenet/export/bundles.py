@@ -1,7 +1,6 @@
 """A user's model as a bundle in the cache, exported when it is first wanted."""
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -18,7 +17,7 @@ from typing import TextIO
 
 import seenet
 from seenet.core.errors import BusyError, DataError
-from seenet.core.files import cache_folder, sha256, write_text
+from seenet.core.files import cache_folder, digest, sha256, write_text
 from seenet.core.processor import available_memory
 
 log = logging.getLogger("seenet")
@@ -68,7 +67,7 @@ def present(model: Path, kind: str, versions: dict[str, str]) -> bool:
 
 def _target(model: Path, kind: str, versions: dict[str, str]) -> Path:
     parts = json.dumps([sha256(model), seenet.__version__, versions], sort_keys=True)
-    return cache_folder() / "bundles" / f"{hashlib.sha256(parts.encode()).hexdigest()}{SUFFIXES[kind]}"
+    return cache_folder() / "bundles" / f"{digest(parts)}{SUFFIXES[kind]}"
 
 
 def _check(path: Path) -> Path:

@@ -1,6 +1,5 @@
 """The fastest way to run a model that answers as plain fp32 does: measured on the user's first pictures, once a model and machine."""
 
-import hashlib
 import json
 import logging
 import math
@@ -18,7 +17,7 @@ import numpy as np
 import seenet
 from seenet.core import processor
 from seenet.core.errors import BusyError, DataError, SeenetError
-from seenet.core.files import cache_folder, sha256, write_text
+from seenet.core.files import cache_folder, digest, sha256, write_text
 from seenet.core.images import read_image
 from seenet.export import bundles
 from seenet.prediction.base import BasePredictor
@@ -90,7 +89,7 @@ def fastest(path: Path, ways: Sequence[Way], pictures: Sequence[Path], *, machin
         "threads": processor.threads(), "log2 of pixels": round(math.log2(side)), "ways": ways, **options,
     }  # fmt: skip
     text = json.dumps(key, sort_keys=True)
-    file = cache_folder() / "choices" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+    file = cache_folder() / "choices" / f"{digest(text)}.json"
     known = _known(file)
     if known and (known.runtime == "eager" or bundles.present(path, known.runtime, _versions())):
         return known
