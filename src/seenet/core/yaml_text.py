@@ -13,23 +13,26 @@ def read_yaml(text: str, source: str) -> Any:
     UsageError: not valid YAML, a date that is none, or a key that stands twice in one mapping, of which YAML keeps the last in silence.
     """
     try:
-        values = yaml.safe_load(text)
-        _refuse_repeated(yaml.compose(text, Loader=yaml.SafeLoader), source)
+        loader = yaml.SafeLoader(text)
+        top = loader.get_single_node()
+        if top is None:
+            return None
+        _refuse_repeated(loader, top, source)
+        return loader.construct_document(top)
     # Of values such as 2026-02-30, or numbers of 5,000 digits; of brackets by the thousand.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{source}: not valid YAML ({' '.join(str(error).split())[:200]})") from None
-    return values
 
 
-def _refuse_repeated(top: yaml.Node | None, source: str) -> None:
+def _refuse_repeated(loader: yaml.SafeLoader, top: yaml.Node, source: str) -> None:
     # An alias leads to a node that is there already.
     seen: set[int] = set()
     nodes = [top]
     while nodes:
         node = nodes.pop()
-        if node is None or id(node) in seen:
+        if id(node) in seen:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
@@ -41,7 +44,7 @@ def _refuse_repeated(top: yaml.Node | None, source: str) -> None:
                 if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
                     continue
                 # 1 and 0x1 are one key, 1 and "1" are two.
-                name, line = yaml.SafeLoader("").construct_object(key), key.start_mark.line + 1
+                name, line = loader.construct_object(key), key.start_mark.line + 1
                 if name in lines:
                     raise UsageError(f"{source}: found {key.value} in line {lines[name]} and again in line {line}, expected it once")
                 lines[name] = line
