@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seenet.model.depthwise import DepthwiseConv2d
+
 QUICK_DILATION = 4
 """Up to this dilation the library's forward pass is the faster one."""
 
@@ -74,8 +76,8 @@ def _pairs(x: Tensor, dilation: int) -> list[tuple[int, tuple[slice, ...], tuple
     ]
 
 
-class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` of one 3x3 kernel a channel, without bias, "same" padding; channels-last memory in and out.
+class ShiftedDepthwiseConv2d(DepthwiseConv2d):
+    """One 3x3 kernel a channel, without bias, "same" padding; channels-last memory in and out.
 
     Computes in float32 at least, whatever autocast says: nine roundings to bf16 would add up.
     """
