@@ -11,7 +11,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
     Some kernels of oneDNN on processors with AVX-512 and bf16 are wrong there, without an error: the weight gradient of a dilated
     convolution in channels-last memory is NaN or points elsewhere (cosine 0), and the backward pass of a kernel 19 or more wide over
-    16 channels never ends (docs/distributed.md). Float32 is right, and the arithmetic of these convolutions is small.
+    16 channels never ends (docs/precision.md). Float32 is right, and the arithmetic of these convolutions is small.
     """
 
     def forward(self, x: Tensor) -> Tensor:
