@@ -28,7 +28,7 @@ from seenet.prediction.result import Result, output_paths
 
 log = logging.getLogger("seenet")
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the same settings give other files than before, so that old ones are not taken for new."""
 
 
