@@ -57,7 +57,7 @@ class Predictor(BasePredictor):
         *,
         device: str | torch.device = "auto",
         precision: str = "fp32",
-        scales: Sequence[float] = (1.0,),
+        scales: Sequence[float] | float = (1.0,),
         flip: bool = False,
         tiling: Tiling | None = None,
         info: dict[str, Any] | None = None,
@@ -72,8 +72,8 @@ class Predictor(BasePredictor):
         self._form_of: tuple[Any, ...] = ()
         self._warned = False
         # The reference is (v / 255 - mean) / std; one pass over the picture does as well.
-        self._mean = torch.tensor(normalization.mean, device=self.device).mul(255)[:, None, None]
-        self._std = torch.tensor(normalization.std, device=self.device).mul(255)[:, None, None]
+        self._mean = torch.tensor(normalization.mean, device=self.device, dtype=torch.float32).mul(255)[:, None, None]
+        self._std = torch.tensor(normalization.std, device=self.device, dtype=torch.float32).mul(255)[:, None, None]
 
     def stripes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Tensor]:
         """As `BasePredictor.stripes`, on the device, resized once from the head's own grid; a picture and its mirror are one batch of 2."""
