@@ -3,122 +3,18 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from PIL import Image, ImageOps, features
+from PIL import Image, features
 
 from seenet.core.errors import DataError
-from seenet.core.images import from_pil, image_size, png_header, read_header, read_ids, read_image
-from seenet.core.metadata import exif_block, orientation_of
-from tests.core.tiffs import ASCII, LONG, SHORT, Page, long, short, tiff_of
+from seenet.core.images import from_pil, png_header, read_encoded, read_header, read_ids, read_image
+from seenet.core.metadata import exif_block
+from tests.core.blocks import BLOCKS, CENTIMETRES, COLOURS, ENDLESS, FORMS, LETTERS, ORIENTATION, exif, read, saved, segment, turn, turned
+from tests.core.tiffs import ASCII, LONG, SRATIONAL, Page, long, short, tiff_of
 from tests.data.planting import chunk
-
-COLOURS = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
-XRESOLUTION, ORIENTATION = 282, 274
-SRATIONAL = 10
-FORMS = [form for form in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") if form != "AVIF" or features.check("avif")]
-
-Entry = tuple[int, int, int, bytes]
-
-
-def exif(*entries: Entry, order: str = "<") -> bytes:
-    """An EXIF block of these tags: tag, type, number, and its bytes: at most four are put in the entry as they are."""
-    head = b"II*\0" if order == "<" else b"MM\0*"
-    start = 8 + 2 + 12 * len(entries) + 4
-    body, behind = struct.pack(f"{order}H", len(entries)), b""
-    for tag, kind, count, data in entries:
-        if len(data) > 4:
-            behind, data = behind + data, struct.pack(f"{order}L", start + len(behind))
-        body += struct.pack(f"{order}HHL", tag, kind, count) + data.ljust(4, b"\0")
-    return b"Exif\0\0" + head + struct.pack(f"{order}L", 8) + body + bytes(4) + behind
-
-
-def turn(orientation: int, order: str = "<") -> Entry:
-    return ORIENTATION, SHORT, 1, struct.pack(f"{order}H", orientation)
-
-
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    image = Image.fromarray(pixels)
-    image.getexif()[ORIENTATION] = orientation
-    return np.asarray(ImageOps.exif_transpose(image))
-
-
-ENDLESS = (XRESOLUTION, SRATIONAL, 1, struct.pack("<ll", -1, 0))
-BEYOND = (270, ASCII, 9, struct.pack("<L", 2**31))
-"""A description that stands behind the end of the file."""
-LETTERS = (XRESOLUTION, ASCII, 2, b"7\0")
-CENTIMETRES = (296, SHORT, 1, struct.pack("<H", 3))
-POINTER = (34665, LONG, 1, struct.pack("<L", 2**31))
-
-BLOCKS: dict[str, tuple[bytes, int]] = {
-    "plain": (exif(turn(6)), 6),
-    "big-endian": (exif(turn(6, ">"), order=">"), 6),
-    "a ratio over zero": (exif(turn(6), ENDLESS), 6),
-    "a ratio over zero, without a turn": (exif(ENDLESS, CENTIMETRES), 1),
-    "beyond the end": (exif(BEYOND, turn(6)), 6),
-    "letters for a number": (exif(turn(6), LETTERS, CENTIMETRES), 6),
-    "a pointer beyond the end": (exif(turn(8), POINTER), 8),
-    "cut within its tags": (exif(turn(6), ENDLESS)[: 6 + 8 + 2 + 12 + 5], 6),
-    "cut before its turn": (exif(ENDLESS, turn(6))[: 6 + 8 + 2 + 12 + 5], 1),
-    "no TIFF": (b"Exif\0\0not a TIFF at all", 1),
-    "nothing": (b"Exif\0\0", 1),
-    "a turn of nine": (exif(turn(9)), 1),
-    "a turn in letters": (exif((ORIENTATION, ASCII, 2, b"6\0")), 1),
-    "a turn of 32 bits": (exif((ORIENTATION, LONG, 1, b"\6\0\0\0")), 6),
-}
-
-
-def tags_of(block: bytes) -> dict[int, tuple[int, int, bytes]]:
-    """The tags of a block for a TIFF's own directory; what stood behind them is beyond the end of the file there."""
-    found, data = {}, block[6:]
-    order = "<" if data[:2] == b"II" else ">"
-    for place in range(10, len(data) - 11, 12):
-        tag, kind, count = struct.unpack_from(f"{order}HHL", data, place)
-        if kind and 254 <= tag < 2**16:
-            found[tag] = kind, count, data[place + 8 : place + 12]
-    return found
-
-
-def saved(form: str, block: bytes | None, xmp: bytes | None = None) -> bytes:
-    """COLOURS as a file with this EXIF block and XMP packet, whatever they are."""
-    stream = io.BytesIO()
-    options: dict[str, object] = {"lossless": True} if form == "WEBP" else {}
-    if form == "TIFF":
-        # Of a little-endian file, so others' tags are nonsense, as damaged ones are.
-        extra = tags_of(block) if block else {}
-        return tiff_of(Page(COLOURS, {**({700: (1, len(xmp), xmp)} if xmp else {}), **extra}))
-    if form == "PNG":
-        Image.fromarray(COLOURS).save(stream, form)
-        content = stream.getvalue()
-        chunks = chunk(b"eXIf", block.removeprefix(b"Exif\0\0")) if block else b""
-        if xmp is not None:
-            chunks += chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
-        return content[:33] + chunks + content[33:]
-    if form == "AVIF":
-        # What Pillow writes must be right; it is damaged in the file.
-        Image.fromarray(COLOURS).save(stream, form, exif=exif((270, ASCII, 40, b"x" * 40)), **({"xmp": xmp} if xmp else {}))
-        content = stream.getvalue()
-        if not block:
-            return content
-        place = content.index(b"II*\0")
-        data = block.removeprefix(b"Exif\0\0")[:60]
-        return content[:place] + data + content[place + len(data) :]
-    options |= {"exif": block} if block else {}
-    Image.fromarray(COLOURS).save(stream, form, **options, **({"xmp": xmp} if xmp else {}))
-    return stream.getvalue()
-
-
-def read(path: Path, content: bytes) -> np.ndarray:
-    """The picture; its header says the same size."""
-    path.write_bytes(content)
-    pixels = read_image(path)
-    assert image_size(path) == pixels.shape[:2]
-    return pixels
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -230,11 +126,6 @@ def test_checksums_of_a_png_that_is_handed_in_are_all_looked_at() -> None:
         png_header(content[:-12], "a.png")
 
 
-def segment(marker: int, data: bytes) -> bytes:
-    """One segment of a JPEG."""
-    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
-
-
 MULTIPLE = b"MPF\0II*\0\x08\0\0\0\x01\0\x01\xb0\x04\0\x01\0\0\0\x05\0\0\0\0\0\0\0"
 """Five pictures, of which nothing more is said."""
 
@@ -310,75 +201,7 @@ def test_codecs_of_tiffs_find_their_tags(tmp_path: Path, compression: str, orien
     with Image.open(tmp_path / "a.tif") as expected:
         whole = np.asarray(expected.convert("RGB"))
     assert np.array_equal(read_image(tmp_path / "a.tif"), whole)
-    from seenet.core.images import read_encoded
-
     assert np.array_equal(read_encoded((tmp_path / "a.tif").read_bytes(), "a"), whole)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    form=st.sampled_from(FORMS),
-    block=st.one_of(st.binary(max_size=90), st.sampled_from([block for block, _ in BLOCKS.values()])),
-    xmp=st.one_of(st.none(), st.binary(min_size=1, max_size=60), st.sampled_from([b'tiff:Orientation="5"', b"tiff:Orientation>77"])),
-    places=st.lists(st.tuples(st.integers(0, 89), st.integers(0, 255)), max_size=6),
-)
-def test_pixels_never_depend_on_damaged_metadata(
-    tmp_path: Path, form: str, block: bytes, xmp: bytes | None, places: list[tuple[int, int]]
-) -> None:
-    """At most it is turned otherwise, and then its header says so."""
-    damaged = bytearray(block)
-    for place, value in places:
-        if place < len(damaged):
-            damaged[place] = value
-    plain = read(tmp_path / "plain", saved(form, None))
-    needed = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339, 347, 254, 48129}
-    if form == "TIFF" and tags_of(bytes(damaged)).keys() & needed:
-        return
-    pixels = read(tmp_path / "picture", saved(form, b"Exif\0\0" + bytes(damaged).removeprefix(b"Exif\0\0"), xmp))
-    assert any(np.array_equal(pixels, turned(plain, orientation)) for orientation in range(1, 9))
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    kind=st.sampled_from([b"pHYs", b"iCCP", b"zTXt", b"iTXt", b"tEXt", b"eXIf", b"tRNS", b"gAMA", b"cHRM", b"bKGD"]),
-    data=st.binary(max_size=60),
-)
-def test_pixels_never_depend_on_what_is_beside_them_in_a_png(tmp_path: Path, kind: bytes, data: bytes) -> None:
-    content = saved("PNG", None)
-    for place in (33, len(content) - 12):
-        pixels = read(tmp_path / "picture", content[:place] + chunk(kind, data) + content[place:])
-        assert any(np.array_equal(pixels, turned(COLOURS, orientation)) for orientation in range(1, 9))
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    marker=st.sampled_from([0xE0, 0xE1, 0xE2, 0xED, 0xEF, 0xFE]),
-    name=st.sampled_from([b"", b"JFIF\0", b"JFXX\0", b"MPF\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"Exif\0\0II*\0\x08\0\0\0"]),
-    data=st.binary(max_size=60),
-)
-def test_pixels_never_depend_on_what_is_beside_them_in_a_jpeg(tmp_path: Path, marker: int, name: bytes, data: bytes) -> None:
-    content = saved("JPEG", None)
-    plain = read(tmp_path / "plain", content)
-    pixels = read(tmp_path / "picture", content[:2] + segment(marker, name + data) + content[2:])
-    assert any(np.array_equal(pixels, turned(plain, orientation)) for orientation in range(1, 9))
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    orientation=st.integers(0, 9),
-    others=st.dictionaries(st.sampled_from([270, 271, 272, 305, 315]), st.sampled_from(["x", "a longer text"]), max_size=4),
-)
-def test_blocks_that_are_whole_are_read_as_pillow_reads_them(orientation: int, others: dict[int, str]) -> None:
-    written = Image.Exif()
-    written.update(others)
-    written[ORIENTATION] = orientation
-    block = written.tobytes()
-    again = Image.Exif()
-    again.load(block)
-    assert again[ORIENTATION] == orientation
-    assert orientation_of([block], b'tiff:Orientation="5"') == (orientation if 1 <= orientation <= 8 else 1)
-    del written[ORIENTATION]
-    assert orientation_of([written.tobytes()], b'tiff:Orientation="5"') == 5
 
 
 def test_the_block_that_says_no_more_than_a_turn() -> None:
@@ -388,8 +211,7 @@ def test_the_block_that_says_no_more_than_a_turn() -> None:
         assert dict(found) == {ORIENTATION: orientation}
 
 
-@pytest.mark.parametrize("opener", [lambda data: Image.open(io.BytesIO(data))])
-def test_images_of_pillows_own(opener: Callable[[bytes], Image.Image]) -> None:
+def test_images_of_pillows_own() -> None:
     """Asked twice, the same."""
     content = saved("PNG", None)
     profile = content[:33] + chunk(b"tEXt", b"Raw profile type exif\0" + DIGITS + b"\0") + content[33:]
@@ -400,6 +222,6 @@ def test_images_of_pillows_own(opener: Callable[[bytes], Image.Image]) -> None:
         (tiff_of(Page(COLOURS, {700: (ASCII, 5, b"hello"), 34665: (SRATIONAL, 1, struct.pack("<ll", -1, 0))})), 1),
         (profile, 6),
     ):
-        image = opener(data)
+        image = Image.open(io.BytesIO(data))
         for _ in range(2):
             assert np.array_equal(from_pil(image), turned(COLOURS, orientation))
