@@ -108,7 +108,7 @@ class BundlePredictor(BasePredictor):
         self,
         opened: Opened,
         *,
-        scales: Sequence[float] = (1.0,),
+        scales: Sequence[float] | float = (1.0,),
         flip: bool = False,
         tiling: Tiling | None = None,
         info: dict[str, Any] | None = None,
@@ -118,7 +118,7 @@ class BundlePredictor(BasePredictor):
             card.labels, channels=len(card.mean), precision=opened.precision, scales=scales, flip=flip, tiling=tiling, info=info
         )
         if self.scales != (1.0,):
-            raise UsageError(f"scales {list(scales)}: an exported model takes scale 1 alone (and --flip); use the .safetensors model")
+            raise UsageError(f"scales {list(self.scales)}: an exported model takes scale 1 alone (and --flip); use the .safetensors model")
         self.card, self.runtime, self.opened, self._process = card, opened.runtime, opened, os.getpid()
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ class Predictor(BasePredictor):
         *,
         device: str | torch.device = "auto",
         precision: str = "fp32",
-        scales: Sequence[float] = (1.0,),
+        scales: Sequence[float] | float = (1.0,),
         flip: bool = False,
         tiling: Tiling | None = None,
         info: dict[str, Any] | None = None,
