@@ -1,8 +1,8 @@
 """Depthwise atrous 3x3 convolution as nine products of shifted pictures.
 
 On processors the library's kernel leaves its fast path where the dilation passes 4, and its gradients do from 2 on: they cost up to 25
-times what moving the memory does, and in bf16 some are wrong (docs/precision.md). A tap multiplies a whole picture by one number a channel, and
-what a tap sees beyond the edge is zero, so large dilations have less to do, not more.
+times what moving the memory does, and in bf16 some are wrong (docs/precision.md). A tap multiplies a whole picture by one number a
+channel, and what a tap sees beyond the edge is zero, so large dilations have less to do, not more.
 """
 
 from typing import Any
