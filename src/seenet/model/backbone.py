@@ -11,11 +11,11 @@ import torch
 from timm.models import FeatureHookNet
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from seenet.core.errors import UsageError, nearest
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 OTHERS = "try resnet50, convnext_tiny, or tf_efficientnet_lite0"
 HOOKS = threading.Lock()
 """timm's hooks (NASNet) leave what they see in the network, where another thread would take it."""
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
 
     def norms(self) -> list[nn.Module]:
         """Every batch norm of the backbone."""
-        return [module for module in self.modules() if isinstance(module, _BatchNorm)]
+        return [module for module in self.modules() if isinstance(module, BATCH_NORMS)]
 
     def _passes(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _kept_statistics(self.body)
@@ -156,7 +156,7 @@ def _move_strides(body: nn.Module) -> None:
 @contextmanager
 def _kept_statistics(body: nn.Module) -> Iterator[None]:
     """The second pass over the same images must not move batch norm's statistics again."""
-    norms = [module for module in body.modules() if isinstance(module, _BatchNorm) and module.training]
+    norms = [module for module in body.modules() if isinstance(module, BATCH_NORMS) and module.training]
     momenta, counts = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
         norm.momentum = 0.0
