@@ -1,6 +1,7 @@
 """A gate on the syntax tree: what would let a file run code, fill the memory or leave its folder does not stand in src/."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ METHODS = {"extract", "extractall"}
 KEYWORDS = {"weights_only": True, "allow_pickle": False, "shell": False, "trust_remote_code": False}
 """The one value each may have, written out."""
 SETTINGS = {"MAX_IMAGE_PIXELS", "LOAD_TRUNCATED_IMAGES"}
+PRIVATE = {"torch.utils._python_dispatch", "torch.utils._sympy.value_ranges"}
+"""Modules that other packages keep to themselves and that are used all the same: nothing public does what they do."""
 DOORS = {"torch.load": "model/unpickle.py", "Image.open": "core/opening.py"}
 """Calls that one file alone may make."""
 
@@ -70,6 +73,25 @@ def test_nothing_forbidden_in_src() -> None:
         path.relative_to(SRC).as_posix(): found_in(path.read_text(encoding="utf-8"), path.relative_to(SRC).as_posix()) for path in files
     }
     assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+def private_in(source: str) -> list[str]:
+    """What a file imports that another package, by a leading underscore, may take away at any time."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(str(node.module), f"{node.module}.{alias.name}") for alias in node.names]
+    return [name for module, name in found if re.search(r"(^|\.)_[a-z]", name, re.IGNORECASE) and module not in PRIVATE]
+
+
+def test_nothing_private_of_others_is_imported() -> None:
+    found = {path.relative_to(SRC).as_posix(): private_in(path.read_text(encoding="utf-8")) for path in SRC.rglob("*.py")}
+    assert {path: names for path, names in found.items() if names} == {}
+    assert private_in("from typer import _click") == ["typer._click"]
+    assert private_in("import torch._dynamo\nfrom torch.nn.modules.batchnorm import _BatchNorm, BatchNorm2d") != []
+    assert private_in("from __future__ import annotations\nimport seenet.__main__") == []
 
 
 @pytest.mark.parametrize("name", DOORS)

@@ -1,6 +1,8 @@
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from seenet.core import processor
 
@@ -70,9 +72,63 @@ def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processor.crowded() == ""
 
 
-@pytest.mark.parametrize(
-    ("error", "short"),
-    [(MemoryError(), True), (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True), (RuntimeError("shape"), False)],
-)
+SHORT = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of"),
+    OSError(12, "Cannot allocate memory"),
+    # As the libraries have said it, with too little memory, in the versions of requirements/.
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4294967296 bytes. "
+        "Error code 12 (Cannot allocate memory)"
+    ),
+    Exception(
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Conv node. Name:'z_nchwc' Status Message: "
+        "/onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, "
+        "onnxruntime::Stream*) Failed to allocate memory for requested buffer of size 2304000000\n"
+    ),
+    Exception("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv node. : std::bad_alloc"),
+    RuntimeError(
+        "Exception from src/inference/src/cpp/infer_request.cpp:224:\nCheck 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\n"
+        "Failed to allocate 108000000 bytes of memory\n\n"
+    ),
+    # As their sources have it.
+    RuntimeError("[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+    RuntimeError("std::bad_alloc"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB, max allowed: 9.07 GB)"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("unable to mmap 4096 bytes from file </torch_1_2>: Cannot allocate memory (12)"),
+]
+OTHERS = [
+    RuntimeError("shape"),
+    RuntimeError("failed to reallocate the parameter group"),
+    RuntimeError("allocation of labels to classes is not one to one"),
+    RuntimeError("failed to allocate a class to 3 labels"),
+    RuntimeError("Failed to allocate required number of general-purpose registers"),
+    RuntimeError("Expected the tensor to be allocated, got an unallocated one"),
+    RuntimeError("INTERNAL ASSERT FAILED at AllocatorConfig.h:115"),
+    RuntimeError("the label map is out of memory order"),
+    Exception("[ONNXRuntimeError] : 1 : FAIL : Can't allocate memory on the CUDA device using this package of OnnxRuntime."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    OSError(28, "No space left on device"),
+    ValueError("my bad_allocation"),
+]
+
+
+@pytest.mark.parametrize(("error", "short"), [*((error, True) for error in SHORT), *((error, False) for error in OTHERS)])
 def test_what_says_that_memory_is_short(error: Exception, short: bool) -> None:
     assert processor.lacks_memory(error) == short
+
+
+def test_torch_is_not_needed_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    assert processor.lacks_memory(MemoryError())
+    assert not processor.lacks_memory(RuntimeError("shape"))
+
+
+def test_torch_says_it_in_these_words() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert processor.lacks_memory(caught.value)

@@ -146,7 +146,7 @@ def test_without_its_launcher_it_ends_as_for_sigterm(
     ],
 )
 def test_one_that_lives_and_does_not_come(store: TCPStore, monkeypatch: pytest.MonkeyPatch, place: str, message: str, raised: str) -> None:
-    monkeypatch.setattr(heartbeat, "whereabouts", lambda: place)
+    monkeypatch.setattr(heartbeat, "whereabouts", lambda _: place)
     second = Heartbeat(store, 1, 2)
     second.start()
 

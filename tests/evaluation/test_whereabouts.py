@@ -11,7 +11,8 @@ from seenet.evaluation.whereabouts import WAITING, whereabouts
 
 def asked_by_another_thread() -> str:
     found: list[str] = []
-    thread = threading.Thread(target=lambda: found.append(whereabouts()))
+    me = threading.get_ident()
+    thread = threading.Thread(target=lambda: found.append(whereabouts(me)))
     thread.start()
     thread.join()
     return found[0]
@@ -24,6 +25,14 @@ def asking() -> Iterator[str]:
 def test_the_innermost_frame_of_this_package() -> None:
     assert asked_by_another_thread() == "an unknown place"
     assert re.fullmatch(r"seenet\.core\.progress, line \d+", next(iter(track(asking(), "asking", 1))))
+
+
+def test_a_thread_of_the_users_own_is_looked_for_too() -> None:
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.extend(track(asking(), "asking", 1)))
+    thread.start()
+    thread.join()
+    assert re.fullmatch(r"seenet\.core\.progress, line \d+", found[0])
 
 
 def test_who_is_in_an_operation_with_the_others_waits() -> None:

@@ -98,6 +98,16 @@ def test_pictures_of_ones_own(tmp_path, asked):
     assert [(row.name, row.truth, row.side) for row in rows] == [("0", None, ""), ("1", None, "")]
 
 
+def test_pictures_of_two_folders_may_be_called_the_same(tmp_path, asked):
+    model = str(save_small(tmp_path / "net.safetensors", "baseline"))
+    for index, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        save_scene(tmp_path / name / "0.png", index)
+    save_scene(tmp_path / "a" / "1.png")
+    write_panels([model], tmp_path / "a.png", images=[str(tmp_path / "a"), str(tmp_path / "b")], device="cpu")
+    assert [row.name for row in asked[0][0]] == [str(tmp_path / "a" / "0"), "1", str(tmp_path / "b" / "0")]
+
+
 def test_what_is_refused(tmp_path, asked):
     model = str(save_small(tmp_path / "net.safetensors", "baseline"))
     other = str(save_small(tmp_path / "other.safetensors", "baseline", labels=COCO21))

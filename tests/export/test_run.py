@@ -1,6 +1,7 @@
 """`seenet export`: the bundle answers as the model does, or there is no bundle."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from seenet.core.files import sha256
 from seenet.core.labels import SHAPES
 from seenet.data.shapes import ShapesSplit
 from seenet.export import run as exporting
-from seenet.export.run import check_path, run_export
+from seenet.export.run import check_path, checking_pictures, run_export
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model
 from seenet.prediction.bundle import KEY
@@ -145,6 +146,12 @@ def test_too_few_pictures_for_int8(model: Path, pictures: Path, tmp_path: Path) 
     with pytest.raises(UsageError, match="found 3 pictures to calibrate on, expected at least 16"):
         run_export(model, tmp_path / "small.onnx", "onnx", int8=True, images=[pictures], factory=SMALL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_of_two_folders_may_be_called_the_same(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "others")
+    found = checking_pictures([pictures, tmp_path / "others"], tmp_path / "small.onnx")
+    assert found == [folder / f"{index}.png" for folder in (pictures, tmp_path / "others") for index in range(3)]
 
 
 def test_a_missing_package_names_the_extra(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

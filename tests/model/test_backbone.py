@@ -5,6 +5,7 @@ import timm
 import torch
 from torch import nn
 
+from seenet.core.errors import UsageError
 from seenet.model.backbone import Backbone
 
 
@@ -35,18 +36,68 @@ def test_first_unit_keeps_the_dilation_before() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto", "regnetx_002"])
+def shapes(backbone: Backbone, output_stride: int) -> bool:
+    """Whether its stages are what it says of them; with torch's meta device without computing."""
+    stages = backbone.eval()(torch.zeros(1, 3, 64, 96))
+    strides = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
+    expected = [(channels, 64 // stride, 96 // stride) for channels, stride in zip(backbone.channels, strides, strict=True)]
+    return [tuple(stage.shape[1:]) for stage in stages] == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto", "regnetx_002", "xception41", "cspnext_s"]
+)
 def test_families(name: str) -> None:
-    backbone = Backbone(name, output_stride=16).eval()
-    stages = backbone(torch.randn(1, 3, 64, 96))
-    assert [tuple(stage.shape[1:]) for stage in stages] == [
-        (channels, 64 // stride, 96 // stride) for channels, stride in zip(backbone.channels, (4, 8, 16, 16), strict=True)
-    ]
+    with torch.device("meta"):
+        assert shapes(Backbone(name, output_stride=16), 16)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto"])
+@pytest.mark.parametrize(
+    ("name", "output_stride", "reason"),
+    [
+        ("dla34", 8, "assert output_stride == 32"),
+        ("densenet121", 32, "unexpected keyword argument 'output_stride'"),
+        ("halonet26t", 16, "does not take pictures of any size"),
+        ("inception_v4", 32, "does not take pictures of any size .*Kernel size"),
+        ("resnet", 8, "unknown to timm; nearest: .*resnet"),
+    ],
+)
+def test_others_are_refused_with_a_reason(name: str, output_stride: int, reason: str) -> None:
+    with torch.device("meta"), pytest.raises(UsageError, match=f"^backbone {name}: .*{reason}") as caught:
+        Backbone(name, output_stride=output_stride)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_every_family_of_timm_works_or_is_refused(output_stride: int) -> None:
+    refused, working = [], []
+    for family in timm.list_modules():
+        names = timm.list_models(module=family)
+        if not names:
+            continue
+        name = min(names, key=lambda name: (len(name), name))
+        with torch.device("meta"):
+            try:
+                backbone = Backbone(name, output_stride=output_stride)
+            except UsageError as error:
+                refused.append(str(error))
+                continue
+            assert shapes(backbone, output_stride), name
+            if family == "hrnet":
+                with pytest.raises(UsageError, match="freeze_stages"):
+                    backbone.stage_modules()
+            else:
+                assert all(backbone.stage_modules()), name
+        working.append(name)
+    assert not [line for line in refused if "\n" in line or "()" in line.replace("__init__()", "")]
+    assert len(working) >= 15 and len(refused) >= 15
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto", "xception41", "cspnext_s"])
 def test_stages_hold_every_parameter_and_buffer_once(name: str) -> None:
-    backbone = Backbone(name, output_stride=16)
+    with torch.device("meta"):
+        backbone = Backbone(name, output_stride=16)
     stages = backbone.stage_modules()
     found = [
         id(tensor) for stage in stages for module in stage for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))

@@ -25,6 +25,13 @@ def test_stages_hold_the_backbone(backbone: str) -> None:
     assert sum(part.parameters for part in stages) == sum(parameter.numel() for parameter in model.backbone.parameters())
 
 
+def test_stages_that_are_mixed_are_counted_with_the_last() -> None:
+    with torch.device("meta"):
+        model = create_model(backbone="hrnet_w18_small", num_classes=5, width=8, p_out=16, output_stride=32)
+        stages = summarize(model, 64, 64)[:4]
+    assert [part.parameters for part in stages] == [0, 0, 0, sum(parameter.numel() for parameter in model.backbone.parameters())]
+
+
 def test_flops_of_the_pyramid_by_hand() -> None:
     model = create_model(**SMALL)
     part = next(part for part in summarize(model, 64, 64) if part.name == "P2")

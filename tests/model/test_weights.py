@@ -46,6 +46,20 @@ def create_reference(path: Path) -> torch.nn.Module:
     return body.eval()
 
 
+def test_classifier_file_of_a_network_that_stands_deeper(tmp_path: Path) -> None:
+    """Of some families timm wraps the whole network, whose names then begin with `model`."""
+    options = {**SMALL, "backbone": "cspnext_s", "output_stride": 32}
+    reference = timm.create_model("cspnext_s", num_classes=7)
+    save_file(reference.state_dict(), tmp_path / "cspnext.safetensors")
+    model = create_model(**options, weights=str(tmp_path / "cspnext.safetensors"))
+    held = model.backbone.body.state_dict()
+    assert all(torch.equal(held[f"model.{key}"], value) for key, value in reference.state_dict().items() if f"model.{key}" in held)
+    # And of a SeENet model, where they stand as in the file.
+    save_model(tmp_path / "model.safetensors", model, CAMVID11)
+    again = create_model(**options, weights=str(tmp_path / "model.safetensors")).backbone.body.state_dict()
+    assert all(torch.equal(again[key], value) for key, value in held.items())
+
+
 def test_random_start_is_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="seenet")
     create_model(**SMALL)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from seenet.core.errors import DataError, UsageError
-from seenet.prediction.inputs import find_inputs, output_names
+from seenet.prediction.inputs import find_inputs, find_pictures, output_names
 
 
 def touch(root: Path, *names: str) -> None:
@@ -81,3 +81,9 @@ def test_same_name_from_two_folders_is_refused(folder):
     touch(folder, "x/a.jpg", "y/a.jpg")
     with pytest.raises(UsageError, match="a folder that holds both"):
         names(["x/a.jpg", "y/a.jpg"])
+
+
+def test_where_nothing_is_named_after_them_they_may_be_called_the_same(folder):
+    touch(folder, "x/a.jpg", "y/a.jpg", "y/sub/b.png")
+    expected = [("x/a.jpg", "a.jpg"), ("y/a.jpg", "a.jpg"), ("y/sub/b.png", "sub/b.png")]
+    assert [(path.as_posix(), name) for path, name in find_pictures(["x", "y", "./x/a.jpg"], Path("out"))] == expected

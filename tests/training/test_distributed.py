@@ -2,16 +2,19 @@
 
 import copy
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from timm.layers.norm_act import convert_sync_batchnorm
 
 from seenet.core.errors import DataError
 from seenet.core.recipe_files import load_recipe
+from seenet.data.shapes import ShapesSplit
 from seenet.evaluation.run import run_evaluation
 from seenet.model import create_model
 from seenet.training.distributed import Ranks
@@ -117,3 +120,54 @@ def test_ranks_that_look_at_other_checkpoints_stop(tmp_path: Path) -> None:
     trainer.save()
     with pytest.raises(DataError, match=r"rank 0 finds the checkpoint of step 2, rank 0 that of step 0; expected one folder"):
         Trainer(settings, tmp_path, torch.device("cpu"), Second())
+
+
+def drawn_as_files(folder: Path) -> Path:
+    """Scenes in a folder of one's own, and its description."""
+    split = ShapesSplit("train", 12, 48)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for index in range(len(split)):
+        image, mask = split.read(index)
+        Image.fromarray(image).save(folder / "images" / f"{index}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / f"{index}.png")
+    (folder / "seenet.yaml").write_text(f"decode: index\nclasses: {list(split.labels.classes)}\nval: 0.25\n")
+    return folder
+
+
+@pytest.mark.slow
+def test_ranks_share_the_scan_and_its_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = drawn_as_files(tmp_path / "data")
+    settings = [
+        *SETTINGS[:3], "data.kind=folder", f"data.root={data}", "transforms.crop=48", "training.steps=1", "training.batch=4",
+        "training.workers=0", "loss.class_weights=median_frequency",
+    ]  # fmt: skip
+
+    def scanned(what: str, *command: str) -> tuple[subprocess.Popen[str], str]:
+        (tmp_path / what).mkdir()
+        process = start([*torchrun(2), "-m", "tests.training.scanning", str(tmp_path / what), *command, "--device", "cpu"])
+        return process, finish(process, 400)
+
+    def looked_at(what: str) -> list[list[str]]:
+        return [path.read_text().splitlines() for path in sorted((tmp_path / what).glob("scanned-*.txt"))]
+
+    def trained(what: str) -> tuple[subprocess.Popen[str], str]:
+        return scanned(what, "train", "shapes", *settings, "--out", str(tmp_path / what / "run"))
+
+    process, said = trained("good")
+    assert process.returncode == 0, said[-2000:]
+    first, second = looked_at("good")
+    assert len({*first, *second}) == len(first) + len(second) == 12
+    assert abs(len(first) - len(second)) <= 2
+    # `eval` has nothing left to look at, nor has a second run.
+    process, said = scanned("eval", "eval", str(tmp_path / "good" / "run"))
+    assert process.returncode == 0, said[-2000:]
+    assert looked_at("eval") == []
+    # One that is wrong is another rank's to read, and ends both in the same way.
+    Image.new("L", (48, 48), 77).save(data / "masks" / "7.png")
+    process, said = trained("bad")
+    ends = json.loads((tmp_path / "bad" / "run" / "exit.json").read_text())
+    assert {entry["code"] for entry in ends.values()} == {4} and len(ends) == 2
+    assert len({entry["reason"] for entry in ends.values()}) == 1 and "7.png: ids 77" in ends["0"]["reason"]
+    assert looked_at("bad") in ([[f"{name} 7"]] for name in ("data/train", "data/val"))

@@ -18,6 +18,7 @@ from seenet.data.shapes import ShapesSplit
 from seenet.model.files import load_model
 from seenet.training import trainer as module
 from seenet.training.run import open_run
+from seenet.training.setup import open_data
 from seenet.training.trainer import Trainer, train
 
 TINY = [
@@ -118,7 +119,7 @@ def test_labels_that_are_all_ignored_are_met_at_the_door(tmp_path: Path, caplog:
         train(settings, tmp_path / "run", device="cpu")
     for index in range(8):
         Image.new("L", (48, 48), 1).save(tmp_path / "data" / "masks" / f"{index}.png")
-    module.open_data(settings)
+    open_data(settings)
     assert "data/val: no pixel of a in its" in caplog.text
 
 

@@ -12,8 +12,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer import _click as click
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from seenet.core.errors import SeenetError, Terminated, nearest
@@ -41,30 +40,31 @@ COMMANDS = {
 
 
 class LazyGroup(TyperGroup):
-    """Lists commands without importing them."""
+    """Lists commands without importing them. typer keeps the types of contexts and formatters to itself: they are Any here."""
 
-    def list_commands(self, ctx: click.core.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.core.Context, cmd_name: str) -> click.core.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | TyperGroup | None:
         if cmd_name not in COMMANDS:
             return None
         module, attribute, line = COMMANDS[cmd_name]
         target = getattr(import_module(f"seenet.cli.{module}"), attribute)
         if isinstance(target, typer.Typer):
-            command = get_command(target)
+            app = target
         else:
             app = typer.Typer(add_completion=False, rich_markup_mode=None)
             app.command()(target)
-            command = get_command(app)
+        command = get_command(app)
+        assert isinstance(command, TyperCommand | TyperGroup)
         command.name, command.short_help = cmd_name, line
         return command
 
-    def format_commands(self, ctx: click.core.Context, formatter: click.formatting.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
-    def resolve_command(self, ctx: click.core.Context, args: list[str]) -> tuple[str | None, click.core.Command | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             ctx.fail(f"{args[0]}: unknown command; {nearest(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
@@ -123,7 +123,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         if debug:
             traceback.print_exc()
         return _say(str(error), error.exit_code)
-    except click.exceptions.ClickException as error:
+    except typer.TyperException as error:
         return _say(f"{error.format_message()} (seenet --help)", 2)
     except Terminated as error:
         return _say("terminated", error.exit_code)

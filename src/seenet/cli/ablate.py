@@ -1,10 +1,9 @@
 """seenet ablate"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import _click as click
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 class VaryingCommand(TyperCommand):
     """`--vary A=1,2 B=3,4` as people write it: what follows --vary, up to the next option, is varied too."""
 
-    def parse_args(self, ctx: click.core.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         spelt, varying = [], False
         for before, argument in zip(["", *args], args, strict=False):
             varying = before == "--vary" or (varying and "=" in argument and not argument.startswith("-"))

@@ -43,7 +43,8 @@ def predict(
     from dataclasses import asdict
 
     from seenet.cli.arguments import numbers, tile_size
-    from seenet.evaluation.gather import joined, listed, summed
+    from seenet.core.processes import listed
+    from seenet.evaluation.gather import joined, summed
     from seenet.export.auto import open_chosen
     from seenet.prediction.batch import predict_files
 

@@ -1,13 +1,26 @@
 """What this machine computes with, asked without torch."""
 
+import errno
 import os
 import platform
+import re
 import resource
+import sys
 from functools import cache
 from pathlib import Path
 
 BF16 = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 """Flags under which Linux lists matrix instructions in bf16, on x86 and ARM."""
+SHORT = re.compile(
+    r"DefaultCPUAllocator: (can't allocate|not enough) memory|"  # torch on a processor
+    r"\bstd::bad_alloc\b|"  # what is written in C++, by way of any of them
+    r"Failed to allocate memory for requested buffer of size|"  # ONNX Runtime
+    r"Failed to allocate \d+ bytes of memory|Failed to (reserve|commit) memory for LazyBuffer|"  # OpenVINO
+    r"\b(CUDA|CUDA driver|HIP|XPU) error: out of memory|\b(CUDA|HIP|XPU|MPS backend) out of memory|"
+    r"\bCU[A-Z]+_STATUS_([A-Z]+_)*ALLOC(ATION)?_FAILED\b|"  # cuBLAS, cuDNN, cuSOLVER
+    r"Cannot allocate memory \(12\)"  # the system's word, with its number, as torch quotes it
+)
+"""What libraries say where memory is short; other texts speak of allocations too."""
 VECTORS = BF16 | {"avx2", "avx512f", "avx512_vnni", "asimd", "sve"}
 
 
@@ -59,9 +72,12 @@ def crowded() -> str:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether it says that memory is short: torch on a CPU and oneDNN have no class of error for that."""
-    words = ("can't allocate memory", "out of memory", "failed to allocate", "bad_alloc", "bad allocation")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words))
+    """Whether it says that memory is short: by a class for that, or in the words of a library that has none (`SHORT`)."""
+    torch = sys.modules.get("torch")
+    kinds = (MemoryError, torch.OutOfMemoryError) if torch else (MemoryError,)
+    if isinstance(error, kinds) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return SHORT.search(str(error)) is not None
 
 
 def limit_memory(limit: int) -> None:

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,8 +13,9 @@ from seenet.core.errors import DataError
 from seenet.core.files import cache_folder, digest, write_text
 from seenet.core.images import image_size
 from seenet.core.labels import LabelSet
-from seenet.core.progress import track
+from seenet.core.processes import listed, ranks
 from seenet.data.split import FileSplit, Split, size_mismatch
+from seenet.data.together import read_together
 
 T = TypeVar("T")
 
@@ -80,14 +80,18 @@ def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
 
     DataError for the first picture or mask that cannot be read, mask of another size than its picture, or id that is neither a class
     nor ignored; the ids, their pixel counts and the likely cause are said. What was found good is remembered with its counts by path,
-    size and time of both files, so that a resume does not look again.
+    size and time of both files, so that a resume does not look again. Processes of a group that see the same files each look at a part
+    of what one of them does not remember; every process of the group must call this, and raises the same error.
     """
     store = _store(split)
     known = _remembered(store)
     # Taken before the files are read: what changes meanwhile is looked at again.
     stamps = [split.stamp(index) for index in range(len(split))]
-    todo = [index for index, stamp in enumerate(stamps) if stamp not in known]
-    if not todo:
+    missing = [index for index, stamp in enumerate(stamps) if stamp not in known]
+    everyone = listed([(digest(*stamps), missing)])
+    same = [rank for rank, (files, _) in enumerate(everyone) if files == everyone[ranks()[0]][0]]
+    todo = sorted({index for rank in same for index in everyone[rank][1]})
+    if not any(others for _, others in everyone):
         return [known[stamp] for stamp in stamps]
 
     def one(index: int) -> dict[int, int]:
@@ -96,9 +100,8 @@ def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
             raise error
         return pair.counts
 
-    with ThreadPoolExecutor(threads) as pool:
-        for index, counts in zip(todo, track(pool.map(one, todo), f"checking {split.name}", len(todo)), strict=True):
-            known[stamps[index]] = counts
+    for index, counts in read_together(todo, one, f"checking {split.name}", threads=threads, among=same).items():
+        known[stamps[index]] = counts
     try:
         write_text(store, json.dumps(known, sort_keys=True))
     except OSError as error:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from seenet.core.errors import DataError
 from seenet.core.images import read_header
+from seenet.core.main_guard import check_main_guard
 from seenet.core.progress import track
 from seenet.data.check import read_pair
 from seenet.data.split import FileSplit, Split
@@ -121,6 +122,7 @@ def examine_all(split: Split, processes: int | None = None) -> Iterator[Examined
     if count < 2:
         yield from track((examine(split, index) for index in range(len(split))), what, len(split))
         return
+    check_main_guard("examine it in one process", "spawn")
     done = 0
     try:
         with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start, (split,)) as pool:

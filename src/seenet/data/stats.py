@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -12,9 +11,9 @@ import numpy as np
 from seenet.core.errors import DataError
 from seenet.core.images import image_size
 from seenet.core.labels import LabelSet
-from seenet.core.progress import track
 from seenet.data.check import check_ids, check_split, no_class
 from seenet.data.split import FileSplit, Split
+from seenet.data.together import read_together
 
 Counted = tuple[dict[int, int], tuple[int, int]]
 """Pixels by id of a mask, and its height and width."""
@@ -54,7 +53,7 @@ class SplitStats:
 
 
 def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
-    """What is counted while files are checked, or remembered of that; drawn scenes are drawn. DataError as `check_split`."""
+    """What is counted while files are checked, or remembered of that; drawn scenes are drawn. Processes and DataError as `check_split`."""
     return gather(split.labels, _of_files(split, threads) if isinstance(split, FileSplit) else _of_scenes(split, threads))
 
 
@@ -77,8 +76,10 @@ def gather(labels: LabelSet, masks: Iterable[Counted]) -> SplitStats:
 
 def _of_files(split: FileSplit, threads: int) -> Iterator[Counted]:
     """From headers and what the check has counted: a mask that it remembers is not decoded."""
-    for path, ids in zip(split.masks, check_split(split, threads=threads), strict=True):
-        yield ids, image_size(path)
+    counts = check_split(split, threads=threads)
+    sizes = read_together(range(len(split)), lambda index: image_size(split.masks[index]), None, threads=threads)
+    for index, ids in enumerate(counts):
+        yield ids, sizes[index]
 
 
 def _of_scenes(split: Split, threads: int) -> Iterator[Counted]:
@@ -86,5 +87,5 @@ def _of_scenes(split: Split, threads: int) -> Iterator[Counted]:
         mask = split.read(index)[1]
         return check_ids(mask, split.labels, Path(split.key(index))), (mask.shape[0], mask.shape[1])
 
-    with ThreadPoolExecutor(threads) as pool:
-        yield from track(pool.map(one, range(len(split))), f"counting {split.name}", len(split))
+    found = read_together(range(len(split)), one, f"counting {split.name}", threads=threads)
+    yield from (found[index] for index in range(len(split)))

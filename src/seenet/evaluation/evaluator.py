@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from seenet.core.errors import DataError, Terminated, UsageError
+from seenet.core.processes import ranks
 from seenet.data.split import Split
 from seenet.evaluation.boundaries import WIDTHS
 from seenet.evaluation.counting import Counting
-from seenet.evaluation.gather import gather_scores, ranks
+from seenet.evaluation.gather import gather_scores
 from seenet.evaluation.measure import Measure
 from seenet.evaluation.outcome import Boundary, Evaluation
 from seenet.evaluation.partial import open_partial

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from seenet.core.errors import DataError
+from seenet.core.processes import ranks
 from seenet.evaluation.heartbeat import beating
 from seenet.evaluation.scores import ImageScore
 
@@ -20,18 +20,6 @@ TIMEOUT = timedelta(hours=1)
 """How long an operation waits for a process that lives; shares of an evaluation differ. One that is lost is met sooner (`heartbeat`)."""
 
 _runs = count()
-
-
-def ranks() -> tuple[int, int]:
-    """Rank and world size; (0, 1) where torch.distributed is not in use."""
-    if "torch" not in sys.modules:
-        # Then no process group was made; a bundle is scored without importing torch.
-        return 0, 1
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 @contextmanager
@@ -84,18 +72,6 @@ def summed(values: list[int], device: Any) -> list[int]:
     total = torch.tensor(values, dtype=torch.int64, device=choose_device(device))
     distributed.all_reduce(total)
     return [int(value) for value in total]
-
-
-def listed(found: list[Any]) -> list[Any]:
-    """What all ranks found, in the order of the ranks; every rank must call this, and waits for the others."""
-    world = ranks()[1]
-    if world == 1:
-        return found
-    from torch import distributed
-
-    everybody: list[list[Any]] = [[] for _ in range(world)]
-    distributed.all_gather_object(everybody, found)
-    return [one for rank in everybody for one in rank]
 
 
 def gather_scores(score: Callable[[], list[ImageScore]], device: Any) -> list[ImageScore]:

@@ -66,6 +66,8 @@ class Heartbeat:
         self.on_lost: list[Callable[[LostError], None]] = []
         self._count = 0
         self._told: LostError | None = None
+        # Who trains or evaluates; not always the main one.
+        self._watched = threading.get_ident()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -119,7 +121,7 @@ class Heartbeat:
         me = f"host {socket.gethostname()}, pid {os.getpid()}"
         while True:
             try:
-                self._say(f"{self._count} {me}\t{whereabouts()}")
+                self._say(f"{self._count} {me}\t{whereabouts(self._watched)}")
                 self._look()
             except RuntimeError:
                 # Who hosts the store is gone, and with it whoever would restart or end this process; what is computed can still be saved.

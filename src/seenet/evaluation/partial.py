@@ -5,7 +5,6 @@ and CRC-32, then a SHA-256 of what the picture's counts depend on, then the coun
 told by these two numbers and dropped.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -20,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from seenet.core.errors import BusyError, DataError
+from seenet.core.errors import DataError
 from seenet.core.files import digest
+from seenet.core.locks import locked
 from seenet.evaluation.gather import pack, unpack
 from seenet.evaluation.scores import ImageScore
 
@@ -70,11 +70,8 @@ def open_partial(folder: Path, key: dict[str, Any], rank: int = 0) -> Iterator[P
         stream = FileIO(path, "a")
     except OSError as error:
         raise _cannot_write(path, error) from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BusyError(f"{path}: another process evaluates into this folder; wait for it, or give another --out") from None
+    busy = f"{path}: another process evaluates into this folder; wait for it, or give another --out"
+    with stream, locked(stream.fileno(), busy=busy):
         found: dict[bytes, ImageScore] = {}
         for other in sorted(folder.glob("rank-*")):
             content = other.read_bytes()

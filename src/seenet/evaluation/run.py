@@ -105,19 +105,12 @@ def run_evaluation(
     under_way = (folder / PARTIAL).is_dir()
     check_free([folder / RESULT, *([] if under_way else [folder / FIGURE, *_shown(folder)])], overwrite=overwrite)
     opened = open_split(settings, which)
-    if isinstance(opened, FileSplit):
-        held = {label for counts in check_split(opened) for label in counts}
-        # `evaluate` says the same, but after the last picture.
-        if boundary == "trimap" and opened.labels.rim and opened.labels.ignore not in held:
-            raise DataError(
-                f"{opened.name}: no pixel of {len(opened)} masks is ignored ({opened.labels.ignore}), so that there is no rim for "
-                "--boundary trimap; use --boundary transition or none"
-            )
     chosen = None if mean_over is None else opened.labels.indices(mean_over)
     measures = _measures(opened, boundary_iou=boundary_iou, conventions=conventions)
     # The user's own code may change in between, which no hash of a model would show.
     partial = None if factory else folder / PARTIAL
     with joined(device) as (rank, _):
+        _check_labels(opened, boundary)
         predictor = load(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
         evaluation = evaluate(
             predictor, opened, boundary=boundary, widths=widths, loss=True, measures=measures, what=f"eval {opened.name}", partial=partial
@@ -130,6 +123,19 @@ def run_evaluation(
             what = f"{folder}: cannot be written ({error.strerror or error})"
             raise DataError(f"{what}; make room and run it again: what is counted is kept") from None
     return EvalReport(evaluation, result, folder, first=rank == 0)
+
+
+def _check_labels(split: Split, boundary: Boundary | Literal["auto"] | None) -> None:
+    """DataError where a label is wrong, or nothing is ignored that could be the rim for `boundary`."""
+    if not isinstance(split, FileSplit):
+        return
+    held = {label for counts in check_split(split) for label in counts}
+    # `evaluate` says the same, but after the last picture.
+    if boundary == "trimap" and split.labels.rim and split.labels.ignore not in held:
+        raise DataError(
+            f"{split.name}: no pixel of {len(split)} masks is ignored ({split.labels.ignore}), so that there is no rim for "
+            "--boundary trimap; use --boundary transition or none"
+        )
 
 
 def _write(folder: Path, predictor: BasePredictor, split: Split, evaluation: Evaluation, result: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Where this process is, for the others to say if it does not come to them."""
 
 import sys
-import threading
 from types import FrameType
 
 WAITING = "waiting"
@@ -9,9 +8,11 @@ _WAITS = ("torch.distributed", "torch.autograd", "seenet.evaluation.heartbeat")
 """Where a process is with the others: operations, those of DDP within the backward pass, and the question which of them is lost."""
 
 
-def whereabouts() -> str:
-    """`WAITING` where the main thread is in an operation with the others, else module and line of its innermost frame in this package."""
-    frame: FrameType | None = sys._current_frames().get(threading.main_thread().ident or 0)
+def whereabouts(thread: int | None) -> str:
+    """Of the thread of this identifier: `WAITING` where it is in an operation with the others, else module and line of its innermost frame
+    in this package.
+    """
+    frame: FrameType | None = sys._current_frames().get(thread or 0)
     place = ""
     while frame:
         module = frame.f_globals.get("__name__", "")

@@ -1,5 +1,6 @@
 """Pictures, truth and what several models make of them, side by side (the paper's Fig. 7 and 8)."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from seenet.experiments.drawing import Panel, check_png, class_legend, model_nam
 from seenet.model.files import find_model, read_options
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.colours import colourize
-from seenet.prediction.inputs import find_inputs
+from seenet.prediction.inputs import find_pictures, output_names
 from seenet.prediction.loading import load
 
 
@@ -88,7 +89,11 @@ def _check_classes(predictors: Sequence[BasePredictor], files: Sequence[Path]) -
 
 
 def _own_rows(predictors: Sequence[BasePredictor], images: Sequence[str], out: Path) -> list[Row]:
-    pictures = [(item.name, read_image(item.path)) for item in find_inputs(images, out)]
+    found = find_pictures(images, out)
+    shown = Counter(name for _, name in found)
+    # Of two folders they may be called the same.
+    names = output_names([(path, name if shown[name] == 1 else str(path)) for path, name in found])
+    pictures = [(name, read_image(path)) for name, (path, _) in zip(names, found, strict=True)]
     return [Row(name, image, [p.mask(image) for p in predictors]) for name, image in track(pictures, "panels", len(pictures))]
 
 

@@ -1,6 +1,5 @@
 """A user's model as a bundle in the cache, exported when it is first wanted."""
 
-import fcntl
 import json
 import logging
 import os
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -18,6 +17,7 @@ from typing import TextIO
 import seenet
 from seenet.core.errors import BusyError, DataError
 from seenet.core.files import cache_folder, digest, sha256, write_text
+from seenet.core.locks import locked
 from seenet.core.processor import available_memory
 
 log = logging.getLogger("seenet")
@@ -88,8 +88,8 @@ def _alone(folder: Path) -> Iterator[tuple[Path, int]]:
     """A folder to build in, for one process at a time, and the lock's handle; what a killed one left there is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "building"
-    with (folder / "lock").open("a+", encoding="utf-8") as lock:
-        _take(lock)
+    with (folder / "lock").open("a+", encoding="utf-8") as lock, ExitStack() as holding:
+        _take(lock, holding)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
@@ -98,14 +98,14 @@ def _alone(folder: Path) -> Iterator[tuple[Path, int]]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _take(lock: TextIO) -> None:
+def _take(lock: TextIO, holding: ExitStack) -> None:
     """Wait for the lock, for each holder as long as an export may take, and say for whom."""
     began, told = time.monotonic(), ""
     while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            holding.enter_context(locked(lock.fileno(), busy="held"))
             break
-        except BlockingIOError:
+        except BusyError:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
         if holder != told:

@@ -25,7 +25,7 @@ from seenet.export import int8 as int8_format
 from seenet.export.verify import Verification, verify
 from seenet.model.files import SavedModel, load_model
 from seenet.prediction.bundle import BundlePredictor, Card
-from seenet.prediction.inputs import find_inputs
+from seenet.prediction.inputs import find_pictures
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.runtimes import PACKAGES, open_bundle, require
 
@@ -167,7 +167,7 @@ def _open_labelled(recipe: str | Path | Recipe | None, overrides: Sequence[str],
 def checking_pictures(images: Sequence[str | Path], out: Path) -> list[Path]:
     """What an export is verified on: those given, else the bundled photographs."""
     if images:
-        return [item.path for item in find_inputs(images, out)]
+        return [path for path, _ in find_pictures(images, out)]
     return sorted(Path(str(resources.files("seenet") / "photos")).glob("*.jpg"))
 
 

@@ -1,17 +1,24 @@
 """Backbones: any timm network with four strides that can be dilated, as B1 to B4."""
 
+import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import timm
 import torch
+from timm.models import FeatureHookNet
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from seenet.core.errors import UsageError, nearest
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+OTHERS = "try resnet50, convnext_tiny, or tf_efficientnet_lite0"
+HOOKS = threading.Lock()
+"""timm's hooks (NASNet) leave what they see in the network, where another thread would take it."""
 
 
 class Backbone(nn.Module):
@@ -24,84 +31,114 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, *, output_stride: int = 8, in_channels: int = 3, stride_on: str = "conv2", levels: int = 4) -> None:
         super().__init__()
+        self.name = name
         self.recompute = False
         if not timm.is_model(name):
             raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}")
         self.body: Any
         try:
-            self.body = timm.create_model(
-                name,
-                features_only=True,
-                output_stride=output_stride,
-                out_indices=(-4, -3, -2, -1)[:levels],
-                in_chans=in_channels,
-            )
-        except (NotImplementedError, RuntimeError, TypeError, AssertionError, ValueError) as error:
+            self.body = _stages(name, output_stride=output_stride, out_indices=(-4, -3, -2, -1)[:levels], in_chans=in_channels)
+        # Of families that cannot be dilated, or have other stages: whatever they raise.
+        except Exception as error:
             raise UsageError(
-                f"backbone {name}: timm cannot give four stages at output stride {output_stride} ({error}); "
-                "try resnet50, convnext_tiny, or tf_efficientnet_lite0"
+                f"backbone {name}: timm cannot give four stages at output stride {output_stride} ({_reason(error)}); {OTHERS}"
             ) from None
         if stride_on == "conv1":
             _move_strides(self.body)
         info: Any = self.body.feature_info
-        last = str(info.module_name()[-1])
-        if last.startswith("blocks."):
-            # EfficientNet and MobileNet would compute what stands behind the last stage asked for; timm cuts the others itself.
-            self.body.blocks = self.body.blocks[: int(last.removeprefix("blocks.")) + 1]
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
         expected = tuple(min(stride, output_stride) for stride in (4, 8, 16, 32)[:levels])
         if self.strides != expected:
-            raise UsageError(f"backbone {name}: stages have strides {self.strides}, expected {expected}")
-        self.pad_multiple = 1 if self._takes_any_size(in_channels) else 32
+            raise UsageError(f"backbone {name}: stages have strides {self.strides}, expected {expected}; {OTHERS}")
+        # A size that nothing divides, or one that every stride does.
+        self.pad_multiple = 1 if not self._misfit(in_channels, 37, 35) else 32
+        if self.pad_multiple > 1 and (misfit := self._misfit(in_channels, 64, 96)):
+            raise UsageError(f"backbone {name}: does not take pictures of any size ({misfit}); {OTHERS}")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if self.pad_multiple > 1:
             height, width = images.shape[-2:]
             images = F.pad(images, (0, -width % self.pad_multiple, 0, -height % self.pad_multiple))
-        if self.recompute and self.training:
-            stages: list[Tensor] = checkpoint(self.body, images, use_reentrant=False, context_fn=self._passes)
-        else:
-            stages = self.body(images)
+        with HOOKS if isinstance(self.body, FeatureHookNet) else nullcontext():
+            if self.recompute and self.training:
+                stages: list[Tensor] = checkpoint(self.body, images, use_reentrant=False, context_fn=self._passes)
+            else:
+                stages = self.body(images)
         return stages
+
+    @property
+    def network(self) -> nn.Module:
+        """The body under the names of timm's own network: some stand one deeper in it."""
+        children: dict[str, nn.Module] = dict(self.body.named_children())
+        whole: nn.Module = self.body
+        return next(iter(children.values())) if children.keys() in ({"model"}, {"body"}) else whole
 
     def stage_modules(self) -> list[list[nn.Module]]:
         """The modules of B1 (stem included) to B4, in the order of the pass: leaves, and whatever has parameters or buffers of its own
-        beside its children (timm's norm with activation, ConvNeXt's block with its layer scale).
+        beside its children (timm's norm with activation, ConvNeXt's block with its layer scale). UsageError where the stages of a
+        network are mixed (HRNet).
         """
+        network = self.network
         owners = [
             (name.replace(".", "_"), module)
-            for name, module in self.body.named_modules()
-            if module is not self.body and (not list(module.children()) or _own_tensors(module))
+            for name, module in network.named_modules()
+            if module is not network and (not list(module.children()) or _own_tensors(module))
         ]
-        ends = []
+        ends: list[int] = []
         for level in self.body.feature_info.get_dicts():
             prefix = str(level["module"]).replace(".", "_")
             inside = [index for index, (name, _) in enumerate(owners) if name == prefix or name.startswith(f"{prefix}_")]
+            if not inside:
+                raise UsageError(f"backbone {self.name}: has no modules of its stage {len(ends) + 1} alone; use training.freeze_stages=0")
             ends.append(max(inside) + 1)
         starts = [0, *ends[:-1]]
         return [[module for _, module in owners[start:end]] for start, end in zip(starts, ends, strict=True)]
 
     def norms(self) -> list[nn.Module]:
         """Every batch norm of the backbone."""
-        return [module for module in self.modules() if isinstance(module, _BatchNorm)]
+        return [module for module in self.modules() if isinstance(module, BATCH_NORMS)]
 
     def _passes(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _kept_statistics(self.body)
 
-    def _takes_any_size(self, in_channels: int) -> bool:
-        """Whether grids are ceil(size / stride) at a size that nothing divides; asked of the network itself, without data."""
+    def _misfit(self, in_channels: int, height: int, width: int) -> str:
+        """What is wrong with the stages at this size, where they are not channels x ceil(size / stride); asked of the network itself,
+        without data.
+        """
         was_training = self.body.training
         try:
             with torch.no_grad():
-                stages = self.body.eval()(torch.zeros(1, in_channels, 37, 35))
-        except RuntimeError:
-            return False
+                stages = self.body.eval()(torch.zeros(1, in_channels, height, width))
+        except Exception as error:
+            return _reason(error)
         finally:
             self.body.train(was_training)
-        return all(
-            tuple(stage.shape[-2:]) == (-(-37 // stride), -(-35 // stride)) for stage, stride in zip(stages, self.strides, strict=True)
-        )
+        found = [tuple(stage.shape[1:]) for stage in stages]
+        expected = [
+            (channels, -(-height // stride), -(-width // stride)) for channels, stride in zip(self.channels, self.strides, strict=True)
+        ]
+        return "" if found == expected else f"at {height} x {width} its stages are {found}, expected {expected}"
+
+
+def _stages(name: str, **options: Any) -> Any:
+    """timm's network of these stages, and nothing behind the last of them."""
+    body: Any = timm.create_model(name, features_only=True, **options)
+    last = str(body.feature_info.module_name()[-1])
+    if not last.startswith("blocks."):
+        return body
+    if isinstance(body, FeatureHookNet):
+        # Xception, whose stages end within its blocks.
+        return timm.create_model(name, features_only=True, feature_cls="getter", **options)
+    # EfficientNet and MobileNet would compute what stands behind the last stage asked for; timm cuts the others itself.
+    body.blocks = body.blocks[: int(last.removeprefix("blocks.")) + 1]
+    return body
+
+
+def _reason(error: Exception) -> str:
+    """The error's first line; of an assertion without words the assertion."""
+    line = str(error).strip().partition("\n")[0]
+    return line[:200] or traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
 
 
 def _own_tensors(module: nn.Module) -> bool:
@@ -119,7 +156,7 @@ def _move_strides(body: nn.Module) -> None:
 @contextmanager
 def _kept_statistics(body: nn.Module) -> Iterator[None]:
     """The second pass over the same images must not move batch norm's statistics again."""
-    norms = [module for module in body.modules() if isinstance(module, _BatchNorm) and module.training]
+    norms = [module for module in body.modules() if isinstance(module, BATCH_NORMS) and module.training]
     momenta, counts = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
         norm.momentum = 0.0

@@ -91,7 +91,13 @@ _ORDER = ("B1", "B2", "B3", "B4", "P2", "P3", "P4", "P_out", "auxiliary", "logit
 
 def _owners(model: Segmenter) -> dict[nn.Module, str]:
     owners: dict[nn.Module, str] = dict.fromkeys(model.modules(), "logits")
-    stages = model.backbone.stage_modules() if isinstance(model.backbone, Backbone) else []
+    stages: list[list[nn.Module]] = []
+    if isinstance(model.backbone, Backbone):
+        try:
+            stages = model.backbone.stage_modules()
+        except UsageError:
+            # Mixed, they are only done together.
+            stages = [[], [], [], list(model.backbone.modules())]
     for index, leaves in enumerate(stages, start=1):
         owners |= dict.fromkeys(leaves, f"B{index}")
     for name, part in _levels(model).items():

@@ -137,9 +137,12 @@ def _load_timm(backbone: Backbone, name: str, in_channels: int) -> None:
 
 
 def _load_file(backbone: Backbone, state: dict[str, Tensor], what: str) -> None:
-    """Match names as timm and torchvision write them; `features_only` joins the first two parts of some with an underscore."""
+    """Match names as timm and torchvision write them; `features_only` joins the first two parts of some with an underscore, or puts a word
+    before all.
+    """
     own = backbone.body.state_dict()
     flat = {key.replace(".", "_"): key for key in own}
+    flat |= {name.replace(".", "_"): key for name, key in zip(backbone.network.state_dict(), own, strict=True)}
     renamed = {flat[key.replace(".", "_")]: value for key, value in state.items() if key.replace(".", "_") in flat}
     for key, value in renamed.items():
         target = own[key]

@@ -1,4 +1,4 @@
-"""Which pictures `seenet predict` is asked for, and what their outputs are called."""
+"""Which pictures a command is asked for, and what their outputs are called."""
 
 import glob
 import os
@@ -26,10 +26,16 @@ class Input:
 
 
 def find_inputs(patterns: Iterable[str | Path], out: Path) -> list[Input]:
-    """Pictures of files, folders (recursive, by suffix, hidden ones left out) and globs, each once, in a stable order.
+    """Pictures as `find_pictures`, with the names of their outputs. UsageError: two files that would get the same outputs."""
+    found = find_pictures(patterns, out)
+    return [Input(path, name, by_windows(path)) for (path, _), name in zip(found, output_names(found), strict=True)]
 
-    A folder's pictures keep their subfolders, a glob's those from its first wildcard on. What lies in `out` is never an
-    input. Raises DataError: nothing there; UsageError: two files that would get the same outputs.
+
+def find_pictures(patterns: Iterable[str | Path], out: Path) -> list[tuple[Path, str]]:
+    """Pictures of files, folders (recursive, by suffix, hidden ones left out) and globs, each once, in a stable order, and what each is
+    called: a folder's pictures keep their subfolders, a glob's those from its first wildcard on.
+
+    What lies in `out` is never an input. DataError: nothing there.
     """
     found: dict[str, tuple[Path, str]] = {}
     for pattern in patterns:
@@ -40,7 +46,7 @@ def find_inputs(patterns: Iterable[str | Path], out: Path) -> list[Input]:
     kept = [entry for where, entry in found.items() if not (os.path.realpath(Path(where).parent) + os.sep).startswith(inside)]
     if not kept:
         raise DataError(f"found no picture outside {out}, where the outputs go; give other inputs or another --out")
-    return [Input(path, name, by_windows(path)) for (path, _), name in zip(kept, output_names(kept), strict=True)]
+    return kept
 
 
 def _expand(pattern: Path) -> Iterator[tuple[Path, str]]:

@@ -2,7 +2,6 @@
 did not make.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import IO, Any
 
 from seenet.core.errors import BusyError, DataError
 from seenet.core.files import sha256, write_text
+from seenet.core.locks import locked
 
 NAME = "manifest.json"
 JOURNAL = ".manifest.jsonl"
@@ -58,7 +58,7 @@ def open_manifest(out: Path, way: dict[str, str], share: tuple[int, int] = (0, 1
         raise DataError(f"{out}: cannot be made a folder ({error.strerror}); choose another --out") from None
     rank, world = share
     own = out / (JOURNAL if world == 1 else f".manifest.{rank}-{world}.jsonl")
-    with _locked(out, fcntl.LOCK_EX if world == 1 else fcntl.LOCK_SH, out):
+    with _locked(out, out, shared=world > 1):
         # What a killed process left, before anything is written behind its last line, which may be cut.
         _fold(out, world)
         with _journal(own, out) as journal:
@@ -75,15 +75,13 @@ def open_manifest(out: Path, way: dict[str, str], share: tuple[int, int] = (0, 1
 
 
 @contextmanager
-def _locked(path: Path, kind: int, out: Path) -> Iterator[None]:
+def _locked(path: Path, out: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a file or folder; BusyError where another process does."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"{out}: another process is predicting into this folder; wait for it or choose another --out") from None
-        yield
+        busy = f"{out}: another process is predicting into this folder; wait for it or choose another --out"
+        with locked(handle, shared=shared, busy=busy):
+            yield
     finally:
         os.close(handle)
 
@@ -92,7 +90,7 @@ def _locked(path: Path, kind: int, out: Path) -> Iterator[None]:
 def _journal(own: Path, out: Path) -> Iterator[IO[str]]:
     """The journal of this process, held until the block ends."""
     while True:
-        with own.open("a", encoding="utf-8") as journal, _locked(own, fcntl.LOCK_EX, out):
+        with own.open("a", encoding="utf-8") as journal, _locked(own, out):
             # Who folds journals that nobody holds may have deleted it in between.
             if own.exists() and os.path.samestat(own.stat(), os.fstat(journal.fileno())):
                 yield journal
@@ -104,20 +102,19 @@ def _fold(out: Path, world: int, own: Path | None = None) -> None:
     above = os.open(out.resolve().parent if world > 1 else out, os.O_RDONLY)
     try:
         # Who predicts alone holds OUT already.
-        if world > 1:
-            fcntl.flock(above, fcntl.LOCK_EX)
-        entries, done = _read(out / NAME), []
-        for journal in sorted(out.glob(JOURNALS)):
-            try:
-                with nullcontext() if journal == own else _locked(journal, fcntl.LOCK_EX, out):
-                    entries |= _recorded(journal)
-                    done.append(journal)
-            except BusyError:
-                continue
-        if done and entries:
-            write_text(out / NAME, json.dumps(entries, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        for journal in done:
-            journal.unlink(missing_ok=True)
+        with locked(above) if world > 1 else nullcontext():
+            entries, done = _read(out / NAME), []
+            for journal in sorted(out.glob(JOURNALS)):
+                try:
+                    with nullcontext() if journal == own else _locked(journal, out):
+                        entries |= _recorded(journal)
+                        done.append(journal)
+                except BusyError:
+                    continue
+            if done and entries:
+                write_text(out / NAME, json.dumps(entries, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+            for journal in done:
+                journal.unlink(missing_ok=True)
     finally:
         os.close(above)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from seenet.core.errors import DataError, UsageError
+from seenet.core.processor import lacks_memory
 from seenet.prediction.bundle import FORMATS, KEY, Card, Opened, parse_card
 from seenet.prediction.onnx_file import read_metadata
 
@@ -135,6 +136,6 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         text = " ".join(str(error).split())
-        if isinstance(error, MemoryError) or any(sign in text.lower() for sign in ("alloc", "out of memory", "not enough memory")):
+        if lacks_memory(error):
             raise MemoryError(text[:160]) from None
         raise DataError(f"{path}: the runtime refuses it ({type(error).__name__}: {text[:200]}); export it again") from None

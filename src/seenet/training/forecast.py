@@ -2,22 +2,24 @@
 
 import resource
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from seenet.core.settings import Recipe
+from seenet.evaluation.evaluator import evaluate
 from seenet.model.summary import dead_taps
 from seenet.prediction.device import choose_device
-from seenet.prediction.predictor import Predictor
+from seenet.training.learner import Learner
 from seenet.training.logging import memory_mib
-from seenet.training.optim import build_optimizer
-from seenet.training.setup import build_loss, build_model, choose_precision, memory_format, open_data, set_train_mode, step_batches
+from seenet.training.setup import ALONE, step_batches
+from seenet.training.signals import StopRequest
+from seenet.training.validation import scorer
 
 STEPS = 2
-"""Tried; the last of them counts, since the first also sets up."""
+"""Tried, and as many validations of an image; the last counts, since the first also sets up."""
 
 
 @dataclass(frozen=True)
@@ -47,29 +49,26 @@ class Forecast:
 
 
 def forecast(recipe: Recipe, device: str = "auto") -> Forecast:
-    """Train two steps and predict one image; nothing is written. Raises what `train` would raise before its first step."""
+    """Train the run's first two steps, by the trainer's own update, and validate one image; nothing is written.
+
+    Raises what `train` would raise until then.
+    """
     where = choose_device(device)
     training = recipe.training
-    data = open_data(recipe)
-    model = build_model(recipe, data, where)
-    loss_model = build_loss(recipe, data, model, where)
-    optimizer = build_optimizer(model, recipe.optimizer)
-    set_train_mode(model, recipe)
-    layout = memory_format(recipe)
-    precision = choose_precision(recipe, model, where)
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
     idle = memory_mib(where)
+    learner = Learner(recipe, where, ALONE, "dry run")
+    data = learner.data
     seconds = []
-    sampled = recipe.model_copy(update={"training": training.model_copy(update={"steps": STEPS})})
-    batches = step_batches(sampled, data, model, first_step=0, rank=0, world=1)
-    for _ in range(STEPS):
-        started = time.perf_counter()
-        for batch, masks, _ in next(batches):
-            with precision.autocast():
-                loss = loss_model(batch.to(where, memory_format=layout), masks.to(where), torch.ones((), device=where))
-            loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        seconds.append(time.perf_counter() - started)
+    # Also of a run of one step, of which the loader would give no second.
+    drawn = recipe.model_copy(update={"training": training.model_copy(update={"steps": STEPS})})
+    with closing(step_batches(drawn, data, learner.model, first_step=0, rank=ALONE.rank, world=ALONE.world)) as batches:
+        for _ in range(STEPS):
+            started = time.perf_counter()
+            learner.update(next(batches))
+            learner.step += 1
+            seconds.append(time.perf_counter() - started)
     peak = (
         torch.cuda.max_memory_allocated(where) / 2**20
         if where.type == "cuda"
@@ -77,13 +76,12 @@ def forecast(recipe: Recipe, device: str = "auto") -> Forecast:
     )
     validations, image_seconds = 0, 0.0
     if data.val is not None:
-        predictor = Predictor(model, data.val.labels, device=where)
-        height, width = data.val.read(0)[1].shape
-        blank = np.zeros((height, width, 3), np.uint8)
-        predictor.scores(blank)
-        started = time.perf_counter()
-        predictor.scores(blank)
-        image_seconds = time.perf_counter() - started
+        weights = learner.ema.state if learner.ema else learner.model.state_dict()
+        predictor = scorer(learner.model, weights, data.train.labels, where, StopRequest())
+        for _ in range(STEPS):
+            started = time.perf_counter()
+            evaluate(predictor, data.val, indices=[0], loss=True)
+            image_seconds = time.perf_counter() - started
         validations = max(1, training.steps // training.validate_every if training.validate_every else 1)
     val_images = len(data.val) if data.val is not None else 0
     total = seconds[-1] * training.steps + validations * val_images * image_seconds
@@ -94,6 +92,6 @@ def forecast(recipe: Recipe, device: str = "auto") -> Forecast:
         peak - idle,
         len(data.train),
         val_images,
-        precision.name,
-        dead_taps(model, recipe.transforms.crop),
+        learner.precision.name,
+        dead_taps(learner.model, recipe.transforms.crop),
     )

@@ -1,6 +1,5 @@
 """A run's folder: who holds it, what it was started with, how it ended."""
 
-import fcntl
 import json
 import logging
 import os
@@ -14,8 +13,9 @@ from pathlib import Path
 import torch
 
 from seenet import __version__
-from seenet.core.errors import BusyError, DataError, SeenetError, Terminated, UsageError
+from seenet.core.errors import DataError, SeenetError, Terminated, UsageError
 from seenet.core.files import remove_leftovers, write_text
+from seenet.core.locks import locked
 from seenet.core.recipe_files import dump, load_recipe, stage_recipes
 from seenet.core.settings import Recipe
 from seenet.evaluation.heartbeat import naming_lost
@@ -52,10 +52,7 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Itera
             out.mkdir(parents=True, exist_ok=True)
             ours = (out / "exit.json").exists()
             lock = (out / "lock").open("a+")
-        # A loader worker is forked with the lock and outlives a killed trainer for some seconds, in which a resume would find it busy.
-        os.register_at_fork(after_in_child=lock.close)
-        with lock:
-            before = _take(lock.fileno(), out)
+        with lock, _taken(lock.fileno(), out) as before:
             _prepare(out, recipe, resume or (_goes_on(before) and begun(out)), ours)
             # Only now: a restart of a job that was refused here must be refused again.
             _sign(lock.fileno(), _job())
@@ -67,16 +64,14 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Itera
             yield out
 
 
-def _take(handle: int, out: Path) -> str:
-    """Take the lock and say whose it is; what its last holder had said."""
+@contextmanager
+def _taken(handle: int, out: Path) -> Iterator[str]:
+    """Hold the lock and say whose it is; yields what its last holder had said."""
     # The kernel gives the lock back when its holder dies, so that a stale one is taken over by itself.
     before = (out / "lock").read_text(encoding="utf-8").strip()
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise BusyError(f"{out}: busy, held by {before or 'another process'}; wait for it, or give another --out") from None
-    _sign(handle, _job() if _goes_on(before) else "")
-    return before
+    with locked(handle, busy=f"{out}: busy, held by {before or 'another process'}; wait for it, or give another --out"):
+        _sign(handle, _job() if _goes_on(before) else "")
+        yield before
 
 
 def _sign(handle: int, job: str) -> None:
@@ -187,8 +182,7 @@ def _record(out: Path, rank: int, code: int | None, reason: str) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         # A lock of its own: the file is replaced, and the run's lock is the first rank's.
-        with (out / ".exit.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with (out / ".exit.lock").open("a") as lock, locked(lock.fileno()):
             entries = {**_entries(path), str(rank): {"code": code, "reason": reason}}
             write_text(path, json.dumps(entries, indent=1))
     except OSError as error:

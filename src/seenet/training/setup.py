@@ -68,7 +68,7 @@ class Data:
 
 
 def open_data(recipe: Recipe) -> Data:
-    """Open both splits and check every label before the first step."""
+    """Open both splits and check every label before the first step; every process of a run must call this."""
     train = open_split(recipe.data, recipe.data.train)
     val = open_split(recipe.data, recipe.data.val) if recipe.data.val else None
     for split in (train, val):
@@ -182,6 +182,14 @@ def step_batches(recipe: Recipe, data: Data, model: Segmenter, *, first_step: in
     return _steps(loader, training.accumulate)
 
 
+def _started(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    try:
+        return iter(loader)
+    except (ConnectionError, EOFError):
+        # Not forked, it is sent what it needs when it runs.
+        raise LostError("a loader worker ended before it began; see what it says itself, or set training.workers=0") from None
+
+
 def _steps(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batch, ...]]:
     """Micro-batches, step by step. A worker's error is raised as it was there: torch puts the worker's traceback around it, whose last line
     is `type: message`. However it ends, no worker is left.
@@ -191,7 +199,7 @@ def _steps(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batch,
     try:
         with held_back():
             others = multiprocessing.active_children()
-            batches = iter(loader)
+            batches = _started(loader)
             workers = [process for process in multiprocessing.active_children() if process not in others]
         yield from zip(*[batches] * accumulate, strict=True)
     except SeenetError as error:

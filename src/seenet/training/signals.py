@@ -1,9 +1,13 @@
 """SIGTERM and Ctrl-C end a run after the step, or the validation picture, that is under way."""
 
+import logging
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+log = logging.getLogger("seenet")
 
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -40,8 +44,15 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Listen while the block runs; the handlers before it come back afterwards."""
+    """Listen while the block runs; the handlers before it come back afterwards.
+
+    Python gives signals to the main thread alone: in another one nothing ever asks to stop.
+    """
     request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        log.info("not in the main thread: SIGTERM and Ctrl-C do not end this after a step, what is saved is the last checkpoint")
+        yield request
+        return
     before = {number: signal.signal(number, request.handle) for number in EXIT_CODES}
     try:
         yield request

@@ -43,18 +43,23 @@ def score(
     model: Segmenter, state: dict[str, Tensor], labels: LabelSet, val: Split, device: torch.device, group: Ranks, stop: StopRequest
 ) -> Evaluation:
     """Score a copy of the model with the weights `state`. Stopped, on all ranks, where one of them was asked to stop."""
-    # In memory as weights from a file are: for small pictures another order is rounded otherwise, and this must count as `eval` does.
-    scored = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    # And without training's faster forms: a network that has no twin to predict with runs itself.
-    use_plain(scored)
-    scored.load_state_dict(state)
     try:
-        return evaluate(StoppablePredictor(scored, labels, device, stop), val, loss=True, what="validating")
+        return evaluate(scorer(model, state, labels, device, stop), val, loss=True, what="validating")
     except Exception:
         # Where evaluation fails on one rank it does on all, so that all come to this vote.
         if group.any(bool(stop.code)):
             raise Stopped(f"{val.name}: stopped while validating, the step is saved; go on with --resume", stop.code or 143) from None
         raise
+
+
+def scorer(model: Segmenter, state: dict[str, Tensor], labels: LabelSet, device: torch.device, stop: StopRequest) -> StoppablePredictor:
+    """The predictor of a copy of the model with the weights `state`."""
+    # In memory as weights from a file are: for small pictures another order is rounded otherwise, and this must count as `eval` does.
+    scored = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    # And without training's faster forms: a network that has no twin to predict with runs itself.
+    use_plain(scored)
+    scored.load_state_dict(state)
+    return StoppablePredictor(scored, labels, device, stop)
 
 
 def keep_models(
