@@ -16,7 +16,7 @@ from seenet.evaluation.evaluator import evaluate
 from seenet.export import auto
 from seenet.export.fastest import open_way
 from seenet.prediction.batch import predict_files
-from seenet.prediction.loading import load_trained
+from seenet.prediction.loading import PredictOptions, load_trained
 
 PICTURES = 20
 
@@ -30,7 +30,7 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for way in (("onnx", "fp32"), ("openvino", "fp32")):
             with suppress(SeenetError):
-                open_way(find_model("camvid-lite0"), way, pictures, device="cpu", scales=(1.0,), flip=False)
+                open_way(find_model("camvid-lite0"), way, pictures, PredictOptions(device="cpu"))
         # All of them are tried, however few the pictures are.
         auto.WORTH = 1e-9
         job = auto.open_chosen("camvid-lite0", pictures, Path(folder) / "chosen", device="cpu")

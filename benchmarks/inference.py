@@ -15,8 +15,8 @@ from benchmarks.measuring import Work, interleaved, matmul
 from seenet.export.onnx import quick_proto, to_proto, write_proto
 from seenet.export.torch import trace
 from seenet.model import Segmenter
-from seenet.prediction.bundle import Card
-from seenet.prediction.runtimes import open_bundle
+from seenet.prediction.bundles.bundle import Card
+from seenet.prediction.bundles.runtimes import open_bundle
 
 BUNDLES = machine.ROOT / "build" / "bench"
 """Exported once for all cases; made again when the code changes."""

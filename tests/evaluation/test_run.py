@@ -15,7 +15,6 @@ from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.metrics.iou import iou_scores
 from seenet.evaluation.run import data_settings, default_out, run_evaluation
 from seenet.prediction.predictor import Predictor
-from seenet.prediction.tiles import Tiling
 from tests.evaluation.doubles import LABELS, MemorySplit, random_split, shown
 from tests.prediction.doubles import TinyNet
 
@@ -23,17 +22,17 @@ RECIPE = "data: {kind: camvid, root: data/camvid, val: test}\ntransforms: {crop:
 
 
 def loading(labels: LabelSet, loaded: list[Path] | None = None):
-    """In place of `load`: a network of one convolution for these labels; notes what was to be loaded."""
+    """In place of `open_predictor`: a network of one convolution for these labels; notes what was to be loaded."""
 
-    def load(path, device, precision, *, factory, tile, margin, memory, **keywords):
-        assert factory is None
+    def open_predictor(path, options):
         if loaded is not None:
             loaded.append(path)
-        info = {"file": str(path), "sha256": "ab"}
-        model, tiling = TinyNet(labels.num_classes), Tiling(tile, margin, memory)
-        return Predictor(model, labels, device="cpu", precision=precision, info=info, tiling=tiling, **keywords)
+        return Predictor(
+            TinyNet(labels.num_classes), labels, device="cpu", precision=options.precision, scales=options.scales, flip=options.flip,
+            tiling=options.tiling, info={"file": str(path), "sha256": "ab"},
+        )  # fmt: skip
 
-    return load
+    return open_predictor
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def model(tmp_path, monkeypatch) -> Path:
         return split
 
     monkeypatch.setattr(run, "open_split", open_split)
-    monkeypatch.setattr(run, "load", loading(LABELS))
+    monkeypatch.setattr(run, "open_predictor", loading(LABELS))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "asked", asked, raising=False)
     return folder
@@ -131,8 +130,8 @@ def test_an_interrupted_call_goes_on(model, monkeypatch, place):
     """Cut before the first picture, before the figure, and between the figure and the result file."""
     whole = run_evaluation(model, out=model / "whole")
     counted = []
-    honest = Predictor.stripes
-    monkeypatch.setattr(Predictor, "stripes", lambda self, *rest: counted.append(0) or honest(self, *rest))
+    honest = Predictor.row_chunks
+    monkeypatch.setattr(Predictor, "row_chunks", lambda self, *rest: counted.append(0) or honest(self, *rest))
     with monkeypatch.context() as patch:
         patch.setattr(run, place, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -149,8 +148,6 @@ def test_an_interrupted_call_goes_on(model, monkeypatch, place):
 
 @pytest.mark.parametrize("code", [{"factory": "mine:build"}, {"metrics": ["seenet.evaluation.metrics.conventions:Conventions"]}])
 def test_what_the_users_own_code_counts_is_counted_anew(model, monkeypatch, code):
-    load = run.load
-    monkeypatch.setattr(run, "load", lambda *rest, factory, **more: load(*rest, factory=None, **more))
     monkeypatch.setattr(run, "confusion_figure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(model, **code)
@@ -170,7 +167,7 @@ def test_a_trimap_of_pictures_of_ones_own(tmp_path, monkeypatch, void, rim):
     (tmp_path / "seenet.yaml").write_text("decode: index\nclasses: [ground, thing]\n" + ("rim: true\n" if rim else ""))
     (tmp_path / "net.safetensors").write_bytes(b"")
     loaded: list[Path] = []
-    monkeypatch.setattr(run, "load", loading(LabelSet("folder", ("ground", "thing"), voc_colours(2), rim=rim), loaded))
+    monkeypatch.setattr(run, "open_predictor", loading(LabelSet("folder", ("ground", "thing"), voc_colours(2), rim=rim), loaded))
     data = ["data.kind=folder", f"data.root={tmp_path}"]
 
     def score(boundary="trimap"):
@@ -259,7 +256,7 @@ def test_more_measures_change_no_number_and_are_shown(model):
 def test_cityscapes_has_its_own_table(model, monkeypatch):
     split = random_split(2, labels=CITYSCAPES19)
     monkeypatch.setattr(run, "open_split", lambda *_: split)
-    monkeypatch.setattr(run, "load", loading(CITYSCAPES19))
+    monkeypatch.setattr(run, "open_predictor", loading(CITYSCAPES19))
     report = run_evaluation(model)
     result = report.result
     assert result["cityscapes"]["iou_class"] == result["miou"]

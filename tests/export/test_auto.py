@@ -15,9 +15,9 @@ from seenet.core.files import sha256
 from seenet.export import auto, bundle_cache
 from seenet.export.auto import PLAIN, Choice, Chosen, open_chosen, typical
 from seenet.export.fastest import Speeds
-from seenet.prediction.inputs import Input
+from seenet.prediction.pictures import Input
 from tests.export.choosing import BF16, ONNX, OPENVINO, OPTIONS, WAYS, known
-from tests.prediction.bundles import write_red
+from tests.prediction.bundles.red import write_red
 
 CAMVID, CAMVID_SECONDS = (360, 480), 0.45
 """About what the bundled model takes for one on two threads of AVX2."""

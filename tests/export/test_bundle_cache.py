@@ -21,7 +21,7 @@ from seenet.core import processor
 from seenet.core.errors import BusyError, CheckError, DataError, PassingError
 from seenet.core.files import cache_folder, sha256
 from seenet.export import bundle_cache, run
-from tests.prediction.bundles import write_red
+from tests.prediction.bundles.red import write_red
 
 
 def exported(model: Path, out: Path, pictures: object) -> None:

@@ -14,9 +14,9 @@ from seenet.core.errors import BusyError, CheckError, DataError, PassingError
 from seenet.core.files import cache_folder
 from seenet.export import bundle_cache, fastest
 from seenet.export.fastest import PLAIN, Speeds, measured, ticking
+from seenet.prediction.loading import PredictOptions
 
 ONNX, OPENVINO, BF16 = ("onnx", "fp32"), ("openvino", "fp32"), ("eager", "bf16")
-OPTIONS: dict[str, Any] = {"device": "auto", "scales": (1.0,), "flip": False}
 IMAGES = [np.random.default_rng(number).integers(0, 256, (100, 100, 3), np.uint8) for number in range(2)]
 
 
@@ -50,14 +50,14 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def known(model: Path, pixels: float = 10_000, **changed: Any) -> Speeds:
-    return Speeds(model, pixels, changed.pop("machine", "a cpu"), {**OPTIONS, **changed})
+    return Speeds(model, pixels, changed.pop("machine", "a cpu"), PredictOptions(**changed))
 
 
 def attempt(model: Path, nets: dict[Any, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Speeds, list[Any]]:
     """What is known after `nets` were tried, an exception where one does not open; and which were opened for it."""
     opened = []
 
-    def open_way(path: Path, way: Any, pictures: Any, **options: Any) -> Any:
+    def open_way(path: Path, way: Any, pictures: Any, options: PredictOptions, *, patience: float) -> Any:
         opened.append(way)
         if isinstance(nets[way], BaseException):
             raise nets[way]

@@ -13,6 +13,7 @@ from PIL import Image
 
 import seenet
 from seenet.cli import main
+from seenet.core.images import read_image
 from seenet.core.recipe_files import load_recipe
 from seenet.evaluation.run import run_evaluation
 from seenet.prediction.predictor import Predictor
@@ -58,7 +59,16 @@ def test_a_run_goes_on_from_its_checkpoint(kept: Path) -> None:
     assert seenet.load(kept / "run").labels.num_classes == 6
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "model.xml", pytest.param("model.pt2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+def test_torch_reads_its_program_as_before(unpacked: Path) -> None:
+    """SeENet writes .pt2 files for others and reads none."""
+    run = torch.export.load(unpacked / "model.pt2").module()
+    for picture in sorted((unpacked / "pictures").glob("*.png")):
+        mask, _ = run(torch.from_numpy(read_image(picture))[None])
+        assert (mask[0].numpy() == ids(unpacked / "expected" / picture.name)).mean() >= 0.9999
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "model.xml"])
 def test_models_and_bundles_answer_as_before(unpacked: Path, name: str) -> None:
     net = seenet.load(unpacked / name)
     pictures = sorted((unpacked / "pictures").glob("*.png"))
@@ -78,13 +88,13 @@ def test_an_evaluation_goes_on(kept: Path, monkeypatch: pytest.MonkeyPatch) -> N
     key = {name: machine.get(name, value) for name, value in json.loads(line).items()}
     journal.write_bytes(json.dumps(key, sort_keys=True).encode() + b"\n" + records)
     seen = []
-    stripes = Predictor.stripes
+    row_chunks = Predictor.row_chunks
 
     def counted(self: Predictor, *arguments: Any) -> Any:
         seen.append(arguments)
-        return stripes(self, *arguments)
+        return row_chunks(self, *arguments)
 
-    monkeypatch.setattr(Predictor, "stripes", counted)
+    monkeypatch.setattr(Predictor, "row_chunks", counted)
     report = run_evaluation(kept / "model.safetensors", None, SHAPES, out=kept / "evaluation")
     shown = len(list((kept / "evaluation" / "images").iterdir()))
     assert len(seen) == 30 + shown

@@ -11,11 +11,10 @@ from PIL import Image
 from seenet.core.errors import DataError
 from seenet.prediction import batch
 from seenet.prediction.batch import PredictReport, predict_files
-from seenet.prediction.inputs import Input
+from seenet.prediction.pictures import Input
 from seenet.prediction.predictor import Predictor
-from tests.prediction.doubles import LABELS, RedNet
+from tests.prediction.doubles import red_predictor, tree
 
-INFO = {"file": "red.safetensors", "sha256": "0" * 64}
 FP32, BF16 = ("eager", "fp32"), ("eager", "bf16")
 
 
@@ -23,9 +22,7 @@ class Switching:
     """From the last picture to the first, the first `many` of a run in fp32, the others in bf16."""
 
     def __init__(self, many: int = 0, accepted: tuple[Any, ...] = (FP32, BF16), **options: Any) -> None:
-        self.fp32, self.bf16 = (
-            Predictor(RedNet(), LABELS, device="cpu", info=INFO, precision=name, **options) for name in ("fp32", "bf16")
-        )
+        self.fp32, self.bf16 = (red_predictor(precision=name, **options) for name in ("fp32", "bf16"))
         self.many, self.accepted, self.seen = many, accepted, []
 
     def accepts(self, way: tuple[str, str]) -> bool:
@@ -51,10 +48,6 @@ def photos(tmp_path: Path) -> Path:
         image = np.random.default_rng(number).integers(0, 256, (6, 4 + number, 3), np.uint8)
         Image.fromarray(image).save(tmp_path / "photos" / f"{number}.png")
     return tmp_path / "photos"
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def ways(out: Path) -> list[tuple[str, str]]:

@@ -20,8 +20,8 @@ from seenet.evaluation.metrics.boundaries import WIDTHS
 from seenet.evaluation.outcome import Boundary, Evaluation
 from seenet.evaluation.score_journal import FORMAT, open_journal, stamp_of
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.prefetch import prefetch
-from seenet.prediction.scores import negative_log_likelihood, to_mask
+from seenet.prediction.batch import prefetch
+from seenet.prediction.result import negative_log_likelihood, to_mask
 
 __all__ = ["Boundary", "Evaluation", "evaluate"]
 
@@ -146,11 +146,11 @@ class Counter:
         # Before the network looks at the picture.
         truth_codes(truth, labels.num_classes, labels.ignore, where)
         masks, loss, top = [], 0.0, 0
-        for stripe in self.predictor.stripes(image, truth.shape[:2]):
-            masks.append(to_mask(stripe))
+        for chunk in self.predictor.row_chunks(image, truth.shape[:2]):
+            masks.append(to_mask(chunk))
             bottom = top + len(masks[-1])
             if self.loss:
-                loss += negative_log_likelihood(stripe, truth[top:bottom], labels.ignore)
+                loss += negative_log_likelihood(chunk, truth[top:bottom], labels.ignore)
             top = bottom
         mask = np.concatenate(masks)
         score = score_image(index, truth, mask, labels.num_classes, labels.ignore, boundary=self.boundary, widths=self.widths, where=where)

@@ -24,8 +24,7 @@ from seenet.evaluation.metrics import open_metrics
 from seenet.evaluation.metrics.boundaries import WIDTHS
 from seenet.evaluation.pictures import confusion_figure, panel
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.loading import load
-from seenet.prediction.tiles import MARGIN, MEMORY, TileSize
+from seenet.prediction.loading import PredictOptions, open_predictor
 
 RESULT = "result.json"
 FIGURE = "confusion.png"
@@ -54,23 +53,16 @@ def run_evaluation(
     overrides: Sequence[str] = (),
     *,
     split: str | None = None,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
     boundary: Boundary | Literal["auto"] | None = "auto",
     widths: Sequence[int] = WIDTHS,
     boundary_iou: bool = False,
     conventions: bool = False,
     metrics: Sequence[str] = (),
     mean_over: Sequence[str] | None = None,
-    precision: str = "fp32",
-    device: str = "auto",
-    tile: TileSize = "whole",
-    margin: int = MARGIN,
-    memory: float = MEMORY,
     out: Path | None = None,
     overwrite: bool = False,
     command: str | None = None,
-    factory: str | None = None,
+    **options: Any,
 ) -> EvalReport:
     """Score a model on a split and write OUT/result.json, OUT/confusion.png and OUT/images/{worst,best}-N-KEY.jpg.
 
@@ -87,16 +79,16 @@ def run_evaluation(
         boundary_iou, conventions: short for these two `metrics`.
         metrics: also these, by name or `package.module:callable` (`seenet.evaluation.metrics`); Cityscapes' own comes by itself.
         mean_over: names of classes over which one more mIoU is taken.
-        tile, margin, memory, factory: as `prediction.loading.load`.
         command: quoted by the result file.
         out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
+        options: those of `PredictOptions`, by name.
 
     Raises:
         DataError: no such model or data, labels that differ, results there already (without `overwrite`).
         UsageError: settings.
         BusyError: another process evaluates into OUT.
     """
-    path = find_model(model)
+    path, chosen = find_model(model), PredictOptions(**options)
     settings = data_settings(path, recipe, list(overrides))
     which = split or settings.val or "val"
     folder = out or default_out(path, which)
@@ -104,18 +96,18 @@ def run_evaluation(
     under_way = (folder / PARTIAL).is_dir()
     check_free([folder / RESULT, *([] if under_way else [folder / FIGURE, *_shown(folder)])], overwrite=overwrite)
     opened = open_split(settings, which)
-    chosen = None if mean_over is None else opened.labels.indices(mean_over)
+    classes = None if mean_over is None else opened.labels.indices(mean_over)
     short_forms = {"cityscapes": opened.labels == CITYSCAPES19, "boundary_iou": boundary_iou, "conventions": conventions}
     measured = open_metrics([*(name for name, asked in short_forms.items() if asked), *metrics], opened)
     # The user's own code may change in between, which no hash of a model would show.
-    journal = None if factory or any(":" in name for name in metrics) else folder / PARTIAL
-    with init_process_group(device) as group:
+    journal = None if chosen.factory or any(":" in name for name in metrics) else folder / PARTIAL
+    with init_process_group(chosen.device) as group:
         _check_labels(opened, boundary)
-        predictor = load(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
+        predictor = open_predictor(path, chosen)
         evaluation = evaluate(
             predictor, opened, boundary=boundary, widths=widths, loss=True, metrics=measured, what=f"eval {opened.name}", journal=journal
         )
-    result = evaluation.result(command=command, mean_over=chosen)
+    result = evaluation.result(command=command, mean_over=classes)
     if group.first:
         try:
             _write(folder, predictor, opened, evaluation, result)

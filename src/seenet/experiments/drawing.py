@@ -22,7 +22,7 @@ from seenet.core.progress import bar
 from seenet.evaluation.pictures import png_bytes
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import PredictReport
-from seenet.prediction.inputs import Input
+from seenet.prediction.pictures import Input
 
 log = logging.getLogger("seenet")
 

@@ -27,9 +27,9 @@ from seenet.experiments.drawing import model_names, plot_of
 from seenet.experiments.probe import with_stages
 from seenet.model import SeENet, StageProbe
 from seenet.model.seenet import SeEM, pool_to
+from seenet.prediction.batch import prefetch
 from seenet.prediction.loading import load_trained
 from seenet.prediction.predictor import Predictor
-from seenet.prediction.prefetch import prefetch
 
 log = logging.getLogger("seenet")
 

@@ -24,12 +24,11 @@ from seenet.core.images import image_size, read_image
 from seenet.export import bundle_cache
 from seenet.export.fastest import PICTURES, PLAIN, ROUNDS, Speeds, Way, open_way, ticking
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.bundle import FORMATS
-from seenet.prediction.formats import BUNDLE_FORMATS
-from seenet.prediction.inputs import Input, find_inputs
-from seenet.prediction.loading import load
+from seenet.prediction.bundles.bundle import FORMATS, is_bundle
+from seenet.prediction.bundles.formats import BUNDLE_FORMATS
+from seenet.prediction.loading import PredictOptions, open_predictor
 from seenet.prediction.manifest import begun_with
-from seenet.prediction.tiles import MARGIN, MEMORY, TileSize
+from seenet.prediction.pictures import Input, find_inputs
 
 log = logging.getLogger("seenet")
 
@@ -202,31 +201,23 @@ def open_chosen(
     *,
     runtime: Runtime = "auto",
     precision: Precision = "auto",
-    device: str = "auto",
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    tile: TileSize = "whole",
-    margin: int = MARGIN,
-    memory: float = MEMORY,
-    factory: str | None = None,
+    **options: Any,
 ) -> Chosen:
     """The predictor to begin with, in the runtime and precision asked for; of those left open the fastest that is known to answer as plain
-    fp32, or one that `out` was begun with, else the first.
+    fp32, or one that `out` was begun with, else the first. `options` are the others of `PredictOptions`.
 
     Raises UsageError: what is asked for is not available here (what is, is listed); DataError: as `load`, or a bundle that was asked for
     cannot be made.
     """
-    path = find_model(model)
-    options: dict[str, Any] = {"scales": scales, "flip": flip, "tile": tile, "margin": margin, "memory": memory}
-    if path.suffix in FORMATS:
+    path, plain = find_model(model), PredictOptions(**options)
+    if is_bundle(path):
         kind = FORMATS[path.suffix]
         if runtime not in ("auto", kind):
             raise UsageError(f"--runtime {runtime}: {path.name} is exported for {kind}; leave it out, or give the model that it came from")
-        predictor = load(path, device, "fp32" if precision == "auto" else precision, factory=factory, **options)
+        predictor = open_predictor(path, plain if precision == "auto" else replace(plain, precision=precision))
         return Chosen(predictor, Choice(kind, predictor.precision, "the model is exported for it"), (kind, predictor.precision))
-    options |= {"device": device, "factory": factory}
-    other = _other_device(device)
-    ways, missing = _available(other, scales, factory)
+    other = _other_device(plain.device)
+    ways, missing = _available(other, plain)
     left = [way for way in ways if runtime in ("auto", way[0]) and precision in ("auto", way[1])]
     if not left:
         here = ", ".join(map(" ".join, ways))
@@ -242,14 +233,14 @@ def open_chosen(
     else:
         pixels = _pixels(items)
         sizes = sorted(filter(None, pixels.values())) or [1]
-        speeds = Speeds(path, sizes[_half(sizes)], other or processor.name(), options)
+        speeds = Speeds(path, sizes[_half(sizes)], other or processor.name(), plain)
         way, why, settled = _known(speeds, left, out)
         speeds = None if settled else speeds
     # What is read by windows is too large to try anything on.
     pictures = [item.path for item in items if not item.windows]
     exports = bundle_cache.forecast(path, {way[0]} - {"eager"})
     with ticking(f"exporting to {way[0]}", exports) if exports else nullcontext():
-        predictor = open_way(path, way, pictures, **options)
+        predictor = open_way(path, way, pictures, plain)
     return Chosen(predictor, Choice(*way, why, speeds.candidates(left) if speeds else []), (runtime, precision), left, speeds, pixels)
 
 
@@ -285,8 +276,8 @@ def _way(begun: tuple[str, str]) -> Way:
     return {"onnxruntime": "onnx"}.get(name, name), begun[1]
 
 
-def _available(other: str, scales: Sequence[float], factory: str | None) -> tuple[list[Way], dict[Way, str]]:
-    """Ways that this machine has, plain fp32 first, and why it has not the others."""
+def _available(other: str, options: PredictOptions) -> tuple[list[Way], dict[Way, str]]:
+    """Ways that this machine has, plain fp32 first, and why it has not the others; `other` is its accelerator."""
     missing = {}
     for way in WAYS:
         runtime, precision = way
@@ -295,9 +286,9 @@ def _available(other: str, scales: Sequence[float], factory: str | None) -> tupl
             missing[way] = f"{absent[0]} is not installed: pip install 'seenet[export]'"
         elif runtime != "eager" and other:
             missing[way] = f"exported models run on the cpu, not on {other}"
-        elif runtime != "eager" and factory:
+        elif runtime != "eager" and options.factory:
             missing[way] = "a network of --factory is not exported unasked"
-        elif runtime != "eager" and tuple(scales) != (1.0,):
+        elif runtime != "eager" and options.scales not in (1, [1], (1,)):
             missing[way] = "exported models take scale 1 alone"
         elif precision == "bf16" and not other and not processor.has_bf16():
             missing[way] = f"this processor, {processor.name()}, has no bf16"

@@ -20,7 +20,7 @@ from seenet.core.child import REFUSED, refuse, run_module
 from seenet.core.errors import BusyError, DataError, PassingError
 from seenet.core.files import cache_folder, digest, sha256, write_text
 from seenet.core.locks import locked
-from seenet.prediction.formats import BUNDLE_FORMATS, bundle_files, check_path
+from seenet.prediction.bundles.formats import BUNDLE_FORMATS, bundle_files, check_path
 
 log = logging.getLogger("seenet")
 
@@ -230,10 +230,10 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
     from seenet.export.run import checking_pictures, fitted
     from seenet.export.verify import verify
     from seenet.model.files import load_model
-    from seenet.prediction.bundle import BundlePredictor
+    from seenet.prediction.bundles.bundle import BundlePredictor
+    from seenet.prediction.bundles.runtimes import open_bundle
+    from seenet.prediction.bundles.trial import open_tried
     from seenet.prediction.predictor import Predictor
-    from seenet.prediction.runtimes import open_bundle
-    from seenet.prediction.trial import open_tried
 
     card = open_bundle(onnx).card
     write_openvino(out, read_onnx(onnx.read_bytes()), card)

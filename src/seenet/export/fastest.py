@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,9 @@ from seenet.core.images import read_image
 from seenet.core.progress import bar
 from seenet.export import bundle_cache
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.bundle import BundlePredictor
-from seenet.prediction.loading import load
-from seenet.prediction.tiles import MARGIN, MEMORY, TileSize, Tiling
-from seenet.prediction.trial import open_tried
+from seenet.prediction.bundles.bundle import BundlePredictor
+from seenet.prediction.bundles.trial import open_tried
+from seenet.prediction.loading import PredictOptions, open_predictor
 
 log = logging.getLogger("seenet")
 
@@ -47,14 +47,8 @@ def open_way(
     path: Path,
     way: Way,
     pictures: Sequence[Path],
+    options: PredictOptions,
     *,
-    device: str,
-    scales: Sequence[float],
-    flip: bool,
-    tile: TileSize = "whole",
-    margin: int = MARGIN,
-    memory: float = MEMORY,
-    factory: str | None = None,
     patience: float | None = None,
 ) -> BasePredictor:
     """The predictor of a model file that runs in `way`; where that needs a bundle it is verified on the first of `pictures`.
@@ -63,25 +57,27 @@ def open_way(
     """
     runtime, precision = way
     if runtime == "eager":
-        return load(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
+        return open_predictor(path, replace(options, precision=precision))
     file = bundle_cache.bundle(path, runtime, lambda: _readable(pictures), patience=patience)
     info = {"file": str(path), "sha256": sha256(path)}
-    return BundlePredictor(open_tried(file, precision=precision), scales=scales, flip=flip, tiling=Tiling(tile, margin, memory), info=info)
+    opened = open_tried(file, precision=precision)
+    return BundlePredictor(opened, scales=options.scales, flip=options.flip, tiling=options.tiling, info=info)
 
 
 class Speeds:
     """What is known of each way to run a model here, on pictures of some size: {"seconds" a picture, "speed" as a multiple of plain fp32's,
     "equal": share of the pixels} or {"failed": why}. It lies in the cache.
 
-    `options` are those of `open_way`, `machine` names the processor, `pixels` are those of a usual picture.
+    `machine` names the processor, `pixels` are those of a usual picture; the precision is a way's, not that of `options`.
     """
 
-    def __init__(self, path: Path, pixels: float, machine: str, options: dict[str, Any]) -> None:
+    def __init__(self, path: Path, pixels: float, machine: str, options: PredictOptions) -> None:
         self.path, self.options = path, options
         self.key = {
             "model": sha256(path), "seenet": seenet.__version__, "libraries": bundle_cache.versions(), "processor": machine,
-            "threads": processor.threads(), "log2 of pixels": round(math.log2(pixels)), **options,
+            "threads": processor.threads(), "log2 of pixels": round(math.log2(pixels)), **asdict(options),
         }  # fmt: skip
+        del self.key["precision"]
         self.file = cache_folder() / "choices" / f"{digest(json.dumps(self.key, sort_keys=True))}.json"
         self.known = _read(self.file)
         self.passing: dict[Way, dict[str, Any]] = {}
@@ -136,7 +132,7 @@ class Speeds:
                     if held and not self.is_ready(way):
                         # It would need what could not be made a moment ago.
                         raise held
-                    opened[way] = open_way(self.path, way, pictures, patience=exports, **self.options)
+                    opened[way] = open_way(self.path, way, pictures, self.options, patience=exports)
                 except Exception as error:  # of libraries that may be broken in any way; plain torch is there all the same
                     if way == PLAIN:
                         raise

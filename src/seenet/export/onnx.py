@@ -21,8 +21,8 @@ from seenet.export.torch import trace
 from seenet.model.fast import fft_conv, winograd
 from seenet.model.fast.prediction import prediction_form
 from seenet.model.segmenter import Segmenter
-from seenet.prediction.bundle import KEY, Card
-from seenet.prediction.onnx_file import MAX_BYTES
+from seenet.prediction.bundles.bundle import KEY, Card
+from seenet.prediction.bundles.runtimes import ONNX_BYTES
 
 OPSET = 20
 AXES = {"images": ("batch", "height", "width"), "mask": ("batch", "height", "width"), "scores": ("batch", None, "height", "width")}
@@ -91,8 +91,8 @@ def write_proto(path: Path, proto: Any, card: Card) -> None:
     from onnx import helper
 
     helper.set_model_props(proto, {KEY: card.text()})
-    if proto.ByteSize() > MAX_BYTES:
-        raise DataError(f"{path.name}: the network takes {proto.ByteSize()} bytes, ONNX holds {MAX_BYTES} at most; use --format openvino")
+    if proto.ByteSize() > ONNX_BYTES:
+        raise DataError(f"{path.name}: the network takes {proto.ByteSize()} bytes, ONNX holds {ONNX_BYTES} at most; use --format openvino")
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from seenet.core.errors import UsageError
 from seenet.model.segmenter import Segmenter
-from seenet.prediction.bundle import KEY, Card
+from seenet.prediction.bundles.bundle import KEY, Card
 
 MOST_CLASSES = 64
 """Up to so many the best is found by comparing, which takes as much memory as the scores once more."""

@@ -27,11 +27,11 @@ from seenet.data import Split, open_split
 from seenet.export.openvino import MOST, check_count
 from seenet.export.verify import Verification, verify
 from seenet.model.files import SavedModel, load_model
-from seenet.prediction.bundle import BundlePredictor, Card
-from seenet.prediction.formats import BUNDLE_FORMATS, bundle_files, check_path
-from seenet.prediction.inputs import find_pictures
+from seenet.prediction.bundles.bundle import BundlePredictor, Card, Opened
+from seenet.prediction.bundles.formats import BUNDLE_FORMATS, bundle_files, check_path
+from seenet.prediction.bundles.runtimes import open_bundle, require
+from seenet.prediction.pictures import find_pictures
 from seenet.prediction.predictor import Predictor
-from seenet.prediction.runtimes import open_bundle, require
 
 log = logging.getLogger("seenet")
 Format = Literal["onnx", "openvino", "torch"]
@@ -113,7 +113,7 @@ def run_export(
         with contextlib.redirect_stdout(sys.stderr), _on_disk(out):
             _write(path, kind, saved, card, pictures if int8 else (), plain=plain)
         log.info("comparing with the model")
-        opened = open_bundle(path)
+        opened = _open(path, kind)
         bundle = BundlePredictor(opened, info={"file": str(out), "sha256": sha256(path)})
         reference = Predictor(saved.model, saved.labels, device="cpu", info={"file": str(saved.path), "sha256": saved.sha256})
         verification = verify(reference, bundle, pictures[:CHECKED], labelled)
@@ -174,6 +174,15 @@ def fitted(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
 def _write(path: Path, kind: Format, saved: SavedModel, card: Card, calibration: Sequence[np.ndarray], *, plain: bool) -> None:
     """Write by the format's own module, imported when it is asked for: it needs packages of its own."""
     import_module(f"seenet.export.{kind}").write(path, saved.model, card, plain=plain, calibration=calibration)
+
+
+def _open(path: Path, kind: Format) -> Opened:
+    """Open what was just written; a format that is not read here is opened by its writer, for this comparison alone."""
+    if BUNDLE_FORMATS[kind].read:
+        return open_bundle(path)
+    from seenet.export.torch import open_written
+
+    return open_written(path)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timm.layers import padding
 from torch import Tensor, nn
@@ -23,9 +24,10 @@ from seenet.core.errors import CheckError, DataError
 from seenet.core.files import check_free, replacing
 from seenet.model.files import load_model, save_model
 from seenet.model.segmenter import Segmenter
-from seenet.prediction.bundle import Card
-from seenet.prediction.torch_file import CARD
+from seenet.prediction.bundles.bundle import KEY, Card, Opened, parse_card
 
+CARD = f"{KEY}.json"
+"""Where the card lies in a .pt2 archive."""
 TRACED = (2, 101, 75)
 """Batch, height and width of the example: two, since one would be taken for a constant, and sides that nothing divides."""
 LARGEST_ERROR = 2.0**-10
@@ -153,6 +155,23 @@ def write_torch(path: Path, program: ExportedProgram, card: Card) -> None:
     # To a stream: a file's name would stand inside.
     torch.export.save(program, stream, extra_files={CARD: card.text()})
     path.write_bytes(stream.getvalue())
+
+
+def open_written(path: Path) -> Opened:
+    """Open what `write_torch` has just written, to verify it.
+
+    Never a file from elsewhere: torch's reader unpickles and evaluates what it finds.
+    """
+    extra = {CARD: ""}
+    module = torch.export.load(path, extra_files=extra).module()
+
+    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            mask, scores = module(torch.from_numpy(images))
+        return scores.numpy(), mask.numpy()
+
+    card = parse_card(path, extra[CARD])
+    return Opened(card, f"torch {torch.__version__}", card.precision, run)
 
 
 def export_half(model: str | Path, out: Path, *, overwrite: bool = False) -> float:

@@ -1,44 +1,60 @@
-"""Segment many pictures into a folder: what `seenet predict` does."""
+"""Segment many pictures into a folder: what `seenet predict` does.
 
+While the network works, one thread reads the next picture and another writes the files of the last
+one. A picture is skipped where an earlier run made its files with the same model and settings
+(`manifest`). Any other existing file is an error.
+"""
+
+import errno
 import json
 import logging
+import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from seenet.core.errors import DataError, PartialError, UsageError
-from seenet.core.files import digest, sha256
+from seenet.core.files import digest, remove_leftovers, replacing, sha256
 from seenet.core.images import read_image
 from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.behind import behind
-from seenet.prediction.inputs import Input, find_inputs
 from seenet.prediction.manifest import Manifest, open_manifest, way_of
-from seenet.prediction.outputs import remove_leftovers, save, to_do
-from seenet.prediction.prefetch import prefetch
-from seenet.prediction.raster_mask import StoredResult, segment
+from seenet.prediction.pictures import Input, find_inputs
+from seenet.prediction.raster import StoredResult, segment
 from seenet.prediction.result import Result, output_paths
 
 log = logging.getLogger("seenet")
 
 FORMAT = 2
-"""Raised when the same settings give other files than before, so that old ones are not taken for new."""
+"""Increase it when the same settings give other files than before, so that old files are not taken
+for new.
+"""
+WAITING = 2
+"""Jobs that may wait for the writing thread; more would only hold more pictures in memory."""
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 class Chooser(Protocol):
-    """Who may have other predictors do some of a job, and lets what they made stay."""
+    """Replace the predictor of a job while it runs, and let stay what others made."""
 
     def accepts(self, way: tuple[str, str]) -> bool:
-        """Whether what was made in a way (runtime and precision, as the manifest has them) counts as done."""
+        """Report whether what was made in a way (runtime and precision, as the manifest has them)
+        counts as done.
+        """
 
     def begin(self, todo: list[Input]) -> list[Input]:
-        """The pictures that are to be done, in the order in which they will be."""
+        """Return the pictures to be done, in the order in which they will be."""
 
     def predictor_for(self, item: Input) -> BasePredictor:
         """Return the predictor of this picture."""
@@ -49,7 +65,7 @@ class Chooser(Protocol):
 
 @dataclass
 class PredictReport:
-    """What was done; `check` raises where something failed."""
+    """What was written, skipped and failed; `check` raises where something failed."""
 
     out: Path
     model: dict[str, Any]
@@ -58,14 +74,14 @@ class PredictReport:
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0.0
-    """All of it, from the search for pictures to the last file."""
+    """Time from the search for pictures to the last file."""
     choice: dict[str, Any] | None = None
-    """What was computed with and why, where that was left open."""
+    """Runtime and precision, and why, where they were chosen automatically."""
     network_seconds: float = 0.0
-    """Of these, in the predictor: from pixels to classes."""
+    """Time in the predictor: from pixels to classes."""
 
     def result(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the report as JSON values."""
         failed = [{"input": str(path), "error": message} for path, message in self.failed]
         return {
             "out": str(self.out), "model": self.model, **self.settings, "written": self.written,
@@ -74,7 +90,9 @@ class PredictReport:
         }  # fmt: skip
 
     def check(self) -> None:
-        """PartialError that lists every failure where the rest is done, DataError where nothing is."""
+        """Raise PartialError, which lists every failure, where the rest is done, and DataError
+        where nothing is.
+        """
         if not self.failed:
             return
         kind = PartialError if self.written or self.skipped else DataError
@@ -95,15 +113,28 @@ def predict_files(
     share: tuple[int, int] = (0, 1),
     chooser: Chooser | None = None,
 ) -> PredictReport:
-    """Write OUT/masks/NAME.png, OUT/overlays/NAME.jpg and, if asked, OUT/probabilities/NAME.npz for each of `inputs`.
+    """Write OUT/masks/NAME.png, OUT/overlays/NAME.jpg and, if asked, OUT/probabilities/NAME.npz for
+    each of `inputs`.
 
-    A picture that cannot be read is noted in the report and the rest done. What is there from the same picture, model
-    and settings is skipped. Interrupted at any moment, a second run completes the folder to what one run had made. `share` is (rank,
-    world): of several processes that are given the same arguments each does every world-th picture. `chooser` may replace `predictor`
-    by others that differ in runtime and precision alone.
+    A picture that cannot be read is noted in the report, and the rest is done. Files of the same
+    picture, model and settings are skipped. After an interruption at any moment a second run
+    completes the folder to what one run would have made.
 
-    Raises DataError: no input, a file in the way (without `overwrite`), the disk full; UsageError: two inputs of one
-    name; BusyError: another process predicts into OUT; NotFiniteError: the network gives NaN.
+    Args:
+        predictor: from a file, by whose hash outputs are known.
+        inputs: files, folders and patterns.
+        out: the folder.
+        probabilities: write them too.
+        overwrite: replace files that were made from something else.
+        share: (rank, world): of several processes that are given the same arguments each does every
+            world-th picture.
+        chooser: may replace `predictor` by others that differ in runtime and precision alone.
+
+    Raises:
+        DataError: no input, a file in the way (without `overwrite`), the disk full.
+        UsageError: two inputs of one name.
+        BusyError: another process predicts into OUT.
+        NotFiniteError: the network gives NaN.
     """
     started = time.monotonic()
     if "sha256" not in predictor.info:
@@ -112,9 +143,10 @@ def predict_files(
     pictures = find_inputs(inputs, out)[rank::world]
     report = PredictReport(out, predictor.info, predictor.settings)
     with open_manifest(out, share) as manifest:
-        remove_leftovers(out, [item.name for item in pictures])
+        for windows in (False, True):
+            remove_leftovers(path for item in pictures for path in output_paths(out, item.name, True, windows=windows))
         accepted = _accepted(predictor, manifest, chooser)
-        todo = to_do(pictures, manifest, _source(predictor), accepted, probabilities=probabilities, overwrite=overwrite)
+        todo = pending(pictures, manifest, _source(predictor), accepted, probabilities=probabilities, overwrite=overwrite)
         report.skipped = len(pictures) - len(todo)
         todo = chooser.begin(todo) if chooser else todo
 
@@ -135,7 +167,7 @@ def predict_files(
                 report.written += 1
                 advance(note=item.name)
 
-        with bar("predict", len(pictures), report.skipped) as advance, behind() as later:
+        with bar("predict", len(pictures), report.skipped) as advance, background_writer() as write_later:
             for item, read in prefetch(todo, _read):
                 predictor = chooser.predictor_for(item) if chooser else predictor
                 try:
@@ -144,9 +176,9 @@ def predict_files(
                     result = _segment(predictor, item, image, out, probabilities)
                     seconds = time.monotonic() - before
                 except DataError as error:
-                    later(partial(failed, item, error))
+                    write_later(partial(failed, item, error))
                 else:
-                    later(partial(write, item, {**_source(predictor), "input": input_hash}, result))
+                    write_later(partial(write, item, {**_source(predictor), "input": input_hash}, result))
                     report.network_seconds += seconds
                     if chooser:
                         chooser.done(item, seconds)
@@ -185,7 +217,9 @@ def _source(predictor: BasePredictor) -> dict[str, str]:
 
 
 def _accepted(predictor: BasePredictor, manifest: Manifest, chooser: Chooser | None) -> set[str]:
-    """Settings, by hash, whose outputs count as done: the predictor's own, and the same in another way that `chooser` accepts."""
+    """Return the settings, by hash, whose outputs count as done: the predictor's own, and the same
+    in another way that `chooser` accepts.
+    """
     own = predictor.settings
     found = {_digest(own)}
     for way in {way_of(entry) for entry in manifest.entries.values()} if chooser else ():
@@ -200,3 +234,114 @@ def _accepted(predictor: BasePredictor, manifest: Manifest, chooser: Chooser | N
 
 def _digest(settings: dict[str, Any]) -> str:
     return digest(json.dumps({**settings, "format": FORMAT}, sort_keys=True))
+
+
+def pending(
+    inputs: list[Input], manifest: Manifest, source: dict[str, str], settings: Collection[str], *, probabilities: bool, overwrite: bool
+) -> list[Input]:
+    """Return the inputs whose outputs are not all there already, made from the same picture and the
+    model of `source` with one of `settings`.
+
+    Raises:
+        DataError: another file stands where an output would, without `overwrite`. Nothing is
+            written yet.
+    """
+    missing, foreign = [], []
+    for item in inputs:
+        paths = output_paths(manifest.out, item.name, probabilities, windows=item.windows)
+        there = [path for path in paths if os.path.lexists(path)]
+        try:
+            whole = {**source, "input": sha256(item.path)} if there else source
+        except OSError:
+            # It cannot be read: that is told, with the others that fail, when its turn comes.
+            missing.append(item)
+            continue
+        strange = [path for path in there if not path.is_file() or not manifest.made(item.name, whole, settings, path)]
+        foreign += strange
+        if strange or len(there) < len(paths):
+            missing.append(item)
+    if foreign and not overwrite:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        raise DataError(
+            f"{foreign[0]}{more}: exists already and was not made from the same picture, model and settings; "
+            "use --overwrite or another --out"
+        )
+    return missing
+
+
+def save(
+    result: Result | StoredResult,
+    item: Input,
+    source: dict[str, str],
+    manifest: Manifest,
+    settings: Collection[str],
+    *,
+    probabilities: bool,
+    overwrite: bool,
+) -> None:
+    """Write a result's files under temporary names, record them, then rename them. They replace
+    only files that were made with one of `settings`, unless `overwrite`.
+
+    Raises:
+        DataError: one of them cannot be written; of kind `name` where only this picture is at
+            fault.
+    """
+    name = item.name
+    paths = output_paths(manifest.out, name, probabilities, windows=item.windows)
+    # Looked at before the run too; this is for what came since.
+    strange = [path for path in paths if os.path.lexists(path) and not overwrite and not manifest.made(name, source, settings, path)]
+    if strange:
+        raise DataError(f"{strange[0]}: came to be while predicting; use --overwrite or another --out")
+    try:
+        with ExitStack() as stack:
+            hashes = {}
+            for path in paths:
+                temporary = stack.enter_context(replacing(path))
+                result.write(path.parent.relative_to(manifest.out).parts[0], temporary)
+                hashes[path.relative_to(manifest.out).as_posix()] = sha256(temporary)
+            manifest.record(name, source, hashes)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise DataError(f"{item.path}: its outputs' names are too long here", fix="give it a shorter one", kind="name") from None
+        reason = error.strerror or error
+        raise DataError(f"{manifest.out}: cannot write {name} ({reason}); make room or choose another --out") from None
+
+
+def prefetch(items: Iterable[Item], read: Callable[[Item], Value]) -> Iterator[tuple[Item, Future[Value]]]:
+    """Yield each item with a future of `read(item)`, which a thread runs one item ahead."""
+    with ThreadPoolExecutor(1, "read") as pool:
+        previous: tuple[Item, Future[Value]] | None = None
+        try:
+            for item in items:
+                following = (item, pool.submit(read, item))
+                if previous is not None:
+                    yield previous
+                previous = following
+            if previous is not None:
+                yield previous
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def background_writer() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Yield a function that queues a job for one thread; all jobs are done, in order, before the
+    block ends.
+
+    What a job raises comes out of a later call, or of the block's end. When the block is left by an
+    error or a signal, the running job is finished and the others are dropped.
+    """
+    with ThreadPoolExecutor(1, "write") as pool:
+        jobs: deque[Future[None]] = deque()
+
+        def write_later(job: Callable[[], None]) -> None:
+            jobs.append(pool.submit(job))
+            while len(jobs) > WAITING or (jobs and jobs[0].done()):
+                jobs.popleft().result()
+
+        try:
+            yield write_later
+            while jobs:
+                jobs.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

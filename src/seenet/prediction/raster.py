@@ -1,4 +1,7 @@
-"""Large and georeferenced TIFFs, read by windows, so that no picture is ever whole in memory. rasterio is the extra `geo`."""
+"""Large and georeferenced TIFFs, read and segmented by windows, never whole in memory.
+
+Needs rasterio, the extra `geo`.
+"""
 
 import os
 import warnings
@@ -7,30 +10,44 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 
 from seenet.core.errors import DataError
+from seenet.core.files import beside
 from seenet.core.image_files import MAX_PIXELS, safe_image_open
 from seenet.core.images import eight_bits, from_pil, no_range, orientation, tiff_values
+from seenet.core.labels import LabelSet
+from seenet.prediction.result import blend, to_mask
+
+if TYPE_CHECKING:
+    from seenet.prediction.base import BasePredictor
 
 LARGE = 32_000_000
-"""Pixels from which on a TIFF is read by windows: decoded whole it would take some 10 bytes each."""
+"""Pixels above which a TIFF is read by windows: whole it would take some 10 bytes a pixel."""
 CACHE = 128_000_000
-"""Bytes of decoded blocks that GDAL holds. Where a row of blocks does not fit, each is decoded or compressed again for every line."""
+"""Bytes of decoded blocks that GDAL holds. If a row of blocks does not fit, each is decoded again
+for every line.
+"""
 GEO_TAGS = (33550, 33922, 34264, 34735)
-"""ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (OGC 19-008r4, GeoTIFF 1.1, section 7)."""
+"""ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (OGC 19-008r4, GeoTIFF 1.1,
+section 7).
+"""
 _MULTIPLIED = 1
-"""Of the further samples of a pixel: the alpha by which its colours were multiplied."""
+"""Kind of a further sample of a pixel: the alpha by which its colours were multiplied."""
+OVERLAY_SIDE = 4096
+"""Largest side of an overlay."""
 
 
 def by_windows(path: Path) -> bool:
-    """Whether a picture is a TIFF over `LARGE` pixels, or georeferenced where rasterio is there; one that is turned (EXIF) is read whole.
+    """Report whether a picture is a TIFF over `LARGE` pixels, or georeferenced while rasterio is
+    installed.
 
-    False as well for what cannot be opened, of which its reader will tell.
+    A picture that is turned (EXIF) is read whole. What cannot be opened is left to its reader,
+    which says why.
     """
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
@@ -46,9 +63,11 @@ def by_windows(path: Path) -> bool:
 
 
 class RasterPicture:
-    """An H x W x 3 uint8 picture whose windows `picture[rows, columns]` are read when they are asked for; `picture[:, ::-1]` mirrors it.
+    """An H x W x 3 uint8 picture whose windows are read on demand: `picture[rows, columns]`.
+    `picture[:, ::-1]` mirrors it.
 
-    The first three bands, or grey or palette from one; values of other than 8 bits, or whose 0 is white, as `core.images` has them.
+    It has the first three bands, or grey or palette from one. Values are converted as in
+    `core.images`.
     """
 
     dtype, ndim = np.dtype(np.uint8), 3
@@ -74,11 +93,11 @@ class RasterPicture:
         return self._read(((top, bottom), (width - right, width - left)))[:, ::-1]
 
     def reduced(self, height: int, width: int) -> np.ndarray:
-        """height x width x 3: every so manyth pixel."""
+        """Return a copy of height x width x 3, sampled from the whole."""
         return self._read(None, out_shape=(len(self._bands), height, width))
 
     def _read(self, window: Any, **options: Any) -> np.ndarray:
-        with told(self.name):
+        with gdal_errors(self.name):
             values = self.dataset.read(self._bands, window=window, **options)
         if self._table is not None:
             coloured: np.ndarray = self._table[values[0]]
@@ -98,7 +117,9 @@ class RasterPicture:
 
 @dataclass(frozen=True)
 class Values:
-    """How a TIFF's values are to be read: their bits, whether 0 is white, whether colours were multiplied by the alpha behind them."""
+    """How to read a TIFF's values: bits, whether 0 is white, whether colours were multiplied by
+    alpha.
+    """
 
     bits: int
     inverted: bool
@@ -107,15 +128,18 @@ class Values:
 
 @contextmanager
 def opened_raster(path: Path) -> Iterator[RasterPicture]:
-    """The picture; DataError: rasterio is not installed, damaged, of several pages, over the pixel limit, or values or colours that are
-    not read by windows.
+    """Open a TIFF to be read by windows.
+
+    Raises:
+        DataError: rasterio is not installed; the file is damaged, of several pages, over the pixel
+            limit, or has values or colours that are not read by windows.
     """
     values, page = _values(path)
     where = os.path.abspath(path)
     if page:
         where = f"GTIFF_DIR:{page + 1}:{where}"
     with environment(path) as rasterio:
-        with told(str(path)):
+        with gdal_errors(str(path)):
             dataset = rasterio.open(where, driver="GTiff")
         with dataset:
             _check(path, dataset)
@@ -123,7 +147,9 @@ def opened_raster(path: Path) -> Iterator[RasterPicture]:
 
 
 def _values(path: Path) -> tuple[Values, int]:
-    """How its values are read, and which page it is; DataError for colours that GDAL gives as they are stored."""
+    """Return how its values are read, and the page. DataError for colours that GDAL does not
+    convert.
+    """
     with safe_image_open(path) as image:
         bits, inverted = tiff_values(image)
         if image.mode == "LAB" or (image.mode == "CMYK" and bits != 8):
@@ -142,10 +168,10 @@ def _check(path: Path, dataset: Any) -> None:
 
 
 def _limits(dataset: Any, name: str) -> tuple[float, float] | None:
-    """The least and the largest value of the first band that are finite; None where none is."""
+    """Return the least and the largest finite value of the first band; None where none is finite."""
     limits: list[float] = []
     for _, window in dataset.block_windows(1):
-        with told(name):
+        with gdal_errors(name):
             values = dataset.read(1, window=window)
         values = values[np.isfinite(values)]
         if values.size:
@@ -153,9 +179,76 @@ def _limits(dataset: Any, name: str) -> tuple[float, float] | None:
     return (limits[0], limits[1]) if limits else None
 
 
+@dataclass
+class StoredResult:
+    """A mask that is on disk already, under a temporary name, and a small overlay."""
+
+    mask: Path
+    overlay: Image.Image
+
+    def write(self, kind: str, path: Path) -> None:
+        """Write `masks` or `overlays` to `path`, each once, as `Result.write`."""
+        if kind == "masks":
+            self.mask.replace(path)
+        else:
+            self.overlay.save(path, format="jpeg", quality=90)
+
+
+def segment(predictor: "BasePredictor", path: Path, place: Path) -> StoredResult:
+    """Segment a TIFF by windows into a GeoTIFF beside `place`, with the input's coordinates and the
+    classes' colours.
+
+    Raises:
+        DataError: as `opened_raster`, or the disk is full.
+    """
+    with opened_raster(path) as picture:
+        temporary = beside(place)
+        try:
+            with predictor.tile_bar(picture.shape[:2], path.name):
+                return StoredResult(temporary, _write(predictor, picture, temporary))
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _write(predictor: "BasePredictor", picture: RasterPicture, path: Path) -> Image.Image:
+    """Write the mask to `path`; return the overlay."""
+    source, labels = picture.dataset, predictor.labels
+    height, width, _ = picture.shape
+    factor = max(1, -(-max(height, width) // OVERLAY_SIDE))
+    size = (-(-height // factor), -(-width // factor))
+    rows, columns = (((np.arange(count) + 0.5) * length / count).astype(int) for count, length in zip(size, (height, width), strict=True))
+    small, top = [], 0
+    small_type = labels.num_classes <= 256
+    profile = {
+        "driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint8" if small_type else "uint16",
+        "compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256, "bigtiff": "if_safer",
+    }  # fmt: skip
+    points, system = source.gcps
+    if points:
+        profile |= {"gcps": points, "crs": system}
+    elif source.crs or not source.transform.is_identity:
+        profile |= {"transform": source.transform, "crs": source.crs}
+    any_picture: Any = picture
+    with environment(path) as rasterio, gdal_errors(str(path)), rasterio.open(os.path.abspath(path), "w", **profile) as mask:
+        if small_type:
+            mask.write_colormap(1, _colormap(labels))
+        for chunk in predictor.row_chunks(any_picture):
+            ids = to_mask(chunk)
+            bottom = top + len(ids)
+            mask.write(ids, 1, window=((top, bottom), (0, width)))
+            small.append(ids[rows[(rows >= top) & (rows < bottom)] - top][:, columns])
+            top = bottom
+    return Image.fromarray(blend(picture.reduced(*size), np.concatenate(small), labels))
+
+
+def _colormap(labels: LabelSet) -> dict[int, tuple[int, ...]]:
+    return {index: (*map(int, colour), 255) for index, colour in enumerate(labels.palette())}
+
+
 @contextmanager
 def environment(path: Path) -> Iterator[Any]:
-    """rasterio, bound to the file itself: no other files beside it are read or written, and little is cached."""
+    """Yield rasterio, set to read and write no other files beside this one, and to cache little."""
     try:
         import rasterio
     except ImportError:
@@ -173,8 +266,8 @@ def environment(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
-    """What GDAL raises, in one line with the file's name."""
+def gdal_errors(name: str) -> Iterator[None]:
+    """Turn what GDAL raises into one line with the file's name."""
     from rasterio.errors import RasterioError
 
     try:

@@ -1,29 +1,44 @@
-"""What the predictor says of one picture."""
+"""The result of one picture: its mask, probabilities and overlay, and the scores it comes from.
+
+Scores are torch tensors on their device, or numpy arrays where an exported model made them. Torch
+is imported only for the former.
+"""
 
 import io
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-from seenet.core.errors import DataError, UsageError
+from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.files import replacing
 from seenet.core.images import IMAGE_SUFFIXES, write_mask
 from seenet.core.labels import LabelSet
-from seenet.prediction.colours import blend
-from seenet.prediction.scores import Scores, to_probabilities
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Scores: TypeAlias = "Tensor | np.ndarray"
+"""K x h x w float32: logits, or logs of probabilities."""
+
+NOT_FINITE = "the network's scores are NaN or infinite; its weights are damaged, or use --precision fp32"
 
 LARGEST_JPEG = 65500
 """Pixels that libjpeg takes along a side; an overlay of more is made smaller."""
 
+_OF_FILES = IMAGE_SUFFIXES | {".npy", ".npz", ".pdf", ".svg"}
+SUFFIXES = {"masks": ".png", "overlays": ".jpg", "probabilities": ".npz"}
+
 
 class Result:
-    """A segmented picture; shows itself as an overlay in a notebook."""
+    """A segmented picture. In a notebook it shows itself as an overlay."""
 
     def __init__(self, mask: np.ndarray, labels: LabelSet, image: np.ndarray, scores: "Scores | None", name: str) -> None:
         self.mask = mask
-        """H x W class ids, uint8 (uint16 over 256 classes)."""
+        """Class ids, H x W uint8 (uint16 over 256 classes)."""
         self.labels = labels
         self.image = image
         """The picture, H x W x 3 uint8."""
@@ -33,19 +48,27 @@ class Result:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """K x H x W float32, their sum over K is 1. UsageError where they were not asked for."""
+        """Return K x H x W float32, whose sum over K is 1. UsageError where they were not asked
+        for.
+        """
         if self._scores is None:
             raise UsageError(f"{self.name}: its scores were not kept; ask for the result with probabilities=True")
         return to_probabilities(self._scores)
 
     def overlay(self, alpha: float = 0.5) -> Image.Image:
-        """The classes' colours over the picture, with opacity `alpha`."""
+        """Draw the classes' colours over the picture, with opacity `alpha`."""
         return Image.fromarray(blend(self.image, self.mask, self.labels, alpha))
 
     def save(self, folder: str | Path, *, probabilities: bool = False, overwrite: bool = False) -> list[Path]:
-        """Write FOLDER/masks/NAME.png, FOLDER/overlays/NAME.jpg and, if asked, FOLDER/probabilities/NAME.npz (float16).
+        """Write FOLDER/masks/NAME.png, FOLDER/overlays/NAME.jpg and, if asked,
+        FOLDER/probabilities/NAME.npz (float16).
 
-        Returns their paths. Raises DataError where one is there already, unless `overwrite`; UsageError for the name of a file.
+        Returns:
+            Their paths.
+
+        Raises:
+            DataError: one is there already, without `overwrite`.
+            UsageError: `folder` is a file, or is named like one.
         """
         if not Path(folder).is_dir() and (Path(folder).exists() or Path(folder).suffix.lower() in _OF_FILES):
             raise UsageError(f"{folder}: the name of a file, expected a folder, in which masks and overlays get folders; name one")
@@ -59,7 +82,7 @@ class Result:
         return paths
 
     def write(self, kind: str, path: Path) -> None:
-        """Write one of `masks` (PNG with palette), `overlays` (JPEG), `probabilities` (compressed npz, float16) to
+        """Write `masks` (PNG with palette), `overlays` (JPEG) or `probabilities` (npz, float16) to
         `path`.
         """
         if kind == "masks":
@@ -84,11 +107,113 @@ class Result:
         return f"Result({self.name}, {self.mask.shape[0]}x{self.mask.shape[1]}: {shares})"
 
 
-_OF_FILES = IMAGE_SUFFIXES | {".npy", ".npz", ".pdf", ".svg"}
-SUFFIXES = {"masks": ".png", "overlays": ".jpg", "probabilities": ".npz"}
-
-
 def output_paths(folder: Path, name: str, probabilities: bool, *, windows: bool = False) -> list[Path]:
-    """The files of one result: `name` may hold subfolders and dots. The mask of a picture read by windows is a TIFF."""
+    """Return the files of one result. `name` may hold subfolders and dots. With `windows` the mask
+    is a TIFF.
+    """
     suffixes = {**SUFFIXES, "masks": ".tif"} if windows else SUFFIXES
     return [folder / kind / f"{name}{suffix}" for kind, suffix in suffixes.items() if probabilities or kind != "probabilities"]
+
+
+def colourize(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Turn H x W ids into colours, H x W x 3 uint8: white where ignored, black for an id that is no
+    class.
+    """
+    if mask.dtype == np.uint8:
+        table = labels.palette()
+        # A set of more than 256 classes may hold ids that a byte cannot; those it can are in the palette.
+        return np.take(table, mask, axis=0)
+    table = np.zeros((labels.num_classes + 2, 3), np.uint8)
+    table[: labels.num_classes] = np.array(labels.colours, np.uint8).reshape(-1, 3)
+    table[labels.num_classes] = 255
+    ids = np.asarray(mask, np.int64)
+    rows = np.where((ids >= 0) & (ids < labels.num_classes), ids, labels.num_classes + 1)
+    rows[ids == labels.ignore] = labels.num_classes
+    return np.take(table, rows, axis=0)
+
+
+def blend(image: np.ndarray, mask: np.ndarray, labels: LabelSet, alpha: float = 0.5) -> np.ndarray:
+    """Draw the classes' colours over an H x W x 3 uint8 picture with opacity `alpha`; ignored
+    pixels stay as they are.
+    """
+    weight = round(alpha * 256)
+    # Sixteen bits hold 255 * 256, so that large pictures need no floats.
+    mixed = image.astype(np.uint16) * (256 - weight)
+    mixed += colourize(mask, labels).astype(np.uint16) * weight
+    out = (mixed >> 8).astype(np.uint8)
+    ignored = mask == labels.ignore
+    out[ignored] = image[ignored]
+    return out
+
+
+def stack_chunks(row_chunks: Iterable[Scores], height: int) -> Scores:
+    """Put row chunks K x r x w, from the top, together into one K x height x w."""
+    whole: Any = None
+    top = 0
+    for chunk in row_chunks:
+        classes, rows, width = chunk.shape
+        if rows == height:
+            return chunk
+        if whole is None:
+            shape = (classes, height, width)
+            whole = np.empty(shape, np.float32) if isinstance(chunk, np.ndarray) else chunk.new_empty(shape)
+        whole[:, top : top + rows] = chunk
+        top += rows
+    result: Scores = whole
+    return result
+
+
+def to_mask(scores: Scores) -> np.ndarray:
+    """Return the class of each pixel, h x w uint8 (uint16 over 256 classes); the lower id where two
+    scores are equal.
+
+    Raises:
+        NotFiniteError: a best score is NaN or infinite.
+    """
+    small = len(scores) <= 256
+    if isinstance(scores, np.ndarray):
+        # numpy's argmax takes the first NaN for the largest, as torch's max does.
+        ids = scores.argmax(0)
+        check_finite(np.take_along_axis(scores, ids[None], 0))
+        mask: np.ndarray = ids.astype(np.uint8 if small else np.uint16)
+        return mask
+    import torch
+
+    with torch.inference_mode():
+        best, index = scores.max(0)
+        if not torch.isfinite(best).all():
+            raise NotFiniteError(NOT_FINITE)
+        return np.asarray(index.to(torch.uint8 if small else torch.uint16).cpu())
+
+
+def check_finite(best: np.ndarray) -> None:
+    """Raise NotFiniteError where a best score is NaN or infinite."""
+    if not np.isfinite(best).all():
+        raise NotFiniteError(NOT_FINITE)
+
+
+def to_probabilities(scores: Scores) -> np.ndarray:
+    """Return the softmax over K of K x h x w scores, float32, in main memory."""
+    if isinstance(scores, np.ndarray):
+        shifted: np.ndarray = scores - scores.max(0)
+        np.exp(shifted, out=shifted)
+        shifted /= shifted.sum(0)
+        return shifted
+    probabilities: np.ndarray = scores.softmax(0).cpu().numpy()
+    return probabilities
+
+
+def negative_log_likelihood(scores: Scores, truth: np.ndarray, ignore: int) -> float:
+    """Sum the cross entropy over the pixels of an h x w label that are not `ignore`, in nats."""
+    if isinstance(scores, np.ndarray):
+        valid = truth != ignore
+        chosen = scores[:, valid]
+        largest = chosen.max(0, initial=-np.inf)
+        true = np.take_along_axis(chosen, truth[valid].astype(np.int64)[None], 0)[0]
+        logs = np.log(np.exp(chosen - largest).sum(0))
+        return float((largest - true + logs).sum(dtype=np.float64))
+    import torch
+    from torch.nn import functional as F
+
+    target = torch.from_numpy(truth.astype(np.int64)).to(scores.device)
+    return float(F.cross_entropy(scores[None], target[None], ignore_index=ignore, reduction="sum"))

@@ -17,7 +17,7 @@ from seenet.core.settings import DataSettings
 from seenet.data.check.inspection import Finding, Inspection, SplitVerdict
 from seenet.data.check.summary import as_json, split_summary, unused_line, verdict_line
 from seenet.data.split import FileSplit, Split
-from seenet.prediction.colours import colourize
+from seenet.prediction.result import colourize
 from seenet.report.gallery import EncodedRow, striped
 from seenet.report.html import number, percent, photograph, png, render, shrunk
 

@@ -19,7 +19,7 @@ from seenet.evaluation.pictures import error_map
 from seenet.model.segmenter import Normalization
 from seenet.model.weights import backbone_normalization
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.colours import blend, colourize
+from seenet.prediction.result import blend, colourize
 from seenet.report.html import number, percent, photograph, png, render, shrunk
 
 DRAWS = 2

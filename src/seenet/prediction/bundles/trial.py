@@ -1,6 +1,7 @@
-"""Load a bundle in a child process first: a file that crashes a runtime, or eats the memory, ends that process alone.
+"""Load a bundle in a child process first: a hostile file ends only that process.
 
-Run as `python -m seenet.prediction.trial FILE` by `open_tried`; files that passed are remembered by hash.
+Run as `python -m seenet.prediction.bundles.trial FILE` by `open_tried`; files that passed are
+remembered by hash.
 """
 
 import hashlib
@@ -14,20 +15,23 @@ from seenet.core.child import REFUSED, refuse, run_module
 from seenet.core.errors import DataError, PassingError, SeenetError
 from seenet.core.files import cache_folder, sha256
 from seenet.core.processor import limit_memory
-from seenet.prediction.bundle import Opened
-from seenet.prediction.formats import bundle_files, format_of
-from seenet.prediction.runtimes import open_bundle, require
+from seenet.prediction.bundles.bundle import Opened
+from seenet.prediction.bundles.formats import bundle_files, format_of
+from seenet.prediction.bundles.runtimes import open_bundle, require
 
 TIMEOUT_SECONDS = 600
 MEMORY_BYTES = 6 * 2**30
-"""For the small picture, besides several times the file."""
+"""Memory for the small picture, besides several times the file."""
 SIDE = 64
 
 
 def open_tried(path: Path, *, device: str = "auto", precision: str = "fp32") -> Opened:
-    """`runtimes.open_bundle`, after a child process has loaded the file and segmented a grey square with it.
+    """Open a bundle after a child process has loaded it and segmented a grey square with it.
 
-    Raises as `open_bundle`, DataError where that process took too much memory, PassingError where it crashed or took too much time.
+    Raises:
+        DataError: as `open_bundle`, or that process took too much memory.
+        PassingError: that process crashed or took too much time.
+        UsageError: as `open_bundle`.
     """
     packages = format_of(path).runs_with
     require(*packages)
@@ -49,13 +53,13 @@ def _digest(path: Path, packages: tuple[str, ...]) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """Those that are there of a bundle's one or two."""
+    """Return the files that are there of a bundle's one or two."""
     return [file for file in reversed(bundle_files(path)) if file.is_file()]
 
 
 def _try(path: Path) -> None:
     try:
-        ended = run_module("seenet.prediction.trial", path, timeout=TIMEOUT_SECONDS)
+        ended = run_module("seenet.prediction.bundles.trial", path, timeout=TIMEOUT_SECONDS)
     except TimeoutError:
         raise PassingError(f"{path}: not loaded within {TIMEOUT_SECONDS} s; refused, export it again") from None
     if ended.code == REFUSED:

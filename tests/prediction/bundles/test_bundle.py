@@ -13,10 +13,10 @@ from seenet.cli import main
 from seenet.core import progress
 from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.data.shapes import SHAPES
-from seenet.prediction.bundle import BundlePredictor, parse_card
+from seenet.prediction.bundles.bundle import BundlePredictor, parse_card
 from seenet.prediction.loading import load, load_trained
-from seenet.prediction.scores import to_probabilities
-from tests.prediction.bundles import CENTRES, card, write_red
+from seenet.prediction.result import to_probabilities
+from tests.prediction.bundles.red import CENTRES, card, write_red
 
 TINY = np.finfo(np.float32).tiny
 
@@ -64,9 +64,9 @@ def test_tiles_of_a_bundle(red: Path, flip: bool, monkeypatch: pytest.MonkeyPatc
     assert tiles.settings["tile"] == 160
     assert "tile" not in whole.settings
     # A row of tiles keeps none of their margins.
-    assert all(stripe.base is None or stripe.base.shape == stripe.shape for stripe in tiles.stripes(image))
-    # Very little memory, and each row of tiles is one stripe.
-    assert len(list(load(red, tile="auto", margin=32, memory=1e-6).stripes(image))) == 4
+    assert all(chunk.base is None or chunk.base.shape == chunk.shape for chunk in tiles.row_chunks(image))
+    # Very little memory, and each row of tiles is one chunk.
+    assert len(list(load(red, tile="auto", margin=32, memory=1e-6).row_chunks(image))) == 4
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Bundles opened by ONNX Runtime, OpenVINO or torch; each is imported where it is needed, torch for its own format alone."""
+"""Open exported models in ONNX Runtime or OpenVINO. Each is imported only where it is needed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +12,13 @@ import numpy as np
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.processor import lacks_memory
-from seenet.prediction.bundle import FORMATS, KEY, Card, Opened, parse_card
-from seenet.prediction.formats import BUNDLE_FORMATS
-from seenet.prediction.onnx_file import read_metadata
+from seenet.prediction.bundles.bundle import FORMATS, KEY, Card, Opened, parse_card
+from seenet.prediction.bundles.formats import BUNDLE_FORMATS
 
 DEVICES = ("auto", "cpu")
+ONNX_BYTES = 2**31 - 1
+"""Largest ONNX file: protobuf holds no more."""
+ONNX_DOMAINS = ("", "ai.onnx")
 
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -24,8 +26,10 @@ Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 def open_bundle(path: Path, *, device: str = "auto", precision: str = "fp32") -> Opened:
     """Load the bundle at `path`.
 
-    Raises DataError: damaged, foreign or hostile file, one half of it missing, a newer version; UsageError: a device or precision that its
-    runtime does not have, or the extra `export` is not installed.
+    Raises:
+        DataError: damaged, foreign or hostile file, one half of it missing, a newer version.
+        UsageError: a device or precision that its runtime does not have, or the extra `export` is
+            not installed.
     """
     kind = FORMATS[path.suffix]
     if device not in DEVICES:
@@ -39,7 +43,7 @@ def open_bundle(path: Path, *, device: str = "auto", precision: str = "fp32") ->
 
 
 def require(*packages: str) -> None:
-    """UsageError where one of the extra `export` is not there."""
+    """Raise UsageError where one of these packages, of the extra `export`, is not installed."""
     for package in packages:
         try:
             import_module(package)
@@ -53,16 +57,63 @@ def _open_onnx(path: Path, precision: str) -> tuple[Card, str, Run]:
     card = parse_card(path, read_metadata(path).get(KEY))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    with _told(path):
+    with _runtime_errors(path):
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     _check_interface(path, card, [(one.name, one.shape) for one in session.get_inputs()], [one.name for one in session.get_outputs()])
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with _told(path):
+        with _runtime_errors(path):
             mask, scores = session.run(["mask", "scores"], {"images": images})
         return scores, mask
 
     return card, f"onnxruntime {onnxruntime.__version__}", run
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of an ONNX file, checked before a runtime sees it.
+
+    Raises:
+        DataError: over 2 GiB, truncated or no ONNX file; a tensor in another file; operators that
+            ONNX does not define; whatever else `onnx.checker` refuses.
+    """
+    from onnx import ModelProto, checker
+
+    size = path.stat().st_size
+    if not 0 < size <= ONNX_BYTES:
+        raise DataError(f"{path}: {size} bytes, expected an ONNX file of 1 to {ONNX_BYTES}; export it again")
+    content = path.read_bytes()
+    try:
+        model = ModelProto.FromString(content)
+        foreign = [one.domain for part in (model, *model.functions) for one in part.opset_import if one.domain not in ONNX_DOMAINS]
+        if foreign:
+            raise _refused(path, f"operators of domain {foreign[0][:80]!r}", "those of ai.onnx alone")
+        if _has_external_data(model):
+            raise _refused(path, "a tensor in another file", "all of them inside")
+        checker.check_model(content)
+    except DataError:
+        raise
+    except Exception as error:  # protobuf's and the checker's have no class in common
+        text = " ".join(str(error).split())[:200]
+        raise _refused(path, f"no valid ONNX model ({type(error).__name__}: {text})", "what seenet export wrote") from None
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _has_external_data(message: Any) -> bool:
+    """Report whether a protobuf message holds, at any depth, a tensor whose values lie in another
+    file.
+    """
+    for field, value in message.ListFields():
+        if field.name == "external_data" or (field.name == "data_location" and value):
+            return True
+        if field.message_type is not None:
+            parts = [value] if hasattr(value, "ListFields") else value
+            if any(map(_has_external_data, parts)):
+                return True
+    return False
+
+
+def _refused(path: Path, found: str, expected: str) -> DataError:
+    return DataError(f"{path}: refused: found {found}, expected {expected}; export it again, or do not use this file")
 
 
 def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
@@ -72,7 +123,7 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
     if not weights.is_file():
         raise DataError(f"{path}: its weights {weights.name} are not beside it; copy both files, or export it again")
     core = openvino.Core()
-    with _told(path):
+    with _runtime_errors(path):
         model = core.read_model(path, weights)
     try:
         text = str(model.get_rt_info([KEY]).value)
@@ -82,38 +133,21 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
     inputs = [(one.any_name, [str(side) for side in one.partial_shape]) for one in model.inputs]
     _check_interface(path, card, inputs, [one.any_name for one in model.outputs])
     # On its own it would compute in bf16 where the processor has that.
-    with _told(path):
+    with _runtime_errors(path):
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"})
 
     lock = Lock()
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # One at a time, and copies: the runtime writes every answer to the same memory.
-        with lock, _told(path):
+        with lock, _runtime_errors(path):
             found = compiled({"images": images})
             return np.array(found["scores"], np.float32), np.array(found["mask"])
 
     return card, f"openvino {openvino.__version__.split('-')[0]}", run
 
 
-def _open_torch(path: Path, precision: str) -> tuple[Card, str, Run]:
-    import torch
-
-    from seenet.prediction.torch_file import load_program
-
-    card_text, program = load_program(path)
-    card = parse_card(path, card_text)
-    module = program.module()
-
-    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode(), _told(path):
-            mask, scores = module(torch.from_numpy(images))
-        return scores.numpy(), mask.numpy()
-
-    return card, f"torch {torch.__version__}", run
-
-
-OPENERS: dict[str, Callable[[Path, str], tuple[Card, str, Run]]] = {"onnx": _open_onnx, "openvino": _open_openvino, "torch": _open_torch}
+OPENERS: dict[str, Callable[[Path, str], tuple[Card, str, Run]]] = {"onnx": _open_onnx, "openvino": _open_openvino}
 
 
 def _check_interface(path: Path, card: Card, inputs: list[tuple[str, Any]], outputs: list[str]) -> None:
@@ -128,8 +162,8 @@ def _check_interface(path: Path, card: Card, inputs: list[tuple[str, Any]], outp
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Whatever a runtime raises becomes one line; memory that is not there a MemoryError."""
+def _runtime_errors(path: Path) -> Iterator[None]:
+    """Turn whatever a runtime raises into one line, or into a MemoryError where memory is short."""
     try:
         yield
     except Exception as error:

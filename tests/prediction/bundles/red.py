@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from seenet.core.labels import LabelSet
 from seenet.data.shapes import SHAPES
-from seenet.prediction.bundle import KEY, Card
+from seenet.prediction.bundles.bundle import KEY, Card
 
 CENTRES = (21.0, 63.5, 106.0, 148.5, 191.0, 233.5)
 

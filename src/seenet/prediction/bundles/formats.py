@@ -1,6 +1,6 @@
 """The formats of exported models, a row each: for those that write them, load them, or know them by their suffix.
 
-A format is written by `seenet.export.NAME.write`, and loaded by its opener in `runtimes`.
+A format is written by `seenet.export.NAME.write`, and loaded, where it is read here, by its opener in `runtimes`.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ class BundleFormat:
     """Suffix of a second file, which holds the weights."""
     options: frozenset[str] = frozenset()
     """Those of `seenet export` that it takes."""
+    read: bool = True
+    """Whether `seenet predict` and `eval` read it; one that they do not is written for other programs."""
 
 
 BUNDLE_FORMATS = {
@@ -32,7 +34,7 @@ BUNDLE_FORMATS = {
         # It reads the network by way of ONNX.
         ".xml", ("openvino",), ("onnx", "onnxscript"), ("fp32", "bf16"), ".bin", frozenset({"--int8", "--fp16", "--plain"})
     ),
-    "torch": BundleFormat(".pt2", ("torch",)),
+    "torch": BundleFormat(".pt2", ("torch",), read=False),
 }  # fmt: skip
 
 
