@@ -12,10 +12,9 @@ from seenet.core.errors import NotFiniteError
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.training.forecast import forecast
-from seenet.training.learner import Learner
 from seenet.training.losses import LossModel
-from seenet.training.setup import ALONE, step_batches
-from seenet.training.trainer import Trainer
+from seenet.training.setup import ONE_PROCESS, step_batches
+from seenet.training.trainer import Learner, Trainer
 
 TINY = [
     "model.backbone=resnet10t", "model.weights=null", "model.width=8", "model.p_out=16", "data.size=48", "data.count=20",
@@ -83,7 +82,7 @@ def test_the_steps_are_the_trainers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = steps(monkeypatch)
     settings = recipe(*overrides)
     forecast(settings, "cpu")
-    forecasted, trainer = found[:], Trainer(settings, tmp_path, torch.device("cpu"), ALONE)
+    forecasted, trainer = found[:], Trainer(settings, tmp_path, torch.device("cpu"), ONE_PROCESS)
     batches = step_batches(settings, trainer.data, trainer.model, first_step=0, rank=0, world=1)
     found.clear()
     for trainer.step in range(2):
@@ -106,6 +105,6 @@ def test_what_is_compiled_in_training_is_here(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_run_that_would_end_at_once_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LossModel, "forward", lambda self, images, masks, divisor: next(self.parameters()).sum() * float("nan"))
+    monkeypatch.setattr(LossModel, "forward", lambda self, images, masks: next(self.parameters()).sum() * float("nan"))
     with pytest.raises(NotFiniteError, match="dry run: step 1: loss nan"):
         forecast(recipe(), "cpu")

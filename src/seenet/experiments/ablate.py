@@ -21,8 +21,7 @@ from seenet.core.files import check_free, replacing, write_text
 from seenet.core.recipe_files import dump, load_recipe
 from seenet.experiments.plan import Plan, Run, is_finished, state
 from seenet.experiments.results import as_csv, markdown, outcome, plot
-from seenet.training.run import difference
-from seenet.training.signals import stop_requests
+from seenet.training.run import changed_setting, stop_requests
 
 RESULTS = "results.json"
 TABLES = ("table.md", "table.csv", "plot.png")
@@ -95,7 +94,7 @@ def check_folder(plan: Plan) -> None:
 def _check_recipe(run: Run) -> None:
     path = run.folder / "recipe.yaml"
     if path.is_file():
-        found = difference(load_recipe(path), run.recipe)
+        found = changed_setting(load_recipe(path), run.recipe)
         if found:
             raise UsageError(f"{path}: {found}; give another --out, or the settings of the runs that are there")
 

@@ -4,6 +4,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import timm
@@ -26,8 +27,7 @@ class Backbone(nn.Module):
 
     N x C x H x W -> tensors of N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i]), with
     strides 4, 8, 16, 32 up to `output_stride`. Networks whose stem cannot take a size get zeros to
-    the right and below. `recompute` drops activations in training and computes them again in the
-    backward pass.
+    the right and below.
 
     Raises UsageError for a name that timm does not know or cannot dilate.
     """
@@ -35,7 +35,6 @@ class Backbone(nn.Module):
     def __init__(self, name: str, *, output_stride: int = 8, in_channels: int = 3, stride_on: str = "conv2", levels: int = 4) -> None:
         super().__init__()
         self.name = name
-        self.recompute = False
         if not timm.is_model(name):
             raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}")
         self.body: Any
@@ -64,11 +63,22 @@ class Backbone(nn.Module):
             height, width = images.shape[-2:]
             images = F.pad(images, (0, -width % self.pad_multiple, 0, -height % self.pad_multiple))
         with HOOKS if isinstance(self.body, FeatureHookNet) else nullcontext():
-            if self.recompute and self.training:
-                stages: list[Tensor] = checkpoint(self.body, images, use_reentrant=False, context_fn=self._passes)
-            else:
-                stages = self.body(images)
+            stages: list[Tensor] = self.body(images)
         return stages
+
+    @property
+    def recompute(self) -> bool:
+        """Whether, in training, a stage keeps its input alone and is computed again going back."""
+        return any("forward" in vars(part) for part in self._checkpointed_parts())
+
+    @recompute.setter
+    def recompute(self, value: bool) -> None:
+        part: Any
+        for part in self._checkpointed_parts():
+            if value:
+                part.forward = partial(_checkpointed, part)
+            else:
+                vars(part).pop("forward", None)
 
     @property
     def network(self) -> nn.Module:
@@ -105,8 +115,20 @@ class Backbone(nn.Module):
         """List every batch norm of the backbone."""
         return [module for module in self.modules() if isinstance(module, BATCH_NORMS)]
 
-    def _passes(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _kept_statistics(self.body)
+    def _checkpointed_parts(self) -> list[nn.Module]:
+        """List the stages and what stands beside them, leaves excepted.
+
+        A stage of EfficientNet is several blocks. The whole body where its stages are no modules of
+        their own (HRNet), or where timm's hooks look into them, which must not see a second pass.
+        """
+        network = self.network
+        modules = {name.replace(".", "_"): (name, module) for name, module in network.named_modules()}
+        stages = [str(level["module"]).replace(".", "_") for level in self.body.feature_info.get_dicts()]
+        if isinstance(self.body, FeatureHookNet) or not modules.keys() >= set(stages):
+            return [self.body]
+        parents = {modules[stage][0].rpartition(".")[0] for stage in stages}
+        beside = [child for name in sorted(parents) for child in network.get_submodule(name).children()]
+        return [child for child in beside if list(child.children())]
 
     def _misfit(self, in_channels: int, height: int, width: int) -> str:
         """Say what is wrong with the stages at this size, by a pass of zeros; "" where they fit."""
@@ -156,6 +178,21 @@ def _move_strides(body: nn.Module) -> None:
         conv1, conv2 = getattr(module, "conv1", None), getattr(module, "conv2", None)
         if hasattr(module, "conv3") and isinstance(conv1, nn.Conv2d) and isinstance(conv2, nn.Conv2d) and conv2.stride != (1, 1):
             conv1.stride, conv2.stride = conv2.stride, (1, 1)
+
+
+def _checkpointed(module: nn.Module, *inputs: Any) -> Any:
+    """Call `module`; in training keep its inputs alone, and compute the rest again going back."""
+    forward = partial(type(module).forward, module)
+    if not module.training:
+        return forward(*inputs)
+    if torch.compiler.is_compiling():
+        # The compiler moves statistics once by itself, and takes no context.
+        return checkpoint(forward, *inputs, use_reentrant=False)
+
+    def passes() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _kept_statistics(module)
+
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=passes)
 
 
 @contextmanager
