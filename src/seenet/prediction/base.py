@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Real
 from typing import Any, overload
 
@@ -16,6 +17,9 @@ from seenet.prediction.result import Result, Scores, stack_chunks, to_mask
 from seenet.prediction.tiles import Tiling
 
 MOST_SCALES = 16
+
+tile_done: ContextVar[Callable[[], None]] = ContextVar("tile_done", default=lambda: None)
+"""Called after each tile that this thread computes: one predictor serves several threads, each with a bar of its own."""
 
 
 class BasePredictor(ABC):
@@ -35,8 +39,6 @@ class BasePredictor(ABC):
     """
 
     device: Any
-    tile_done: Callable[[], None] = staticmethod(lambda: None)
-    """Function to call after each tile."""
 
     def __init__(
         self,
@@ -93,18 +95,20 @@ class BasePredictor(ABC):
 
     @contextmanager
     def tile_bar(self, size: tuple[int, int], name: str) -> Iterator[None]:
-        """Show a progress bar of the tiles while the block runs, where a picture of this height and
-        width has several.
+        """Show a progress bar of the tiles that this thread has done, while the block runs.
+
+        There is none where a picture of this height and width has a single tile.
         """
         count = self.tiles(size)
         if count == 1:
             yield
             return
-        with bar(f"tiles of {name}", count, inner=True) as self.tile_done:
+        with bar(f"tiles of {name}", count, inner=True) as done:
+            before = tile_done.set(done)
             try:
                 yield
             finally:
-                del self.tile_done
+                tile_done.reset(before)
 
     def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Scores:
         """Return all `row_chunks` in one, K x h x w: 4 K bytes a pixel."""

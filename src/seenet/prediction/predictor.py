@@ -21,7 +21,7 @@ from seenet.core.labels import LabelSet
 from seenet.model.fast.prediction import prediction_form, state_of
 from seenet.model.segmenter import Window, full_size
 from seenet.model.summary import receptive_field
-from seenet.prediction.base import BasePredictor
+from seenet.prediction.base import BasePredictor, tile_done
 from seenet.prediction.tiled import Grid, TiledGrid, averaged_row_chunks, pass_bytes, raw_row_chunks, scaled_part
 from seenet.prediction.tiles import Span, Tiling
 
@@ -187,7 +187,7 @@ class Predictor(BasePredictor):
                 if self.flip:
                     seen = torch.cat([seen, scaled_part(image[:, ::-1], view, rows, columns, self._normalized)])
                 scores = self._pass(network, seen, window)
-                self.tile_done()
+                tile_done.get()()
                 return scores
 
         return TiledGrid(run, view, self.tiling or Tiling(), cut or max(view), self._multiple)
