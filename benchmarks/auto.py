@@ -40,12 +40,17 @@ def measure() -> dict[str, Any]:
         # A hook wants to see the module as it is: the predictor then runs the plain network.
         plain.model.register_forward_hook(lambda *_: None)
         works = {
-            name: lambda predictor=predictor: predict_files(predictor, pictures, Path(tempfile.mkdtemp(dir=folder)))
+            name: lambda predictor=predictor: predict_files(
+                predictor, pictures, Path(tempfile.mkdtemp(dir=folder))
+            )
             for name, predictor in (("auto", chosen), ("plain", plain))
         }
         found = interleaved(works, seconds=30)
     split = open_split(DataSettings(kind="camvid", root=root), "val")
-    miou = {name: 100 * evaluate(predictor, split).result()["miou"] for name, predictor in (("auto", chosen), ("plain", plain))}
+    miou = {
+        name: 100 * evaluate(predictor, split).result()["miou"]
+        for name, predictor in (("auto", chosen), ("plain", plain))
+    }
     seconds = found["seconds"]
     ratio = ratios(seconds["plain"], seconds["auto"])
     return {

@@ -38,7 +38,9 @@ BARS = {"matrix": 0.02, "bands": 0.10, "trimap": 0.10}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("camvid", nargs="?", type=Path, help="SegNet's CamVid; default: the bundled photographs")
+    parser.add_argument(
+        "camvid", nargs="?", type=Path, help="SegNet's CamVid; default: the bundled photographs"
+    )
     parser.add_argument("--repetitions", type=int, default=30, help="at least 2")
     parser.add_argument("--threads", type=int, help="of torch; default: as many as it takes")
     parser.add_argument("--out", type=Path, help="write the JSON here as well")
@@ -49,7 +51,9 @@ def main() -> None:
     print(json.dumps(found, indent=1))
     for name, bar in BARS.items():
         share = found["share_of_forward"][name]
-        print(f"{name}: {100 * share:.2f} % of the forward pass, bar {100 * bar:.0f} %: {'holds' if share <= bar else 'MISSED'}")
+        print(
+            f"{name}: {100 * share:.2f} % of the forward pass, bar {100 * bar:.0f} %: {'holds' if share <= bar else 'MISSED'}"
+        )
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -78,7 +82,9 @@ def measure(predictor: Predictor, camvid: Path | None, repetitions: int) -> dict
                 processors[name].append(1000 * (time.process_time() - processor))
     forward = statistics.median(processors["forward"]) / torch.get_num_threads()
     return {
-        "share_of_forward": {name: round(statistics.median(processors[name]) / forward, 5) for name in BARS},
+        "share_of_forward": {
+            name: round(statistics.median(processors[name]) / forward, 5) for name in BARS
+        },
         "wall_ms": {name: spread(values) for name, values in walls.items()},
         "processor_ms": {name: spread(values) for name, values in processors.items()},
         "repetitions": repetitions,
@@ -92,15 +98,23 @@ def measure(predictor: Predictor, camvid: Path | None, repetitions: int) -> dict
     }
 
 
-def pictures(predictor: Predictor, camvid: Path | None) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def pictures(
+    predictor: Predictor, camvid: Path | None
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Picture, label and prediction of a few frames of 360 x 480."""
     if camvid:
         split = open_split(DataSettings(kind="camvid", root=camvid), "val")
         pairs = [split.read(index * len(split) // PICTURES) for index in range(PICTURES)]
     else:
         folder = Path(str(resources.files("seenet") / "photos"))
-        images = [np.array(Image.open(path).convert("RGB").resize((480, 360))) for path in sorted(folder.glob("*.jpg"))[:PICTURES]]
-        pairs = [(image, np.ascontiguousarray(predictor.mask(image[:, ::-1])[:, ::-1])) for image in images]
+        images = [
+            np.array(Image.open(path).convert("RGB").resize((480, 360)))
+            for path in sorted(folder.glob("*.jpg"))[:PICTURES]
+        ]
+        pairs = [
+            (image, np.ascontiguousarray(predictor.mask(image[:, ::-1])[:, ::-1]))
+            for image in images
+        ]
     return [(image, truth, to_mask(predictor.scores(image))) for image, truth in pairs]
 
 
@@ -112,14 +126,21 @@ def with_rims(truth: np.ndarray, ignore: int) -> np.ndarray:
 
 def spread(values: list[float]) -> dict[str, float]:
     low, middle, high = statistics.quantiles(values, n=4)
-    return {"median": round(middle, 3), "quartiles": [round(low, 3), round(high, 3)], "least": round(min(values), 3)}
+    return {
+        "median": round(middle, 3),
+        "quartiles": [round(low, 3), round(high, 3)],
+        "least": round(min(values), 3),
+    }
 
 
 def processor_name() -> str:
     """As the kernel has it, else as Python does."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    name = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 

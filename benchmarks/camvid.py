@@ -17,5 +17,7 @@ def camvid() -> Path | None:
     if own.is_dir():
         return own
     if not (unpacked / "CamVid").is_dir() and script.is_file():
-        subprocess.run([sys.executable, str(script), str(unpacked)], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, str(script), str(unpacked)], check=True, capture_output=True
+        )
     return unpacked / "CamVid" if (unpacked / "CamVid").is_dir() else None

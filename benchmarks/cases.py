@@ -32,7 +32,9 @@ class Case:
         """Name of its result's file."""
         height, width = self.size
         backbone = self.backbone.removeprefix("tf_efficientnet_")
-        return f"{self.kind}-{backbone}-{height}x{width}x{self.batch}-{self.runtime}-{self.precision}"
+        return (
+            f"{self.kind}-{backbone}-{height}x{width}x{self.batch}-{self.runtime}-{self.precision}"
+        )
 
 
 RUNTIMES = ("eager", "compiled", "onnx", "openvino")
@@ -40,9 +42,15 @@ RUNTIMES = ("eager", "compiled", "onnx", "openvino")
 
 def _training() -> list[Case]:
     steps = [Case(1, "training", backbone, (320, 320), 4) for backbone in ("resnet50", "resnet18")]
-    bf16 = [Case(1, "training", case.backbone, case.size, case.batch, precision="bf16") for case in steps]
+    bf16 = [
+        Case(1, "training", case.backbone, case.size, case.batch, precision="bf16")
+        for case in steps
+    ]
     light = [Case(1, "training", LIGHT_BACKBONE, (256, 256), 8, full=True)]
-    paper = [Case(1, "training", backbone, (320, 320), 10, full=True) for backbone in ("resnet50", "resnet18")]
+    paper = [
+        Case(1, "training", backbone, (320, 320), 10, full=True)
+        for backbone in ("resnet50", "resnet18")
+    ]
     return [*steps, *bf16, *light, *paper]
 
 
@@ -50,7 +58,18 @@ def _inference() -> list[Case]:
     found = []
     for backbone in ("resnet50", "resnet18", LIGHT_BACKBONE):
         light = backbone == LIGHT_BACKBONE
-        found += [Case(2, "inference", backbone, (360, 480), 1, runtime, full=light and runtime == "compiled") for runtime in RUNTIMES]
+        found += [
+            Case(
+                2,
+                "inference",
+                backbone,
+                (360, 480),
+                1,
+                runtime,
+                full=light and runtime == "compiled",
+            )
+            for runtime in RUNTIMES
+        ]
     for backbone in ("resnet50", "resnet18"):
         for runtime in RUNTIMES:
             named = runtime in ("eager", "onnx")

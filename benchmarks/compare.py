@@ -45,4 +45,10 @@ def compare(case: Case) -> dict[str, Any]:
 def gflops(name: str, case: Case) -> float:
     """Of a forward pass of one image through the plain network, two operations a multiply-add."""
     with torch.device("meta"):
-        return sum(part.flops for part in summarize(contestants.network(name, case.backbone), *case.size)) / 1e9
+        return (
+            sum(
+                part.flops
+                for part in summarize(contestants.network(name, case.backbone), *case.size)
+            )
+            / 1e9
+        )

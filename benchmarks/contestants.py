@@ -14,14 +14,22 @@ from seenet.core.labels import LabelSet
 from seenet.model import Segmenter, create_model
 from seenet.model.fast.prediction import prediction_form
 
-CONTESTANTS = {"seenet": "seenet", "deeplabv3": "torchvision-deeplabv3", "deeplabv3plus": "smp-deeplabv3plus"}
+CONTESTANTS = {
+    "seenet": "seenet",
+    "deeplabv3": "torchvision-deeplabv3",
+    "deeplabv3plus": "smp-deeplabv3plus",
+}
 """Variants of `create_model`. DeepLabv3 has rates 12, 24, 36 at output stride 8, half of them at 16; so has DeepLabv3+."""
 BACKBONES = {"resnet50": 8, "resnet18": 8, "tf_efficientnet_lite0": 16}
 """Output strides."""
 LIGHT: dict[str, Any] = {"width": 96, "local_conv": "depthwise", "p_out": 80}
 """SeENet's options on light backbones: as fast as DeepLabv3+ there."""
 CLASSES = 21
-LABELS = LabelSet("bench", tuple(f"class {index}" for index in range(CLASSES)), tuple((index, 0, 0) for index in range(CLASSES)))
+LABELS = LabelSet(
+    "bench",
+    tuple(f"class {index}" for index in range(CLASSES)),
+    tuple((index, 0, 0) for index in range(CLASSES)),
+)
 
 
 def options(backbone: str) -> dict[str, Any]:
@@ -33,7 +41,13 @@ def network(name: str, backbone: str, *, classes: int = CLASSES) -> Segmenter:
     """A contestant in eval mode, plain, channels-last as the trainer has it and torch advises for convolutions on processors."""
     torch.manual_seed(0)
     own = options(backbone) if name == "seenet" else {}
-    model = create_model(CONTESTANTS[name], backbone=backbone, num_classes=classes, output_stride=BACKBONES[backbone], **own)
+    model = create_model(
+        CONTESTANTS[name],
+        backbone=backbone,
+        num_classes=classes,
+        output_stride=BACKBONES[backbone],
+        **own,
+    )
     return model.eval().to(memory_format=torch.channels_last)
 
 
@@ -45,7 +59,9 @@ def ready(name: str, model: Segmenter, *, compiled: bool = False) -> Callable[..
     return torch.compile(called) if compiled else called
 
 
-def plain_step(model: Segmenter, images: Tensor, masks: Tensor, *, bf16: bool) -> Callable[[], object]:
+def plain_step(
+    model: Segmenter, images: Tensor, masks: Tensor, *, bf16: bool
+) -> Callable[[], object]:
     """A training step as a script of torchvision's kind takes it: mean cross entropy, SGD with momentum."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
     model.train()

@@ -63,5 +63,8 @@ def predict() -> dict[str, Any]:
         "values": {"predict in the network": significant(report.network_seconds / report.seconds)},
         "pictures": report.written,
         "choice": {"runtime": job.choice.runtime, "precision": job.choice.precision},
-        "seconds": {"network": significant(report.network_seconds), "all": significant(report.seconds)},
+        "seconds": {
+            "network": significant(report.network_seconds),
+            "all": significant(report.seconds),
+        },
     }

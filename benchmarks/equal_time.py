@@ -51,9 +51,18 @@ def main() -> None:
     for split in SPLITS:
         for name in NETWORKS:
             out = options.out / f"{name}-{SPLITS[split]}"
-            done = train(recipe(name, split, root, plan["steps"][name]), out, resume=(out / "recipe.yaml").exists(), device="cpu")
-            runs.append({"network": name, "split": split, "steps": plan["steps"][name], "miou": done.miou})
-    speed = interleaved({name: work(name, SPEED) for name in NETWORKS}, seconds=SPEED.seconds, most=100)
+            done = train(
+                recipe(name, split, root, plan["steps"][name]),
+                out,
+                resume=(out / "recipe.yaml").exists(),
+                device="cpu",
+            )
+            runs.append(
+                {"network": name, "split": split, "steps": plan["steps"][name], "miou": done.miou}
+            )
+    speed = interleaved(
+        {name: work(name, SPEED) for name in NETWORKS}, seconds=SPEED.seconds, most=100
+    )
     for run in runs:
         run["images_per_s"] = significant(1 / spread(speed["seconds"][run["network"]])["median"])
     result = {
@@ -69,7 +78,11 @@ def recipe(name: str, split: str, root: Path, steps: int) -> Recipe:
     """The recipe of `split` with this network, so many steps, and a look at the score at the end alone."""
     own = contestants.LIGHT if name == "seenet" else {}
     options = {"variant": contestants.CONTESTANTS[name], **own}
-    weights = Path(os.environ.get("SEENET_SHARED") or machine.ROOT.parent / "shared") / "weights" / f"{LIGHT_BACKBONE}.fp16.safetensors"
+    weights = (
+        Path(os.environ.get("SEENET_SHARED") or machine.ROOT.parent / "shared")
+        / "weights"
+        / f"{LIGHT_BACKBONE}.fp16.safetensors"
+    )
     return load_recipe(
         SPLITS[split],
         [
@@ -85,14 +98,24 @@ def planned(path: Path, root: Path, minutes: float) -> dict[str, Any]:
     if path.exists():
         plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if plan["minutes"] != minutes:
-            raise DataError(f"{path}: planned for {plan['minutes']} minutes, found --minutes {minutes}; give another --out")
+            raise DataError(
+                f"{path}: planned for {plan['minutes']} minutes, found --minutes {minutes}; give another --out"
+            )
         return plan
     with tempfile.TemporaryDirectory() as folder:
-        works = {name: _step(recipe(name, "CamVid val", root, 1000), Path(folder) / name) for name in NETWORKS}
+        works = {
+            name: _step(recipe(name, "CamVid val", root, 1000), Path(folder) / name)
+            for name in NETWORKS
+        }
         found = interleaved(works, seconds=60, least=5)
     seconds = {name: spread(times)["median"] for name, times in found["seconds"].items()}
     steps = {name: max(1, round(60 * minutes / one)) for name, one in seconds.items()}
-    plan = {"minutes": minutes, "seconds_a_step": seconds, "steps": steps, "planned": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    plan = {
+        "minutes": minutes,
+        "seconds_a_step": seconds,
+        "steps": steps,
+        "planned": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
     write_text(path, json.dumps(plan, indent=1) + "\n")
     return plan
 

@@ -30,7 +30,11 @@ def measure(axis: str, value: int) -> dict[str, Any]:
     elif axis == "batch":
         found = alone(_batch, value)
     else:
-        found = alone(_predict, value if axis == "size" else SIDE, value if axis == "classes" else contestants.CLASSES)
+        found = alone(
+            _predict,
+            value if axis == "size" else SIDE,
+            value if axis == "classes" else contestants.CLASSES,
+        )
     return {"line": 8, "axis": axis, "value": value, "backbone": BACKBONE, **found}
 
 
@@ -66,7 +70,12 @@ def _batch(count: int) -> dict[str, Any]:
 
 def _point(found: dict[str, Any], mib: float, pictures: int) -> dict[str, Any]:
     times = found["seconds"]["one"]
-    return {"seconds": spread([one / pictures for one in times]), "mib": round(mib), "rounds": len(times), "others": found["others"]}
+    return {
+        "seconds": spread([one / pictures for one in times]),
+        "mib": round(mib),
+        "rounds": len(times),
+        "others": found["others"],
+    }
 
 
 def _together(count: int) -> dict[str, Any]:

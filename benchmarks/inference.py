@@ -32,9 +32,13 @@ def work(name: str, case: Case) -> Work:
     """One pass of a contestant over random pictures."""
     if case.runtime in ("onnx", "openvino"):
         run = open_bundle(bundle(name, case.backbone, case.runtime)).run
-        pictures = np.random.default_rng(0).integers(0, 256, (case.batch, *case.size, 3), dtype=np.uint8)
+        pictures = np.random.default_rng(0).integers(
+            0, 256, (case.batch, *case.size, 3), dtype=np.uint8
+        )
         return lambda: run(pictures)
-    called = contestants.ready(name, contestants.network(name, case.backbone), compiled=case.runtime == "compiled")
+    called = contestants.ready(
+        name, contestants.network(name, case.backbone), compiled=case.runtime == "compiled"
+    )
     images = torch.randn(case.batch, 3, *case.size).contiguous(memory_format=torch.channels_last)
 
     def forward() -> torch.Tensor:
@@ -48,7 +52,9 @@ def work(name: str, case: Case) -> Work:
 
 def bundle(name: str, backbone: str, runtime: str) -> Path:
     """SeENet as `seenet export` writes it, without its comparison with the model; the others plainly, as torch's exporter gives them."""
-    path = BUNDLES / machine.sources() / f"{name}-{backbone}.{'onnx' if runtime == 'onnx' else 'xml'}"
+    path = (
+        BUNDLES / machine.sources() / f"{name}-{backbone}.{'onnx' if runtime == 'onnx' else 'xml'}"
+    )
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,4 +74,11 @@ def bundle(name: str, backbone: str, runtime: str) -> Path:
 
 def _card(model: Segmenter) -> Card:
     mean, std = model.normalization.mean, model.normalization.std
-    return Card(labels=contestants.LABELS, mean=mean, std=std, precision="fp32", version="0", model_sha256="0" * 64)
+    return Card(
+        labels=contestants.LABELS,
+        mean=mean,
+        std=std,
+        precision="fp32",
+        version="0",
+        model_sha256="0" * 64,
+    )

@@ -46,7 +46,10 @@ class Tiny(Segmenter):
     auxiliary = None
 
     def __init__(self) -> None:
-        super().__init__(Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), {"num_classes": 11, "in_channels": 3})
+        super().__init__(
+            Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            {"num_classes": 11, "in_channels": 3},
+        )
         torch.manual_seed(0)
         self.layers = nn.Sequential(nn.Conv2d(3, 16, 7, 8, 3), nn.ReLU(), nn.Conv2d(16, 11, 1))
 
@@ -55,12 +58,18 @@ class Tiny(Segmenter):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--side", type=int, default=13377)
     parser.add_argument("--network", default="tiny", help="tiny, or a model by name or file")
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--memory", type=float, default=MEMORY, help="as `seenet predict --memory`, gigabytes")
-    parser.add_argument("--folder", type=Path, help="where the picture and its mask go; default: a temporary folder")
+    parser.add_argument(
+        "--memory", type=float, default=MEMORY, help="as `seenet predict --memory`, gigabytes"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where the picture and its mask go; default: a temporary folder"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
@@ -71,18 +80,29 @@ def main() -> None:
                 other.submit(draw, source, arguments.side).result()
         found = measure(arguments, source, folder / "out")
     print(json.dumps(found, indent=1))
-    print(f"bar: at most {BAR} GB over the idle process: {'holds' if found['gigabytes'] <= BAR else 'MISSED'} ({found['gigabytes']} GB)")
+    print(
+        f"bar: at most {BAR} GB over the idle process: {'holds' if found['gigabytes'] <= BAR else 'MISSED'} ({found['gigabytes']} GB)"
+    )
 
 
 def draw(path: Path, side: int) -> None:
-    photographs = [read_image(file)[:400, :400] for file in sorted(Path(str(files("seenet") / "photos")).glob("*.jpg"))]
+    photographs = [
+        read_image(file)[:400, :400]
+        for file in sorted(Path(str(files("seenet") / "photos")).glob("*.jpg"))
+    ]
     profile: dict[str, Any] = {
         "driver": "GTiff", "height": side, "width": side, "count": 3, "dtype": "uint8", "crs": "EPSG:32633", "tiled": True,
         "blockxsize": 256, "blockysize": 256, "compress": "deflate", "zlevel": 1, "transform": from_origin(500_000, 4_649_776, 0.25, 0.25),
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as file:
         for number, top in enumerate(range(0, side, 400)):
-            row = np.concatenate([photographs[(number + place) % len(photographs)] for place in range(-(-side // 400))], 1)
+            row = np.concatenate(
+                [
+                    photographs[(number + place) % len(photographs)]
+                    for place in range(-(-side // 400))
+                ],
+                1,
+            )
             band = row[: side - top, :side]
             file.write(np.moveaxis(band, 2, 0), window=((top, top + len(band)), (0, side)))
 
@@ -92,9 +112,22 @@ def measure(arguments: argparse.Namespace, source: Path, out: Path) -> dict[str,
     predictor: BasePredictor
     if arguments.network == "tiny":
         info = {"file": "tiny", "sha256": "0" * 64}
-        predictor = Predictor(Tiny().eval(), CAMVID11, device="cpu", scales=(arguments.scale,), tiling=tiling, info=info)
+        predictor = Predictor(
+            Tiny().eval(),
+            CAMVID11,
+            device="cpu",
+            scales=(arguments.scale,),
+            tiling=tiling,
+            info=info,
+        )
     else:
-        predictor = load(arguments.network, "cpu", scales=(arguments.scale,), tile="auto", memory=arguments.memory)
+        predictor = load(
+            arguments.network,
+            "cpu",
+            scales=(arguments.scale,),
+            tile="auto",
+            memory=arguments.memory,
+        )
     # What a first pass leaves behind (libraries' own buffers) is idle, too.
     predictor.mask(np.zeros((64, 64, 3), np.uint8))
     idle, most, done = resident(), [0], threading.Event()
@@ -110,7 +143,11 @@ def measure(arguments: argparse.Namespace, source: Path, out: Path) -> dict[str,
     thread.join()
     report.check()
     with rasterio.open(out / "masks" / source.name) as mask, rasterio.open(source) as picture:
-        assert (mask.shape, mask.crs, mask.transform) == (picture.shape, picture.crs, picture.transform)
+        assert (mask.shape, mask.crs, mask.transform) == (
+            picture.shape,
+            picture.crs,
+            picture.transform,
+        )
         pixels = mask.width * mask.height
     return {
         "pixels": pixels, "network": arguments.network, **predictor.settings, "gigabytes": round((most[0] - idle) / 1e9, 2),

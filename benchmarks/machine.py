@@ -14,7 +14,16 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 """A folder of results for each kind of processor."""
 SRC = ROOT / "src" / "seenet"
-PACKAGES = ("seenet", "torch", "torchvision", "timm", "segmentation-models-pytorch", "onnxruntime", "openvino", "numpy")
+PACKAGES = (
+    "seenet",
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation-models-pytorch",
+    "onnxruntime",
+    "openvino",
+    "numpy",
+)
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16")
 
 
@@ -34,7 +43,9 @@ def processor() -> dict[str, Any]:
 
     path = Path("/proc/cpuinfo")
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    fields = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in text.splitlines()}
+    fields = {
+        line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in text.splitlines()
+    }
     flags = (fields.get("flags") or fields.get("Features") or "").split()
     return {
         "name": fields.get("model name") or platform.processor() or platform.machine(),
@@ -68,7 +79,9 @@ def commit() -> str:
     """The commit, with + where files differ from it; `none` outside of a checkout."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD").strip()
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks/*.py")
+        changed = _git(
+            "status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks/*.py"
+        )
     except (OSError, subprocess.CalledProcessError):
         return "none"
     return head + ("+" if changed.strip() else "")
@@ -78,11 +91,25 @@ def commit() -> str:
 def sources() -> str:
     """Digest of the code that is measured: by it a run goes on after an interruption, whatever else was committed since."""
     digest = hashlib.sha256()
-    measured = [path for part in ("core", "model", "prediction", "training", "export") for path in (SRC / part).rglob("*.py")]
-    for path in sorted([*measured, *(ROOT / "benchmarks" / f"{name}.py" for name in ("contestants", "training", "inference"))]):
+    measured = [
+        path
+        for part in ("core", "model", "prediction", "training", "export")
+        for path in (SRC / part).rglob("*.py")
+    ]
+    for path in sorted(
+        [
+            *measured,
+            *(
+                ROOT / "benchmarks" / f"{name}.py"
+                for name in ("contestants", "training", "inference")
+            ),
+        ]
+    ):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", *words], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout

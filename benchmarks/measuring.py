@@ -18,7 +18,9 @@ MATMUL_GFLOP = 2 * SIDE**3 / 1e9
 Work = Callable[[], object]
 
 
-def interleaved(works: Mapping[str, Work], *, seconds: float, least: int = 3, most: int = 30) -> dict[str, Any]:
+def interleaved(
+    works: Mapping[str, Work], *, seconds: float, least: int = 3, most: int = 30
+) -> dict[str, Any]:
     """Run all works round by round, each round beginning with another one, until `seconds` are over; `least` to `most` rounds.
 
     Returns `seconds` (a list a work); `peak_mib` of each one's first pass over what the process held before it (that pass is no round,
@@ -31,7 +33,9 @@ def interleaved(works: Mapping[str, Work], *, seconds: float, least: int = 3, mo
         first[name] = time.perf_counter() - started
     times = {name: [first[name]] if max(first.values()) > LONG else [] for name in names}
     started, before = time.perf_counter(), _processor_times()
-    while (done := min(map(len, times.values()))) < least or (done < most and time.perf_counter() - started < seconds):
+    while (done := min(map(len, times.values()))) < least or (
+        done < most and time.perf_counter() - started < seconds
+    ):
         for name in names[done % len(names) :] + names[: done % len(names)]:
             begun = time.perf_counter()
             works[name]()
@@ -78,10 +82,14 @@ def alone(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any
     except EOFError:
         found = {}
     child.join()
-    return found or {"error": f"the process ended with {child.exitcode} (-9: killed, perhaps for want of memory)"}
+    return found or {
+        "error": f"the process ended with {child.exitcode} (-9: killed, perhaps for want of memory)"
+    }
 
 
-def _in_child(pipe: Connection, work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> None:
+def _in_child(
+    pipe: Connection, work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]
+) -> None:
     try:
         pipe.send(work(*arguments))
     except Exception as error:  # told in the table; the other cases go on
@@ -90,8 +98,14 @@ def _in_child(pipe: Connection, work: Callable[..., dict[str, Any]], arguments: 
 
 def spread(values: list[float]) -> dict[str, float]:
     """Median and quartiles (of fewer than four values the least and the greatest)."""
-    low, _, high = statistics.quantiles(values, n=4) if len(values) > 3 else (min(values), 0, max(values))
-    return {"median": significant(statistics.median(values)), "low": significant(low), "high": significant(high)}
+    low, _, high = (
+        statistics.quantiles(values, n=4) if len(values) > 3 else (min(values), 0, max(values))
+    )
+    return {
+        "median": significant(statistics.median(values)),
+        "low": significant(low),
+        "high": significant(high),
+    }
 
 
 def ratios(above: list[float], below: list[float]) -> dict[str, float]:
@@ -112,7 +126,11 @@ def _status(key: str) -> int:
 def _processor_times() -> tuple[float, float]:
     """Seconds that all processors were busy, and those that this process and its children were."""
     stat = Path("/proc/stat")
-    ticks = [int(field) for field in stat.read_text(encoding="ascii").splitlines()[0].split()[1:9]] if stat.exists() else [0] * 8
+    ticks = (
+        [int(field) for field in stat.read_text(encoding="ascii").splitlines()[0].split()[1:9]]
+        if stat.exists()
+        else [0] * 8
+    )
     busy = sum(ticks) - ticks[3] - ticks[4]  # idle, and waiting for a disk
     return busy / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4])
 

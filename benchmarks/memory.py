@@ -30,11 +30,19 @@ def measure(case: Case) -> dict[str, Any]:
         for name, tries in found.items():
             if number == 0 or name in COMPARED:
                 tries.append(alone(measures[case.kind], name, case))
-    errors = [f"{name}: {one['error']}" for name, tries in found.items() for one in tries if "error" in one]
+    errors = [
+        f"{name}: {one['error']}"
+        for name, tries in found.items()
+        for one in tries
+        if "error" in one
+    ]
     if errors:
         return {"error": "; ".join(errors)}
     mib = {name: sorted(one["mib"] for one in tries) for name, tries in found.items()}
-    return {"peak_mib": {name: round(median(tries)) for name, tries in mib.items()}, "tries_mib": mib}
+    return {
+        "peak_mib": {name: round(median(tries)) for name, tries in mib.items()},
+        "tries_mib": mib,
+    }
 
 
 def _training(name: str, case: Case) -> dict[str, Any]:
@@ -49,10 +57,24 @@ def _prediction(name: str, case: Case) -> dict[str, Any]:
     predictor = Predictor(model, contestants.LABELS, device="cpu")
 
     def plain(picture: np.ndarray) -> torch.Tensor:
-        mean, std = (torch.tensor(values)[:, None, None] for values in (model.normalization.mean, model.normalization.std))
+        mean, std = (
+            torch.tensor(values)[:, None, None]
+            for values in (model.normalization.mean, model.normalization.std)
+        )
         with torch.inference_mode():
-            pixels = torch.from_numpy(picture)[None].permute(0, 3, 1, 2).float().div(255).sub(mean).div(std)
-            return model(pixels.contiguous(memory_format=torch.channels_last)).argmax(1).to(torch.uint8)
+            pixels = (
+                torch.from_numpy(picture)[None]
+                .permute(0, 3, 1, 2)
+                .float()
+                .div(255)
+                .sub(mean)
+                .div(std)
+            )
+            return (
+                model(pixels.contiguous(memory_format=torch.channels_last))
+                .argmax(1)
+                .to(torch.uint8)
+            )
 
     predict = predictor.mask if name == "seenet" else plain
     predict(np.zeros((*SMALL, 3), np.uint8))

@@ -55,7 +55,14 @@ def write(root: Path, docs: Path) -> None:
 
 def section(folder: Path, drawn: dict[str, str]) -> Iterator[str]:
     """Yield the Markdown of one kind of processor; `drawn` has a title for the file name of each plot."""
-    yield from (f"## {folder.name}\n", "Measured on:\n", *machines(results(folder)), "", *table(folder), "")
+    yield from (
+        f"## {folder.name}\n",
+        "Measured on:\n",
+        *machines(results(folder)),
+        "",
+        *table(folder),
+        "",
+    )
     for name, title in drawn.items():
         yield from (f"### {title} ({folder.name})\n", f"![{title}](images/{name})\n")
 

@@ -34,9 +34,19 @@ def ratios(found: Results) -> Figure | None:
             ratio = result["contestants"][name]["ratio"]
             errors = [[ratio["median"] - ratio["low"]], [ratio["high"] - ratio["median"]]]
             label = {"seenet": "SeENet", "deeplabv3plus": "DeepLabv3+"}[name] if not place else None
-            axes.barh(-place + shift, ratio["median"], 0.38, xerr=errors, color=colour, label=label, error_kw={"elinewidth": 0.8})
+            axes.barh(
+                -place + shift,
+                ratio["median"],
+                0.38,
+                xerr=errors,
+                color=colour,
+                label=label,
+                error_kw={"elinewidth": 0.8},
+            )
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks([-place for place in range(len(cases))], [result["name"] for result in cases], fontsize=8)
+    axes.set_yticks(
+        [-place for place in range(len(cases))], [result["name"] for result in cases], fontsize=8
+    )
     axes.set(xlabel="images/s over DeepLabv3's; median and quartiles of the rounds", xlim=(0, None))
     axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
@@ -51,14 +61,21 @@ def growth(found: Results) -> Figure | None:
     figure = Figure(figsize=(2.6 * len(axes_found), 5), layout="constrained")
     grid = figure.subplots(2, len(axes_found), squeeze=False)
     for column, name in enumerate(axes_found):
-        those = sorted((point for point in points if point["axis"] == name), key=lambda point: point["value"])
+        those = sorted(
+            (point for point in points if point["axis"] == name), key=lambda point: point["value"]
+        )
         values = [point["value"] for point in those]
         for row, (label, numbers) in enumerate((
             ("s a picture", [point["seconds"]["median"] for point in those]), ("MiB", [point["mib"] for point in those]),
         )):  # fmt: skip
             axes = grid[row][column]
             axes.plot(values, numbers, marker="o", color=OURS)
-            axes.set(xlabel=name, ylabel=label if not column else None, ylim=(0, 1.1 * max(numbers)), xscale="log")
+            axes.set(
+                xlabel=name,
+                ylabel=label if not column else None,
+                ylim=(0, 1.1 * max(numbers)),
+                xscale="log",
+            )
             axes.set_xticks(values, [str(value) for value in values], fontsize=7, rotation=30)
             axes.minorticks_off()
             axes.grid(alpha=0.3)
@@ -74,7 +91,12 @@ def equal_time(found: Results) -> Figure | None:
     figure = Figure(figsize=(4 * len(splits), 3.2), layout="constrained")
     for axes, split in zip(figure.subplots(1, len(splits), squeeze=False)[0], splits, strict=True):
         for run in (run for run in runs if run["split"] == split):
-            axes.plot(run["images_per_s"], 100 * run["miou"], marker="o", color=OURS if run["network"] == "seenet" else PLUS)
+            axes.plot(
+                run["images_per_s"],
+                100 * run["miou"],
+                marker="o",
+                color=OURS if run["network"] == "seenet" else PLUS,
+            )
             axes.annotate(
                 {"seenet": "SeENet", "deeplabv3plus": "DeepLabv3+"}[run["network"]], (run["images_per_s"], 100 * run["miou"]),
                 xytext=(4, 4), textcoords="offset points", fontsize=8,

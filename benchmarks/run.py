@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all sizes and runtimes, and growth")
     parser.add_argument("--only", default="", help="results whose name has this in it")
     parser.add_argument("--anew", action="store_true", help="measure again what is there")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing after so many")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin nothing after so many"
+    )
     parser.add_argument("--out", type=Path, default=machine.RESULTS / machine.kind())
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # of trainers on noise
@@ -47,12 +49,23 @@ def main() -> None:
             continue
         begun, about = time.monotonic(), machine.provenance()
         found = work()
-        result = {"name": name, **found, "took": round(time.monotonic() - begun, 1), "provenance": about}
+        result = {
+            "name": name,
+            **found,
+            "took": round(time.monotonic() - begun, 1),
+            "provenance": about,
+        }
         write_text(path, json.dumps(result, indent=1) + "\n")
-        print(f"{time.monotonic() - started:6.0f} s  {name}: {found.get('error') or found.get('skipped') or 'done'}", file=sys.stderr)
+        print(
+            f"{time.monotonic() - started:6.0f} s  {name}: {found.get('error') or found.get('skipped') or 'done'}",
+            file=sys.stderr,
+        )
     print(table(options.out))
     if late:
-        print(f"no time was left for {', '.join(late)}; the same command goes on with them", file=sys.stderr)
+        print(
+            f"no time was left for {', '.join(late)}; the same command goes on with them",
+            file=sys.stderr,
+        )
 
 
 def works(*, full: bool) -> Iterator[tuple[str, Measured]]:
@@ -63,7 +76,10 @@ def works(*, full: bool) -> Iterator[tuple[str, Measured]]:
             yield case.name, lambda case=case: compare(case)
     yield "auto", lambda: {"line": 3, **alone(auto.measure)}
     for case in (memory.TRAINING, memory.PREDICTION):
-        yield f"memory-{case.name}", lambda case=case: {"line": 4, "kind": case.kind, **memory.measure(case)}
+        yield (
+            f"memory-{case.name}",
+            lambda case=case: {"line": 4, "kind": case.kind, **memory.measure(case)},
+        )
     yield "scales", lambda: {"line": 5, **alone(scales.measure)}
     yield "loader", lambda: {"line": 6, **alone(daily.loader)}
     yield "predict", lambda: {"line": 6, **alone(daily.predict)}
@@ -74,7 +90,10 @@ def works(*, full: bool) -> Iterator[tuple[str, Measured]]:
     if full:
         for axis, values in growth.AXES.items():
             for value in values:
-                yield f"growth-{axis}-{value}", lambda axis=axis, value=value: growth.measure(axis, value)
+                yield (
+                    f"growth-{axis}-{value}",
+                    lambda axis=axis, value=value: growth.measure(axis, value),
+                )
 
 
 def _startup() -> dict[str, Any]:
@@ -88,7 +107,11 @@ def is_done(path: Path) -> bool:
         return False
     found = json.loads(path.read_text(encoding="utf-8"))
     about = found["provenance"]
-    same = (about["sources"], about["processor"], about["threads"]) == (machine.sources(), machine.processor(), torch.get_num_threads())
+    same = (about["sources"], about["processor"], about["threads"]) == (
+        machine.sources(),
+        machine.processor(),
+        torch.get_num_threads(),
+    )
     return same and "error" not in found
 
 

@@ -36,12 +36,16 @@ def measure() -> dict[str, Any]:
         "one scale": lambda: plain.mask(picture),
         "matrix": lambda: confusion_matrix(truth, mask, labels.num_classes, labels.ignore),
     }
-    found = interleaved({"all scales": lambda: predictor.mask(picture), **passes, **counting}, seconds=45)
+    found = interleaved(
+        {"all scales": lambda: predictor.mask(picture), **passes, **counting}, seconds=45
+    )
     times = {name: spread(values) for name, values in found["seconds"].items()}
     medians = {name: one["median"] for name, one in times.items()}
     return {
         "values": {
-            "scales and flips": significant(medians["all scales"] / sum(medians[name] for name in passes)),
+            "scales and flips": significant(
+                medians["all scales"] / sum(medians[name] for name in passes)
+            ),
             "confusion matrix": significant(medians["matrix"] / medians["one scale"]),
         },
         "seconds": times,

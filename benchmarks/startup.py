@@ -14,7 +14,16 @@ COMMANDS = {
     "help": ["-m", "seenet", "--help"],
     "import": ["-c", "import seenet"],
     "libraries": ["-c", "import torch, timm"],
-    "predict": ["-m", "seenet", "predict", "camvid-lite0", str(PHOTO), "--overwrite", "--out", "OUT"],
+    "predict": [
+        "-m",
+        "seenet",
+        "predict",
+        "camvid-lite0",
+        str(PHOTO),
+        "--overwrite",
+        "--out",
+        "OUT",
+    ],
 }
 
 
@@ -24,14 +33,23 @@ def measure(out: str) -> dict[str, Any]:
     from seenet.core.images import read_image
 
     net, picture = seenet.load("camvid-lite0", "cpu"), read_image(PHOTO)
-    works = {name: lambda words=words: _run([out if word == "OUT" else word for word in words]) for name, words in COMMANDS.items()}
+    works = {
+        name: lambda words=words: _run([out if word == "OUT" else word for word in words])
+        for name, words in COMMANDS.items()
+    }
     found = interleaved({**works, "forward": lambda: net.mask(picture)}, seconds=30, most=7)
     seconds = found["seconds"]
-    whole = [libraries + forward for libraries, forward in zip(seconds["libraries"], seconds["forward"], strict=True)]
+    whole = [
+        libraries + forward
+        for libraries, forward in zip(seconds["libraries"], seconds["forward"], strict=True)
+    ]
     over = {"help": seconds["pass"], "import": seconds["pass"], "predict": whole}
     return {
         "values": {
-            f"{name} start-up": statistics.median(a / b for a, b in zip(seconds[name], base, strict=True)) for name, base in over.items()
+            f"{name} start-up": statistics.median(
+                a / b for a, b in zip(seconds[name], base, strict=True)
+            )
+            for name, base in over.items()
         },
         "seconds": {name: spread(times) for name, times in seconds.items()},
         "rounds": len(seconds["pass"]),

@@ -31,7 +31,9 @@ PICTURES = 10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("camvid", type=Path, nargs="?", help="folder of CamVid")
     parser.add_argument("--model", default="camvid-lite0")
     parser.add_argument("--tile", type=int, default=800)
@@ -39,9 +41,16 @@ def main() -> None:
     arguments = parser.parse_args()
     margins = [int(part) for part in arguments.margins.split(",")]
     whole = load(arguments.model, "cpu")
-    tiled = {margin: load(arguments.model, "cpu", tile=arguments.tile, margin=margin) for margin in margins}
+    tiled = {
+        margin: load(arguments.model, "cpu", tile=arguments.tile, margin=margin)
+        for margin in margins
+    }
     changed: dict[str, dict[str, list[float]]] = {}
-    pixels, differ, seconds = 0, dict.fromkeys(margins, 0), {"whole": 0.0, **{str(margin): 0.0 for margin in margins}}
+    pixels, differ, seconds = (
+        0,
+        dict.fromkeys(margins, 0),
+        {"whole": 0.0, **{str(margin): 0.0 for margin in margins}},
+    )
     for kind, image in pictures(arguments.camvid):
         started = time.perf_counter()
         expected = whole.mask(image)
@@ -52,8 +61,15 @@ def main() -> None:
             differs = int((predictor.mask(image) != expected).sum())
             seconds[str(margin)] += time.perf_counter() - started
             differ[margin] += differs
-            changed.setdefault(kind, {}).setdefault(str(margin), []).append(round(100 * differs / expected.size, 4))
-        print(kind, image.shape, {margin: values[-1] for margin, values in changed[kind].items()}, flush=True)
+            changed.setdefault(kind, {}).setdefault(str(margin), []).append(
+                round(100 * differs / expected.size, 4)
+            )
+        print(
+            kind,
+            image.shape,
+            {margin: values[-1] for margin, values in changed[kind].items()},
+            flush=True,
+        )
     shares = {str(margin): round(100 * count / pixels, 4) for margin, count in differ.items()}
     found = {
         "model": arguments.model, "tile": arguments.tile, "pixels": pixels, "changed_percent_by_margin": shares, "by_picture": changed,
@@ -62,19 +78,28 @@ def main() -> None:
     }  # fmt: skip
     print(json.dumps(found, indent=1))
     if "256" in shares:
-        print(f"bar: at most {BAR} % with a margin of 256: {'holds' if shares['256'] <= BAR else 'MISSED'} ({shares['256']} %)")
+        print(
+            f"bar: at most {BAR} % with a margin of 256: {'holds' if shares['256'] <= BAR else 'MISSED'} ({shares['256']} %)"
+        )
 
 
 def pictures(camvid: Path | None) -> Iterator[tuple[str, np.ndarray]]:
     """One of each kind in turn."""
     frames = sorted((camvid / "val").glob("*.png")) if camvid else []
-    for number, path in enumerate(sorted(Path(str(files("seenet") / "photos")).glob("*.jpg"))[:PICTURES]):
+    for number, path in enumerate(
+        sorted(Path(str(files("seenet") / "photos")).glob("*.jpg"))[:PICTURES]
+    ):
         photograph = Image.fromarray(read_image(path))
         size = (photograph.width * ENLARGED, photograph.height * ENLARGED)
         yield "photograph, enlarged", np.asarray(photograph.resize(size, Image.Resampling.BICUBIC))
         if frames:
-            square = [read_image(path) for path in frames[number * JOINED**2 : (number + 1) * JOINED**2]]
-            rows = [np.concatenate(square[row * JOINED : (row + 1) * JOINED], 1) for row in range(JOINED)]
+            square = [
+                read_image(path) for path in frames[number * JOINED**2 : (number + 1) * JOINED**2]
+            ]
+            rows = [
+                np.concatenate(square[row * JOINED : (row + 1) * JOINED], 1)
+                for row in range(JOINED)
+            ]
             yield "CamVid frames, joined", np.concatenate(rows, 0)
 
 

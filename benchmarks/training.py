@@ -35,7 +35,9 @@ def step(name: str, case: Case) -> Iterator[Work]:
     images = torch.randn(case.batch, 3, *case.size).contiguous(memory_format=torch.channels_last)
     masks = torch.randint(contestants.CLASSES, (case.batch, *case.size))
     if name != "seenet":
-        yield contestants.plain_step(contestants.network(name, case.backbone), images, masks, bf16=case.precision == "bf16")
+        yield contestants.plain_step(
+            contestants.network(name, case.backbone), images, masks, bf16=case.precision == "bf16"
+        )
         return
     with tempfile.TemporaryDirectory() as folder:
         yield _trainer_step(case, Path(folder), images, masks)
@@ -67,7 +69,9 @@ def _pictures(folder: Path, size: tuple[int, int]) -> Path:
     for name, shape, most in (("images", (*size, 3), 256), ("masks", size, contestants.CLASSES)):
         (folder / name).mkdir(parents=True)
         for index in range(2):
-            Image.fromarray(rng.integers(0, most, shape, dtype=np.uint8)).save(folder / name / f"{index}.png")
+            Image.fromarray(rng.integers(0, most, shape, dtype=np.uint8)).save(
+                folder / name / f"{index}.png"
+            )
     description = {"classes": list(contestants.LABELS.classes), "decode": "index", "val": 0}
     (folder / "seenet.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
     return folder

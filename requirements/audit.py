@@ -20,8 +20,17 @@ def main(lock: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder, "pins.txt")
         wanted.write_text("\n".join([*pins, lock.with_name("torch.txt").read_text()]))
-        command = [sys.executable, "-m", "pip_audit", "--progress-spinner=off", "--disable-pip", "--no-deps"]
-        done = subprocess.run([*command, "--format=json", "-r", wanted], capture_output=True, text=True, check=False)
+        command = [
+            sys.executable,
+            "-m",
+            "pip_audit",
+            "--progress-spinner=off",
+            "--disable-pip",
+            "--no-deps",
+        ]
+        done = subprocess.run(
+            [*command, "--format=json", "-r", wanted], capture_output=True, text=True, check=False
+        )
     if not done.stdout:
         if UNREACHABLE.search(done.stderr):
             print("not run: the advisory service cannot be reached")
@@ -33,7 +42,11 @@ def main(lock: Path) -> int:
     if len(skipped) == len(packages):
         print("not run: the advisory service answered for none of the packages")
         return 0
-    found = [(package, vulnerability) for package in packages for vulnerability in package.get("vulns", [])]
+    found = [
+        (package, vulnerability)
+        for package in packages
+        for vulnerability in package.get("vulns", [])
+    ]
     for package, vulnerability in found:
         fixed = ", ".join(vulnerability["fix_versions"]) or "no version yet"
         print(f"{package['name']} {package['version']}: {vulnerability['id']}, fixed in {fixed}")

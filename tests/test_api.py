@@ -31,9 +31,21 @@ assert seenet.export.bundle_cache.bundle is bundle, "no package"
 """
 
 
-@pytest.mark.parametrize("first", ["import seenet.export.bundle_cache", "import seenet; seenet.export", "from seenet import export"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import seenet.export.bundle_cache",
+        "import seenet; seenet.export",
+        "from seenet import export",
+    ],
+)
 def test_export_is_the_function_and_the_package_whichever_comes_first(first: str) -> None:
-    done = subprocess.run([sys.executable, "-c", EITHER_WAY.format(first=first)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", EITHER_WAY.format(first=first)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -53,7 +65,9 @@ def test_all_that_is_offered_is_there() -> None:
         _ = seenet.exprot  # type: ignore[attr-defined]
 
 
-def test_export_returns_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_returns_what_the_command_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from seenet.export import run
 
     asked = {}
@@ -69,7 +83,12 @@ def test_export_returns_what_the_command_prints(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(run, "run_export", run_export)
     recipe = Recipe.model_validate(SHAPES_RECIPE)
     assert seenet.export("camvid-lite0", tmp_path / "a.onnx", recipe=recipe) == {"checked": 1}
-    assert asked == {"model": "camvid-lite0", "out": tmp_path / "a.onnx", "kind": "onnx", "recipe": recipe}
+    assert asked == {
+        "model": "camvid-lite0",
+        "out": tmp_path / "a.onnx",
+        "kind": "onnx",
+        "recipe": recipe,
+    }
 
 
 def test_evaluate_takes_the_settings_object(tmp_path: Path) -> None:
@@ -80,10 +99,18 @@ def test_evaluate_takes_the_settings_object(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     path = tmp_path / "model.safetensors"
-    save_model(path, create_model(backbone="resnet18", num_classes=6, width=8, p_out=16, output_stride=32), SHAPES)
-    result = seenet.evaluate(path, Recipe.model_validate(SHAPES_RECIPE), out=tmp_path / "scored", device="cpu")
+    save_model(
+        path,
+        create_model(backbone="resnet18", num_classes=6, width=8, p_out=16, output_stride=32),
+        SHAPES,
+    )
+    result = seenet.evaluate(
+        path, Recipe.model_validate(SHAPES_RECIPE), out=tmp_path / "scored", device="cpu"
+    )
     assert result["images"] == 50
-    assert json.loads((tmp_path / "scored" / "result.json").read_text()) == json.loads(json.dumps(result))
+    assert json.loads((tmp_path / "scored" / "result.json").read_text()) == json.loads(
+        json.dumps(result)
+    )
 
 
 @pytest.mark.slow

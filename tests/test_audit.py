@@ -28,7 +28,12 @@ FOUND = {"name": "c", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": 
 @pytest.mark.parametrize(
     ("out", "err", "code", "said"),
     [
-        ("", "ConnectionError: Failed to establish a new connection", 0, "not run: the advisory service cannot be reached"),
+        (
+            "",
+            "ConnectionError: Failed to establish a new connection",
+            0,
+            "not run: the advisory service cannot be reached",
+        ),
         ("", "Name or service not known: could not resolve host", 0, "not run"),
         ([SKIPPED], "", 0, "not run: the advisory service answered for none"),
         ([CLEAN, SKIPPED], "", 0, "1 packages checked, 0 known vulnerabilities\nnot checked: b"),
@@ -46,6 +51,8 @@ def test_verdicts(
     said: str,
 ) -> None:
     stdout = json.dumps({"dependencies": out}) if isinstance(out, list) else out
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=stdout, stderr=err))
+    monkeypatch.setattr(
+        subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=stdout, stderr=err)
+    )
     assert audit.main(ROOT / "requirements" / "linux-x86_64.txt") == code
     assert said in capsys.readouterr().out

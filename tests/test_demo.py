@@ -26,12 +26,18 @@ def test_each_photograph_has_its_licence() -> None:
 
 def test_a_folder_of_ones_own_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
-    with pytest.raises(DataError, match=r"holds index\.html and is no demo's folder; give a new or empty one"):
+    with pytest.raises(
+        DataError, match=r"holds index\.html and is no demo's folder; give a new or empty one"
+    ):
         demo.run_demo(tmp_path, device="cpu")
-    assert [path.name for path in tmp_path.iterdir()] == ["index.html"] and (tmp_path / "index.html").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"] and (
+        tmp_path / "index.html"
+    ).read_text() == "mine"
 
 
-def test_demo_shows_photographs_first_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_shows_photographs_first_and_goes_on_after_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photographs = demo.bundled_photographs()[:2]
     monkeypatch.setattr(demo, "bundled_photographs", lambda: photographs)
     out = tmp_path / "demo"
@@ -55,7 +61,10 @@ def test_demo_shows_photographs_first_and_goes_on_after_a_stop(tmp_path: Path, m
     assert (out / "shapes" / "report" / "index.html").is_file()
     assert report.result["split"] == "test"
     for path in photographs:
-        with Image.open(path) as image, Image.open(out / "photos" / "masks" / f"{path.stem}.png") as mask:
+        with (
+            Image.open(path) as image,
+            Image.open(out / "photos" / "masks" / f"{path.stem}.png") as mask,
+        ):
             assert mask.size == image.size
     assert len(list((out / "scenes-predicted" / "masks").iterdir())) == demo.SCENES
     assert demo.run_demo(out, device="cpu", overrides=TINY).result["miou"] == report.result["miou"]

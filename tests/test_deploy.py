@@ -13,7 +13,9 @@ from tests.prediction.bundles.red import CENTRES, write_red
 DEPLOY = Path(__file__).parents[1] / "docs" / "deploy.md"
 
 
-def test_python_without_seenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_without_seenet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_red(tmp_path / "street.onnx")
     Image.new("RGB", (20, 10), (round(CENTRES[2]), 0, 0)).save("street.jpg", quality=100)

@@ -43,7 +43,16 @@ def run(command: list[str]) -> None:
 def train(launcher: list[str], folder: Path, *overrides: str) -> Path:
     """A run in `folder`/run, and beside it which samples each rank had."""
     folder.mkdir()
-    command = [*launcher, "-m", "tests.training.recording", str(folder), "train", "shapes", *SETTINGS, *overrides]
+    command = [
+        *launcher,
+        "-m",
+        "tests.training.recording",
+        str(folder),
+        "train",
+        "shapes",
+        *SETTINGS,
+        *overrides,
+    ]
     run([*command, "--out", str(folder / "run"), "--device", "cpu"])
     return folder / "run"
 
@@ -69,7 +78,9 @@ def test_gloo_processes_are_one(tmp_path: Path, world: int) -> None:
     assert [len(found) for found in draws(tmp_path / "several").values()] == [8, 8, 8]
     assert len(list((tmp_path / "several").glob("draws-*.jsonl"))) == world
     assert losses(one)[:3] == pytest.approx(losses(several)[:3], rel=1e-5)
-    assert json.loads((several / "exit.json").read_text()).keys() == {str(rank) for rank in range(world)}
+    assert json.loads((several / "exit.json").read_text()).keys() == {
+        str(rank) for rank in range(world)
+    }
     # The very same file, scored by several processes and by one.
     scored = run_evaluation(several, device="cpu").result
     assert json.loads((several / "val.json").read_text())["confusion"] == scored["confusion"]
@@ -79,16 +90,34 @@ def test_gloo_processes_are_one(tmp_path: Path, world: int) -> None:
 def test_ranks_score_the_model_that_is_kept(tmp_path: Path) -> None:
     """Each rank's batch norm sees other pictures; what is validated is what the file holds, all the same."""
     kept = train(torchrun(2), tmp_path / "two", "training.ema=0.5")
-    assert json.loads((kept / "val.json").read_text())["confusion"] == run_evaluation(kept, device="cpu").result["confusion"]
+    assert (
+        json.loads((kept / "val.json").read_text())["confusion"]
+        == run_evaluation(kept, device="cpu").result["confusion"]
+    )
 
 
 @pytest.mark.slow
 def test_eval_of_several_processes_is_that_of_one(tmp_path: Path) -> None:
-    train_here(load_recipe("shapes", [*SETTINGS, "training.steps=1"]), tmp_path / "run", device="cpu")
+    train_here(
+        load_recipe("shapes", [*SETTINGS, "training.steps=1"]), tmp_path / "run", device="cpu"
+    )
     results = []
     for world in (1, 2, 4):
         out = tmp_path / str(world)
-        run([*torchrun(world), "-m", "seenet", "eval", str(tmp_path / "run"), "--conventions", "--device", "cpu", "--out", str(out)])
+        run(
+            [
+                *torchrun(world),
+                "-m",
+                "seenet",
+                "eval",
+                str(tmp_path / "run"),
+                "--conventions",
+                "--device",
+                "cpu",
+                "--out",
+                str(out),
+            ]
+        )
         result = json.loads((out / "result.json").read_text())
         # What quotes the command, and with it the folder.
         results.append({key: value for key, value in result.items() if key != "command"})
@@ -99,7 +128,9 @@ def test_eval_of_several_processes_is_that_of_one(tmp_path: Path) -> None:
 
 def test_synchronised_norms_keep_their_activations() -> None:
     """What CUDA runs of several processes are converted to; a backbone whose norms hold activations is the hard case."""
-    model = create_model(backbone="tf_efficientnet_lite0", num_classes=3, width=8, p_out=16, output_stride=16).eval()
+    model = create_model(
+        backbone="tf_efficientnet_lite0", num_classes=3, width=8, p_out=16, output_stride=16
+    ).eval()
     converted = convert_sync_batchnorm(copy.deepcopy(model))
     assert len(converted.backbone.norms()) == len(model.backbone.norms()) == 48
     images = torch.randn(1, 3, 64, 64)
@@ -122,7 +153,10 @@ def test_ranks_that_look_at_other_checkpoints_stop(tmp_path: Path) -> None:
     trainer = Trainer(settings, tmp_path, torch.device("cpu"), Ranks())
     trainer.step = 2
     trainer.save()
-    with pytest.raises(DataError, match=r"rank 0 finds the checkpoint of step 2, rank 0 that of step 0; expected one folder"):
+    with pytest.raises(
+        DataError,
+        match=r"rank 0 finds the checkpoint of step 2, rank 0 that of step 0; expected one folder",
+    ):
         Trainer(settings, tmp_path, torch.device("cpu"), Second())
 
 
@@ -135,12 +169,16 @@ def drawn_as_files(folder: Path) -> Path:
         image, mask = split.read(index)
         Image.fromarray(image).save(folder / "images" / f"{index}.png")
         Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / f"{index}.png")
-    (folder / "seenet.yaml").write_text(f"decode: index\nclasses: {list(split.labels.classes)}\nval: 0.25\n")
+    (folder / "seenet.yaml").write_text(
+        f"decode: index\nclasses: {list(split.labels.classes)}\nval: 0.25\n"
+    )
     return folder
 
 
 @pytest.mark.slow
-def test_ranks_share_the_scan_and_its_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_share_the_scan_and_its_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = drawn_as_files(tmp_path / "data")
     settings = [
@@ -150,11 +188,24 @@ def test_ranks_share_the_scan_and_its_errors(tmp_path: Path, monkeypatch: pytest
 
     def scanned(what: str, *command: str) -> tuple[subprocess.Popen[str], str]:
         (tmp_path / what).mkdir()
-        process = start([*torchrun(2), "-m", "tests.training.scanning", str(tmp_path / what), *command, "--device", "cpu"])
+        process = start(
+            [
+                *torchrun(2),
+                "-m",
+                "tests.training.scanning",
+                str(tmp_path / what),
+                *command,
+                "--device",
+                "cpu",
+            ]
+        )
         return process, finish(process, 400)
 
     def looked_at(what: str) -> list[list[str]]:
-        return [path.read_text().splitlines() for path in sorted((tmp_path / what).glob("scanned-*.txt"))]
+        return [
+            path.read_text().splitlines()
+            for path in sorted((tmp_path / what).glob("scanned-*.txt"))
+        ]
 
     def trained(what: str) -> tuple[subprocess.Popen[str], str]:
         return scanned(what, "train", "shapes", *settings, "--out", str(tmp_path / what / "run"))
@@ -173,7 +224,10 @@ def test_ranks_share_the_scan_and_its_errors(tmp_path: Path, monkeypatch: pytest
     process, said = trained("bad")
     ends = json.loads((tmp_path / "bad" / "run" / "exit.json").read_text())
     assert {entry["code"] for entry in ends.values()} == {4} and len(ends) == 2
-    assert len({entry["reason"] for entry in ends.values()}) == 1 and "7.png: ids 77" in ends["0"]["reason"]
+    assert (
+        len({entry["reason"] for entry in ends.values()}) == 1
+        and "7.png: ids 77" in ends["0"]["reason"]
+    )
     assert looked_at("bad") in ([[f"{name} 7"]] for name in ("data/train", "data/val"))
 
 
@@ -200,19 +254,36 @@ except LostError as error:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("lost", "how"), [(1, "dies"), (0, "dies"), (1, "raises"), (2, "hangs"), (0, "hangs")])
+@pytest.mark.parametrize(
+    ("lost", "how"), [(1, "dies"), (0, "dies"), (1, "raises"), (2, "hangs"), (0, "hangs")]
+)
 def test_without_one_process_the_others_end(lost: int, how: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    meet = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    meet = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "src"),
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     command = [sys.executable, "-c", PROGRAM, str(lost), how]
     processes = [
-        subprocess.Popen(command, env={**meet, "WORLD_SIZE": "3", "RANK": str(rank)}, text=True, stdout=subprocess.PIPE)
+        subprocess.Popen(
+            command,
+            env={**meet, "WORLD_SIZE": "3", "RANK": str(rank)},
+            text=True,
+            stdout=subprocess.PIPE,
+        )
         for rank in range(3)
     ]
     try:
-        said = {rank: process.communicate(timeout=200)[0] for rank, process in enumerate(processes) if rank != lost}
+        said = {
+            rank: process.communicate(timeout=200)[0]
+            for rank, process in enumerate(processes)
+            if rank != lost
+        }
     finally:
         for process in processes:
             process.kill()
@@ -221,9 +292,14 @@ def test_without_one_process_the_others_end(lost: int, how: str) -> None:
     if how == "hangs":
         # The others learn it from the first one, if it is not itself the one.
         asking = said if lost == 0 else {0: said[0]}
-        assert [word.startswith(f"rank {lost} does not answer") for word in asking.values()] == [True] * len(asking)
+        assert [word.startswith(f"rank {lost} does not answer") for word in asking.values()] == [
+            True
+        ] * len(asking)
     else:
-        assert [word.startswith("another process has ended") for word in said.values()] == [True, True]
+        assert [word.startswith("another process has ended") for word in said.values()] == [
+            True,
+            True,
+        ]
 
 
 def test_one_process_is_a_group_too(monkeypatch: pytest.MonkeyPatch) -> None:

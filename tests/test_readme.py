@@ -26,10 +26,14 @@ def commands() -> list[list[str]]:
 
 
 def test_the_commands_are_read() -> None:
-    assert {"predict", "train", "eval", "report", "data", "export"} <= {line[0] for line in commands()}
+    assert {"predict", "train", "eval", "report", "data", "export"} <= {
+        line[0] for line in commands()
+    }
 
 
-def test_readme_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_commands_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path / "my_photos" / "images", tmp_path / "my_photos" / "masks", 12)
     write_pictures(tmp_path / "new_photos", 2)
@@ -77,5 +81,8 @@ def write_camvid(root: Path) -> None:
             with Image.open(path) as mask:
                 ids = np.array(mask)
             Image.fromarray(np.where(ids == 255, 11, ids).astype(np.uint8)).save(path)
-        names = [f"/SegNet/CamVid/{part}/{index:03d}.png /SegNet/CamVid/{part}annot/{index:03d}.png" for index in range(4)]
+        names = [
+            f"/SegNet/CamVid/{part}/{index:03d}.png /SegNet/CamVid/{part}annot/{index:03d}.png"
+            for index in range(4)
+        ]
         (root / f"{part}.txt").write_text("\n".join(names) + "\n")

@@ -66,8 +66,14 @@ def test_unknown_recipes(tmp_path: Path) -> None:
 
 # Sections 4.1 and 4.3 of the paper: data, steps, batch, rate and crop of each stage. COCO's length is ours.
 PAPER = {
-    "voc-r101-320": [("trainaug", "voc", "trainaug", 50000, 10, 0.001, 320), ("trainval", "voc", "trainaug+val", 50000, 10, 0.001, 320)],
-    "voc-r101-512": [("trainaug", "voc", "trainaug", 70000, 8, 0.001, 512), ("trainval", "voc", "trainaug+val", 50000, 8, 0.001, 512)],
+    "voc-r101-320": [
+        ("trainaug", "voc", "trainaug", 50000, 10, 0.001, 320),
+        ("trainval", "voc", "trainaug+val", 50000, 10, 0.001, 320),
+    ],
+    "voc-r101-512": [
+        ("trainaug", "voc", "trainaug", 70000, 8, 0.001, 512),
+        ("trainval", "voc", "trainaug+val", 50000, 8, 0.001, 512),
+    ],
     "voc-r101-512-coco": [
         ("coco", "coco", "train", 140000, 8, 0.001, 512),
         ("trainaug", "voc", "trainaug", 70000, 8, 0.001, 512),
@@ -84,7 +90,15 @@ PAPER = {
 def test_stages_are_the_papers(name: str) -> None:
     found = stage_recipes(load_recipe(name))
     assert [
-        (stage, r.data.kind, r.data.train, r.training.steps, r.training.batch, r.optimizer.rate, r.transforms.crop[0])
+        (
+            stage,
+            r.data.kind,
+            r.data.train,
+            r.training.steps,
+            r.training.batch,
+            r.optimizer.rate,
+            r.transforms.crop[0],
+        )
         for stage, r in found.items()
     ] == PAPER[name]
     assert [r.data.val for r in found.values()] == ["val"] * (len(found) - 1) + [None]
@@ -92,7 +106,10 @@ def test_stages_are_the_papers(name: str) -> None:
 
 def test_settings_of_all_stages_and_of_one() -> None:
     def steps(*overrides: str) -> list[int]:
-        return [stage.training.steps for stage in stage_recipes(load_recipe("voc-r101-512-coco", list(overrides))).values()]
+        return [
+            stage.training.steps
+            for stage in stage_recipes(load_recipe("voc-r101-512-coco", list(overrides))).values()
+        ]
 
     assert steps("training.steps=7") == [7, 7, 7]
     assert steps("stages.coco.training.steps=5") == [5, 70000, 50000]
@@ -100,7 +117,12 @@ def test_settings_of_all_stages_and_of_one() -> None:
     assert steps("training={steps: 3, batch: 2}") == [3, 3, 3]
     roots = load_recipe("voc-r101-512-coco", ["stages.coco.data.root=c", "data.root=v"])
     assert [str(stage.data.root) for stage in stage_recipes(roots).values()] == ["c", "v", "v"]
-    assert [stage.seed for stage in stage_recipes(load_recipe("voc-r101-512", ["seed=4", "stages.trainval.seed=5"])).values()] == [4, 5]
+    assert [
+        stage.seed
+        for stage in stage_recipes(
+            load_recipe("voc-r101-512", ["seed=4", "stages.trainval.seed=5"])
+        ).values()
+    ] == [4, 5]
     assert "\nstages:" not in dump(load_recipe("shapes"))
 
 
@@ -109,7 +131,10 @@ def test_settings_of_all_stages_and_of_one() -> None:
     [
         ("stages.coc.training.steps=3", "its stages: coco, trainaug, trainval"),
         ("stages.coco=3", r"expected stages\.NAME\.KEY=VALUE"),
-        ("stages.coco.training.step=3", r"stages\.coco\.training\.step: unknown setting; nearest: steps"),
+        (
+            "stages.coco.training.step=3",
+            r"stages\.coco\.training\.step: unknown setting; nearest: steps",
+        ),
         ("stages.coco.training.steps=0", r"stages\.coco\.training\.steps: found 0"),
         ("stages.coco.data.kind=camvid-drives", r"stages\.coco\.data: hold_out is missing"),
         ("stages.coco.seed={a: 1}", r"stages\.coco\.seed: found"),

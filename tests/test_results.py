@@ -11,4 +11,6 @@ def test_the_tables_are_generated_from_the_committed_files() -> None:
     assert spec is not None and spec.loader is not None
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
-    assert tables.generated() in tables.PAGE.read_text(encoding="utf-8"), "run python docs/results/tables.py"
+    assert tables.generated() in tables.PAGE.read_text(encoding="utf-8"), (
+        "run python docs/results/tables.py"
+    )

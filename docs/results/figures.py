@@ -28,7 +28,13 @@ def draw_curves() -> None:
         left.plot(steps, running_mean(losses, 40), color=f"C{place}", label=name)
         miou = points(entries, "val", "miou")
         if miou:
-            right.plot([step for step, _ in miou], [100 * value for _, value in miou], marker="o", color=f"C{place}", label=name)
+            right.plot(
+                [step for step, _ in miou],
+                [100 * value for _, value in miou],
+                marker="o",
+                color=f"C{place}",
+                label=name,
+            )
     left.set(xlabel="step", title="training loss, running mean of 40 steps", ylim=(0, None))
     right.set(xlabel="step", title="mIoU, %, on what the run holds out", ylim=(0, 100))
     for axes in (left, right):
@@ -47,8 +53,14 @@ def draw_streets() -> None:
             with Image.open(path) as photograph:
                 size = (round(HEIGHT * photograph.width / photograph.height), HEIGHT)
                 pair = [photograph.convert("RGB"), net(path).overlay()]
-            columns.append(np.concatenate([np.asarray(picture.resize(size, Image.Resampling.LANCZOS)) for picture in pair]))
-    Image.fromarray(np.concatenate(columns, axis=1)).save(IMAGES / "streets.jpg", quality=85, optimize=True)
+            columns.append(
+                np.concatenate(
+                    [np.asarray(picture.resize(size, Image.Resampling.LANCZOS)) for picture in pair]
+                )
+            )
+    Image.fromarray(np.concatenate(columns, axis=1)).save(
+        IMAGES / "streets.jpg", quality=85, optimize=True
+    )
 
 
 if __name__ == "__main__":

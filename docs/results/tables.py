@@ -37,15 +37,25 @@ def table_1() -> str:
 def table_2() -> str:
     """Probes on the stages of one run; nothing where there are none."""
     path = RUNS / "probe.json"
-    return f"### Table 2: stages\n\n{markdown(json.loads(path.read_text(encoding='utf-8')))}" if path.is_file() else ""
+    return (
+        f"### Table 2: stages\n\n{markdown(json.loads(path.read_text(encoding='utf-8')))}"
+        if path.is_file()
+        else ""
+    )
 
 
 def gap() -> str:
     """Linear CKA between stages, a column a model that was measured; nothing where there is none."""
-    measured = {path.stem.removeprefix("gap-"): json.loads(path.read_text(encoding="utf-8")) for path in sorted(RUNS.glob("gap-*.json"))}
+    measured = {
+        path.stem.removeprefix("gap-"): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(RUNS.glob("gap-*.json"))
+    }
     if not measured:
         return ""
-    found = {name: {(*entry["stages"], entry["kind"]): entry["cka"] for entry in result["pairs"]} for name, result in measured.items()}
+    found = {
+        name: {(*entry["stages"], entry["kind"]): entry["cka"] for entry in result["pairs"]}
+        for name, result in measured.items()
+    }
     pairs = list(dict.fromkeys(pair for values in found.values() for pair in values))
     header = ["stages", "", *found]
     lines = [line(header), line(["---", "---", *["---:"] * len(found)])]
@@ -66,14 +76,36 @@ def table_3() -> str:
     if not seeds:
         return ""
     header = ["width, pixels", *[f"{variant} ({what})" for variant, what in REFINEMENTS.items()]]
-    header += ["BAM - without, points (95 % interval)", "BAM - skip", *[f"paper: {what}" for what in REFINEMENTS.values()]]
+    header += [
+        "BAM - without, points (95 % interval)",
+        "BAM - skip",
+        *[f"paper: {what}" for what in REFINEMENTS.values()],
+    ]
     lines = [line(header), line(["---:"] * len(header))]
     for place, width in enumerate(next(iter(bands["seenet"].values()))):
-        values = {variant: {seed: found[seed][width] for seed in seeds} for variant, found in bands.items()}
-        means = [f"{100 * spread(list(values[variant].values())).mean:.2f}" for variant in REFINEMENTS]
-        differences = [_difference(values["seenet"], values[other]) for other in ("pfp-mixed", "pfp-mixed-bf")]
-        lines.append(line([width, *means, *differences, *[f"{PAPER_TABLE_3[variant][place]:.1f}" for variant in REFINEMENTS]]))
-    seeds_said = f"Seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"One seed ({seeds[0]})"
+        values = {
+            variant: {seed: found[seed][width] for seed in seeds}
+            for variant, found in bands.items()
+        }
+        means = [
+            f"{100 * spread(list(values[variant].values())).mean:.2f}" for variant in REFINEMENTS
+        ]
+        differences = [
+            _difference(values["seenet"], values[other]) for other in ("pfp-mixed", "pfp-mixed-bf")
+        ]
+        lines.append(
+            line(
+                [
+                    width,
+                    *means,
+                    *differences,
+                    *[f"{PAPER_TABLE_3[variant][place]:.1f}" for variant in REFINEMENTS],
+                ]
+            )
+        )
+    seeds_said = (
+        f"Seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"One seed ({seeds[0]})"
+    )
     return "\n".join([
         "### Table 3: near the rim", "", *lines, "",
         f"{seeds_said}. Trimap mIoU, %, on shapes/val: within the width of a void pixel (Chebyshev). The paper's: VOC 2012 val",

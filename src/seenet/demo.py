@@ -53,7 +53,12 @@ def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = N
     photographs = bundled_photographs()
     predict_files(predictor, photographs, out / "photos", overwrite=True)
     _write_page(
-        page, predictor, photographs, out / "photos", "Training of a network on drawn scenes goes on; this page will link to it.", []
+        page,
+        predictor,
+        photographs,
+        out / "photos",
+        "Training of a network on drawn scenes goes on; this page will link to it.",
+        [],
     )
     log.info("open %s for a first look; meanwhile:", page)
 
@@ -61,16 +66,26 @@ def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = N
     recipe = load_recipe(RECIPE, overrides)
     train(recipe, run, resume=(run / "recipe.yaml").exists(), device=device)
     log.info("[3/5] evaluation on scenes never seen")
-    result = run_evaluation(run, split=HELD_OUT, out=out / "eval", overwrite=True, device=device).result
+    result = run_evaluation(
+        run, split=HELD_OUT, out=out / "eval", overwrite=True, device=device
+    ).result
 
     log.info("[4/5] prediction of %d drawn scenes", SCENES)
-    predict_files(load(run, device), [_draw_scenes(out / "scenes", recipe.data.size)], out / "scenes-predicted", overwrite=True)
+    predict_files(
+        load(run, device),
+        [_draw_scenes(out / "scenes", recipe.data.size)],
+        out / "scenes-predicted",
+        overwrite=True,
+    )
     log.info("[5/5] report")
     report = write_report(run, device=device)
-    text = (
-        f"The network trained by this demo on drawn scenes reaches {percent(result['miou'])} mIoU on {result['images']} scenes never seen."
-    )
-    links = [("Its report, with the scores by which its best step was chosen", report.relative_to(out).as_posix())]
+    text = f"The network trained by this demo on drawn scenes reaches {percent(result['miou'])} mIoU on {result['images']} scenes never seen."
+    links = [
+        (
+            "Its report, with the scores by which its best step was chosen",
+            report.relative_to(out).as_posix(),
+        )
+    ]
     _write_page(page, predictor, photographs, out / "photos", text, links)
     return DemoReport(page, result)
 
@@ -78,8 +93,12 @@ def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = N
 def _check_own(out: Path) -> None:
     """What a demo writes first stands in its folder of photographs."""
     others = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    if others and not any(path for name in (NAME, JOURNALS) for path in (out / "photos").glob(name)):
-        raise DataError(f"{out}: holds {others[0]} and is no demo's folder; give a new or empty one with --out")
+    if others and not any(
+        path for name in (NAME, JOURNALS) for path in (out / "photos").glob(name)
+    ):
+        raise DataError(
+            f"{out}: holds {others[0]} and is no demo's folder; give a new or empty one with --out"
+        )
 
 
 def bundled_photographs() -> list[Path]:
@@ -95,11 +114,22 @@ def _draw_scenes(folder: Path, size: int) -> Path:
     return folder
 
 
-def _write_page(page: Path, predictor: BasePredictor, photographs: list[Path], out: Path, text: str, links: list[tuple[str, str]]) -> None:
+def _write_page(
+    page: Path,
+    predictor: BasePredictor,
+    photographs: list[Path],
+    out: Path,
+    text: str,
+    links: list[tuple[str, str]],
+) -> None:
     def rows() -> Iterator[GalleryRow]:
         for path in photographs:
             image, mask = read_image(path), read_ids(out / "masks" / f"{path.stem}.png")
-            yield GalleryRow(path.name, [("photograph", image), ("segmented", blend(image, mask, predictor.labels))], mask)
+            yield GalleryRow(
+                path.name,
+                [("photograph", image), ("segmented", blend(image, mask, predictor.labels))],
+                mask,
+            )
 
     intro = (
         f"{len(photographs)} photographs that {MODEL} has never seen, all that come with the package: it was trained on one city's "

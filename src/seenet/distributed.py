@@ -99,7 +99,9 @@ class Ranks:
         # One message instead of hundreds.
         packed = torch.cat([tensor.detach().flatten() for tensor in floating])
         distributed.broadcast(packed, 0)
-        for tensor, part in zip(floating, torch.split(packed, [tensor.numel() for tensor in floating]), strict=True):
+        for tensor, part in zip(
+            floating, torch.split(packed, [tensor.numel() for tensor in floating]), strict=True
+        ):
             tensor.detach().copy_(part.view_as(tensor))
 
     def any(self, flag: bool) -> bool:
@@ -125,7 +127,9 @@ def all_gather(found: list[Any]) -> list[Any]:
 
 
 @contextmanager
-def init_process_group(device: "str | torch.device", timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
+def init_process_group(
+    device: "str | torch.device", timeout: timedelta = TIMEOUT
+) -> Iterator[Ranks]:
     """Join the process group that torchrun's environment names, and leave it at the end.
 
     gloo for main memory, NCCL for CUDA's. A group that is there already is used and stays.
@@ -156,11 +160,16 @@ def init_process_group(device: "str | torch.device", timeout: timedelta = TIMEOU
             store, rank, world = next(rendezvous("env://", timeout=timeout))
             # torchrun may keep its store over restarts, with the addresses of processes that are gone; and this process may have
             # had a run before.
-            store = PrefixStore(f"seenet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_runs)}", store)
+            store = PrefixStore(
+                f"seenet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_runs)}", store
+            )
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+            distributed.init_process_group(
+                backend, store=store, rank=rank, world_size=world, timeout=timeout
+            )
             _groups = _Groups(
-                distributed.new_group(backend="gloo", timeout=UNEVEN_TIMEOUT), distributed.new_group(backend="gloo", timeout=timeout)
+                distributed.new_group(backend="gloo", timeout=UNEVEN_TIMEOUT),
+                distributed.new_group(backend="gloo", timeout=timeout),
             )
             if rank:
                 # What all of them have to say is said once.
@@ -204,7 +213,11 @@ def _lost(error: RuntimeError) -> LostError:
     if _groups is not None:
         try:
             # The first one must know before the others give up on it, since torchrun ends all when one has ended.
-            distributed.monitored_barrier(_groups.roll_call, ANSWER_TIMEOUT if first else 2 * ANSWER_TIMEOUT, wait_all_ranks=True)
+            distributed.monitored_barrier(
+                _groups.roll_call,
+                ANSWER_TIMEOUT if first else 2 * ANSWER_TIMEOUT,
+                wait_all_ranks=True,
+            )
             who = "all processes answer now"
         except RuntimeError as silent:
             named = re.search(r"Ranks? (\d+(?:, *\d+)*) failed to pass", str(silent))
@@ -213,4 +226,6 @@ def _lost(error: RuntimeError) -> LostError:
             elif not first and "closed by peer" not in str(silent):
                 who = "rank 0 does not answer, it is frozen or hangs"
     what = " ".join(str(error).split())[:200]
-    return LostError(f"{who}; go on with --resume (train) or the same command (eval); torch says: {what}")
+    return LostError(
+        f"{who}; go on with --resume (train) or the same command (eval); torch says: {what}"
+    )

@@ -29,27 +29,57 @@ def test_heat(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert sorted(path.name for path in (folder / "heat").iterdir()) == ["a.png", "b.png"]
     before = (folder / "heat/a.png").read_bytes()
     code, _, err = run(capsys, "figure", "heat", "runs/mine", "photos/a.png", "--device", "cpu")
-    assert (code, err) == (4, "seenet: heat/a.png: exists already; use --overwrite or another --out\n")
+    assert (code, err) == (
+        4,
+        "seenet: heat/a.png: exists already; use --overwrite or another --out\n",
+    )
     assert (folder / "heat/a.png").read_bytes() == before
-    code, _, err = run(capsys, "figure", "heat", "runs/mine", "photos/a.png", "--mask", "truth.png", "--overwrite", "--device", "cpu")
+    code, _, err = run(
+        capsys,
+        "figure",
+        "heat",
+        "runs/mine",
+        "photos/a.png",
+        "--mask",
+        "truth.png",
+        "--overwrite",
+        "--device",
+        "cpu",
+    )
     assert code == 0, err
     assert (folder / "heat/a.png").read_bytes() != before
 
 
 def test_attention(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     (folder / "photos/c.jpg").write_bytes(b"")
-    code, out, err = run(capsys, "figure", "attention", "runs/mine", "photos", "--json", "--device", "cpu")
+    code, out, err = run(
+        capsys, "figure", "attention", "runs/mine", "photos", "--json", "--device", "cpu"
+    )
     assert code == 3
-    assert err.splitlines()[-1].startswith("seenet: 1 of 3 pictures failed, the rest is done: photos/c.jpg: an empty file")
+    assert err.splitlines()[-1].startswith(
+        "seenet: 1 of 3 pictures failed, the rest is done: photos/c.jpg: an empty file"
+    )
     result = json.loads(out)
     assert [entry["image"] for entry in result["images"]] == ["photos/a.png", "photos/b.jpg"]
     assert result["images"][0]["near_pixels"] > 100
     assert sorted(path.name for path in (folder / "attention").iterdir()) == ["a.png", "b.png"]
-    code, out, err = run(capsys, "figure", "attention", "runs/mine", "photos/a.png", "--out", "other", "--device", "cpu")
+    code, out, err = run(
+        capsys,
+        "figure",
+        "attention",
+        "runs/mine",
+        "photos/a.png",
+        "--out",
+        "other",
+        "--device",
+        "cpu",
+    )
     assert code == 0, err
     line, last = out.splitlines()
     near, elsewhere = (result["images"][0][key] for key in ("near", "elsewhere"))
-    assert line.startswith(f"photos/a.png: {near:.3f} within 3 pixels of predicted boundaries, {elsewhere:.3f} elsewhere: ")
+    assert line.startswith(
+        f"photos/a.png: {near:.3f} within 3 pixels of predicted boundaries, {elsewhere:.3f} elsewhere: "
+    )
     assert last == "1 written, 0 failed: other"
 
 
@@ -61,7 +91,10 @@ def test_sampling(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert out.endswith("written: sampling.png\n")
     before = (folder / "sampling.png").read_bytes()
     code, _, err = run(capsys, "figure", "sampling", "runs/mine")
-    assert (code, err) == (4, "seenet: sampling.png: exists already; use --overwrite or another --out\n")
+    assert (code, err) == (
+        4,
+        "seenet: sampling.png: exists already; use --overwrite or another --out\n",
+    )
     assert (folder / "sampling.png").read_bytes() == before
     code, out, err = run(capsys, "figure", "sampling", "runs/mine", "--json", "--overwrite")
     assert code == 0, err
@@ -79,10 +112,35 @@ def test_panels(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert (code, out) == (0, "written: panels.png\n"), err
     assert "panels shapes/val: 50/50" in err
     before = (folder / "panels.png").read_bytes()
-    code, _, err = run(capsys, "figure", "panels", *models, "--images", "photos/a.png", "--images", "photos/b.jpg", "--device", "cpu")
-    assert (code, err) == (4, "seenet: panels.png: exists already; use --overwrite or another --out\n")
+    code, _, err = run(
+        capsys,
+        "figure",
+        "panels",
+        *models,
+        "--images",
+        "photos/a.png",
+        "--images",
+        "photos/b.jpg",
+        "--device",
+        "cpu",
+    )
+    assert (code, err) == (
+        4,
+        "seenet: panels.png: exists already; use --overwrite or another --out\n",
+    )
     code, out, err = run(
-        capsys, "figure", "panels", *models, "--images", "photos/a.png", "--images", "photos/b.jpg", "--out", "own.png", "--device", "cpu"
+        capsys,
+        "figure",
+        "panels",
+        *models,
+        "--images",
+        "photos/a.png",
+        "--images",
+        "photos/b.jpg",
+        "--out",
+        "own.png",
+        "--device",
+        "cpu",
     )
     assert (code, out) == (0, "written: own.png\n"), err
     assert (folder / "panels.png").read_bytes() == before
@@ -98,9 +156,17 @@ def test_panels(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
         (["heat", "runs/mine", "photos", "--mask", "truth.png"], 2, "found 2 pictures"),
         (["heat", "runs/mine", "photos/a.png", "--mask", "none.png"], 4, "none.png: no such file"),
         (["heat", "runs/mine", "photos/a.png", "--device", "tpu"], 2, "device tpu"),
-        (["heat", "runs/mine", "photos/a.png", "--out", "truth.txt"], 4, "truth.txt: a file, expected a folder"),
+        (
+            ["heat", "runs/mine", "photos/a.png", "--out", "truth.txt"],
+            4,
+            "truth.txt: a file, expected a folder",
+        ),
         (["heat", "own.safetensors", "photos/a.png"], 2, "whose stages and modules are not known"),
-        (["attention", "own.safetensors", "photos/a.png"], 2, "whose stages and modules are not known"),
+        (
+            ["attention", "own.safetensors", "photos/a.png"],
+            2,
+            "whose stages and modules are not known",
+        ),
         (["attention", "plain.safetensors", "photos/a.png"], 2, "the variant that has: seenet"),
         (["attention", "truth.txt", "photos/a.png"], 4, "truth.txt"),
         (["sampling", "own.safetensors"], 2, "whose stages and modules are not known"),
@@ -111,11 +177,17 @@ def test_panels(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
         (["panels", "data.kind=shapes"], 2, "found no model"),
         (["panels", "runs/mine"], 2, "belongs to no run"),
         (["panels", "runs/mine", "--recipe", "shapes", "--split", "vla"], 2, "vla"),
-        (["panels", "runs/mine", "--images", "photos", "data.kind=shapes"], 2, "leave one of them out"),
+        (
+            ["panels", "runs/mine", "--images", "photos", "data.kind=shapes"],
+            2,
+            "leave one of them out",
+        ),
         (["panels", "own.safetensors", "--images", "photos"], 2, "repeat the name with --factory"),
     ],
 )
-def test_wrong_usage(capsys: pytest.CaptureFixture[str], folder: Path, arguments: list[str], code: int, message: str) -> None:
+def test_wrong_usage(
+    capsys: pytest.CaptureFixture[str], folder: Path, arguments: list[str], code: int, message: str
+) -> None:
     (folder / "truth.txt").write_text("no picture")
     if "own.safetensors" in arguments:
         save_own(folder / "own.safetensors")
@@ -133,7 +205,17 @@ def test_a_network_of_ones_own_in_panels(capsys: pytest.CaptureFixture[str], fol
     """It needs no stages there, but its name again; the others do not get it."""
     save_own(folder / "own.safetensors")
     code, out, err = run(
-        capsys, "figure", "panels", "own.safetensors", "runs/mine", "--images", "photos/a.png", "--factory", OWN, "--device", "cpu"
+        capsys,
+        "figure",
+        "panels",
+        "own.safetensors",
+        "runs/mine",
+        "--images",
+        "photos/a.png",
+        "--factory",
+        OWN,
+        "--device",
+        "cpu",
     )
     assert (code, out) == (0, "written: panels.png\n"), err
 

@@ -24,8 +24,12 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 def test_help_imports_nothing_heavy() -> None:
     heavy = "sorted({'torch', 'pydantic', 'numpy'} & set(sys.modules))"
-    program = f"import sys; from seenet.cli import main\ntry: main(['--help'])\nfinally: print({heavy})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    program = (
+        f"import sys; from seenet.cli import main\ntry: main(['--help'])\nfinally: print({heavy})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"
     assert all(f"  {command} " in done.stdout for command in COMMANDS)
 
@@ -49,8 +53,16 @@ def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str)
         (["eval", "nothing-here", "shapes"], 4, "nothing-here"),
         (["eval", "nothing-here", "shapes", "--widths", "1,2.5"], 2, "whole numbers"),
         (["train", ".", "--resume"], 2, "unknown recipe"),
-        (["export", "camvid-lite0", "--format", "fp16", "--out", "x.onnx"], 4, "other files need --format onnx, openvino or torch"),
-        (["train", "shapes", "optimizer.betas=[0.9,1.5]", "--show"], 2, "betas.1: found 1.5; input should be less than 1"),
+        (
+            ["export", "camvid-lite0", "--format", "fp16", "--out", "x.onnx"],
+            4,
+            "other files need --format onnx, openvino or torch",
+        ),
+        (
+            ["train", "shapes", "optimizer.betas=[0.9,1.5]", "--show"],
+            2,
+            "betas.1: found 1.5; input should be less than 1",
+        ),
         (["figure", "width"], 2, "widths"),
         (["figure", "widths", "none.json"], 4, "no such file"),
         (["model", "seanet"], 2, "nearest: seenet"),
@@ -61,13 +73,26 @@ def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str)
         (["data", "init", "nowhere"], 4, "no such folder"),
         (["data", "build-trainaug", "nowhere", "VOCdevkit"], 4, "VOCdevkit: no such folder"),
         (["submit", "voc", "--images", "pictures"], 2, "neither a model nor --masks"),
-        (["submit", "cityscapes", "run", "--masks", "masks", "--images", "pictures"], 2, "give one of them"),
-        (["submit", "voc", "--masks", "masks", "--images", "pictures"], 4, "pictures: no such list"),
+        (
+            ["submit", "cityscapes", "run", "--masks", "masks", "--images", "pictures"],
+            2,
+            "give one of them",
+        ),
+        (
+            ["submit", "voc", "--masks", "masks", "--images", "pictures"],
+            4,
+            "pictures: no such list",
+        ),
         (["submit", "check", "none.zip"], 4, "none.zip: cannot be read"),
     ],
 )
 def test_wrong_usage(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     found, _, err = run(capsys, *arguments)
@@ -76,7 +101,9 @@ def test_wrong_usage(
     assert err.strip().splitlines()[-1].startswith("seenet: ")
 
 
-def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_keeps_its_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(**_: object) -> None:
         raise ZeroDivisionError("oops")
 
@@ -104,7 +131,9 @@ def test_schema_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert "steps: 7" in run(capsys, "train", "shapes", "training.steps=7", "--show")[1]
 
 
-def test_submit(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submit(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import numpy as np
     from PIL import Image
 
@@ -112,23 +141,32 @@ def test_submit(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch:
     for folder in ("pictures", "masks"):
         Path(folder).mkdir()
         Image.fromarray(np.full((5, 6), 3, np.uint8)).save(f"{folder}/2008_000001.png")
-    code, out, err = run(capsys, "submit", "voc", "--masks", "masks", "--images", "pictures", "--competition", "5")
+    code, out, err = run(
+        capsys, "submit", "voc", "--masks", "masks", "--images", "pictures", "--competition", "5"
+    )
     assert code == 0, err
     assert "submissions/voc-comp5.tar.gz: 1 masks for voc" in out
-    assert run(capsys, "submit", "check", "submissions/voc-comp5.tar.gz", "--images", "pictures")[0] == 0
+    assert (
+        run(capsys, "submit", "check", "submissions/voc-comp5.tar.gz", "--images", "pictures")[0]
+        == 0
+    )
     code, _, err = run(capsys, "submit", "check", "submissions/voc-comp5.tar.gz")
     assert code == 6
     assert "1 masks, expected 1456" in err
 
 
-def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_eval_predict(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole path on drawn scenes: validation in training and `eval` count the same."""
     monkeypatch.chdir(tmp_path)
     tiny = [
         "model.backbone=resnet10t", "model.weights=null", "model.width=8", "model.p_out=16", "data.size=48", "data.count=20",
         "transforms.crop=48", "training.steps=2", "training.batch=2", "training.workers=0", "training.validate_every=0",
     ]  # fmt: skip
-    code, out, err = run(capsys, "train", "shapes", *tiny, "--out", "run", "--json", "--device", "cpu")
+    code, out, err = run(
+        capsys, "train", "shapes", *tiny, "--out", "run", "--json", "--device", "cpu"
+    )
     assert code == 0, err
     assert json.loads(out)["steps"] == 2
     code, out, err = run(capsys, "eval", "run", "--json", "--device", "cpu")
@@ -136,8 +174,23 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     code, written, err = run(capsys, "figure", "widths", "run/eval/val/result.json")
     assert (code, written) == (0, "written: widths.png\n"), err
     assert Image.open("widths.png").format == "PNG"
-    assert run(capsys, "eval", "run", "--mean-over", "disk", "--out", "more", "--device", "cpu")[2].strip().endswith("nearest: disc")
-    code, more, err = run(capsys, "eval", "run", "--mean-over", "disc, ring", "--out", "over", "--json", "--device", "cpu")
+    assert (
+        run(capsys, "eval", "run", "--mean-over", "disk", "--out", "more", "--device", "cpu")[2]
+        .strip()
+        .endswith("nearest: disc")
+    )
+    code, more, err = run(
+        capsys,
+        "eval",
+        "run",
+        "--mean-over",
+        "disc, ring",
+        "--out",
+        "over",
+        "--json",
+        "--device",
+        "cpu",
+    )
     assert (code, json.loads(more)["mean_over"]["classes"]) == (0, ["disc", "ring"]), err
     assert json.loads(out)["confusion"] == json.loads(Path("run/val.json").read_text())["confusion"]
     from seenet.data.shapes import ShapesSplit
@@ -155,7 +208,9 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
 
 
 def typed(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "seenet", *arguments], stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(
+        [sys.executable, "-m", "seenet", *arguments], stderr=subprocess.PIPE, text=True, **options
+    )
 
 
 def test_a_reader_that_has_gone_is_no_error() -> None:
@@ -177,16 +232,25 @@ def test_a_full_disk_is_no_bug() -> None:
     with Path("/dev/full").open("w") as full:
         done = typed("train", "shapes", "--show", stdout=full)
         said = done.communicate()[1]
-    assert (said, done.returncode) == ("seenet: an output: cannot be written or read (No space left on device)\n", 4)
+    assert (said, done.returncode) == (
+        "seenet: an output: cannot be written or read (No space left on device)\n",
+        4,
+    )
 
 
-def test_too_little_memory_is_no_bug(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_no_bug(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def short(**_: object) -> None:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory:\n you tried 9 bytes")
+        raise RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory:\n you tried 9 bytes"
+        )
 
     monkeypatch.setattr("seenet.core.settings.Recipe.model_json_schema", short)
     code, _, err = run(capsys, "schema")
-    assert (code, err.count("\n")) == (1, 1) and err.startswith("seenet: out of memory ([enforce fail]")
+    assert (code, err.count("\n")) == (1, 1) and err.startswith(
+        "seenet: out of memory ([enforce fail]"
+    )
 
 
 def test_pillow_warns_of_nothing_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,11 @@ from tests.data.planting import chunk
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
 XRESOLUTION, ORIENTATION = 282, 274
-FORMS = [form for form in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") if form != "AVIF" or features.check("avif")]
+FORMS = [
+    form
+    for form in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
+    if form != "AVIF" or features.check("avif")
+]
 
 Entry = tuple[int, int, int, bytes]
 
@@ -93,7 +97,9 @@ def saved(form: str, block: bytes | None, xmp: bytes | None = None) -> bytes:
         return content[:33] + chunks + content[33:]
     if form == "AVIF":
         # What Pillow writes must be right; it is damaged in the file.
-        Image.fromarray(COLOURS).save(stream, form, exif=exif((270, ASCII, 40, b"x" * 40)), **({"xmp": xmp} if xmp else {}))
+        Image.fromarray(COLOURS).save(
+            stream, form, exif=exif((270, ASCII, 40, b"x" * 40)), **({"xmp": xmp} if xmp else {})
+        )
         content = stream.getvalue()
         if not block:
             return content

@@ -56,7 +56,9 @@ def _avif() -> bytes:
     return _patched(content, content.index(b"ispe") + 8, struct.pack(">II", 60_000, 60_000))
 
 
-def tiff(width: int, height: int, *, pages: int = 1, tags: tuple[tuple[int, int, int, int], ...] = ()) -> bytes:
+def tiff(
+    width: int, height: int, *, pages: int = 1, tags: tuple[tuple[int, int, int, int], ...] = ()
+) -> bytes:
     """Grey, uncompressed; every page has the same sixteen bytes of pixels."""
     entries = sorted(
         [
@@ -64,14 +66,27 @@ def tiff(width: int, height: int, *, pages: int = 1, tags: tuple[tuple[int, int,
             (278, 4, 1, height), (279, 4, 1, 16), *tags,
         ]
     )  # fmt: skip
-    page = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    page = struct.pack("<H", len(entries)) + b"".join(
+        struct.pack("<HHII", *entry) for entry in entries
+    )
     places = [24 + (len(page) + 4) * number for number in range(pages)]
-    return b"II*\0" + struct.pack("<I", 24) + bytes(16) + b"".join(page + struct.pack("<I", place) for place in [*places[1:], 0])
+    return (
+        b"II*\0"
+        + struct.pack("<I", 24)
+        + bytes(16)
+        + b"".join(page + struct.pack("<I", place) for place in [*places[1:], 0])
+    )
 
 
 def _frames() -> bytes:
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 4, 4, 0) + b"\x02\x02\x84\x51\x00"
-    return b"GIF89a" + struct.pack("<HHBBB", 4, 4, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff" + frame * 200_000 + b"\x3b"
+    return (
+        b"GIF89a"
+        + struct.pack("<HHBBB", 4, 4, 0x80, 0, 0)
+        + b"\0\0\0\xff\xff\xff"
+        + frame * 200_000
+        + b"\x3b"
+    )
 
 
 def _texts(kind: bytes, count: int, *, late: bool = False) -> bytes:
@@ -90,7 +105,13 @@ def _tile() -> bytes:
     ]  # fmt: skip
     packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     place = 8 + len(data)
-    return struct.pack("<2sHI", b"II", 42, place) + data + struct.pack("<H", len(tags)) + packed + struct.pack("<I", 0)
+    return (
+        struct.pack("<2sHI", b"II", 42, place)
+        + data
+        + struct.pack("<H", len(tags))
+        + packed
+        + struct.pack("<I", 0)
+    )
 
 
 BOMBS: dict[str, Callable[[], bytes]] = {
@@ -119,7 +140,9 @@ HARMLESS: dict[str, Callable[[], bytes]] = {
     "ztxt.png": lambda: _texts(b"zTXt", 200),
     "itxt.png": lambda: _texts(b"iTXt", 200),
     "late.png": lambda: _texts(b"iTXt", 200, late=True),
-    "exif.png": lambda: png_of(4, 4, before=chunk(b"zTXt", b"Raw profile type exif\0\0" + zeros(500))),
+    "exif.png": lambda: png_of(
+        4, 4, before=chunk(b"zTXt", b"Raw profile type exif\0\0" + zeros(500))
+    ),
     "texts.png": lambda: _texts(b"iTXt", 20),
 }
 """Each declares or holds far more than is used, and is read all the same, or refused."""

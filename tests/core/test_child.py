@@ -20,8 +20,16 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("print(sys.argv[2])", Ended(0, "a b\n", ""), "code 0"),
         ("print('x', file=sys.stderr); sys.exit('last')", Ended(1, "", "last"), "code 1"),
         ("import os; os.kill(os.getpid(), 9)", Ended(-9, "", ""), "signal 9"),
-        ("from seenet.core.child import refuse; refuse('two\\nlines')", Ended(REFUSED, "", "two lines"), "code 4"),
-        ("from seenet.core.child import refuse; refuse('later', 75)", Ended(75, "", "later"), "code 75"),
+        (
+            "from seenet.core.child import refuse; refuse('two\\nlines')",
+            Ended(REFUSED, "", "two lines"),
+            "code 4",
+        ),
+        (
+            "from seenet.core.child import refuse; refuse('later', 75)",
+            Ended(75, "", "later"),
+            "code 75",
+        ),
     ],
 )
 def test_how_it_ended(program: str, expected: Ended, how: str) -> None:
@@ -37,6 +45,20 @@ def test_one_that_takes_too_long_is_killed() -> None:
 def test_open_files_are_inherited(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as stream:
         number = stream.fileno()
-        assert run_module("own", "import os; os.write(int(sys.argv[2]), b'here')", str(number), timeout=60).code == 1
-        assert run_module("own", "import os; os.write(int(sys.argv[2]), b'here')", str(number), timeout=60, pass_fds=[number]).code == 0
+        assert (
+            run_module(
+                "own", "import os; os.write(int(sys.argv[2]), b'here')", str(number), timeout=60
+            ).code
+            == 1
+        )
+        assert (
+            run_module(
+                "own",
+                "import os; os.write(int(sys.argv[2]), b'here')",
+                str(number),
+                timeout=60,
+                pass_fds=[number],
+            ).code
+            == 0
+        )
     assert (tmp_path / "file").read_text() == "here"

@@ -9,14 +9,26 @@ from typing import Any
 import pytest
 
 from seenet.core.errors import DataError
-from seenet.core.files import beside, check_free, digest, files_below, read_text, remove_leftovers, replacing, write_text, writing_to
+from seenet.core.files import (
+    beside,
+    check_free,
+    digest,
+    files_below,
+    read_text,
+    remove_leftovers,
+    replacing,
+    write_text,
+    writing_to,
+)
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):
     taken, free = tmp_path / "taken.png", tmp_path / "new/free.png"
     taken.write_bytes(b"mine")
     check_free([free], overwrite=False)
-    with pytest.raises(DataError, match=r"taken\.png: exists already; use --overwrite or another --out$"):
+    with pytest.raises(
+        DataError, match=r"taken\.png: exists already; use --overwrite or another --out$"
+    ):
         check_free([free, taken], overwrite=False)
     (tmp_path / "other.png").write_bytes(b"mine too")
     with pytest.raises(DataError, match=r"other\.png \(and 1 more\): exists already"):
@@ -31,7 +43,9 @@ def test_what_overwrite_does_not_replace(tmp_path):
         check_free([tmp_path / "folder.png"], overwrite=True)
     (tmp_path / "taken").write_bytes(b"mine")
     for path in (tmp_path / "taken/er.png", tmp_path / "taken/deep/er.png"):
-        with pytest.raises(DataError, match=r"taken: a file, expected a folder or nothing; give another --out"):
+        with pytest.raises(
+            DataError, match=r"taken: a file, expected a folder or nothing; give another --out"
+        ):
             check_free([path], overwrite=True)
 
 
@@ -47,12 +61,17 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "page.html"
     with (
-        pytest.raises(DataError, match=r"page\.html: cannot be written \((Not a directory|File exists)\); make room$"),
+        pytest.raises(
+            DataError,
+            match=r"page\.html: cannot be written \((Not a directory|File exists)\); make room$",
+        ),
         writing_to(path, "make room"),
     ):
         write_text(path, "text")
     with (
-        pytest.raises(DataError, match=r"page\.html: cannot be written \(a library's own\); make room or"),
+        pytest.raises(
+            DataError, match=r"page\.html: cannot be written \(a library's own\); make room or"
+        ),
         writing_to(path, errors=(LookupError,)),
     ):
         raise LookupError("a library's own")
@@ -60,12 +79,16 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         raise ValueError("a bug")
 
 
-def test_text_is_utf8_or_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_is_utf8_or_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "val.txt"
     path.write_bytes("\ufeffStraße\n".encode())
     assert read_text(path) == "Straße\n"
     path.write_bytes("Straße\n".encode("utf-16"))
-    with pytest.raises(DataError, match=r"val\.txt: not UTF-8 text \(byte 0xff at 0\), expected UTF-8"):
+    with pytest.raises(
+        DataError, match=r"val\.txt: not UTF-8 text \(byte 0xff at 0\), expected UTF-8"
+    ):
         read_text(path)
 
     def refused(*_: object, **__: object) -> str:
@@ -80,7 +103,10 @@ def test_names_of_any_bytes_are_written_and_read_again(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     write_text(tmp_path / "names.json", json.dumps({name: "ü"}, ensure_ascii=False))
     assert json.loads((tmp_path / "names.json").read_text(encoding="utf-8")) == {name: "ü"}
-    assert digest(name, "ü") != digest("caf", "ü") and digest("a", "b") == hashlib.sha256(b"a|b").hexdigest()
+    assert (
+        digest(name, "ü") != digest("caf", "ü")
+        and digest("a", "b") == hashlib.sha256(b"a|b").hexdigest()
+    )
 
 
 def test_a_name_as_long_as_file_systems_allow(tmp_path: Path) -> None:
@@ -93,7 +119,9 @@ def test_a_name_as_long_as_file_systems_allow(tmp_path: Path) -> None:
     assert not left.exists() and other.exists() and path.exists()
 
 
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("b.png", "deep/a.PNG", "deep/.hidden/c.png", ".d.png", "e.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -106,5 +134,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    with pytest.raises(DataError, match=r"deep: cannot be listed \(Permission denied\); look at its permissions"):
+    with pytest.raises(
+        DataError, match=r"deep: cannot be listed \(Permission denied\); look at its permissions"
+    ):
         files_below(tmp_path, {".png"})

@@ -17,14 +17,38 @@ from PIL import Image, PngImagePlugin, features
 
 from seenet.core.errors import DataError
 from seenet.core.image_files import FORMATS
-from seenet.core.images import image_size, read_colours, read_encoded, read_header, read_ids, read_image
+from seenet.core.images import (
+    image_size,
+    read_colours,
+    read_encoded,
+    read_header,
+    read_ids,
+    read_image,
+)
 from tests.core.hostile import BOMBS, HARMLESS, write
 from tests.core.tiffs import Page, long, short, tiff_of
 from tests.data.planting import chunk, png_of
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (9, 13, 3), dtype=np.uint8)
-FORMS = [form for form in ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "AVIF") if form in FORMATS]
+FORMS = [
+    form
+    for form in (
+        "PNG",
+        "JPEG",
+        "TIFF",
+        "WEBP",
+        "GIF",
+        "BMP",
+        "JPEG2000",
+        "PPM",
+        "TGA",
+        "PCX",
+        "SGI",
+        "AVIF",
+    )
+    if form in FORMATS
+]
 if not features.check("avif"):
     FORMS = [form for form in FORMS if form != "AVIF"]
 READERS = (image_size, read_image, read_ids, read_colours)
@@ -56,7 +80,12 @@ def measured(folder: Path, names: list[str]) -> list[tuple[str, str, float, floa
     """File, kind of error, seconds of processor time and MiB over the idle process, of each reader in a process of its own."""
     Image.fromarray(COLOURS).save(folder / "warm.png")
     paths = [str(write(folder, name)) for name in names]
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(folder / "warm.png"), *paths], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(folder / "warm.png"), *paths],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return [tuple(row) for row in json.loads(done.stdout)]
 
 
@@ -88,7 +117,10 @@ def judged(path: Path, content: bytes) -> np.ndarray | None:
                 found = np.asarray(result)
         except DataError as error:
             refused.append(error)
-    assert all(str(error).startswith(f"{path}: ") and "\n" not in str(error) and error.kind and error.fix for error in refused), refused
+    assert all(
+        str(error).startswith(f"{path}: ") and "\n" not in str(error) and error.kind and error.fix
+        for error in refused
+    ), refused
     return found
 
 
@@ -100,7 +132,9 @@ def test_cut_at_every_byte(tmp_path: Path, form: str, capfd: pytest.CaptureFixtu
     for length in range(0, len(content), max(1, len(content) // 97)):
         found = judged(tmp_path / "cut", content[:length])
         # What is missing may be only what stands behind the pixels.
-        assert found is None or (np.array_equal(found, complete) and length > len(content) // 2), length
+        assert found is None or (np.array_equal(found, complete) and length > len(content) // 2), (
+            length
+        )
     assert capfd.readouterr().err == ""
 
 
@@ -112,31 +146,45 @@ def test_flipped_bytes(tmp_path: Path, form: str, capfd: pytest.CaptureFixture[s
         damaged[place] ^= int(rng.integers(1, 256))
         found = judged(tmp_path / "flipped", bytes(damaged))
         # Flips in a header may make it a larger picture; never one of other kind.
-        assert found is None or (found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3)
+        assert found is None or (
+            found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3
+        )
     assert capfd.readouterr().err == ""
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    start=st.sampled_from([b"", *(whole(form)[:24] for form in FORMS), b"%!PS-Adobe-3.0 EPSF-3.0\n", b"SIMPLE  ="]),
+    start=st.sampled_from(
+        [b"", *(whole(form)[:24] for form in FORMS), b"%!PS-Adobe-3.0 EPSF-3.0\n", b"SIMPLE  ="]
+    ),
     rest=st.binary(max_size=300),
 )
-@example(start=b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", rest=b"%%EndComments\nshowpage\n")
+@example(
+    start=b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", rest=b"%%EndComments\nshowpage\n"
+)
 def test_anything_behind_any_magic(tmp_path: Path, start: bytes, rest: bytes) -> None:
     judged(tmp_path / "any", start + rest)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     before=st.lists(st.sampled_from([b"eXIf", b"tEXt", b"iTXt", b"zTXt"]), max_size=2),
     after=st.lists(st.sampled_from([b"eXIf", b"tEXt", b"iTXt", b"zTXt"]), max_size=2),
     turns=st.lists(st.integers(0, 9), min_size=4, max_size=4),
 )
-def test_the_size_of_a_png_is_that_of_its_picture(tmp_path: Path, before: list[bytes], after: list[bytes], turns: list[int]) -> None:
+def test_the_size_of_a_png_is_that_of_its_picture(
+    tmp_path: Path, before: list[bytes], after: list[bytes], turns: list[int]
+) -> None:
     """Wherever the tag stands, in whichever of a PNG's ways to say it, once or several times."""
     chunks = [tag(kind, turn) for kind, turn in zip([*before, *after], turns, strict=False)]
     path = tmp_path / "tagged.png"
-    path.write_bytes(png_of(5, 3, before=b"".join(chunks[: len(before)]), after=b"".join(chunks[len(before) :])))
+    path.write_bytes(
+        png_of(5, 3, before=b"".join(chunks[: len(before)]), after=b"".join(chunks[len(before) :]))
+    )
     try:
         shape = read_image(path).shape[:2]
     except DataError:
@@ -151,10 +199,15 @@ def tag(kind: bytes, orientation: int) -> bytes:
     if kind == b"eXIf":
         return chunk(kind, exif.tobytes().removeprefix(b"Exif\0\0"))
     if kind == b"iTXt":
-        return chunk(kind, b"XML:com.adobe.xmp\0\0\0\0\0" + f'<x tiff:Orientation="{orientation}"/>'.encode())
+        return chunk(
+            kind, b"XML:com.adobe.xmp\0\0\0\0\0" + f'<x tiff:Orientation="{orientation}"/>'.encode()
+        )
     data = exif.tobytes()
     text = f"\nexif\n{len(data):8}\n{data.hex()}\n".encode()
-    return chunk(kind, b"Raw profile type exif\0" + (text if kind == b"tEXt" else b"\0" + zlib.compress(text)))
+    return chunk(
+        kind,
+        b"Raw profile type exif\0" + (text if kind == b"tEXt" else b"\0" + zlib.compress(text)),
+    )
 
 
 def test_the_header_of_a_png_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +325,9 @@ def test_several_pages_are_refused(tmp_path: Path, name: str, big: bool) -> None
 
 
 def test_a_mask_with_copies_is_a_mask(tmp_path: Path) -> None:
-    (tmp_path / "a.tif").write_bytes(tiff_of(Page(SMALL[..., 0], REDUCED), Page(WHOLE[..., 0]), Page(SMALL[..., 0], REDUCED)))
+    (tmp_path / "a.tif").write_bytes(
+        tiff_of(Page(SMALL[..., 0], REDUCED), Page(WHOLE[..., 0]), Page(SMALL[..., 0], REDUCED))
+    )
     assert np.array_equal(read_ids(tmp_path / "a.tif"), WHOLE[..., 0])
 
 
@@ -280,7 +335,15 @@ def test_compressed_pages_are_found_where_they_are(tmp_path: Path) -> None:
     """libtiff opens the file once more, at the place that it is told."""
     rasterio = pytest.importorskip("rasterio")
     path = tmp_path / "a.tif"
-    profile = {"driver": "GTiff", "width": 64, "height": 48, "count": 3, "dtype": "uint8", "compress": "deflate", "tiled": True}
+    profile = {
+        "driver": "GTiff",
+        "width": 64,
+        "height": 48,
+        "count": 3,
+        "dtype": "uint8",
+        "compress": "deflate",
+        "tiled": True,
+    }
     pixels = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
@@ -311,9 +374,17 @@ def test_a_file_may_end_with_its_entries() -> None:
         assert np.array_equal(read_encoded(content[:-cut], "a"), WHOLE)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(big=st.booleans(), changes=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), max_size=4), cut=st.integers(0, 700))
-def test_damaged_directories_are_read_or_refused(big: bool, changes: list[tuple[int, int]], cut: int) -> None:
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    big=st.booleans(),
+    changes=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), max_size=4),
+    cut=st.integers(0, 700),
+)
+def test_damaged_directories_are_read_or_refused(
+    big: bool, changes: list[tuple[int, int]], cut: int
+) -> None:
     content = bytearray(tiff_of(Page(WHOLE[:2, :2]), Page(SMALL[:1, :1], REDUCED), big=big))
     for place, value in changes:
         content[place % len(content)] = value

@@ -10,7 +10,16 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, features
 
 from seenet.core.errors import DataError
-from seenet.core.images import MAX_PIXELS, from_pil, image_size, read_colours, read_header, read_ids, read_image, write_mask
+from seenet.core.images import (
+    MAX_PIXELS,
+    from_pil,
+    image_size,
+    read_colours,
+    read_header,
+    read_ids,
+    read_image,
+    write_mask,
+)
 from seenet.core.labels import LabelSet, voc_colours
 from seenet.data.camvid import CAMVID11
 from tests.core.tiffs import Page, short, tiff_of
@@ -34,7 +43,10 @@ def test_palette_alpha_and_cmyk(tmp_path: Path) -> None:
     rgb = np.zeros((4, 4, 3), np.uint8)
     rgb[:2] = (255, 0, 0)
     image = Image.fromarray(rgb)
-    assert np.array_equal(read_image(saved(tmp_path / "p.png", image.convert("P", palette=Image.Palette.ADAPTIVE))), rgb)
+    assert np.array_equal(
+        read_image(saved(tmp_path / "p.png", image.convert("P", palette=Image.Palette.ADAPTIVE))),
+        rgb,
+    )
     alpha = image.convert("RGBA")
     alpha.putalpha(0)
     assert np.array_equal(read_image(saved(tmp_path / "a.png", alpha)), rgb)
@@ -58,13 +70,17 @@ def test_exif(tmp_path: Path, orientation: int) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_the_header_gives_the_decoded_size_in_every_format(tmp_path: Path, suffix: str, orientation: int) -> None:
+def test_the_header_gives_the_decoded_size_in_every_format(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path / f"e{suffix}", Image.fromarray(RAMP), exif=exif)
     assert image_size(path) == read_image(path).shape[:2] == ((8, 6) if orientation > 4 else (6, 8))
     turned = np.rot90(RAMP, {1: 0, 3: 2, 6: -1, 8: 1}[orientation])
-    assert abs(read_image(path)[..., 0].astype(int) - turned).max() <= (0 if suffix == ".tif" else 12)
+    assert abs(read_image(path)[..., 0].astype(int) - turned).max() <= (
+        0 if suffix == ".tif" else 12
+    )
 
 
 @pytest.mark.parametrize(("bits", "white_is_zero"), [(12, False), (16, False), (16, True)])
@@ -73,11 +89,20 @@ def test_wide_tiffs_of_any_range(tmp_path: Path, bits: int, white_is_zero: bool)
     top = 2**bits - 1
     values = (RAMP.astype(np.uint32) * top // 255).astype(np.uint16)[None]
     photometric = "MINISWHITE" if white_is_zero else "MINISBLACK"
-    profile = {"count": 1, "height": 6, "width": 8, "dtype": "uint16", "nbits": bits, "photometric": photometric}
+    profile = {
+        "count": 1,
+        "height": 6,
+        "width": 8,
+        "dtype": "uint16",
+        "nbits": bits,
+        "photometric": photometric,
+    }
     with rasterio.open(tmp_path / "w.tif", "w", driver="GTiff", **profile) as file:
         file.write(values)
     expected = np.round(values[0] * (255 / top)).astype(int)
-    assert np.array_equal(read_image(tmp_path / "w.tif")[..., 0], 255 - expected if white_is_zero else expected)
+    assert np.array_equal(
+        read_image(tmp_path / "w.tif")[..., 0], 255 - expected if white_is_zero else expected
+    )
 
 
 @pytest.mark.parametrize("dtype", [">u2", "<u2"])
@@ -105,11 +130,15 @@ def test_transparency_is_no_colour(tmp_path: Path) -> None:
 def test_a_phone_photograph_with_an_extra_picture(tmp_path: Path) -> None:
     """Many phones put a depth or brightness map behind the photograph; that is no animation."""
     first = Image.new("RGB", (8, 6), (250, 0, 0))
-    path = saved(tmp_path / "phone.mpo", first, save_all=True, append_images=[Image.new("RGB", (8, 6))]).rename(tmp_path / "phone.jpg")
+    path = saved(
+        tmp_path / "phone.mpo", first, save_all=True, append_images=[Image.new("RGB", (8, 6))]
+    ).rename(tmp_path / "phone.jpg")
     assert abs(read_image(path).astype(int) - (250, 0, 0)).max() < 8
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000", "PPM", "TGA", "AVIF"])
+@pytest.mark.parametrize(
+    "form", ["PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000", "PPM", "TGA", "AVIF"]
+)
 def test_damaged_files_are_decoded_or_named(tmp_path: Path, form: str) -> None:
     if form == "AVIF" and not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
@@ -121,7 +150,9 @@ def test_damaged_files_are_decoded_or_named(tmp_path: Path, form: str) -> None:
     for attempt in range(60):
         damaged = whole[: rng.integers(len(whole))].copy() if attempt % 3 == 0 else whole.copy()
         if len(damaged):
-            damaged[rng.integers(0, min(len(damaged), (40, 200, len(damaged))[attempt % 3]), 4)] = rng.integers(0, 256, 4)
+            damaged[rng.integers(0, min(len(damaged), (40, 200, len(damaged))[attempt % 3]), 4)] = (
+                rng.integers(0, 256, 4)
+            )
         path.write_bytes(damaged.tobytes())
         for read in (image_size, read_image):
             try:
@@ -156,9 +187,17 @@ def test_colour_mask_must_be_declared(tmp_path: Path) -> None:
 def test_hostile_files(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.jpg").write_text("hello")
-    whole = saved(tmp_path / "whole.jpg", Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)))
+    whole = saved(
+        tmp_path / "whole.jpg",
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)),
+    )
     (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:900])
-    saved(tmp_path / "moving.gif", Image.new("L", (4, 4)), save_all=True, append_images=[Image.new("L", (4, 4), 200)])
+    saved(
+        tmp_path / "moving.gif",
+        Image.new("L", (4, 4)),
+        save_all=True,
+        append_images=[Image.new("L", (4, 4), 200)],
+    )
     for name, message in {
         "none.png": "no such file", "empty.png": "an empty file", "text.jpg": "not a picture", "cut.jpg": "truncated",
         "moving.gif": "animated",
@@ -192,22 +231,34 @@ def refused(path: Path) -> str:
         (np.int16, (-7, 300)), (np.int8, (-128, 127)), (np.uint32, (0, 2**32 - 1)), (np.uint32, (0, 200)),
     ],
 )  # fmt: skip
-def test_tiffs_of_other_values_name_kind_and_range(tmp_path: Path, dtype: type, values: tuple[float, float]) -> None:
+def test_tiffs_of_other_values_name_kind_and_range(
+    tmp_path: Path, dtype: type, values: tuple[float, float]
+) -> None:
     pixels = np.linspace(*values, 48).reshape(6, 8).astype(dtype)
     path = tmp_path / "a.tif"
     path.write_bytes(tiff_of(Page(pixels)))
-    assert f"{np.dtype(dtype)} values from {pixels.min():.7g} to {pixels.max():.7g}, expected 8 or 16 bits" in refused(path)
+    assert (
+        f"{np.dtype(dtype)} values from {pixels.min():.7g} to {pixels.max():.7g}, expected 8 or 16 bits"
+        in refused(path)
+    )
     assert image_size(path) == (6, 8)
 
 
-@pytest.mark.parametrize(("dtype", "bands"), [(np.float64, 1), (np.float32, 3), (np.int16, 3), (np.uint32, 3), (np.float16, 1)])
-def test_values_that_pillow_does_not_read_are_named(tmp_path: Path, dtype: type, bands: int) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "bands"),
+    [(np.float64, 1), (np.float32, 3), (np.int16, 3), (np.uint32, 3), (np.float16, 1)],
+)
+def test_values_that_pillow_does_not_read_are_named(
+    tmp_path: Path, dtype: type, bands: int
+) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(tiff_of(Page(np.ones((6, 8, bands), dtype).squeeze())))
     assert f"{np.dtype(dtype)} values, expected 8 or 16 bits" in refused(path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(values=arrays(np.float32, (3, 4), elements=st.floats(width=32)))
 @example(values=np.full((3, 4), np.nan, np.float32))
 @example(values=np.full((3, 4), np.inf, np.float32))
@@ -218,16 +269,24 @@ def test_whatever_the_floats_are_they_are_refused(tmp_path: Path, values: np.nda
     path = tmp_path / "a.tif"
     path.write_bytes(tiff_of(Page(values)))
     finite = values[np.isfinite(values)]
-    found = f"values from {finite.min():.7g} to {finite.max():.7g}" if finite.size else "none of them finite"
+    found = (
+        f"values from {finite.min():.7g} to {finite.max():.7g}"
+        if finite.size
+        else "none of them finite"
+    )
     assert found in refused(path)
     with pytest.raises(DataError) as caught:
         from_pil(Image.fromarray(values))
     assert found in str(caught.value)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(values=arrays(np.int32, (3, 4)))
-def test_whole_numbers_of_32_bits_are_ids_and_no_picture(tmp_path: Path, values: np.ndarray) -> None:
+def test_whole_numbers_of_32_bits_are_ids_and_no_picture(
+    tmp_path: Path, values: np.ndarray
+) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(tiff_of(Page(values)))
     assert f"int32 values from {values.min():.7g} to {values.max():.7g}" in refused(path)
@@ -236,7 +295,9 @@ def test_whole_numbers_of_32_bits_are_ids_and_no_picture(tmp_path: Path, values:
         from_pil(Image.fromarray(values))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(values=arrays(np.float32, (3, 4), elements=st.floats(-(2.0**90), 2.0**90, width=32)))
 def test_the_cure_cures(tmp_path: Path, values: np.ndarray) -> None:
     path = tmp_path / "a.tif"
@@ -263,7 +324,11 @@ def test_16_bits_stay_16_bits(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize("top", [300, 1023, 65535])
 def test_a_pgm_says_what_is_white(tmp_path: Path, magic: bytes, top: int) -> None:
     values = np.array([[0, top // 2, top]])
-    data = b" ".join(str(value).encode() for value in values[0]) if magic == b"P2" else values.astype(">u2").tobytes()
+    data = (
+        b" ".join(str(value).encode() for value in values[0])
+        if magic == b"P2"
+        else values.astype(">u2").tobytes()
+    )
     (tmp_path / "a.pgm").write_bytes(magic + b"\n3 1\n" + str(top).encode() + b"\n" + data)
     assert np.abs(read_image(tmp_path / "a.pgm")[..., 0] - values / top * 255).max() < 1
 

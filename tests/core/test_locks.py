@@ -29,7 +29,11 @@ def test_held_while_the_block_lasts(tmp_path: Path) -> None:
 
 def test_some_may_share_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with path.open("a") as one, path.open("a") as other, locked(one.fileno(), shared=True, busy="held by someone"):
+    with (
+        path.open("a") as one,
+        path.open("a") as other,
+        locked(one.fileno(), shared=True, busy="held by someone"),
+    ):
         with locked(other.fileno(), shared=True, busy="held by someone"):
             assert busy(path)
         assert busy(path)

@@ -26,7 +26,9 @@ def run(script: str, tmp_path: Path, method: str, *, module: bool = False) -> st
         f"import multiprocessing, sys\nfrom seenet.core.main_guard import check_main_guard\nMETHOD = {method}\n{script}\n"
     )
     command = ["-m", "mine"] if module else ["mine.py"]
-    done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert bool(done.returncode) == bool(done.stderr)
     return done.stderr.strip().rpartition("\n")[2]
 
@@ -38,7 +40,9 @@ def test_scripts(tmp_path: Path, script: str) -> None:
         assert said == ""
         return
     assert said.startswith("seenet.core.errors.UsageError: ")
-    assert f'mine.py, {where}: needs `if __name__ == "__main__":`' in said and said.endswith("or leave it")
+    assert f'mine.py, {where}: needs `if __name__ == "__main__":`' in said and said.endswith(
+        "or leave it"
+    )
 
 
 def test_a_module_is_run_again_too(tmp_path: Path) -> None:
@@ -53,9 +57,18 @@ def test_the_usual_method_counts_and_is_not_settled(tmp_path: Path) -> None:
     usual = "import multiprocessing as m; usual = m.get_all_start_methods()[0]\n"
     script = f"{usual}try:\n    check_main_guard('leave it')\nexcept ValueError:\n    assert usual != 'fork'\nm.set_start_method('spawn')"
     assert run(script, tmp_path, "None") == ""
-    assert "mine.py, line 5" in run("multiprocessing.set_start_method('spawn')\n" + UNGUARDED, tmp_path, "None")
+    assert "mine.py, line 5" in run(
+        "multiprocessing.set_start_method('spawn')\n" + UNGUARDED, tmp_path, "None"
+    )
 
 
 def test_what_is_typed_is_not_run_again() -> None:
-    program = "from seenet.core.main_guard import check_main_guard; check_main_guard('leave it', 'spawn')"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr == ""
+    program = (
+        "from seenet.core.main_guard import check_main_guard; check_main_guard('leave it', 'spawn')"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stderr
+        == ""
+    )

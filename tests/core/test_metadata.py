@@ -15,11 +15,28 @@ from PIL import Image, features
 from seenet.core.errors import DataError
 from seenet.core.images import from_pil, png_header, read_encoded, read_header, read_ids, read_image
 from seenet.core.metadata import _Excerpt, exif_orientation
-from tests.core.blocks import BLOCKS, COLOURS, ENDLESS, FORMS, ORIENTATION, exif, read, saved, segment, tags_of, turn, turned
+from tests.core.blocks import (
+    BLOCKS,
+    COLOURS,
+    ENDLESS,
+    FORMS,
+    ORIENTATION,
+    exif,
+    read,
+    saved,
+    segment,
+    tags_of,
+    turn,
+    turned,
+)
 from tests.core.tiffs import ASCII, LONG, SRATIONAL, Page, long, short, tiff_of
 from tests.data.planting import chunk
 
-REFUSED = {("JPEG", "letters for a number"), ("TIFF", "letters for a number"), ("TIFF", "beyond the end")}
+REFUSED = {
+    ("JPEG", "letters for a number"),
+    ("TIFF", "letters for a number"),
+    ("TIFF", "beyond the end"),
+}
 """Pillow cannot read on there, and nobody has met it."""
 
 
@@ -37,7 +54,9 @@ def test_exif_blocks(tmp_path: Path, form: str, name: str) -> None:
     plain = read(tmp_path / "plain", saved(form, None))
     pixels = read(tmp_path / "picture", saved(form, block))
     assert np.array_equal(pixels, turned(plain, orientation))
-    assert read_header(tmp_path / "picture").notes == ((f"EXIF orientation {orientation}",) if orientation > 1 else ())
+    assert read_header(tmp_path / "picture").notes == (
+        (f"EXIF orientation {orientation}",) if orientation > 1 else ()
+    )
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
@@ -51,13 +70,26 @@ def test_an_avif_is_turned_by_its_own_boxes(tmp_path: Path, orientation: int) ->
     assert np.array_equal(read(tmp_path / "turned", stream.getvalue()), turned(plain, orientation))
 
 
-@pytest.mark.parametrize("xmp", [b'<x tiff:Orientation="6"/>', b'\xff\xfe<x <<tiff:Orientation="6', b"<tiff:Orientation>6<"])
+@pytest.mark.parametrize(
+    "xmp",
+    [b'<x tiff:Orientation="6"/>', b'\xff\xfe<x <<tiff:Orientation="6', b"<tiff:Orientation>6<"],
+)
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "AVIF"])
 def test_xmp_says_it_where_exif_does_not(tmp_path: Path, form: str, xmp: bytes) -> None:
     plain = read(tmp_path / "plain", saved(form, None))
-    for block, orientation in ((None, 6), (exif(ENDLESS), 6), (b"Exif\0\0no TIFF", 6), (exif(turn(3)), 3), (exif(turn(1)), 1)):
-        assert np.array_equal(read(tmp_path / "picture", saved(form, block, xmp)), turned(plain, orientation))
-    assert np.array_equal(read(tmp_path / "picture", saved(form, None, b'<x tiff:Orientation="sideways"/>')), plain)
+    for block, orientation in (
+        (None, 6),
+        (exif(ENDLESS), 6),
+        (b"Exif\0\0no TIFF", 6),
+        (exif(turn(3)), 3),
+        (exif(turn(1)), 1),
+    ):
+        assert np.array_equal(
+            read(tmp_path / "picture", saved(form, block, xmp)), turned(plain, orientation)
+        )
+    assert np.array_equal(
+        read(tmp_path / "picture", saved(form, None, b'<x tiff:Orientation="sideways"/>')), plain
+    )
 
 
 PROFILE = exif(turn(6))
@@ -83,13 +115,22 @@ DIGITS = f"\nexif\n{len(PROFILE):8}\n".encode() + PROFILE.hex().encode()
 )
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
 @pytest.mark.parametrize("behind", [False, True])
-def test_profiles_in_texts(tmp_path: Path, text: bytes, orientation: int, kind: bytes, behind: bool) -> None:
+def test_profiles_in_texts(
+    tmp_path: Path, text: bytes, orientation: int, kind: bytes, behind: bool
+) -> None:
     """ImageMagick writes EXIF as digits."""
-    packed = {b"tEXt": text, b"zTXt": b"\0" + zlib.compress(text), b"iTXt": b"\1\0\0\0" + zlib.compress(text)}[kind]
+    packed = {
+        b"tEXt": text,
+        b"zTXt": b"\0" + zlib.compress(text),
+        b"iTXt": b"\1\0\0\0" + zlib.compress(text),
+    }[kind]
     content = saved("PNG", None)
     place = len(content) - 12 if behind else 33
     found = chunk(kind, b"Raw profile type exif\0" + packed)
-    assert np.array_equal(read(tmp_path / "picture", content[:place] + found + content[place:]), turned(COLOURS, orientation))
+    assert np.array_equal(
+        read(tmp_path / "picture", content[:place] + found + content[place:]),
+        turned(COLOURS, orientation),
+    )
 
 
 def wrong(data: bytes) -> bytes:
@@ -117,7 +158,9 @@ CHUNKS = {
 def test_chunks_that_no_pixel_needs(tmp_path: Path, name: str, behind: bool) -> None:
     content = saved("PNG", None)
     place = len(content) - 12 if behind else 33
-    assert np.array_equal(read(tmp_path / "picture", content[:place] + CHUNKS[name] + content[place:]), COLOURS)
+    assert np.array_equal(
+        read(tmp_path / "picture", content[:place] + CHUNKS[name] + content[place:]), COLOURS
+    )
     assert read_header(tmp_path / "picture").notes == ()
 
 
@@ -150,15 +193,25 @@ def test_segments_that_no_pixel_needs(tmp_path: Path, name: str) -> None:
     content = saved("JPEG", None)
     plain = read(tmp_path / "plain", content)
     for place in (2, content.index(b"\xff\xdb"), content.index(b"\xff\xda")):
-        assert np.array_equal(read(tmp_path / "picture", content[:place] + SEGMENTS[name] + content[place:]), plain)
+        assert np.array_equal(
+            read(tmp_path / "picture", content[:place] + SEGMENTS[name] + content[place:]), plain
+        )
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr"])
 @pytest.mark.parametrize("subsampling", [0, 2])
-def test_colours_of_a_jpeg_are_what_pillow_reads(tmp_path: Path, mode: str, subsampling: int) -> None:
+def test_colours_of_a_jpeg_are_what_pillow_reads(
+    tmp_path: Path, mode: str, subsampling: int
+) -> None:
     """Some segments say how they are stored; these are kept."""
     image = Image.fromarray(COLOURS).convert(mode)
-    image.save(tmp_path / "a.jpg", subsampling=subsampling, exif=exif(turn(1)), comment=b"hello", progressive=subsampling == 0)
+    image.save(
+        tmp_path / "a.jpg",
+        subsampling=subsampling,
+        exif=exif(turn(1)),
+        comment=b"hello",
+        progressive=subsampling == 0,
+    )
     with Image.open(tmp_path / "a.jpg") as expected:
         assert np.array_equal(read_image(tmp_path / "a.jpg"), np.asarray(expected.convert("RGB")))
 
@@ -180,10 +233,16 @@ def test_colours_of_a_jpeg_are_what_pillow_reads(tmp_path: Path, mode: str, subs
     ],
 )
 @pytest.mark.parametrize("big", [False, True])
-def test_tags_that_no_pixel_needs(tmp_path: Path, tags: dict[int, tuple[int, int, bytes]], big: bool) -> None:
+def test_tags_that_no_pixel_needs(
+    tmp_path: Path, tags: dict[int, tuple[int, int, bytes]], big: bool
+) -> None:
     orientation = 6 if tags.get(700, (0,))[0] == ASCII else 1
     if big:
-        tags = {tag: (kind, count, data.ljust(8, b"\0") if count > 9 else data) for tag, (kind, count, data) in tags.items() if kind < 99}
+        tags = {
+            tag: (kind, count, data.ljust(8, b"\0") if count > 9 else data)
+            for tag, (kind, count, data) in tags.items()
+            if kind < 99
+        }
     pixels = read(tmp_path / "picture", tiff_of(Page(COLOURS, tags), big=big))
     assert np.array_equal(pixels, turned(COLOURS, orientation))
     grey = tiff_of(Page(COLOURS[..., 0], tags), big=big)
@@ -193,11 +252,15 @@ def test_tags_that_no_pixel_needs(tmp_path: Path, tags: dict[int, tuple[int, int
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate", "jpeg"])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_codecs_of_tiffs_find_their_tags(tmp_path: Path, compression: str, orientation: int) -> None:
+def test_codecs_of_tiffs_find_their_tags(
+    tmp_path: Path, compression: str, orientation: int
+) -> None:
     """From a file libtiff reads by itself; from memory it gets what is left of the tags."""
     tags = Image.Exif()
     tags[ORIENTATION], tags[270] = orientation, "a description"
-    Image.fromarray(COLOURS).save(tmp_path / "a.tif", compression=compression, exif=tags, resolution=300)
+    Image.fromarray(COLOURS).save(
+        tmp_path / "a.tif", compression=compression, exif=tags, resolution=300
+    )
     with Image.open(tmp_path / "a.tif") as expected:
         whole = np.asarray(expected.convert("RGB"))
     assert np.array_equal(read_image(tmp_path / "a.tif"), whole)
@@ -207,7 +270,9 @@ def test_codecs_of_tiffs_find_their_tags(tmp_path: Path, compression: str, orien
 def test_images_of_pillows_own() -> None:
     """Asked twice, the same."""
     content = saved("PNG", None)
-    profile = content[:33] + chunk(b"tEXt", b"Raw profile type exif\0" + DIGITS + b"\0") + content[33:]
+    profile = (
+        content[:33] + chunk(b"tEXt", b"Raw profile type exif\0" + DIGITS + b"\0") + content[33:]
+    )
     for data, orientation in (
         (saved("PNG", b"Exif\0\0no TIFF"), 1),
         (saved("PNG", exif(turn(6), ENDLESS)), 6),
@@ -225,11 +290,19 @@ def read_or_refused(folder: Path, content: bytes) -> np.ndarray | None:
     return None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     form=st.sampled_from(FORMS),
-    block=st.one_of(st.binary(max_size=90), st.sampled_from([block for block, _ in BLOCKS.values()])),
-    xmp=st.one_of(st.none(), st.binary(min_size=1, max_size=60), st.sampled_from([b'tiff:Orientation="5"', b"tiff:Orientation>77"])),
+    block=st.one_of(
+        st.binary(max_size=90), st.sampled_from([block for block, _ in BLOCKS.values()])
+    ),
+    xmp=st.one_of(
+        st.none(),
+        st.binary(min_size=1, max_size=60),
+        st.sampled_from([b'tiff:Orientation="5"', b"tiff:Orientation>77"]),
+    ),
     places=st.lists(st.tuples(st.integers(0, 89), st.integers(0, 255)), max_size=6),
 )
 def test_pixels_never_depend_on_damaged_metadata(
@@ -241,10 +314,35 @@ def test_pixels_never_depend_on_damaged_metadata(
         if place < len(damaged):
             damaged[place] = value
     plain = read(tmp_path / "plain", saved(form, None))
-    needed = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339, 347, 254, 48129}
+    needed = {
+        256,
+        257,
+        258,
+        259,
+        262,
+        266,
+        273,
+        277,
+        278,
+        279,
+        284,
+        317,
+        320,
+        322,
+        323,
+        324,
+        325,
+        338,
+        339,
+        347,
+        254,
+        48129,
+    }
     if form == "TIFF" and tags_of(bytes(damaged)).keys() & needed:
         return
-    pixels = read_or_refused(tmp_path, saved(form, b"Exif\0\0" + bytes(damaged).removeprefix(b"Exif\0\0"), xmp))
+    pixels = read_or_refused(
+        tmp_path, saved(form, b"Exif\0\0" + bytes(damaged).removeprefix(b"Exif\0\0"), xmp)
+    )
     if pixels is None:
         # Numbers of another type, or over zero, stop Pillow; a PNG shows it none but those that say how it is turned.
         assert form not in {"PNG", "WEBP"}
@@ -252,37 +350,67 @@ def test_pixels_never_depend_on_damaged_metadata(
     assert any(np.array_equal(pixels, turned(plain, orientation)) for orientation in range(1, 9))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    kind=st.sampled_from([b"pHYs", b"iCCP", b"zTXt", b"iTXt", b"tEXt", b"eXIf", b"gAMA", b"cHRM", b"bKGD"]),
+    kind=st.sampled_from(
+        [b"pHYs", b"iCCP", b"zTXt", b"iTXt", b"tEXt", b"eXIf", b"gAMA", b"cHRM", b"bKGD"]
+    ),
     data=st.binary(max_size=60),
 )
-def test_pixels_never_depend_on_what_is_beside_them_in_a_png(tmp_path: Path, kind: bytes, data: bytes) -> None:
+def test_pixels_never_depend_on_what_is_beside_them_in_a_png(
+    tmp_path: Path, kind: bytes, data: bytes
+) -> None:
     content = saved("PNG", None)
     for place in (33, len(content) - 12):
         pixels = read(tmp_path / "picture", content[:place] + chunk(kind, data) + content[place:])
-        assert any(np.array_equal(pixels, turned(COLOURS, orientation)) for orientation in range(1, 9))
+        assert any(
+            np.array_equal(pixels, turned(COLOURS, orientation)) for orientation in range(1, 9)
+        )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     marker=st.sampled_from([0xE0, 0xE1, 0xE2, 0xED, 0xEF, 0xFE]),
-    name=st.sampled_from([b"", b"JFIF\0", b"JFXX\0", b"MPF\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"Exif\0\0II*\0\x08\0\0\0"]),
+    name=st.sampled_from(
+        [
+            b"",
+            b"JFIF\0",
+            b"JFXX\0",
+            b"MPF\0",
+            b"ICC_PROFILE\0",
+            b"Photoshop 3.0\0",
+            b"Exif\0\0II*\0\x08\0\0\0",
+        ]
+    ),
     data=st.binary(max_size=60),
 )
-def test_pixels_never_depend_on_what_is_beside_them_in_a_jpeg(tmp_path: Path, marker: int, name: bytes, data: bytes) -> None:
+def test_pixels_never_depend_on_what_is_beside_them_in_a_jpeg(
+    tmp_path: Path, marker: int, name: bytes, data: bytes
+) -> None:
     content = saved("JPEG", None)
     plain = read(tmp_path / "plain", content)
     pixels = read_or_refused(tmp_path, content[:2] + segment(marker, name + data) + content[2:])
-    assert pixels is None or any(np.array_equal(pixels, turned(plain, orientation)) for orientation in range(1, 9))
+    assert pixels is None or any(
+        np.array_equal(pixels, turned(plain, orientation)) for orientation in range(1, 9)
+    )
 
 
 @settings(max_examples=100, deadline=None)
 @given(
     orientation=st.integers(0, 9),
-    others=st.dictionaries(st.sampled_from([270, 271, 272, 305, 315]), st.sampled_from(["x", "a longer text"]), max_size=4),
+    others=st.dictionaries(
+        st.sampled_from([270, 271, 272, 305, 315]),
+        st.sampled_from(["x", "a longer text"]),
+        max_size=4,
+    ),
 )
-def test_blocks_that_are_whole_are_read_as_pillow_reads_them(orientation: int, others: dict[int, str]) -> None:
+def test_blocks_that_are_whole_are_read_as_pillow_reads_them(
+    orientation: int, others: dict[int, str]
+) -> None:
     written = Image.Exif()
     written.update(others)
     written[ORIENTATION] = orientation
@@ -299,10 +427,16 @@ FILE = bytes(range(256)) * 400
 
 
 @given(
-    parts=st.lists(st.tuples(st.integers(0, len(FILE)), st.integers(0, len(FILE))).map(sorted).map(tuple), min_size=1, max_size=6),
+    parts=st.lists(
+        st.tuples(st.integers(0, len(FILE)), st.integers(0, len(FILE))).map(sorted).map(tuple),
+        min_size=1,
+        max_size=6,
+    ),
     seeks=st.lists(st.tuples(st.integers(0, 3 * len(FILE)), st.integers(0, 3000)), max_size=8),
 )
-def test_parts_of_a_file_read_as_if_they_were_one(parts: list[tuple[int, int]], seeks: list[tuple[int, int]]) -> None:
+def test_parts_of_a_file_read_as_if_they_were_one(
+    parts: list[tuple[int, int]], seeks: list[tuple[int, int]]
+) -> None:
     joined = b"".join(FILE[slice(*part)] for part in parts)
     stream = io.BufferedReader(_Excerpt(io.BytesIO(FILE), parts))
     assert stream.read() == joined

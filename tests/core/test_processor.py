@@ -28,7 +28,9 @@ ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd bf16\nCPU part\t:
         (None, False, ""),
     ],
 )
-def test_what_linux_says_of_it(text: str | None, bf16: bool, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_linux_says_of_it(
+    text: str | None, bf16: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def read(path: Path, **_: str) -> str:
         assert str(path) == "/proc/cpuinfo"
         if text is None:
@@ -74,7 +76,9 @@ def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 SHORT = [
     MemoryError(),
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of"),
+    torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of"
+    ),
     OSError(12, "Cannot allocate memory"),
     # As the libraries have said it, with too little memory, in the versions of requirements/.
     RuntimeError(
@@ -86,16 +90,24 @@ SHORT = [
         "/onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, "
         "onnxruntime::Stream*) Failed to allocate memory for requested buffer of size 2304000000\n"
     ),
-    Exception("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv node. : std::bad_alloc"),
+    Exception(
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv node. : std::bad_alloc"
+    ),
     RuntimeError(
         "Exception from src/inference/src/cpp/infer_request.cpp:224:\nCheck 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\n"
         "Failed to allocate 108000000 bytes of memory\n\n"
     ),
     # As their sources have it.
-    RuntimeError("[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."
+    ),
     RuntimeError("std::bad_alloc"),
-    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"),
-    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB, max allowed: 9.07 GB)"),
+    RuntimeError(
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"
+    ),
+    RuntimeError(
+        "MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB, max allowed: 9.07 GB)"
+    ),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
@@ -110,14 +122,18 @@ OTHERS = [
     RuntimeError("Expected the tensor to be allocated, got an unallocated one"),
     RuntimeError("INTERNAL ASSERT FAILED at AllocatorConfig.h:115"),
     RuntimeError("the label map is out of memory order"),
-    Exception("[ONNXRuntimeError] : 1 : FAIL : Can't allocate memory on the CUDA device using this package of OnnxRuntime."),
+    Exception(
+        "[ONNXRuntimeError] : 1 : FAIL : Can't allocate memory on the CUDA device using this package of OnnxRuntime."
+    ),
     RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
     OSError(28, "No space left on device"),
     ValueError("my bad_allocation"),
 ]
 
 
-@pytest.mark.parametrize(("error", "short"), [*((error, True) for error in SHORT), *((error, False) for error in OTHERS)])
+@pytest.mark.parametrize(
+    ("error", "short"), [*((error, True) for error in SHORT), *((error, False) for error in OTHERS)]
+)
 def test_what_says_that_memory_is_short(error: Exception, short: bool) -> None:
     assert processor.lacks_memory(error) == short
 

@@ -25,7 +25,9 @@ with bar("pictures", 2) as advance:
 def test_bars_within_bars_on_a_terminal() -> None:
     parent, child = pty.openpty()
     command = ["timeout", "60", sys.executable, "-c", NESTED]
-    process = subprocess.Popen(command, stderr=child, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"})
+    process = subprocess.Popen(
+        command, stderr=child, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    )
     os.close(child)
     shown = b""
     try:
@@ -53,7 +55,9 @@ def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) ->
     assert re.fullmatch(r"pictures: 4/4, \d+ s, ETA 0 s, street\n", capsys.readouterr().err)
 
 
-def test_what_is_left_goes_by_the_last_lines_pace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_left_goes_by_the_last_lines_pace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     now = 0.0
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
     with bar("pictures", 1000) as advance:
@@ -72,7 +76,9 @@ def test_short_work_within_other_work_has_no_lines(
     with bar("tiles", 2, inner=True) as advance:
         advance()
         advance()
-    assert "".join(re.findall(r"^tiles: |\d/2 ", capsys.readouterr().err.replace(",", " "))) == shown
+    assert (
+        "".join(re.findall(r"^tiles: |\d/2 ", capsys.readouterr().err.replace(",", " "))) == shown
+    )
 
 
 @pytest.mark.parametrize(("rank", "shown"), [("0", True), ("1", False)])

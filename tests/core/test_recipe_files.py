@@ -27,8 +27,15 @@ def test_what_is_wrong_is_one_line(text: str, message: str) -> None:
 
 
 def test_the_same_key_in_other_mappings_and_aliases_are_nothing_wrong() -> None:
-    assert read_yaml("a: &x {b: 1}\nc: {b: 2}\nd: [*x, *x]", "mine.yaml") == {"a": {"b": 1}, "c": {"b": 2}, "d": [{"b": 1}, {"b": 1}]}
-    assert read_yaml("a: &x {b: 1}\nc: &y {d: 2}\ne: {<<: *x, <<: *y, b: 3}", "mine.yaml")["e"] == {"b": 3, "d": 2}
+    assert read_yaml("a: &x {b: 1}\nc: {b: 2}\nd: [*x, *x]", "mine.yaml") == {
+        "a": {"b": 1},
+        "c": {"b": 2},
+        "d": [{"b": 1}, {"b": 1}],
+    }
+    assert read_yaml("a: &x {b: 1}\nc: &y {d: 2}\ne: {<<: *x, <<: *y, b: 3}", "mine.yaml")["e"] == {
+        "b": 3,
+        "d": 2,
+    }
     assert read_yaml("{1: a, '1': b}", "mine.yaml") == {1: "a", "1": "b"}
     assert read_yaml("&x [*x]", "mine.yaml") and read_yaml("", "mine.yaml") is None
 
@@ -38,5 +45,7 @@ def test_recipes_and_settings_are_read_so(tmp_path: Path) -> None:
     path.write_text("training: {steps: 1}\ntraining: {batch: 1}\n")
     with pytest.raises(UsageError, match="found training in line 1 and again in line 2"):
         load_recipe(path)
-    with pytest.raises(UsageError, match=r"^description=2026-02-30: not valid YAML \(day is out of range"):
+    with pytest.raises(
+        UsageError, match=r"^description=2026-02-30: not valid YAML \(day is out of range"
+    ):
         load_recipe("shapes", ["description=2026-02-30"])

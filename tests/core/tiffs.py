@@ -32,7 +32,9 @@ def long(*values: int) -> Tag:
 
 def tiff_of(*pages: Page, big: bool = False) -> bytes:
     """A little-endian file of these pages, the first one first."""
-    width, entry_head, count_form, word = (8, "<HHQ", "<Q", "<Q") if big else (4, "<HHL", "<H", "<L")
+    width, entry_head, count_form, word = (
+        (8, "<HHQ", "<Q", "<Q") if big else (4, "<HHL", "<H", "<L")
+    )
     out = bytearray(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
     link = 8 if big else 4
     for page in pages:
@@ -45,7 +47,9 @@ def tiff_of(*pages: Page, big: bool = False) -> bytes:
             entries[tag] = struct.pack(entry_head, tag, kind, count) + data.ljust(width, b"\0")
         out += bytes(len(out) % 2)
         out[link : link + width] = struct.pack(word, len(out))
-        out += struct.pack(count_form, len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
+        out += struct.pack(count_form, len(entries)) + b"".join(
+            entries[tag] for tag in sorted(entries)
+        )
         link = len(out)
         out += bytes(width)
     return bytes(out)

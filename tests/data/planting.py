@@ -20,11 +20,15 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png_of(width: int, height: int, *, before: bytes = b"", after: bytes = b"", pixels: bytes | None = None) -> bytes:
+def png_of(
+    width: int, height: int, *, before: bytes = b"", after: bytes = b"", pixels: bytes | None = None
+) -> bytes:
     """An RGB PNG that declares this size, with chunks before and after its pixels (`pixels`: compressed; None: black)."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     data = zlib.compress(bytes((1 + 3 * width) * height)) if pixels is None else pixels
-    return b"\x89PNG\r\n\x1a\n" + header + before + chunk(b"IDAT", data) + after + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + before + chunk(b"IDAT", data) + after + chunk(b"IEND", b"")
+    )
 
 
 def plant(root: Path, pairs: int, errors: int, seed: int = 0) -> tuple[Planted, dict[str, int]]:
@@ -45,7 +49,9 @@ def plant(root: Path, pairs: int, errors: int, seed: int = 0) -> tuple[Planted, 
     for turn, index in enumerate(chosen):
         name = names[index]
         kind = list(ERRORS)[turn % len(ERRORS)]
-        planted |= {(file, kind.partition(" ")[0]) for file in ERRORS[kind](root, files[name], rng, lists)}
+        planted |= {
+            (file, kind.partition(" ")[0]) for file in ERRORS[kind](root, files[name], rng, lists)
+        }
         del notes[name]
     for part, stems in lists.items():
         (root / f"{part}.txt").write_text("\n".join(stems) + "\n")
@@ -132,7 +138,9 @@ def _animate(path: Path) -> None:
 def _turn(path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    noise = np.random.default_rng(list(path.name.encode())).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    noise = np.random.default_rng(list(path.name.encode())).integers(
+        0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8
+    )
     Image.fromarray(noise).save(path, "PNG", exif=exif)
 
 
@@ -158,7 +166,11 @@ def _again(where: str) -> Error:
             orientation = source.getexif().get(0x0112, 1)
             source.load()
             deep = source.mode == "I;16"
-            pixels = source.copy() if deep else source.convert("RGBA" if source.mode == "P" else "RGB").convert("RGB")
+            pixels = (
+                source.copy()
+                if deep
+                else source.convert("RGBA" if source.mode == "P" else "RGB").convert("RGB")
+            )
         (pixels.rotate(180) if orientation == 3 else pixels).save(copy)
         (root / "masks" / copy.name).write_bytes(_mask(root, image).read_bytes())
         lists[target].append(copy.stem)
@@ -198,7 +210,9 @@ ERRORS: dict[str, Error] = {
     "ids strange": _ids(_strange),
     "mask-kind 0/255": _ids(lambda ids: np.where(ids % 2 == 0, 0, 255).astype(np.uint8)),
     "ids labelIds": _ids(lambda ids: np.where(ids == IGNORE, 0, ids * 11).astype(np.uint8)),
-    "mask-kind RGB": _of_mask(lambda path: Image.new("RGB", (WIDTH, HEIGHT), (128, 64, 128)).save(path)),
+    "mask-kind RGB": _of_mask(
+        lambda path: Image.new("RGB", (WIDTH, HEIGHT), (128, 64, 128)).save(path)
+    ),
     "size mask": _ids(lambda ids: ids[1:]),
     "size turned": _turned,
     "missing mask": _of_mask(Path.unlink),

@@ -16,9 +16,16 @@ def test_camvid_lists_and_drives(camvid: Path) -> None:
         split = open_split(DataSettings(root=camvid, **settings), which)  # type: ignore[arg-type]
         return [split.key(index) for index in range(len(split))]
 
-    assert keys(kind="camvid", which="trainval") == ["train/0001TP_1", "train/0016E5_2", "val/0016E5_3"]
+    assert keys(kind="camvid", which="trainval") == [
+        "train/0001TP_1",
+        "train/0016E5_2",
+        "val/0016E5_3",
+    ]
     assert keys(kind="camvid-drives", hold_out="0001TP", which="val") == ["train/0001TP_1"]
-    assert keys(kind="camvid-drives", hold_out="0001TP", which="train") == ["train/0016E5_2", "val/0016E5_3"]
+    assert keys(kind="camvid-drives", hold_out="0001TP", which="train") == [
+        "train/0016E5_2",
+        "val/0016E5_3",
+    ]
 
 
 def test_bad_camvid(camvid: Path) -> None:

@@ -32,14 +32,24 @@ def test_cityscapes_frame(shared: Path) -> None:
 
 
 def test_cityscapes_trainval(tmp_path: Path) -> None:
-    for part, city in (("train", "ulm"), ("train", "aachen"), ("val", "lindau"), ("test", "berlin")):
+    for part, city in (
+        ("train", "ulm"),
+        ("train", "aachen"),
+        ("val", "lindau"),
+        ("test", "berlin"),
+    ):
         picture(tmp_path / "leftImg8bit" / part / city / f"{city}_1_leftImg8bit.png")
         if part != "test":
             picture(
-                tmp_path / "gtFine" / part / city / f"{city}_1_gtFine_labelIds.png", np.full((6, 8), 7 if city == "ulm" else 33, np.uint8)
+                tmp_path / "gtFine" / part / city / f"{city}_1_gtFine_labelIds.png",
+                np.full((6, 8), 7 if city == "ulm" else 33, np.uint8),
             )
     split = open_split(DataSettings(kind="cityscapes", root=tmp_path), "trainval")
-    assert [split.key(index) for index in range(len(split))] == ["train/aachen/aachen_1", "train/ulm/ulm_1", "val/lindau/lindau_1"]
+    assert [split.key(index) for index in range(len(split))] == [
+        "train/aachen/aachen_1",
+        "train/ulm/ulm_1",
+        "val/lindau/lindau_1",
+    ]
     assert [int(split.read(index)[1][0, 0]) for index in range(3)] == [18, 0, 18]
     check_split(split)
     with pytest.raises(UsageError, match="no split test with labels"):

@@ -42,16 +42,28 @@ def rle(top: int, left: int, bottom: int, right: int) -> dict[str, Any]:
 
 
 def entry(category: int, segmentation: object, crowd: int = 0, image: int = 1) -> dict[str, Any]:
-    return {"image_id": image, "category_id": category, "segmentation": segmentation, "iscrowd": crowd}
+    return {
+        "image_id": image,
+        "category_id": category,
+        "segmentation": segmentation,
+        "iscrowd": crowd,
+    }
 
 
 def write(root: Path, entries: list[dict[str, Any]], part: str = "val2017", **changes: Any) -> Path:
     ids = sorted({1} | {one["image_id"] for one in entries})
-    images = [{"id": number, "file_name": f"{number:012d}.jpg", "height": H, "width": W} for number in ids]
+    images = [
+        {"id": number, "file_name": f"{number:012d}.jpg", "height": H, "width": W} for number in ids
+    ]
     (root / part).mkdir(parents=True, exist_ok=True)
     for image in images:
         Image.fromarray(np.zeros((H, W, 3), np.uint8)).save(root / part / str(image["file_name"]))
-    content = {"images": images, "annotations": entries, "categories": [{"id": c, "name": n} for c, n in ALL.items()], **changes}
+    content = {
+        "images": images,
+        "annotations": entries,
+        "categories": [{"id": c, "name": n} for c, n in ALL.items()],
+        **changes,
+    }
     path = root / "annotations" / f"instances_{part}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content))
@@ -73,15 +85,47 @@ def mask_of(root: Path, entries: list[dict[str, Any]], **settings: Any) -> np.nd
 
 
 def test_categories_in_vocs_order() -> None:
-    assert list(CATEGORIES) == [5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72]
+    assert list(CATEGORIES) == [
+        5,
+        2,
+        16,
+        9,
+        44,
+        6,
+        3,
+        17,
+        62,
+        21,
+        67,
+        18,
+        19,
+        4,
+        1,
+        64,
+        20,
+        63,
+        7,
+        72,
+    ]
     other = {"airplane": "aeroplane", "dining table": "diningtable", "motorcycle": "motorbike", "potted plant": "pottedplant",
              "couch": "sofa", "tv": "tvmonitor"}  # fmt: skip
-    assert tuple(other.get(name, name) for name in CATEGORIES.values()) == VOC21.classes[1:] == COCO21.classes[1:]
+    assert (
+        tuple(other.get(name, name) for name in CATEGORIES.values())
+        == VOC21.classes[1:]
+        == COCO21.classes[1:]
+    )
     assert (COCO21.name, COCO21.ignore, COCO21.rim) == ("coco21", 255, False)
 
 
 def test_classes_and_others(tmp_path: Path) -> None:
-    mask = mask_of(tmp_path, [entry(PERSON, box(0, 0, 10, 10)), entry(DOG, rle(20, 30, 40, 60)), entry(KITE, box(0, 0, 30, 40))])
+    mask = mask_of(
+        tmp_path,
+        [
+            entry(PERSON, box(0, 0, 10, 10)),
+            entry(DOG, rle(20, 30, 40, 60)),
+            entry(KITE, box(0, 0, 30, 40)),
+        ],
+    )
     expected = np.zeros((H, W), np.uint8)
     expected[:10, :10], expected[20:, 30:] = 15, 12
     assert np.array_equal(mask, expected)
@@ -112,7 +156,11 @@ def test_of_equal_ones_the_later_is_on_top(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overlap", ["ignore", "smallest-on-top"])
 def test_crowds(tmp_path: Path, overlap: str) -> None:
-    entries = [entry(DOG, box(0, 0, 10, 10)), entry(PERSON, rle(5, 0, 20, 60), crowd=1), entry(KITE, rle(30, 0, 40, 60), crowd=1)]
+    entries = [
+        entry(DOG, box(0, 0, 10, 10)),
+        entry(PERSON, rle(5, 0, 20, 60), crowd=1),
+        entry(KITE, rle(30, 0, 40, 60), crowd=1),
+    ]
     expected = np.zeros((H, W), np.uint8)
     expected[5:20] = 255
     expected[:10, :10] = 12
@@ -127,10 +175,14 @@ def test_compressed_run_lengths(tmp_path: Path) -> None:
     text = tools.encode(np.asfortranarray(shape.astype(np.uint8)))["counts"].decode()
     mask = mask_of(tmp_path, [entry(CAR, {"size": [H, W], "counts": text})])
     assert np.array_equal(mask == 7, shape)
-    assert np.array_equal(mask, mask_of(tmp_path, [entry(CAR, {"size": [H, W], "counts": run_lengths(shape)})]))
+    assert np.array_equal(
+        mask, mask_of(tmp_path, [entry(CAR, {"size": [H, W], "counts": run_lengths(shape)})])
+    )
 
 
-def test_train_needs_a_thousand_pixels_and_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_needs_a_thousand_pixels_and_remembers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     entries = [
         entry(PERSON, rle(0, 0, 20, 50)), entry(PERSON, rle(30, 0, 40, 60), crowd=1),  # 1,000
@@ -141,7 +193,10 @@ def test_train_needs_a_thousand_pixels_and_remembers(tmp_path: Path, monkeypatch
     ]  # fmt: skip
     path = write(tmp_path, entries, "train2017")
     train = opened(tmp_path, "train")
-    assert [train.key(index) for index in range(len(train))] == ["train2017/000000000001", "train2017/000000000006"]
+    assert [train.key(index) for index in range(len(train))] == [
+        "train2017/000000000001",
+        "train2017/000000000006",
+    ]
     assert train.name == "coco/train"
     (store,) = (tmp_path / "cache" / "seenet").iterdir()
 
@@ -164,7 +219,14 @@ def test_train_needs_a_thousand_pixels_and_remembers(tmp_path: Path, monkeypatch
     assert len(opened(tmp_path, "trainval")) == 2
 
 
-def oracle(annotations: list[dict[str, Any]], masks: list[np.ndarray], areas: list[int], y: int, x: int, overlap: str) -> int:
+def oracle(
+    annotations: list[dict[str, Any]],
+    masks: list[np.ndarray],
+    areas: list[int],
+    y: int,
+    x: int,
+    overlap: str,
+) -> int:
     """The rules for one pixel, one annotation after the other."""
     order = list(CATEGORIES)
     found, crowd = [], False
@@ -199,7 +261,11 @@ def test_real_pictures(shared: Path, overlap: str) -> None:
         masks = [reader.annToMask(one) for one in entries]
         areas = [int(one.sum()) for one in masks]
         for y, x in np.random.default_rng(index).integers(0, mask.shape, (500, 2)).tolist():
-            assert mask[y, x] == oracle(entries, masks, areas, y, x, overlap), (image["file_name"], y, x)
+            assert mask[y, x] == oracle(entries, masks, areas, y, x, overlap), (
+                image["file_name"],
+                y,
+                x,
+            )
     stats = split_stats(split)
     assert stats.void > 0
     assert stats.pixels.sum() > 0
@@ -274,7 +340,9 @@ def test_bad_files(tmp_path: Path) -> None:
     assert "not COCO's instances" in said([])
     assert "not COCO's instances" in said("[" * 100_000)
     assert "category 5 is None" in said({**good, "categories": []})
-    assert "category 1 is 'road'" in said({**good, "categories": [{"id": c, "name": "road" if c == 1 else n} for c, n in ALL.items()]})
+    assert "category 1 is 'road'" in said(
+        {**good, "categories": [{"id": c, "name": "road" if c == 1 else n} for c, n in ALL.items()]}
+    )
     assert "share an id" in said({**good, "images": [image, image]})
     assert "KeyError" in said({**good, "annotations": [entry(PERSON, [], image=7)]})
     assert "no pictures found" in said({**good, "images": []})
@@ -292,7 +360,9 @@ def test_bad_files(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_without_pycocotools_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pycocotools_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path, [entry(PERSON, box(0, 0, 9, 9))])
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(UsageError, match=r"pip install 'seenet\[coco\]'"):

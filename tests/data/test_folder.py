@@ -103,7 +103,13 @@ def test_share_is_by_hash_but_never_all_or_none() -> None:
     assert in_share(reversed(many), 0.2) == taken[::-1]
     for start in range(100):
         few = many[start : start + 5]
-        assert 1 <= len(in_share(few, 0.2)) <= len(in_share(few, 0.5)) <= len(in_share(few, 0.999)) == 4
+        assert (
+            1
+            <= len(in_share(few, 0.2))
+            <= len(in_share(few, 0.5))
+            <= len(in_share(few, 0.999))
+            == 4
+        )
         assert set(in_share(few, 0.001)) <= set(in_share(few, 0.2))
     assert in_share(many, 0) == []
     assert in_share(["alone"], 0.0001) == []
@@ -115,10 +121,15 @@ def test_share_that_falls_on_none_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "masks" / "a.png", np.zeros((6, 8), np.uint8))
     settings = DataSettings(kind="folder", root=tmp_path)
     (tmp_path / "seenet.yaml").write_text("decode: index\nclasses: [x]\nval: 0.0001\n")
-    with pytest.raises(DataError, match=r"the share val: 0.0001 fell on none of 1 pictures; raise it or give a list"):
+    with pytest.raises(
+        DataError,
+        match=r"the share val: 0.0001 fell on none of 1 pictures; raise it or give a list",
+    ):
         open_split(settings, "val")
     (tmp_path / "seenet.yaml").write_text("decode: index\nclasses: [x]\nval: 0.9999\n")
-    with pytest.raises(DataError, match=r"the share val: 0.9999 fell on all of 1 pictures; lower it or give a list"):
+    with pytest.raises(
+        DataError, match=r"the share val: 0.9999 fell on all of 1 pictures; lower it or give a list"
+    ):
         open_split(settings, "train")
 
 
@@ -136,7 +147,9 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
         picture(tmp_path / "masks" / f"{name}.png", np.ones((6, 8), np.uint8))
     (tmp_path / "seenet.yaml").write_text("decode: index\nclasses: [x, y]\nval: 0.5\n")
     split = open_split(DataSettings(kind="folder", root=str(tmp_path)), "all")
-    assert [split.key(index) for index in range(3)] == names and len({split.stamp(index) for index in range(3)}) == 3
+    assert [split.key(index) for index in range(3)] == names and len(
+        {split.stamp(index) for index in range(3)}
+    ) == 3
     assert [name for name in in_share(names, 0.5) if name not in names] == []
 
 
@@ -148,7 +161,10 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
         ("classes: []", "classes: found none, expected the name of at least one class"),
         ("classes: {}", "classes: found none"),
         ("classes: [a, b, a]", "classes: found a 2 times, expected a name once"),
-        ("classes: {a: [1, 2, 3], b: [4, 5, 6], a: [7, 8, 9]}", "found a in line 1 and again in line 1, expected it once"),
+        (
+            "classes: {a: [1, 2, 3], b: [4, 5, 6], a: [7, 8, 9]}",
+            "found a in line 1 and again in line 1, expected it once",
+        ),
         ("classes:\n  a: [1, 2, 3]\n  a: [7, 8, 9]", "found a in line 2 and again in line 3"),
         ("classes: [a]\nval: 0.1\nval: 0.2", "found val in line 2 and again in line 3"),
         (
@@ -157,11 +173,17 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
         ),
         ("classes: [1, 2]", "classes: found 1, expected a name"),
         ("classes: [{a: [1, 2, 3]}]", "classes: found {'a': [1, 2, 3]}, expected a name"),
-        ("classes: {a: [1, 2]}", "classes: a: found [1, 2], expected a colour: [r, g, b], whole numbers from 0 to 255"),
+        (
+            "classes: {a: [1, 2]}",
+            "classes: a: found [1, 2], expected a colour: [r, g, b], whole numbers from 0 to 255",
+        ),
         ("classes: {a: [1, 2, 256]}", "classes: a: found [1, 2, 256], expected a colour"),
         ("classes: {a: red}", "classes: a: found 'red', expected a colour"),
         ("classes: [a]\nignore_colours: [0, 0, 0]", "ignore_colours.0: found 0, expected a colour"),
-        ("classes: [a]\nval: 2", "val: found 2, expected a share from 0 to below 1, or a list or folder: val.txt, images/val"),
+        (
+            "classes: [a]\nval: 2",
+            "val: found 2, expected a share from 0 to below 1, or a list or folder: val.txt, images/val",
+        ),
         ("classes: [a]\nval: -0.1", "val: found -0.1, expected a share"),
         ("classes: [a]\nval: .nan", "val: found nan, expected a share"),
         ("classes: [a]\nval: true", "val: found True, expected a share"),
@@ -177,7 +199,9 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
 )
 def test_wrong_values_are_told_in_words(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "seenet.yaml"
-    path.write_text(f"{text}\n" + ("decode: index\n" if "classes" in text and "decode" not in text else ""))
+    path.write_text(
+        f"{text}\n" + ("decode: index\n" if "classes" in text and "decode" not in text else "")
+    )
     with pytest.raises(UsageError) as caught:
         read_description(path)
     assert str(caught.value).startswith(f"{path}: {message}")
@@ -187,9 +211,13 @@ def test_wrong_values_are_told_in_words(tmp_path: Path, text: str, message: str)
 def test_no_two_classes_of_one_colour_where_colours_tell_them_apart(tmp_path: Path) -> None:
     path = tmp_path / "seenet.yaml"
     path.write_text("decode: rgb\nclasses: {a: [1, 2, 3], b: [1, 2, 3]}\n")
-    with pytest.raises(UsageError, match=r"a and b have one colour, \[1, 2, 3\]; expected one each"):
+    with pytest.raises(
+        UsageError, match=r"a and b have one colour, \[1, 2, 3\]; expected one each"
+    ):
         read_description(path)
-    path.write_text("decode: rgb\nclasses: {a: [1, 2, 3]}\nignore_colours: [[0, 0, 0], [1, 2, 3]]\n")
+    path.write_text(
+        "decode: rgb\nclasses: {a: [1, 2, 3]}\nignore_colours: [[0, 0, 0], [1, 2, 3]]\n"
+    )
     with pytest.raises(UsageError, match="a and ignore_colours have one colour"):
         read_description(path)
     # Colours of ids are for show alone.

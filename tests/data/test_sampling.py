@@ -27,23 +27,44 @@ def test_an_epoch_is_a_permutation_of_seed_and_epoch(count: int, seed: int, epoc
 @given(counts, st.integers(1, 9), seeds)
 def test_the_stream_goes_through_whole_epochs(count: int, batch: int, seed: int) -> None:
     steps = -(-2 * count // batch)
-    stream = [draw for step in range(steps) for draw in step_draws(step, batch, count, seed)][: 2 * count]
-    assert [draw.sample for draw in stream] == [*epoch_order(seed, 0, count), *epoch_order(seed, 1, count)]
+    stream = [draw for step in range(steps) for draw in step_draws(step, batch, count, seed)][
+        : 2 * count
+    ]
+    assert [draw.sample for draw in stream] == [
+        *epoch_order(seed, 0, count),
+        *epoch_order(seed, 1, count),
+    ]
     assert [draw.epoch for draw in stream] == [0] * count + [1] * count
 
 
 @given(counts, st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(0, 4), seeds)
-def test_ranks_and_micro_batches_are_the_global_batch(count: int, micro: int, world: int, accumulate: int, first: int, seed: int) -> None:
+def test_ranks_and_micro_batches_are_the_global_batch(
+    count: int, micro: int, world: int, accumulate: int, first: int, seed: int
+) -> None:
     batch = micro * world * accumulate
-    parts = [list(StepSampler(count, batch, seed, first, 6, rank=rank, world=world, accumulate=accumulate)) for rank in range(world)]
+    parts = [
+        list(
+            StepSampler(count, batch, seed, first, 6, rank=rank, world=world, accumulate=accumulate)
+        )
+        for rank in range(world)
+    ]
     for number, step in enumerate(range(first, 6)):
-        mine = [draw for part in parts for piece in part[number * accumulate : (number + 1) * accumulate] for draw in piece]
+        mine = [
+            draw
+            for part in parts
+            for piece in part[number * accumulate : (number + 1) * accumulate]
+            for draw in piece
+        ]
         assert mine == step_draws(step, batch, count, seed)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(workers: int) -> None:
-    samples = TrainingSet(ShapesSplit("train", 6, 48), JointTransform(TransformSettings(crop=(32, 32)), MEAN, STD, 255), seed=4)
+    samples = TrainingSet(
+        ShapesSplit("train", 6, 48),
+        JointTransform(TransformSettings(crop=(32, 32)), MEAN, STD, 255),
+        seed=4,
+    )
     sampler = StepSampler(6, 4, 4, 1, 4)
     expected = [[samples[draw] for draw in draws] for draws in sampler]
     found = list(DataLoader(samples, batch_sampler=sampler, num_workers=workers))

@@ -9,7 +9,9 @@ def test_scenes_are_fixed_and_hold_every_class() -> None:
     split = ShapesSplit("val", 50, 96)
     assert all(np.array_equal(a, b) for a, b in zip(split.read(7), split.read(7), strict=True))
     assert not np.array_equal(split.read(7)[0], ShapesSplit("train", 50, 96).read(7)[0])
-    assert set(np.unique([split.exact_mask(index) for index in range(20)])) == set(range(SHAPES.num_classes))
+    assert set(np.unique([split.exact_mask(index) for index in range(20)])) == set(
+        range(SHAPES.num_classes)
+    )
 
 
 def test_rim_is_one_pixel_outside() -> None:

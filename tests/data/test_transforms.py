@@ -27,14 +27,18 @@ def test_mask_is_not_shifted_against_the_picture(factor: float) -> None:
     inner = valid.clone()
     inner[:, :3] = inner[:, -3:] = False
     difference = (grey - ids)[inner]
-    assert difference.abs().max() <= 2 * 0.5 + 0.75  # half a pixel of a slope of 2 a pixel, and the rounding of the picture
+    assert (
+        difference.abs().max() <= 2 * 0.5 + 0.75
+    )  # half a pixel of a slope of 2 a pixel, and the rounding of the picture
     # At exactly half and twice the size all points lie half-way between two, and all are rounded to the same side.
     assert abs(difference.mean()) < (1.01 if factor in {0.5, 2.0} else 0.15)
 
 
 def test_padding_is_zero_after_normalisation_and_ignored() -> None:
     settings = TransformSettings(flip=0, scale=(1, 1), crop=(12, 20))
-    picture, ids = JointTransform(settings, MEAN, STD, 7)(np.full((8, 9, 3), 255, np.uint8), np.zeros((8, 9), np.uint8))
+    picture, ids = JointTransform(settings, MEAN, STD, 7)(
+        np.full((8, 9, 3), 255, np.uint8), np.zeros((8, 9), np.uint8)
+    )
     assert picture.shape == (3, 12, 20)
     assert (picture[:, :8, :9] == 2).all()
     assert (picture[:, 8:] == 0).all()
@@ -67,8 +71,15 @@ def test_large_ids_survive() -> None:
 def test_any_size_gives_the_crop() -> None:
     for height, width in [(1, 1), (1, 50), (3, 200), (64, 64)]:
         settings = TransformSettings(crop=(17, 23), jitter=0.5, rotation=20)
-        picture, ids = JointTransform(settings, MEAN, STD, 255)(np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.int32))
-        assert (picture.shape, ids.shape, picture.dtype, ids.dtype) == ((3, 17, 23), (17, 23), torch.float32, torch.int64)
+        picture, ids = JointTransform(settings, MEAN, STD, 255)(
+            np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.int32)
+        )
+        assert (picture.shape, ids.shape, picture.dtype, ids.dtype) == (
+            (3, 17, 23),
+            (17, 23),
+            torch.float32,
+            torch.int64,
+        )
 
 
 def crop_both(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:

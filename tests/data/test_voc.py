@@ -59,7 +59,17 @@ def test_voc_lists_together(tmp_path: Path) -> None:
 def mat(path: Path, mask: object) -> None:
     """As SBD's: GTcls with Boundaries, Segmentation and CategoriesPresent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    savemat(path, {"GTcls": {"Boundaries": np.zeros((20, 1)), "Segmentation": mask, "CategoriesPresent": [[1]]}}, do_compression=True)
+    savemat(
+        path,
+        {
+            "GTcls": {
+                "Boundaries": np.zeros((20, 1)),
+                "Segmentation": mask,
+                "CategoriesPresent": [[1]],
+            }
+        },
+        do_compression=True,
+    )
 
 
 def ids(seed: int) -> np.ndarray:
@@ -89,14 +99,23 @@ def home(tmp_path: Path) -> Path:
 
 
 def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_build(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     done = build_trainaug(home / "sbd", home)
     assert (done.total, done.official, done.written, done.there) == (4, 2, 2, 0)
     assert "expected 10582" in caplog.text
-    assert done.path.read_text().split() == ["2008_00000a", "2008_00000b", "2008_00000c", "2008_00000e"]
+    assert done.path.read_text().split() == [
+        "2008_00000a",
+        "2008_00000b",
+        "2008_00000c",
+        "2008_00000e",
+    ]
     extra = home / "VOC2012" / "SegmentationClassAug"
     assert sorted(path.name for path in extra.iterdir()) == ["2008_00000b.png", "2008_00000c.png"]
     with Image.open(extra / "2008_00000b.png") as image:
@@ -120,7 +139,9 @@ def test_again_changes_nothing_and_completes_what_is_missing(home: Path) -> None
     (home / "VOC2012" / "SegmentationClassAug" / "2008_00000c.png").unlink()
     done.path.unlink()
     assert build_trainaug(home / "sbd", home).written == 1
-    assert {path: content for path, (content, _) in tree(home).items()} == {path: content for path, (content, _) in before.items()}
+    assert {path: content for path, (content, _) in tree(home).items()} == {
+        path: content for path, (content, _) in before.items()
+    }
 
 
 def test_nothing_is_overwritten_unasked(home: Path) -> None:
@@ -139,7 +160,12 @@ def test_nothing_is_overwritten_unasked(home: Path) -> None:
     assert build_trainaug(home / "sbd", home, overwrite=True).written == 2
     assert len(path.read_text().split()) == 4
     # A list in another order, or of paths, is the same list.
-    path.write_text("".join(f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png\n" for name in reversed(path.read_text().split())))
+    path.write_text(
+        "".join(
+            f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png\n"
+            for name in reversed(path.read_text().split())
+        )
+    )
     kept = path.read_bytes()
     build_trainaug(home / "sbd", home)
     assert path.read_bytes() == kept
@@ -148,19 +174,42 @@ def test_nothing_is_overwritten_unasked(home: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda cls: (cls / "2008_00000b.mat").unlink(), r"b\.mat: no such file, and 2008_00000b has no official mask"),
+        (
+            lambda cls: (cls / "2008_00000b.mat").unlink(),
+            r"b\.mat: no such file, and 2008_00000b has no official mask",
+        ),
         (lambda cls: (cls / "2008_00000b.mat").write_bytes(b""), r"b\.mat: no GTcls"),
-        (lambda cls: (cls / "2008_00000b.mat").write_bytes((cls / "2008_00000b.mat").read_bytes()[:-9]), r"b\.mat: no GTcls"),
-        (lambda cls: (cls / "2008_00000b.mat").write_bytes(b"\x89HDF\r\n" + b"\0" * 600), r"b\.mat: no GTcls"),
+        (
+            lambda cls: (cls / "2008_00000b.mat").write_bytes(
+                (cls / "2008_00000b.mat").read_bytes()[:-9]
+            ),
+            r"b\.mat: no GTcls",
+        ),
+        (
+            lambda cls: (cls / "2008_00000b.mat").write_bytes(b"\x89HDF\r\n" + b"\0" * 600),
+            r"b\.mat: no GTcls",
+        ),
         (lambda cls: savemat(cls / "2008_00000b.mat", {"GTinst": 1}), r"b\.mat: no GTcls"),
         (lambda cls: savemat(cls / "2008_00000b.mat", {"GTcls": 1}), r"b\.mat: no GTcls"),
-        (lambda cls: mat(cls / "2008_00000b.mat", np.full(SIZE, 21, np.uint8)), r"b\.mat: id 21 \(63 pixels"),
+        (
+            lambda cls: mat(cls / "2008_00000b.mat", np.full(SIZE, 21, np.uint8)),
+            r"b\.mat: id 21 \(63 pixels",
+        ),
         (lambda cls: mat(cls / "2008_00000b.mat", np.full(SIZE, -1, np.int8)), r"b\.mat: id -1"),
-        (lambda cls: mat(cls / "2008_00000b.mat", np.zeros((9, 7), np.uint8)), r"b\.mat: 9 x 7 pixels, but .*b\.jpg has 7 x 9"),
+        (
+            lambda cls: mat(cls / "2008_00000b.mat", np.zeros((9, 7), np.uint8)),
+            r"b\.mat: 9 x 7 pixels, but .*b\.jpg has 7 x 9",
+        ),
         (lambda cls: mat(cls / "2008_00000b.mat", np.zeros(SIZE)), r"b\.mat: .*float64"),
-        (lambda cls: (cls.parent / "val.txt").unlink(), r"val\.txt: no such list; expected dataset"),
+        (
+            lambda cls: (cls.parent / "val.txt").unlink(),
+            r"val\.txt: no such list; expected dataset",
+        ),
         (lambda cls: (cls.parent / "val.txt").write_text("..\n"), r"\.\.: no name of a picture"),
-        (lambda cls: (cls.parents[2] / "VOC2012" / "JPEGImages" / "2008_00000c.jpg").unlink(), r"c\.jpg: no such picture"),
+        (
+            lambda cls: (cls.parents[2] / "VOC2012" / "JPEGImages" / "2008_00000c.jpg").unlink(),
+            r"c\.jpg: no such picture",
+        ),
     ],
 )
 def test_bad_input_is_named_and_leaves_no_list(home: Path, spoil: object, message: str) -> None:

@@ -19,7 +19,9 @@ LABELS = LabelSet("toy", ("sky", "road", "tree"), voc_colours(3), rim=True)
 class MemorySplit:
     """Pictures and masks from arrays."""
 
-    def __init__(self, pairs: list[tuple[np.ndarray, np.ndarray]], labels: LabelSet = LABELS) -> None:
+    def __init__(
+        self, pairs: list[tuple[np.ndarray, np.ndarray]], labels: LabelSet = LABELS
+    ) -> None:
         self.name, self.labels, self.pairs = "toy/val", labels, pairs
 
     def __len__(self) -> int:
@@ -42,7 +44,9 @@ class MemorySplit:
         return hashlib.sha256(image.tobytes() + mask.tobytes()).hexdigest()
 
 
-def random_split(count: int, *, seed: int = 0, labels: LabelSet = LABELS, size: tuple[int, int] = (13, 17)) -> MemorySplit:
+def random_split(
+    count: int, *, seed: int = 0, labels: LabelSet = LABELS, size: tuple[int, int] = (13, 17)
+) -> MemorySplit:
     """Noise with labels of all classes and some ignored pixels; sizes differ from picture to picture."""
     rng = np.random.default_rng(seed)
     pairs = []
@@ -62,7 +66,9 @@ class FirstChannel(nn.Module):
         self.num_classes, self.pad_multiple = num_classes, 1
         self.normalization = SimpleNamespace(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
-    def forward(self, images: torch.Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False) -> torch.Tensor:
+    def forward(
+        self, images: torch.Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False
+    ) -> torch.Tensor:
         ids = (images[:, 0] * 255).round()
         return torch.stack([-(ids - k).abs() for k in range(self.num_classes)], 1)
 

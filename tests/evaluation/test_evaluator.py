@@ -27,7 +27,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def predictor(**keywords) -> Predictor:
-    return Predictor(TinyNet(), LABELS, device="cpu", info={"file": "tiny.safetensors", "sha256": "ab"}, **keywords)
+    return Predictor(
+        TinyNet(),
+        LABELS,
+        device="cpu",
+        info={"file": "tiny.safetensors", "sha256": "ab"},
+        **keywords,
+    )
 
 
 def test_matrix_is_pooled_over_the_set():
@@ -43,10 +49,15 @@ def test_matrix_is_pooled_over_the_set():
 
 def test_the_label_keeps_its_size_and_scores_take_it():
     rng = np.random.default_rng(0)
-    image, mask = rng.integers(0, 256, (20, 30, 3), np.uint8), rng.integers(0, 3, (31, 47)).astype(np.uint8)
+    image, mask = (
+        rng.integers(0, 256, (20, 30, 3), np.uint8),
+        rng.integers(0, 3, (31, 47)).astype(np.uint8),
+    )
     one = predictor()
     expected = one.scores(image, (31, 47)).argmax(0).numpy()
-    assert np.array_equal(evaluate(one, MemorySplit([(image, mask)])).matrix, confusion_matrix(mask, expected, 3, 255))
+    assert np.array_equal(
+        evaluate(one, MemorySplit([(image, mask)])).matrix, confusion_matrix(mask, expected, 3, 255)
+    )
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -67,7 +78,9 @@ def oracle_bands(split, one, kind, widths):
     matrices = np.zeros((len(widths), 3, 3), np.int64)
     for image, mask in split.pairs:
         prediction = one.mask(image)
-        distance = slow_distance(mask == 255) if kind == "trimap" else slow_distance(slow_edges(mask))
+        distance = (
+            slow_distance(mask == 255) if kind == "trimap" else slow_distance(slow_edges(mask))
+        )
         if distance is None:
             continue
         distance = distance + (kind == "transition")
@@ -98,7 +111,9 @@ def test_bands_equal_the_definition(kind, widths):
     assert result["images_without_outline"] == 1
     assert result["miou"][str(ordered[0])] == iou_scores(found.bands[0])["miou"]
     # A picture's own matrix is over all of it, bands or not.
-    assert np.array_equal(found.per_image[0].matrix(3), confusion_matrix(pairs[0][1], one.mask(pairs[0][0]), 3, 255))
+    assert np.array_equal(
+        found.per_image[0].matrix(3), confusion_matrix(pairs[0][1], one.mask(pairs[0][0]), 3, 255)
+    )
 
 
 def test_bands_are_refused_where_they_mean_nothing():
@@ -121,13 +136,17 @@ def test_widths_are_pixels_from_1(widths):
 
 def test_auto_takes_the_bands_that_fit_the_labels():
     rng = np.random.default_rng(1)
-    pairs = [(rng.integers(0, 256, (9, 9, 3), np.uint8), rng.integers(0, 3, (9, 9)).astype(np.uint8))]
+    pairs = [
+        (rng.integers(0, 256, (9, 9, 3), np.uint8), rng.integers(0, 3, (9, 9)).astype(np.uint8))
+    ]
     pairs[0][1][4, 4] = 255
     one, rimless = predictor(), LabelSet("toy", LABELS.classes, LABELS.colours, rim=False)
     assert evaluate(one, MemorySplit(pairs), boundary="auto").boundary == "trimap"
     edges = evaluate(one, MemorySplit(pairs, rimless), boundary="auto")
     assert edges.boundary == "transition"
-    assert np.array_equal(edges.bands, evaluate(one, MemorySplit(pairs, rimless), boundary="transition").bands)
+    assert np.array_equal(
+        edges.bands, evaluate(one, MemorySplit(pairs, rimless), boundary="transition").bands
+    )
     pairs[0][1][:] = 1
     none = evaluate(one, MemorySplit(pairs), boundary="auto")
     assert none.boundary is None
@@ -139,7 +158,9 @@ def test_indices_choose_pictures():
     split, one = random_split(6), predictor()
     found = evaluate(one, split, indices=[4, 1, 1])
     assert found.keys == ["drive/001", "drive/004"]
-    assert np.array_equal(found.matrix, evaluate(one, MemorySplit([split.pairs[1], split.pairs[4]])).matrix)
+    assert np.array_equal(
+        found.matrix, evaluate(one, MemorySplit([split.pairs[1], split.pairs[4]])).matrix
+    )
 
 
 def test_worst_and_best_pictures():
@@ -150,9 +171,17 @@ def test_worst_and_best_pictures():
         np.full((1, 4), 255, np.uint8),
     ]
     answers = [[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
-    pairs = [(np.array([[[v, 0, 0] for v in answer]], np.uint8), mask) for answer, mask in zip(answers, masks, strict=True)]
+    pairs = [
+        (np.array([[[v, 0, 0] for v in answer]], np.uint8), mask)
+        for answer, mask in zip(answers, masks, strict=True)
+    ]
     found = evaluate(Predictor(FirstChannel(3), LABELS, device="cpu"), MemorySplit(pairs))
-    assert [score.miou(3) for score in found.per_image] == [pytest.approx((2 / 3 + 1 / 2) / 2), 1.0, 0.0, None]
+    assert [score.miou(3) for score in found.per_image] == [
+        pytest.approx((2 / 3 + 1 / 2) / 2),
+        1.0,
+        0.0,
+        None,
+    ]
     assert [score.index for score in found.worst(9)] == [2, 0, 1]
     assert [score.index for score in found.best(1)] == [1]
 
@@ -160,10 +189,18 @@ def test_worst_and_best_pictures():
 def test_an_absent_class_is_left_out_and_told():
     mask = np.array([[0, 1]], np.uint8)
     image = np.array([[[0, 0, 0], [1, 0, 0]]], np.uint8)
-    result = evaluate(Predictor(FirstChannel(3), LABELS, device="cpu"), MemorySplit([(image, mask)])).result()
+    result = evaluate(
+        Predictor(FirstChannel(3), LABELS, device="cpu"), MemorySplit([(image, mask)])
+    ).result()
     assert result["miou"] == 1.0
     assert result["absent"] == ["tree"]
-    assert result["classes"][2] == {"name": "tree", "iou": None, "accuracy": None, "dice": None, "pixels": 0}
+    assert result["classes"][2] == {
+        "name": "tree",
+        "iou": None,
+        "accuracy": None,
+        "dice": None,
+        "pixels": 0,
+    }
 
 
 def test_a_result_says_all_that_it_must():
@@ -284,11 +321,19 @@ def test_several_processes_give_what_one_gives(tmp_path, world):
     torch.set_num_threads(1)
     try:
         metrics = open_metrics(["boundary_iou", "conventions"], random_split(1))
-        alone = evaluate(Predictor(TinyNet(), LABELS, device="cpu"), random_split(5), boundary="trimap", loss=True, metrics=metrics)
+        alone = evaluate(
+            Predictor(TinyNet(), LABELS, device="cpu"),
+            random_split(5),
+            boundary="trimap",
+            loss=True,
+            metrics=metrics,
+        )
     finally:
         torch.set_num_threads(threads)
     for rank in range(world):
-        assert json.loads((tmp_path / f"out{rank}").read_text()) == json.loads(json.dumps(alone.result()))
+        assert json.loads((tmp_path / f"out{rank}").read_text()) == json.loads(
+            json.dumps(alone.result())
+        )
 
 
 def test_one_ranks_bad_label_ends_both(tmp_path):

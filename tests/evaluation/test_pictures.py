@@ -12,14 +12,19 @@ from seenet.evaluation.pictures import ERROR_COLOURS, colourize, confusion_figur
 def test_error_map_tells_right_wrong_and_ignored():
     truth = np.array([[0, 1, 11]], np.uint8)
     prediction = np.array([[0, 2, 3]], np.uint8)
-    assert error_map(truth, prediction, CAMVID11).tolist() == [[list(ERROR_COLOURS[k]) for k in ("right", "wrong", "ignored")]]
+    assert error_map(truth, prediction, CAMVID11).tolist() == [
+        [list(ERROR_COLOURS[k]) for k in ("right", "wrong", "ignored")]
+    ]
 
 
 @pytest.mark.parametrize("size", [(10, 14), (25, 40)])
 def test_panel_has_the_four_side_by_side(size):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*size, 3), np.uint8)
-    truth, prediction = rng.integers(0, 12, (10, 14)).astype(np.uint8), rng.integers(0, 11, (10, 14)).astype(np.uint8)
+    truth, prediction = (
+        rng.integers(0, 12, (10, 14)).astype(np.uint8),
+        rng.integers(0, 11, (10, 14)).astype(np.uint8),
+    )
     drawn = np.asarray(panel(image, truth, prediction, CAMVID11))
     assert drawn.shape == (10, 4 * 14 + 3 * 2, 3)
     parts = [drawn[:, at * 16 : at * 16 + 14] for at in range(4)]

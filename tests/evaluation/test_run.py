@@ -60,7 +60,9 @@ def test_a_run_is_scored_on_its_own_data(model):
     report = run_evaluation(model, command="seenet eval runs/street")
     assert run.asked.splits == [("camvid", "test")]
     assert report.out == model / "eval/test"
-    written = sorted(path.relative_to(report.out).as_posix() for path in report.out.rglob("*") if path.is_file())
+    written = sorted(
+        path.relative_to(report.out).as_posix() for path in report.out.rglob("*") if path.is_file()
+    )
     assert written[:1] == ["confusion.png"]
     assert written[-1] == "result.json"
     assert [name.split("-")[:2] for name in written[1:-1]] == [
@@ -72,7 +74,9 @@ def test_a_run_is_scored_on_its_own_data(model):
             assert image.format == "JPEG"
     result = json.loads((report.out / "result.json").read_text())
     assert result == report.result
-    assert result["miou"] == evaluate(Predictor(TinyNet(), LABELS, device="cpu"), random_split(6)).miou
+    assert (
+        result["miou"] == evaluate(Predictor(TinyNet(), LABELS, device="cpu"), random_split(6)).miou
+    )
     assert result["loss"] > 0
     assert result["command"] == "seenet eval runs/street"
 
@@ -102,7 +106,9 @@ def test_pictures_of_ones_own_are_not_taken_for_old_ones(model):
 
 
 def test_keys_longer_than_file_names(model, monkeypatch):
-    monkeypatch.setattr(MemorySplit, "key", lambda self, index: "/".join(["deep" * 20] * 4) + str(index))
+    monkeypatch.setattr(
+        MemorySplit, "key", lambda self, index: "/".join(["deep" * 20] * 4) + str(index)
+    )
     report = run_evaluation(model)
     assert len(list((report.out / "images").iterdir())) == 8
     assert report.result["per_image"][0]["key"].count("/") == 3
@@ -110,15 +116,24 @@ def test_keys_longer_than_file_names(model, monkeypatch):
 
 def test_a_full_disk_is_one_line_and_loses_nothing(model, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(DataError, match=r"eval/test: cannot be written \(No space left on device\); make room and run it again"):
+        patch.setattr(
+            run,
+            "write_text",
+            lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+        )
+        with pytest.raises(
+            DataError,
+            match=r"eval/test: cannot be written \(No space left on device\); make room and run it again",
+        ):
             run_evaluation(model)
     assert (model / "eval/test/partial").is_dir()
     assert run_evaluation(model).result["images"] == 6
 
 
 def test_no_result_file_when_it_fails_half_way(model, monkeypatch):
-    monkeypatch.setattr(run, "confusion_figure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        run, "confusion_figure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(model)
     assert not (model / "eval/test/result.json").exists()
@@ -131,7 +146,9 @@ def test_an_interrupted_call_goes_on(model, monkeypatch, place):
     whole = run_evaluation(model, out=model / "whole")
     counted = []
     honest = Predictor.row_chunks
-    monkeypatch.setattr(Predictor, "row_chunks", lambda self, *rest: counted.append(0) or honest(self, *rest))
+    monkeypatch.setattr(
+        Predictor, "row_chunks", lambda self, *rest: counted.append(0) or honest(self, *rest)
+    )
     with monkeypatch.context() as patch:
         patch.setattr(run, place, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -146,9 +163,14 @@ def test_an_interrupted_call_goes_on(model, monkeypatch, place):
     assert sorted(path.name for path in out.iterdir()) == ["confusion.png", "images", "result.json"]
 
 
-@pytest.mark.parametrize("code", [{"factory": "mine:build"}, {"metrics": ["seenet.evaluation.metrics.conventions:Conventions"]}])
+@pytest.mark.parametrize(
+    "code",
+    [{"factory": "mine:build"}, {"metrics": ["seenet.evaluation.metrics.conventions:Conventions"]}],
+)
 def test_what_the_users_own_code_counts_is_counted_anew(model, monkeypatch, code):
-    monkeypatch.setattr(run, "confusion_figure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        run, "confusion_figure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(model, **code)
     assert not (model / "eval/test/partial").exists()
@@ -164,20 +186,38 @@ def test_a_trimap_of_pictures_of_ones_own(tmp_path, monkeypatch, void, rim):
     for place, array in (("images", np.zeros((8, 8, 3), np.uint8)), ("masks", mask)):
         (tmp_path / place).mkdir()
         Image.fromarray(array).save(tmp_path / place / "a.png")
-    (tmp_path / "seenet.yaml").write_text("decode: index\nclasses: [ground, thing]\n" + ("rim: true\n" if rim else ""))
+    (tmp_path / "seenet.yaml").write_text(
+        "decode: index\nclasses: [ground, thing]\n" + ("rim: true\n" if rim else "")
+    )
     (tmp_path / "net.safetensors").write_bytes(b"")
     loaded: list[Path] = []
-    monkeypatch.setattr(run, "open_predictor", loading(LabelSet("folder", ("ground", "thing"), voc_colours(2), rim=rim), loaded))
+    monkeypatch.setattr(
+        run,
+        "open_predictor",
+        loading(LabelSet("folder", ("ground", "thing"), voc_colours(2), rim=rim), loaded),
+    )
     data = ["data.kind=folder", f"data.root={tmp_path}"]
 
     def score(boundary="trimap"):
-        return run_evaluation(tmp_path / "net.safetensors", None, data, split="all", out=tmp_path / boundary, boundary=boundary).result
+        return run_evaluation(
+            tmp_path / "net.safetensors",
+            None,
+            data,
+            split="all",
+            out=tmp_path / boundary,
+            boundary=boundary,
+        ).result
 
     if void and rim:
         assert list(score()["boundary"]["miou"]) == [str(width) for width in run.WIDTHS]
         assert score("auto")["boundary"]["kind"] == "trimap"
         return
-    with pytest.raises(DataError, match=r"no pixel of 1 masks is ignored \(255\)" if rim else "set `rim: true` in seenet.yaml"):
+    with pytest.raises(
+        DataError,
+        match=r"no pixel of 1 masks is ignored \(255\)"
+        if rim
+        else "set `rim: true` in seenet.yaml",
+    ):
         score()
     assert bool(loaded) != rim
 
@@ -205,7 +245,9 @@ def test_which_data(model, tmp_path):
 def test_where_results_go(model, tmp_path):
     assert default_out(model / "model.safetensors", "val") == model / "eval/val"
     assert default_out(model / "model-last.safetensors", "val") == model / "eval/model-last-val"
-    assert default_out(tmp_path / "camvid-lite0.safetensors", "lists/my.txt") == Path("evaluations/camvid-lite0-my")
+    assert default_out(tmp_path / "camvid-lite0.safetensors", "lists/my.txt") == Path(
+        "evaluations/camvid-lite0-my"
+    )
 
 
 def test_the_table_says_every_class_and_mean(model):
@@ -239,11 +281,15 @@ def test_mean_over_an_unknown_class(model):
 
 def test_more_measures_change_no_number_and_are_shown(model):
     plain = run_evaluation(model).result
-    report = run_evaluation(model, widths=(2, 7), boundary_iou=True, conventions=True, mean_over=["sky"], overwrite=True)
+    report = run_evaluation(
+        model, widths=(2, 7), boundary_iou=True, conventions=True, mean_over=["sky"], overwrite=True
+    )
     result = report.result
     assert list(result["boundary"]["miou"]) == ["2", "7"]
     new = {"boundary", "mean_over", "boundary_iou", "conventions"}
-    assert {key: value for key, value in result.items() if key not in new} == {k: v for k, v in plain.items() if k not in new}
+    assert {key: value for key, value in result.items() if key not in new} == {
+        k: v for k, v in plain.items() if k not in new
+    }
     text = shown(report.evaluation, report.result)
     interval = result["miou_interval"]
     for words in (

@@ -19,7 +19,14 @@ from seenet.data.shapes import SHAPES
 from seenet.evaluation.confusion import ImageScore
 from seenet.evaluation.evaluator import Evaluation, evaluate
 from seenet.evaluation.metrics import open_metrics
-from seenet.evaluation.score_journal import ScoreJournal, open_journal, pack, read_records, stamp_of, unpack
+from seenet.evaluation.score_journal import (
+    ScoreJournal,
+    open_journal,
+    pack,
+    read_records,
+    stamp_of,
+    unpack,
+)
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor
@@ -27,14 +34,31 @@ from tests.evaluation.doubles import LABELS, MemorySplit, random_split
 from tests.prediction.doubles import TinyNet
 
 ROOT = Path(__file__).parents[2]
-TWO = [sys.executable, *["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]]
+TWO = [
+    sys.executable,
+    *[
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr",
+        "127.0.0.1",
+        "--nproc-per-node",
+        "2",
+    ],
+]
 
 
 class Counted(Predictor):
     """Knows how many pictures it looked at, and stops as if by Ctrl-C before one more than `most`."""
 
     def __init__(self, most: int = 1000, sha256: str = "ab", **keywords) -> None:
-        super().__init__(TinyNet(), LABELS, device="cpu", info={"file": "tiny.safetensors", "sha256": sha256}, **keywords)
+        super().__init__(
+            TinyNet(),
+            LABELS,
+            device="cpu",
+            info={"file": "tiny.safetensors", "sha256": sha256},
+            **keywords,
+        )
         self.most, self.seen = most, 0
 
     def row_chunks(self, image, size=None):
@@ -46,7 +70,9 @@ class Counted(Predictor):
 
 def run(predictor: Predictor, split: MemorySplit, journal: Path | None, **keywords) -> Evaluation:
     metrics = open_metrics(["boundary_iou", "conventions"], split)
-    return evaluate(predictor, split, boundary="trimap", loss=True, metrics=metrics, journal=journal, **keywords)
+    return evaluate(
+        predictor, split, boundary="trimap", loss=True, metrics=metrics, journal=journal, **keywords
+    )
 
 
 def cut(split: MemorySplit, journal: Path, most: int, **keywords) -> None:
@@ -57,7 +83,14 @@ def cut(split: MemorySplit, journal: Path, most: int, **keywords) -> None:
 def score_of(seed: int) -> ImageScore:
     rng = np.random.default_rng(seed)
     cells = np.sort(rng.choice(900, rng.integers(0, 9), replace=False))
-    return ImageScore(seed, cells, rng.integers(1, 2**40, len(cells)), bool(seed % 2), float(rng.normal()), (rng.integers(0, 9, 3),))
+    return ImageScore(
+        seed,
+        cells,
+        rng.integers(1, 2**40, len(cells)),
+        bool(seed % 2),
+        float(rng.normal()),
+        (rng.integers(0, 9, 3),),
+    )
 
 
 def same(one: ImageScore, other: ImageScore) -> bool:
@@ -77,7 +110,11 @@ def written(folder: Path, key: dict[str, object], count: int) -> bytes:
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 10**6), st.integers(0, 30), st.booleans(), st.floats(allow_nan=False), st.lists(st.integers(0, 9), max_size=3)
+            st.integers(0, 10**6),
+            st.integers(0, 30),
+            st.booleans(),
+            st.floats(allow_nan=False),
+            st.lists(st.integers(0, 9), max_size=3),
         ),
         max_size=6,
     )
@@ -96,7 +133,9 @@ def test_packing_loses_nothing(items):
         for index, size, outlined, loss, measured in items
     ]
     back = unpack(pack(scores))
-    assert [(s.index, s.outlined, s.loss) for s in back] == [(s.index, s.outlined, s.loss) for s in scores]
+    assert [(s.index, s.outlined, s.loss) for s in back] == [
+        (s.index, s.outlined, s.loss) for s in scores
+    ]
     for one, other in zip(scores, back, strict=True):
         assert np.array_equal(one.cells, other.cells)
         assert np.array_equal(one.counts, other.counts)
@@ -126,7 +165,19 @@ def test_wherever_the_file_ends(tmp_path):
     while ends[-1] < len(content):
         ends.append(ends[-1] + 8 + int.from_bytes(content[ends[-1] : ends[-1] + 4], "little"))
     assert len(ends) == 4
-    for length in sorted({0, 1, start - 1, *(end + step for end in ends for step in (-1, 0, 1, 8, 40) if end + step <= len(content))}):
+    for length in sorted(
+        {
+            0,
+            1,
+            start - 1,
+            *(
+                end + step
+                for end in ends
+                for step in (-1, 0, 1, 8, 40)
+                if end + step <= len(content)
+            ),
+        }
+    ):
         path = tmp_path / str(length) / "rank-0"
         path.parent.mkdir()
         path.write_bytes(content[:length])
@@ -148,7 +199,9 @@ def test_any_beginning_and_any_flipped_byte(tmp_path_factory, data):
     damaged = bytearray(content[: data.draw(st.integers(start, len(content)))])
     if len(damaged) > start and data.draw(st.booleans()):
         damaged[data.draw(st.integers(start, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
-    damaged += bytes(data.draw(st.integers(0, 40)))  # a file system may have made room that was never filled
+    damaged += bytes(
+        data.draw(st.integers(0, 40))
+    )  # a file system may have made room that was never filled
     good, found = read_records(bytes(damaged), start)
     assert good <= len(damaged)
     assert list(found) == [stamp_of(str(seed)) for seed in range(len(found))]
@@ -186,7 +239,12 @@ def test_other_widths_and_metrics_start_anew(tmp_path):
     cut(split, tmp_path, 3)
     for keywords in ({"widths": (2, 4)}, {"boundary": None}, {"metrics": {}}, {"loss": False}):
         one = Counted()
-        evaluate(one, split, journal=tmp_path, **{"boundary": "trimap", "loss": True, "metrics": edges, **keywords})
+        evaluate(
+            one,
+            split,
+            journal=tmp_path,
+            **{"boundary": "trimap", "loss": True, "metrics": edges, **keywords},
+        )
         assert one.seen == 4
 
 
@@ -206,7 +264,11 @@ def test_files_of_all_ranks_are_read_and_their_own_is_written(tmp_path):
     with open_journal(tmp_path, {"a": 1}) as kept:
         assert all(same(kept.found[stamp_of(str(rank))], score_of(rank)) for rank in range(3))
         kept.add(stamp_of("3"), score_of(3))
-    assert [len(read_records(path.read_bytes(), 9)[1]) for path in sorted(tmp_path.iterdir())] == [2, 1, 1]
+    assert [len(read_records(path.read_bytes(), 9)[1]) for path in sorted(tmp_path.iterdir())] == [
+        2,
+        1,
+        1,
+    ]
     with open_journal(tmp_path, {"a": 2}, 1) as kept:
         assert not kept.found
     with open_journal(tmp_path, {"a": 1}) as kept:
@@ -214,14 +276,21 @@ def test_files_of_all_ranks_are_read_and_their_own_is_written(tmp_path):
 
 
 def test_one_process_at_a_time(tmp_path):
-    with open_journal(tmp_path, {"a": 1}), pytest.raises(BusyError, match="another process"), open_journal(tmp_path, {"a": 2}):
+    with (
+        open_journal(tmp_path, {"a": 1}),
+        pytest.raises(BusyError, match="another process"),
+        open_journal(tmp_path, {"a": 2}),
+    ):
         pass
     assert (tmp_path / "rank-0").read_bytes() == b'{"a": 1}\n'
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"rank-0: cannot be written \(Not a directory\)"), open_journal(tmp_path / "file" / "partial", {}):
+    with (
+        pytest.raises(DataError, match=r"rank-0: cannot be written \(Not a directory\)"),
+        open_journal(tmp_path / "file" / "partial", {}),
+    ):
         pass
 
 
@@ -262,7 +331,9 @@ def model(tmp_path) -> Path:
     return tmp_path / "tiny.safetensors"
 
 
-def seenet_eval(model: Path, at: int, number: int, launcher: list[str] = [sys.executable]) -> subprocess.CompletedProcess[str]:  # noqa: B006
+def seenet_eval(
+    model: Path, at: int, number: int, launcher: list[str] = [sys.executable]
+) -> subprocess.CompletedProcess[str]:  # noqa: B006
     data = ["data.kind=shapes", "data.size=48", "data.count=20"]
     arguments = ["eval", str(model), *data, "--device", "cpu", "--boundary-iou", "--out", "out"]
     return subprocess.run(
@@ -285,12 +356,21 @@ def test_seenet_eval_killed_anywhere_ends_with_the_same_bytes(tmp_path, model):
     assert sorted(path.name for path in out.iterdir()) == ["confusion.png", "images", "result.json"]
     clear(out)
     # 50 scenes, then 8 pictures to show: the last one is stopped when all is counted.
-    moments = [(signal.SIGKILL, int(rng.integers(2, 49))), (signal.SIGTERM, 5), (signal.SIGINT, 3), (signal.SIGKILL, 0)]
+    moments = [
+        (signal.SIGKILL, int(rng.integers(2, 49))),
+        (signal.SIGTERM, 5),
+        (signal.SIGINT, 3),
+        (signal.SIGKILL, 0),
+    ]
     counted = 0
     for number, more in moments:
         at = more or 50 - counted + 3
         done = seenet_eval(model, at, number)
-        code, word = {signal.SIGKILL: (-9, ""), signal.SIGTERM: (143, "terminated"), signal.SIGINT: (130, "interrupted")}[number]
+        code, word = {
+            signal.SIGKILL: (-9, ""),
+            signal.SIGTERM: (143, "terminated"),
+            signal.SIGINT: (130, "interrupted"),
+        }[number]
         assert done.returncode == code, (at, done.stderr)
         assert word in done.stderr
         assert not (out / "result.json").exists()
@@ -306,7 +386,11 @@ def test_seenet_eval_killed_anywhere_ends_with_the_same_bytes(tmp_path, model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launchers", [(TWO, [sys.executable]), ([sys.executable], TWO)], ids=["two-then-one", "one-then-two"])
+@pytest.mark.parametrize(
+    "launchers",
+    [(TWO, [sys.executable]), ([sys.executable], TWO)],
+    ids=["two-then-one", "one-then-two"],
+)
 def test_ranks_and_their_number_change_nothing(tmp_path, model, launchers):
     out = tmp_path / "out"
     assert seenet_eval(model, 0, 0).returncode == 0

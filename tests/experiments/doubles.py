@@ -12,15 +12,32 @@ TINY = [
 ]  # fmt: skip
 
 
-def tiny_plan(out: Path, *, rows: str | None = "c,j", seeds: int = 2, vary: list[str] | None = None, reference: str | None = None) -> Plan:
-    return make_plan("shapes", TINY, out, rows=rows, seeds=seeds, vary=vary or [], reference=reference)
+def tiny_plan(
+    out: Path,
+    *,
+    rows: str | None = "c,j",
+    seeds: int = 2,
+    vary: list[str] | None = None,
+    reference: str | None = None,
+) -> Plan:
+    return make_plan(
+        "shapes", TINY, out, rows=rows, seeds=seeds, vary=vary or [], reference=reference
+    )
 
 
 def pretend_trained(run: Run, miou: float, *, code: int = 0) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "recipe.yaml").write_text(dump(run.recipe))
     (run.folder / "model.safetensors").write_bytes(b"weights")
-    result = {"miou": miou, "data": "shapes", "split": "val", "images": 50, "precision": "fp32", "absent": [], "step": 2}
+    result = {
+        "miou": miou,
+        "data": "shapes",
+        "split": "val",
+        "images": 50,
+        "precision": "fp32",
+        "absent": [],
+        "step": 2,
+    }
     (run.folder / "val.json").write_text(json.dumps(result))
     lines = [
         {"step": 1, "loss": 1.0, "images_per_s": 2.0, "memory_mib": 300},

@@ -14,12 +14,24 @@ from seenet.prediction.loading import load
 from seenet.prediction.predictor import Predictor
 
 
-def save_small(path: Path, variant: str = "seenet", seed: int = 0, labels=SHAPES, **options: object) -> Path:
+def save_small(
+    path: Path, variant: str = "seenet", seed: int = 0, labels=SHAPES, **options: object
+) -> Path:
     """A random network whose classes are evened out over a scene, so that its masks have boundaries."""
     torch.manual_seed(seed)
-    small = {"backbone": "resnet10t", "num_classes": labels.num_classes, "width": 8, "p_out": 16, **options}
+    small = {
+        "backbone": "resnet10t",
+        "num_classes": labels.num_classes,
+        "width": 8,
+        "p_out": 16,
+        **options,
+    }
     model = create_model(variant, **small).eval()
-    last = [part for part in model.modules() if isinstance(part, nn.Conv2d) and part.out_channels == labels.num_classes][-1]
+    last = [
+        part
+        for part in model.modules()
+        if isinstance(part, nn.Conv2d) and part.out_channels == labels.num_classes
+    ][-1]
     with torch.no_grad():
         last.bias -= Predictor(model, labels, device="cpu").scores(scene()[0]).mean((1, 2))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,13 +46,23 @@ def test_finished_runs_are_not_trained_again(plan: Plan, monkeypatch: pytest.Mon
     pretend_trained(plan.runs[1], 0.5)
     trainings = use(monkeypatch, Trainings())
     assert module.ablate(plan, device="cpu")["complete"]
-    assert [name for name, _ in trainings.started] == ["baseline-seed-0", "baseline-seed-1", "seenet-seed-1"]
-    assert (plan.out / "table.md").is_file() and (plan.out / "plot.png").is_file() and (plan.out / "table.csv").is_file()
+    assert [name for name, _ in trainings.started] == [
+        "baseline-seed-0",
+        "baseline-seed-1",
+        "seenet-seed-1",
+    ]
+    assert (
+        (plan.out / "table.md").is_file()
+        and (plan.out / "plot.png").is_file()
+        and (plan.out / "table.csv").is_file()
+    )
     module.ablate(plan, device="cpu")
     assert len(trainings.started) == 3
 
 
-def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainings = use(monkeypatch, Trainings({"seenet-seed-0": [5, 0]}))
     with pytest.raises(PartialError, match=r"1 of 4 runs failed.*seenet-seed-0 \(exit 5"):
         module.ablate(plan, device="cpu")
@@ -62,7 +72,9 @@ def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(plan: Plan, mo
     assert len(trainings.started) == 5
 
 
-def test_a_run_that_another_process_holds_is_waited_for(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_another_process_holds_is_waited_for(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "BUSY_WAIT_SECONDS", 0.5)
     trainings = use(monkeypatch, Trainings({"baseline-seed-0": [75, 0]}))
     assert module.ablate(plan, device="cpu")["complete"]
@@ -72,7 +84,12 @@ def test_a_run_that_another_process_holds_is_waited_for(plan: Plan, monkeypatch:
 
 def test_one_run_a_gpu(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     trainings = use(monkeypatch, Trainings())
-    module.run_all(plan.runs, plan.out, [Slot("cuda", {"CUDA_VISIBLE_DEVICES": name}) for name in ("2", "5")], lambda: None)
+    module.run_all(
+        plan.runs,
+        plan.out,
+        [Slot("cuda", {"CUDA_VISIBLE_DEVICES": name}) for name in ("2", "5")],
+        lambda: None,
+    )
     assert {place for _, place in trainings.started} == {"2", "5"}
 
 
@@ -81,13 +98,18 @@ def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert slots("auto") == [Slot("cuda", {"CUDA_VISIBLE_DEVICES": "2"}), Slot("cuda", {"CUDA_VISIBLE_DEVICES": "5"})]
+    assert slots("auto") == [
+        Slot("cuda", {"CUDA_VISIBLE_DEVICES": "2"}),
+        Slot("cuda", {"CUDA_VISIBLE_DEVICES": "5"}),
+    ]
     assert slots("cuda:1") == [Slot("cuda:1")]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots("cuda")] == ["0", "1"]
 
 
-def test_runs_of_other_settings_are_not_mixed_in(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_other_settings_are_not_mixed_in(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainings = use(monkeypatch, Trainings())
     pretend_trained(plan.runs[0], 0.5)
     path = plan.runs[0].folder / "recipe.yaml"
@@ -108,7 +130,9 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return int(caught.value.code or 0), out, err
 
 
-def test_dry_run_lists_and_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_dry_run_lists_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     grid = ["--vary", "model.width=8,16", "model.refine_stride=4,8", "--seeds", "2", "--dry-run"]
     code, out, err = call(capsys, *command(tmp_path / "grid", *grid))
     assert code == 0, err
@@ -126,7 +150,9 @@ def test_dry_run_lists_and_writes_nothing(capsys: pytest.CaptureFixture[str], tm
         (["--rows", "senet"], "nearest: seenet"),
     ],
 )
-def test_wrong_usage_is_met_first(capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_met_first(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], message: str
+) -> None:
     code, _, err = call(capsys, *command(tmp_path / "out", *arguments))
     assert code == 2
     assert message in err and not (tmp_path / "out").exists()
@@ -135,12 +161,23 @@ def test_wrong_usage_is_met_first(capsys: pytest.CaptureFixture[str], tmp_path: 
 @pytest.mark.slow
 def test_killed_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Runner and training are killed without warning; the same command goes on from the checkpoint and ends with all rows."""
-    settings = ["training.steps=20", "training.checkpoint_every=1", "--rows", "c,torchvision-deeplabv3", "--seeds", "1"]
+    settings = [
+        "training.steps=20",
+        "training.checkpoint_every=1",
+        "--rows",
+        "c,torchvision-deeplabv3",
+        "--seeds",
+        "1",
+    ]
     program = [sys.executable, "-m", "seenet", *command(tmp_path / "out", *settings)]
     first = subprocess.Popen(program, start_new_session=True)
     checkpoints = tmp_path / "out" / "baseline-seed-0" / "checkpoints"
     deadline = time.monotonic() + 300
-    while not list(checkpoints.glob("step-*")) and first.poll() is None and time.monotonic() < deadline:
+    while (
+        not list(checkpoints.glob("step-*"))
+        and first.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.1)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
@@ -149,10 +186,18 @@ def test_killed_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[s
     code, out, err = call(capsys, *command(tmp_path / "out", *settings, "--json"))
     assert code == 0, err
     result = json.loads(out)
-    assert result["complete"] and [row["row"] for row in result["rows"]] == ["baseline", "torchvision-deeplabv3"]
+    assert result["complete"] and [row["row"] for row in result["rows"]] == [
+        "baseline",
+        "torchvision-deeplabv3",
+    ]
     assert all(row["images_per_s"] > 0 and row["miou"]["sd"] is None for row in result["rows"])
     assert result["protocol"]["data"] == "shapes" and "seenet" in result["command"]
-    lines = [json.loads(line) for line in (tmp_path / "out" / "baseline-seed-0" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "baseline-seed-0" / "metrics.jsonl")
+        .read_text()
+        .splitlines()
+    ]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 21))
     assert "resumed after step" in (tmp_path / "out" / "logs" / "baseline-seed-0.log").read_text()
     assert "one seed" in (tmp_path / "out" / "table.md").read_text()
@@ -161,10 +206,16 @@ def test_killed_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.slow
 def test_stopped_by_a_signal_saves_first(tmp_path: Path) -> None:
     settings = ["training.steps=2000", "training.checkpoint_every=1000", "--rows", "c"]
-    process = subprocess.Popen([sys.executable, "-m", "seenet", *command(tmp_path / "out", *settings)])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seenet", *command(tmp_path / "out", *settings)]
+    )
     metrics = tmp_path / "out" / "baseline-seed-0" / "metrics.jsonl"
     deadline = time.monotonic() + 300
-    while not (metrics.is_file() and metrics.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not (metrics.is_file() and metrics.stat().st_size)
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 143

@@ -9,7 +9,13 @@ from torch.nn import functional as F
 from seenet.core.errors import UsageError
 from seenet.evaluation.metrics.boundaries import transition_distance
 from seenet.experiments import attention
-from seenet.experiments.attention import Attention, attention_figure, compare, painted, write_attention
+from seenet.experiments.attention import (
+    Attention,
+    attention_figure,
+    compare,
+    painted,
+    write_attention,
+)
 from tests.experiments.figures import save_scene, save_small, scene, small
 
 
@@ -24,7 +30,8 @@ def test_near_and_elsewhere_by_a_slow_loop():
         for y in range(20)
         for x in range(26)
         if any(
-            0 <= y + dy < 20 and 0 <= x + dx < 26 and mask[y, x] != mask[y + dy, x + dx] for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
+            0 <= y + dy < 20 and 0 <= x + dx < 26 and mask[y, x] != mask[y + dy, x + dx]
+            for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
         )
     ]
     near, elsewhere = [], []
@@ -52,9 +59,18 @@ def test_words_for_higher_lower_and_nothing():
     )
     assert Attention(2.0, 10, 4.0, 10).line().endswith("0.200 lower at boundaries")
     flat = compare(np.ones((4, 4)), None)
-    assert flat.result() == {"near": None, "elsewhere": 1.0, "difference": None, "near_pixels": 0, "elsewhere_pixels": 16}
+    assert flat.result() == {
+        "near": None,
+        "elsewhere": 1.0,
+        "difference": None,
+        "near_pixels": 0,
+        "elsewhere_pixels": 16,
+    }
     assert flat.line() == "no pixel within 3 of a predicted boundary, nothing to compare"
-    assert compare(np.ones((2, 2)), np.ones((2, 2), int)).line() == "no pixel elsewhere, nothing to compare"
+    assert (
+        compare(np.ones((2, 2)), np.ones((2, 2), int)).line()
+        == "no pixel elsewhere, nothing to compare"
+    )
 
 
 def test_outlines_are_painted_white():
@@ -66,9 +82,16 @@ def test_outlines_are_painted_white():
 @pytest.mark.parametrize("stride", [4, 8])
 def test_the_map_is_the_equation(tmp_path, monkeypatch, stride):
     """Mean over channels of 1 - sigmoid(1x1(P_out)), where P_out and B1 meet (Eq. 3), then one resize."""
-    predictor, (image, _) = small(tmp_path / "net.safetensors", refine_stride=stride), scene(size=50)
+    predictor, (image, _) = (
+        small(tmp_path / "net.safetensors", refine_stride=stride),
+        scene(size=50),
+    )
     rows = []
-    monkeypatch.setattr(attention, "panel_grid", lambda given, caption, legend: rows.extend(given) or caption.encode())
+    monkeypatch.setattr(
+        attention,
+        "panel_grid",
+        lambda given, caption, legend: rows.extend(given) or caption.encode(),
+    )
     caption, found = attention_figure(predictor, image)
     features = predictor.features(image)
     with torch.no_grad():
@@ -88,7 +111,9 @@ def test_the_map_is_the_equation(tmp_path, monkeypatch, stride):
 def test_figures_and_numbers(tmp_path):
     model = save_small(tmp_path / "net.safetensors")
     pictures = [save_scene(tmp_path / f"{index}.png", index) for index in range(2)]
-    report = write_attention(str(model), [str(path) for path in pictures], tmp_path / "out", device="cpu")
+    report = write_attention(
+        str(model), [str(path) for path in pictures], tmp_path / "out", device="cpu"
+    )
     for path in pictures:
         with Image.open(io.BytesIO((tmp_path / "out" / path.name).read_bytes())) as image:
             assert image.format == "PNG"
@@ -103,6 +128,9 @@ def test_figures_and_numbers(tmp_path):
 @pytest.mark.parametrize("variant", ["pfp-mixed-bf", "torchvision-fcn"])
 def test_only_seenet_has_attention(tmp_path, variant):
     model = save_small(tmp_path / "net.safetensors", variant)
-    with pytest.raises(UsageError, match=f"variant {variant} has no boundary attention; the variant that has: seenet"):
+    with pytest.raises(
+        UsageError,
+        match=f"variant {variant} has no boundary attention; the variant that has: seenet",
+    ):
         write_attention(str(model), [str(save_scene(tmp_path / "a.png"))], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -29,9 +29,20 @@ def size(data: bytes) -> tuple[int, int]:
 
 def test_panels_stand_in_a_grid():
     one = size(panel_grid([[Panel(GREY)]], ""))
-    assert size(panel_grid([[Panel(GREY), Panel(GREY)]], ""))[0] == pytest.approx(2 * one[0], rel=0.05)
+    assert size(panel_grid([[Panel(GREY), Panel(GREY)]], ""))[0] == pytest.approx(
+        2 * one[0], rel=0.05
+    )
     assert size(panel_grid([[Panel(GREY)], [Panel(GREY), None]], ""))[1] > 1.8 * one[1]
-    assert size(panel_grid([[Panel(GREY, "title", "note", "side")]], "words", class_legend([np.arange(6)], SHAPES)))[1] > one[1]
+    assert (
+        size(
+            panel_grid(
+                [[Panel(GREY, "title", "note", "side")]],
+                "words",
+                class_legend([np.arange(6)], SHAPES),
+            )
+        )[1]
+        > one[1]
+    )
 
 
 def test_the_same_panels_are_the_same_bytes():
@@ -40,7 +51,11 @@ def test_the_same_panels_are_the_same_bytes():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1)])
 def test_strips_and_single_pixels_still_give_a_figure(shape):
-    width, height = size(panel_grid([[Panel(np.zeros(shape), "map", "0 to 0"), Panel(np.zeros((*shape, 3), np.uint8))]], ""))
+    width, height = size(
+        panel_grid(
+            [[Panel(np.zeros(shape), "map", "0 to 0"), Panel(np.zeros((*shape, 3), np.uint8))]], ""
+        )
+    )
     assert 50 < height < 1500
     assert 500 < width < 1500
 
@@ -74,7 +89,11 @@ def test_the_legend_names_the_classes_that_are_there():
 def test_models_are_called_by_run_or_file_unless_two_are_the_same(tmp_path):
     files = [tmp_path / "runs/a/model.safetensors", tmp_path / "b.safetensors"]
     assert model_names(files, ["x", "y"]) == ["a", "b"]
-    assert model_names([*files, tmp_path / "other/a/model.safetensors"], ["x", "y", "z"]) == ["x", "b", "z"]
+    assert model_names([*files, tmp_path / "other/a/model.safetensors"], ["x", "y", "z"]) == [
+        "x",
+        "b",
+        "z",
+    ]
 
 
 def test_a_figure_is_a_png_that_replaces_nothing_unasked(tmp_path):

@@ -76,7 +76,9 @@ def test_a_part_of_the_channels() -> None:
     x, y = features()
     moments = Moments(19)
     moments.add(torch.from_numpy(np.hstack([x, y])))
-    assert linear_cka(moments.scatter, slice(8, 12), slice(12, 19)) == pytest.approx(by_hsic(x[:, 8:], y), rel=1e-10)
+    assert linear_cka(moments.scatter, slice(8, 12), slice(12, 19)) == pytest.approx(
+        by_hsic(x[:, 8:], y), rel=1e-10
+    )
 
 
 def test_float32_rows_are_summed_in_float64() -> None:
@@ -85,7 +87,9 @@ def test_float32_rows_are_summed_in_float64() -> None:
     moments = Moments(3)
     for part in np.array_split(x, 11):
         moments.add(torch.from_numpy(part))
-    np.testing.assert_allclose(moments.scatter.numpy() / (len(x) - 1), np.cov(x.T.astype(np.float64)), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        moments.scatter.numpy() / (len(x) - 1), np.cov(x.T.astype(np.float64)), rtol=1e-9, atol=1e-9
+    )
 
 
 def test_without_variation_there_is_no_number() -> None:
@@ -128,7 +132,9 @@ class Pictures:
         return None, None
 
     def image(self, index: int) -> np.ndarray:
-        return np.ascontiguousarray(ShapesSplit("val", 3, 64).image(index)[: self.sizes[index][0], : self.sizes[index][1]])
+        return np.ascontiguousarray(
+            ShapesSplit("val", 3, 64).image(index)[: self.sizes[index][0], : self.sizes[index][1]]
+        )
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         raise AssertionError("the gap looks at no label")
@@ -139,26 +145,43 @@ def model(variant: str = "seenet", **options: object) -> Segmenter:
     return randomize_norms(create_model(variant, **{**SMALL, **options}))  # type: ignore[arg-type,return-value]
 
 
-def by_hand(predictor: Predictor, split: Pictures, x: str, y: str, strides: tuple[int, int], last: int | None, count: int) -> float:
+def by_hand(
+    predictor: Predictor,
+    split: Pictures,
+    x: str,
+    y: str,
+    strides: tuple[int, int],
+    last: int | None,
+    count: int,
+) -> float:
     """Features of drawn points one after the other, the finer stage's as the mean of what lies under the coarser point."""
     counts = [ceil(h / strides[1]) * ceil(w / strides[1]) for h, w in split.sizes]
     rows: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for index, points in enumerate(draw_points(counts, count)):
-        features = {key: value[0].double().cpu().numpy() for key, value in predictor.features(split.image(index)).items()}
+        features = {
+            key: value[0].double().cpu().numpy()
+            for key, value in predictor.features(split.image(index)).items()
+        }
         height, width = split.sizes[index]
         factor = strides[1] // strides[0]
         fine = features[x][:, : ceil(height / strides[0]), : ceil(width / strides[0])]
         for point in points:
             row, column = divmod(int(point), ceil(width / strides[1]))
-            block = fine[:, factor * row : factor * (row + 1), factor * column : factor * (column + 1)]
+            block = fine[
+                :, factor * row : factor * (row + 1), factor * column : factor * (column + 1)
+            ]
             rows[0].append(block.mean((1, 2))[-last:] if last else block.mean((1, 2)))
             rows[1].append(features[y][:, row, column])
     return by_hsic(np.array(rows[0]), np.array(rows[1]))
 
 
-@pytest.mark.parametrize(("backbone", "output_stride"), [("resnet10t", 8), ("resnet10t", 16), ("convnext_atto", 32)])
+@pytest.mark.parametrize(
+    ("backbone", "output_stride"), [("resnet10t", 8), ("resnet10t", 16), ("convnext_atto", 32)]
+)
 def test_equals_point_by_point(backbone: str, output_stride: int) -> None:
-    predictor = Predictor(model(backbone=backbone, output_stride=output_stride), SHAPES, device="cpu")
+    predictor = Predictor(
+        model(backbone=backbone, output_stride=output_stride), SHAPES, device="cpu"
+    )
     split, s = Pictures(), output_stride
     stride3 = min(16, s)
     found = {(*entry["stages"], entry["kind"]): entry for entry in compare(predictor, split, 40)}
@@ -172,7 +195,9 @@ def test_equals_point_by_point(backbone: str, output_stride: int) -> None:
     }
     assert list(found) == list(expected)
     for key, arguments in expected.items():
-        assert found[key]["cka"] == pytest.approx(by_hand(predictor, split, *arguments, 40), rel=1e-4), key
+        assert found[key]["cka"] == pytest.approx(
+            by_hand(predictor, split, *arguments, 40), rel=1e-4
+        ), key
         assert found[key]["stride"] == arguments[2][1]
     total = sum(ceil(h / s) * ceil(w / s) for h, w in split.sizes)
     assert found["B3", "B4", "before"]["pixels"] == min(40, total)
@@ -183,7 +208,11 @@ def test_pairs_that_a_model_has() -> None:
     def names(network: Segmenter) -> list[tuple[str, str, bool]]:
         return [(pair.x, pair.y, pair.branches > 0) for pair in pairs_of(network)]
 
-    assert names(model("baseline")) == names(model("torchvision-fcn")) == [("B2", "B3", False), ("B3", "B4", False)]
+    assert (
+        names(model("baseline"))
+        == names(model("torchvision-fcn"))
+        == [("B2", "B3", False), ("B3", "B4", False)]
+    )
     plain = [("B2", "B3", False), ("P2", "B3", False), ("B3", "B4", False), ("P3", "B4", False)]
     # A plain convolution replaces its input: nothing there is a branch behind it.
     assert names(model("pfp")) == plain
@@ -208,9 +237,13 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return int(caught.value.code or 0), out, err
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gap, "open_split", lambda settings, which: Pictures(name=f"{settings.kind}/{which}"))
+    monkeypatch.setattr(
+        gap, "open_split", lambda settings, which: Pictures(name=f"{settings.kind}/{which}")
+    )
     save_model(Path("net.safetensors"), model(), SHAPES)
     data = ["net.safetensors", "data.kind=shapes", "--device", "cpu", "--pixels", "30"]
     code, out, err = call(capsys, *data, "--json")
@@ -218,7 +251,13 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     result = json.loads(out)
     assert result == json.loads(Path("gaps/net-val/gap.json").read_text())
     assert len(result["pairs"]) == 6 and all(0 < entry["cka"] <= 1 for entry in result["pairs"])
-    assert (result["data"], result["split"], result["images"], result["pixels"], result["seed"]) == ("shapes", "val", 3, 30, 0)
+    assert (
+        result["data"],
+        result["split"],
+        result["images"],
+        result["pixels"],
+        result["seed"],
+    ) == ("shapes", "val", 3, 30, 0)
     assert result["model"] == {"file": "net.safetensors", "sha256": sha256(Path("net.safetensors"))}
     assert result["precision"] == "fp32" and result["version"] and "seenet" in result["command"]
     assert "30 points are few for" in err
@@ -228,7 +267,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert code == 4 and "--overwrite" in err
     # Another split lies elsewhere; and the same points are drawn again.
     code, out, _ = call(capsys, *data, "--split", "test", "--out", "again")
-    assert code == 0 and "written: again/gap.json" in out and f"{result['pairs'][2]['cka']:.3f}" in out
+    assert (
+        code == 0 and "written: again/gap.json" in out and f"{result['pairs'][2]['cka']:.3f}" in out
+    )
     assert json.loads(Path("again/gap.json").read_text())["pairs"] == result["pairs"]
 
 
@@ -240,9 +281,17 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         (["data.kind=shapes", "--split", "vall"], 2, "no split vall"),
     ],
 )
-def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str) -> None:
+def test_wrong_usage(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
     save_model(tmp_path / "net.safetensors", model("baseline"), SHAPES)
-    found, _, err = call(capsys, str(tmp_path / "net.safetensors"), *arguments, "--out", str(tmp_path / "out"))
+    found, _, err = call(
+        capsys, str(tmp_path / "net.safetensors"), *arguments, "--out", str(tmp_path / "out")
+    )
     assert found == code and message in err
     assert not (tmp_path / "out").exists()
 

@@ -30,7 +30,9 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[list[Panel | None]]:
 
 
 def test_the_map_is_the_root_mean_square_over_channels():
-    tensor = torch.tensor([[[[3.0, 0.0]], [[-4.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]]]])  # 1 x 4 x 1 x 2
+    tensor = torch.tensor(
+        [[[[3.0, 0.0]], [[-4.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]]]]
+    )  # 1 x 4 x 1 x 2
     assert heat_map(tensor).tolist() == [[[[2.5, 0.5]]]]  # 5 / 2, 1 / 2
     assert heat_map(tensor.repeat(1, 3, 1, 1)).tolist() == [[[[2.5, 0.5]]]]  # width does not count
 
@@ -45,10 +47,18 @@ def test_a_panel_is_the_stated_reduction_of_the_networks_tensor(tmp_path, monkey
     total = np.zeros(b3.shape[1:])
     for channel in b3:
         total += channel**2
-    expected = F.interpolate(torch.from_numpy(np.sqrt(total / len(b3)))[None, None], (51, 51), mode="bilinear", align_corners=False)[0, 0]
+    expected = F.interpolate(
+        torch.from_numpy(np.sqrt(total / len(b3)))[None, None],
+        (51, 51),
+        mode="bilinear",
+        align_corners=False,
+    )[0, 0]
     np.testing.assert_allclose(rows[0][1].picture, expected.numpy(), rtol=1e-12)
     assert rows[0][1].title == "B3"
-    assert rows[0][1].note == f"{expected.min():.3g} to {expected.max():.3g} ({len(b3)} channels, 7 x 7 points)"
+    assert (
+        rows[0][1].note
+        == f"{expected.min():.3g} to {expected.max():.3g} ({len(b3)} channels, 7 x 7 points)"
+    )
     assert rows[1][0].title == "P2: SeEM, what it adds"
     assert "(32 channels" in rows[1][0].note  # four branches of width 8
     assert [panel.title for panel in rows[2]] == ["picture", "ground truth", "segmentation"]
@@ -61,7 +71,11 @@ def test_what_seem_adds_are_its_branches(tmp_path):
     pyramid = predictor.model.pyramid
     with torch.no_grad():
         p3_input = torch.cat([features["P2"], features["B3"]], 1)
-        for name, given in (("P2", features["B2"]), ("P3", p3_input), ("P4", torch.cat([features["P3"], features["B4"]], 1))):
+        for name, given in (
+            ("P2", features["B2"]),
+            ("P3", p3_input),
+            ("P4", torch.cat([features["P3"], features["B4"]], 1)),
+        ):
             branches = torch.cat([branch(given) for branch in getattr(pyramid, name).branches], 1)
             torch.testing.assert_close(added(features, name, "seenet"), branches)
             torch.testing.assert_close(features[name], torch.cat([given, branches], 1))
@@ -82,8 +96,12 @@ def test_each_network_gives_the_panels_that_it_has(tmp_path, monkeypatch, varian
     assert [title.partition(":")[0] for title in titles if title] == there
     words = {"seem": "SeEM, what it adds", "fs": "SeEM-FS, what it adds", "conv": "3x3 convolution"}
     levels = VARIANTS[variant].levels if variant in VARIANTS else ()
-    assert [title.partition(": ")[2] for title in titles if title] == [words[kind] for kind in levels if kind]
-    assert all(panel.picture.shape == (43, 43) for row in (before, *after) for panel in row if panel)
+    assert [title.partition(": ")[2] for title in titles if title] == [
+        words[kind] for kind in levels if kind
+    ]
+    assert all(
+        panel.picture.shape == (43, 43) for row in (before, *after) for panel in row if panel
+    )
 
 
 def test_a_padded_networks_maps_lie_where_the_picture_does(tmp_path, monkeypatch):
@@ -120,7 +138,9 @@ def test_one_bad_picture_leaves_the_others_done(tmp_path):
     report = write_heat_maps(str(model), [str(good), str(bad)], tmp_path / "heat", device="cpu")
     assert (report.written, len(report.failed)) == (1, 1)
     assert [path.name for path in (tmp_path / "heat").iterdir()] == ["good.png"]
-    with pytest.raises(PartialError, match=r"1 of 2 pictures failed, the rest is done: .*bad\.png: not a picture"):
+    with pytest.raises(
+        PartialError, match=r"1 of 2 pictures failed, the rest is done: .*bad\.png: not a picture"
+    ):
         report.check()
 
 
@@ -129,10 +149,18 @@ def test_masks_that_do_not_fit(tmp_path):
     Image.fromarray(scene()[1]).save(mask)
     assert np.array_equal(read_truth(mask, picture, SHAPES), scene()[1])
     Image.fromarray(scene()[1][:30]).save(mask)
-    with pytest.raises(DataError, match=r"mask\.png: 30 x 64 pixels, but its picture .* has 64 x 64"):
+    with pytest.raises(
+        DataError, match=r"mask\.png: 30 x 64 pixels, but its picture .* has 64 x 64"
+    ):
         read_truth(mask, picture, SHAPES)
     Image.fromarray(np.full((64, 64), 77, np.uint8)).save(mask)
     with pytest.raises(DataError, match=r"mask\.png: label ids 77 \(4096 pixels\)"):
         read_truth(mask, picture, SHAPES)
     with pytest.raises(UsageError, match="found 2 pictures"):
-        write_heat_maps(str(save_small(tmp_path / "n.safetensors")), [str(picture), str(mask)], tmp_path / "heat", mask=mask, device="cpu")
+        write_heat_maps(
+            str(save_small(tmp_path / "n.safetensors")),
+            [str(picture), str(mask)],
+            tmp_path / "heat",
+            mask=mask,
+            device="cpu",
+        )

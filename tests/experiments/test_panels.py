@@ -41,8 +41,13 @@ def test_best_rows_then_the_worst_at_the_end(tmp_path, monkeypatch, asked):
     pairs = [spotted(share, seed) for seed, share in enumerate((0.5, 0.0, 0.3, 0.1, 0.8))]
     split = MemorySplit([*pairs, (pairs[0][0], np.full((20, 20), LABELS.ignore, np.uint8))])
     monkeypatch.setattr(panels, "_open", lambda *_: split)
-    monkeypatch.setattr(panels, "load", lambda *_, **__: Predictor(FirstChannel(3), LABELS, device="cpu"))
-    models = [str(save_small(tmp_path / name / "model.safetensors", "baseline")) for name in ("one", "two")]
+    monkeypatch.setattr(
+        panels, "load", lambda *_, **__: Predictor(FirstChannel(3), LABELS, device="cpu")
+    )
+    models = [
+        str(save_small(tmp_path / name / "model.safetensors", "baseline"))
+        for name in ("one", "two")
+    ]
     write_panels(models, tmp_path / "a.png", count=2)
     write_panels(models, tmp_path / "b.png", count=4)
     (rows, names, name), (more, *_) = asked
@@ -58,19 +63,36 @@ def test_best_rows_then_the_worst_at_the_end(tmp_path, monkeypatch, asked):
 
 def test_a_figure_says_each_predictions_miou(monkeypatch):
     shown: list = []
-    monkeypatch.setattr(panels, "panel_grid", lambda grid, caption, legend: shown.extend([grid, caption, legend]) or b"")
+    monkeypatch.setattr(
+        panels,
+        "panel_grid",
+        lambda grid, caption, legend: shown.extend([grid, caption, legend]) or b"",
+    )
     image, truth = spotted(0.3, 0)
     wrong = image[:, :, 0]
     predictor = Predictor(FirstChannel(3), LABELS, device="cpu")
     void = np.full_like(truth, LABELS.ignore)
     panels_figure(
-        [Row("x", image, [wrong, truth], truth, "best"), Row("y", image, [truth, truth], void, "worst")], ["a", "b"], predictor, "s"
+        [
+            Row("x", image, [wrong, truth], truth, "best"),
+            Row("y", image, [truth, truth], void, "worst"),
+        ],
+        ["a", "b"],
+        predictor,
+        "s",
     )
     (first, second), caption, legend = shown
     assert [panel.title for panel in first] == ["picture", "ground truth", "a", "b"]
     assert [panel.title for panel in second] == [""] * 4
-    ious = [((truth == k) & (wrong == k)).sum() / ((truth == k) | (wrong == k)).sum() for k in range(3)]
-    assert [panel.note for panel in first] == ["x", "", f"mIoU {100 * np.mean(ious):.1f} %", "mIoU 100.0 %"]
+    ious = [
+        ((truth == k) & (wrong == k)).sum() / ((truth == k) | (wrong == k)).sum() for k in range(3)
+    ]
+    assert [panel.note for panel in first] == [
+        "x",
+        "",
+        f"mIoU {100 * np.mean(ious):.1f} %",
+        "mIoU 100.0 %",
+    ]
     assert second[2].note == "mIoU: nothing is scored"
     assert [panel.side for panel in first] == ["best", "", "", ""]
     assert np.array_equal(first[2].picture, colourize(wrong, LABELS))
@@ -86,7 +108,10 @@ def test_ranked_by_the_last_models_own_score(tmp_path, monkeypatch, asked):
     write_panels(models, tmp_path / "a.png", count=1, device="cpu")
     scores = evaluate(panels.load(models[1], "cpu"), few).per_image
     ranked = sorted(scores, key=lambda score: score.miou(SHAPES.num_classes))
-    assert [row.name for row in asked[0][0]] == [few.key(ranked[-1].index), few.key(ranked[0].index)]
+    assert [row.name for row in asked[0][0]] == [
+        few.key(ranked[-1].index),
+        few.key(ranked[0].index),
+    ]
 
 
 def test_pictures_of_ones_own(tmp_path, asked):
@@ -104,8 +129,14 @@ def test_pictures_of_two_folders_may_be_called_the_same(tmp_path, asked):
         (tmp_path / name).mkdir()
         save_scene(tmp_path / name / "0.png", index)
     save_scene(tmp_path / "a" / "1.png")
-    write_panels([model], tmp_path / "a.png", images=[str(tmp_path / "a"), str(tmp_path / "b")], device="cpu")
-    assert [row.name for row in asked[0][0]] == [str(tmp_path / "a" / "0"), "1", str(tmp_path / "b" / "0")]
+    write_panels(
+        [model], tmp_path / "a.png", images=[str(tmp_path / "a"), str(tmp_path / "b")], device="cpu"
+    )
+    assert [row.name for row in asked[0][0]] == [
+        str(tmp_path / "a" / "0"),
+        "1",
+        str(tmp_path / "b" / "0"),
+    ]
 
 
 def test_what_is_refused(tmp_path, asked):
@@ -113,7 +144,10 @@ def test_what_is_refused(tmp_path, asked):
     other = str(save_small(tmp_path / "other.safetensors", "baseline", labels=COCO21))
     picture = str(save_scene(tmp_path / "a.png"))
     out = tmp_path / "figure.png"
-    with pytest.raises(UsageError, match=r"net\.safetensors: knows other classes \(shapes\) than .*other\.safetensors \(coco21\)"):
+    with pytest.raises(
+        UsageError,
+        match=r"net\.safetensors: knows other classes \(shapes\) than .*other\.safetensors \(coco21\)",
+    ):
         write_panels([model, other], out, images=[picture], device="cpu")
     with pytest.raises(UsageError, match="--images: pictures of your own"):
         write_panels([model], out, images=[picture], split="val")
@@ -135,7 +169,9 @@ def test_what_is_refused(tmp_path, asked):
 def test_a_split_without_any_scored_pixel(tmp_path, monkeypatch):
     void = MemorySplit([(np.zeros((8, 8, 3), np.uint8), np.full((8, 8), LABELS.ignore, np.uint8))])
     monkeypatch.setattr(panels, "_open", lambda *_: void)
-    monkeypatch.setattr(panels, "load", lambda *_, **__: Predictor(FirstChannel(3), LABELS, device="cpu"))
+    monkeypatch.setattr(
+        panels, "load", lambda *_, **__: Predictor(FirstChannel(3), LABELS, device="cpu")
+    )
     model = str(save_small(tmp_path / "net.safetensors", "baseline"))
     with pytest.raises(DataError, match="nothing is scored"):
         write_panels([model], tmp_path / "a.png")

@@ -30,20 +30,36 @@ def test_complete(tmp_path: Path) -> None:
     result = outcome(plan, failed={}, command="seenet ablate shapes")
     assert result["complete"] and result["missing"] == []
     baseline, seenet = result["rows"]
-    assert baseline["miou"]["mean"] == pytest.approx(0.70) and baseline["miou"]["sd"] == pytest.approx(0.01)
+    assert baseline["miou"]["mean"] == pytest.approx(0.70) and baseline["miou"][
+        "sd"
+    ] == pytest.approx(0.01)
     expected = ttest_rel([0.73, 0.72, 0.74], [0.70, 0.71, 0.69]).confidence_interval(0.95)
     assert seenet["difference"]["interval"] == pytest.approx([expected.low, expected.high])
     assert seenet["difference"]["resolved"] is bool(expected.low > 0)
-    assert (seenet["images_per_s"], seenet["memory_mib"], baseline["difference"]) == (3.0, 310, None)
+    assert (seenet["images_per_s"], seenet["memory_mib"], baseline["difference"]) == (
+        3.0,
+        310,
+        None,
+    )
     assert [run["last_miou"] for run in baseline["runs"]] == pytest.approx([0.69, 0.70, 0.68])
     text = markdown(result)
     assert "PARTIAL" not in text
-    rows = {cells[1]: cells[2:-1] for line in text.splitlines() if len(cells := [cell.strip() for cell in line.split("|")]) > 3}
+    rows = {
+        cells[1]: cells[2:-1]
+        for line in text.splitlines()
+        if len(cells := [cell.strip() for cell in line.split("|")]) > 3
+    }
     assert rows["baseline"][:4] == ["70.00", "1.00", "3 of 3", "reference"]
     assert rows["seenet"][3].startswith("+3.00 (")
-    assert rows["seenet"][-1] == "78.1 (j, resnet101)" and rows["baseline"][-1] == "74.9 (c, resnet101)"
+    assert (
+        rows["seenet"][-1] == "78.1 (j, resnet101)"
+        and rows["baseline"][-1] == "74.9 (c, resnet101)"
+    )
     (first, second) = csv.DictReader(io.StringIO(as_csv(result)))
-    assert float(second["miou_mean"]) == pytest.approx(0.73) and second["paper_voc_val_miou_percent"] == "78.1"
+    assert (
+        float(second["miou_mean"]) == pytest.approx(0.73)
+        and second["paper_voc_val_miou_percent"] == "78.1"
+    )
     assert first["difference_mean"] == "" and first["complete"] == "true"
     Image.open(io.BytesIO(plot(result))).verify()
 
@@ -69,7 +85,9 @@ def test_a_protocol_that_differs_is_said(tmp_path: Path) -> None:
     for run, precision in zip(plan.runs, ("bf16", "fp32"), strict=True):
         pretend_trained(run, 0.5)
         path = run.folder / "val.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "precision_of_training": precision}))
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), "precision_of_training": precision})
+        )
     result = outcome(plan, failed={}, command=None)
     assert result["differs"] == {"precision_of_training": ["bf16", "fp32"]}
     assert "Not the same in all runs: precision_of_training (bf16, fp32)." in markdown(result)

@@ -43,7 +43,12 @@ def test_sparse_sampling_is_nine_taps():
         assert places(branch) == square(-rate, 0, rate)
     # The module passes its input on, whose middle point is a tap already.
     assert places(module.whole) == set().union(*(square(-rate, 0, rate) for rate in RATES))
-    assert module.whole.result() == {"rate": 8, "window": 17**2, "reached_in_window": 8 * len(RATES) + 1, "reached": 8 * len(RATES) + 1}
+    assert module.whole.result() == {
+        "rate": 8,
+        "window": 17**2,
+        "reached_in_window": 8 * len(RATES) + 1,
+        "reached": 8 * len(RATES) + 1,
+    }
 
 
 def test_full_sampling_is_a_square_of_twice_the_rate_and_the_local_kernel():
@@ -75,7 +80,9 @@ def test_width_changes_nothing(kind):
 
 def test_the_gradient_is_measured_not_assumed():
     """Too small a local kernel leaves holes, which the measurement shows; a kernel with a zero tap has none there."""
-    holes = torch.nn.Sequential(torch.nn.Conv2d(2, 2, 3, padding=1), torch.nn.Conv2d(2, 1, 3, padding=5, dilation=5)).double()
+    holes = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 2, 3, padding=1), torch.nn.Conv2d(2, 1, 3, padding=5, dilation=5)
+    ).double()
     for part in holes:
         torch.nn.init.constant_(part.weight, 1.0)
     support = gradient_support(holes, 2, 7)
@@ -96,7 +103,11 @@ def test_levels_of_a_model(tmp_path):
     found = levels_of(str(save_small(tmp_path / "net.safetensors", output_stride=16)))
     assert [module.name for module in found] == ["P2: SeEM", "P3: SeEM", "P4: SeEM-FS"]
     # The paper's at stride 8; halved and rounded up at stride 16.
-    assert [[branch.rate for branch in module.branches] for module in found] == [[1, 2, 4, 8], [2, 3, 5, 6], [4, 7, 10, 13]]
+    assert [[branch.rate for branch in module.branches] for module in found] == [
+        [1, 2, 4, 8],
+        [2, 3, 5, 6],
+        [4, 7, 10, 13],
+    ]
     assert all(branch.window.all() for branch in found[2].branches)
     (alone,) = levels_of(str(save_small(tmp_path / "e.safetensors", "seem-fs", output_stride=32)))
     assert (alone.name, [branch.rate for branch in alone.branches]) == ("P4: SeEM-FS", [2, 4, 5, 7])
@@ -105,7 +116,9 @@ def test_levels_of_a_model(tmp_path):
 @pytest.mark.parametrize("variant", ["baseline", "pfp", "torchvision-fcn"])
 def test_models_without_seem(tmp_path, variant):
     path = save_small(tmp_path / "net.safetensors", variant)
-    with pytest.raises(UsageError, match=rf"variant {variant} has neither.*seem-fs, pfp-seem, .*seenet") as caught:
+    with pytest.raises(
+        UsageError, match=rf"variant {variant} has neither.*seem-fs, pfp-seem, .*seenet"
+    ) as caught:
         levels_of(str(path))
     assert caught.value.exit_code == 2
 
@@ -115,12 +128,18 @@ def test_the_picture_shows_the_pattern():
     (sparse,) = measure(SeEM, (4,), "SeEM").branches
     assert full.reach == 6
     assert sparse.reach == 4
-    for pattern, reach, counts in ((full, 6, (80, 88, 0)), (sparse, 6, (9 - 1, 0, 72)), (sparse, 4, (8, 0, 72))):
+    for pattern, reach, counts in (
+        (full, 6, (80, 88, 0)),
+        (sparse, 6, (9 - 1, 0, 72)),
+        (sparse, 4, (8, 0, 72)),
+    ):
         picture = pattern_picture(pattern, reach, side=3 * (2 * reach + 1))
         points = picture[1::3, 1::3].reshape(-1, 3)
         assert len(points) == (2 * reach + 1) ** 2
         assert points[len(points) // 2].tolist() == list(MIDDLE)
-        assert tuple((points == colour).all(1).sum() for colour in (REACHED, BEYOND, MISSED)) == counts
+        assert (
+            tuple((points == colour).all(1).sum() for colour in (REACHED, BEYOND, MISSED)) == counts
+        )
 
 
 def test_the_figure_and_its_words(tmp_path):

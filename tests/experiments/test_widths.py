@@ -11,7 +11,13 @@ from seenet.experiments.widths import widths_figure, write_widths_figure
 
 
 def result(model: str, miou: dict[str, float | None], **more: object) -> dict:
-    return {"data": "toy", "split": "val", "model": {"file": model}, "boundary": {"kind": "trimap", "miou": miou}, **more}
+    return {
+        "data": "toy",
+        "split": "val",
+        "model": {"file": model},
+        "boundary": {"kind": "trimap", "miou": miou},
+        **more,
+    }
 
 
 @pytest.fixture
@@ -20,7 +26,11 @@ def results(tmp_path: Path) -> list[Path]:
     for name, start in (("seenet", 0.5), ("baseline", 0.4)):
         paths.append(tmp_path / name / "result.json")
         paths[-1].parent.mkdir()
-        paths[-1].write_text(json.dumps(result(f"runs/{name}/model.safetensors", {"1": start, "3": start + 0.1, "5": None})))
+        paths[-1].write_text(
+            json.dumps(
+                result(f"runs/{name}/model.safetensors", {"1": start, "3": start + 0.1, "5": None})
+            )
+        )
     return paths
 
 
@@ -43,8 +53,16 @@ def test_the_lines_are_the_numbers(monkeypatch):
     from matplotlib.axes import Axes
 
     drawn, plot = [], Axes.plot
-    monkeypatch.setattr(Axes, "plot", lambda self, *args, **more: drawn.append((args, more["label"])) or plot(self, *args, **more))
-    data = widths_figure({"a": result("x", {"1": 0.5, "10": 0.7, "21": None}), "b": result("y", {"3": 0.25})})
+    monkeypatch.setattr(
+        Axes,
+        "plot",
+        lambda self, *args, **more: (
+            drawn.append((args, more["label"])) or plot(self, *args, **more)
+        ),
+    )
+    data = widths_figure(
+        {"a": result("x", {"1": 0.5, "10": 0.7, "21": None}), "b": result("y", {"3": 0.25})}
+    )
     assert drawn == [(((1, 10), (50.0, 70.0)), "a"), (((3,), (25.0,)), "b")]
     Image.open(io.BytesIO(data)).verify()
 
@@ -59,7 +77,11 @@ def test_models_are_named_by_run_or_file(results, monkeypatch):
     write_widths_figure(results, results[0].parent / "a.png", overwrite=True)
     results[1].write_text(json.dumps(result("models/camvid-lite0.safetensors", {"1": 0.5})))
     write_widths_figure(results, results[0].parent / "a.png", overwrite=True)
-    assert asked == [["seenet", "baseline"], [str(path) for path in results], ["seenet", "camvid-lite0"]]
+    assert asked == [
+        ["seenet", "baseline"],
+        [str(path) for path in results],
+        ["seenet", "camvid-lite0"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +91,14 @@ def test_models_are_named_by_run_or_file(results, monkeypatch):
         ("[]", "not a result file"),
         (json.dumps(result("x", {"1": None})), "has no bands"),
         (json.dumps(result("x", {}, boundary=None)), "--boundary trimap"),
-        (json.dumps(result("x", {"1": 0.5}, split="test")), "toy/test, trimap, but .*toy/val, trimap"),
-        (json.dumps(result("x", {}, boundary={"kind": "transition", "miou": {"1": 0.5}})), "transition, but"),
+        (
+            json.dumps(result("x", {"1": 0.5}, split="test")),
+            "toy/test, trimap, but .*toy/val, trimap",
+        ),
+        (
+            json.dumps(result("x", {}, boundary={"kind": "transition", "miou": {"1": 0.5}})),
+            "transition, but",
+        ),
     ],
 )
 def test_other_files_are_refused(results, tmp_path, content, message):

@@ -28,6 +28,9 @@ def draw(count: int) -> None:
 def known(found: dict[Any, Any], **changed: Any) -> Speeds:
     """As a trial on such pictures leaves it in the cache: speeds, or why it failed."""
     speeds = Speeds(Path("model.safetensors"), 54, processor.name(), replace(OPTIONS, **changed))
-    speeds.known = {way: {"speed": one, "equal": 1.0} if isinstance(one, float) else {"failed": one} for way, one in found.items()}
+    speeds.known = {
+        way: {"speed": one, "equal": 1.0} if isinstance(one, float) else {"failed": one}
+        for way, one in found.items()
+    }
     write_text(speeds.file, json.dumps({"candidates": speeds.candidates([*found])}))
     return speeds

@@ -32,7 +32,11 @@ class Wide(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.stem = nn.Conv2d(3, 128, 3, stride=4, padding=1)
-        self.wide = nn.Sequential(nn.Conv2d(128, 128, 3, padding=2, dilation=2, bias=False), nn.BatchNorm2d(128), nn.ReLU())
+        self.wide = nn.Sequential(
+            nn.Conv2d(128, 128, 3, padding=2, dilation=2, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+        )
         self.head = nn.Conv2d(128, num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:

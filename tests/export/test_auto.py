@@ -29,7 +29,11 @@ def ask(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Any, str, list
     chosen = open_chosen("model.safetensors", ["pictures"], Path("out"), **options)
     assert chosen.predictor == (chosen.choice.runtime, chosen.choice.precision)
     speeds = chosen._speeds
-    untried = None if speeds is None else [way for way in chosen._left if way != chosen.predictor and way not in speeds.known]
+    untried = (
+        None
+        if speeds is None
+        else [way for way in chosen._left if way != chosen.predictor and way not in speeds.known]
+    )
     return chosen.predictor, chosen.choice.why, untried
 
 
@@ -45,28 +49,47 @@ def test_what_is_left_is_there_to_be_tried(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_what_is_asked_for_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for options in ({"runtime": "eager", "precision": "fp32"}, {"runtime": "onnx"}, {"runtime": "openvino", "precision": "fp32"}):
+    for options in (
+        {"runtime": "eager", "precision": "fp32"},
+        {"runtime": "onnx"},
+        {"runtime": "openvino", "precision": "fp32"},
+    ):
         assert ask(monkeypatch, **options) == ((options["runtime"], "fp32"), "asked for", None)
 
 
 def test_without_the_extra_it_is_plain_fp32(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "find_spec", lambda name: None if name == "onnxruntime" else object())
-    why = "nothing else is available here: onnxruntime is not installed: pip install 'seenet[export]'"
+    why = (
+        "nothing else is available here: onnxruntime is not installed: pip install 'seenet[export]'"
+    )
     assert ask(monkeypatch) == (PLAIN, why, None)
-    with pytest.raises(UsageError, match=r"onnxruntime is not installed: .*; available here: eager fp32$"):
+    with pytest.raises(
+        UsageError, match=r"onnxruntime is not installed: .*; available here: eager fp32$"
+    ):
         ask(monkeypatch, runtime="onnx")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "bf16"}, "has no bf16; available here: eager fp32, onnx fp32, openvino fp32"),
-        ({"runtime": "onnx", "precision": "bf16"}, "there is no such pair; available here: eager fp32"),
-        ({"runtime": "openvino", "scales": (0.5,)}, "exported models take scale 1 alone; available here: eager fp32"),
+        (
+            {"precision": "bf16"},
+            "has no bf16; available here: eager fp32, onnx fp32, openvino fp32",
+        ),
+        (
+            {"runtime": "onnx", "precision": "bf16"},
+            "there is no such pair; available here: eager fp32",
+        ),
+        (
+            {"runtime": "openvino", "scales": (0.5,)},
+            "exported models take scale 1 alone; available here: eager fp32",
+        ),
         ({"runtime": "onnx", "factory": "a:b"}, "--factory is not exported"),
     ],
 )
-def test_what_is_not_there_is_said_with_what_is(folder: Path, options: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_there_is_said_with_what_is(
+    folder: Path, options: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         ask(monkeypatch, **options)
     assert caught.value.exit_code == 2
@@ -92,7 +115,9 @@ def test_what_is_known_is_taken_at_once(folder: Path, monkeypatch: pytest.Monkey
     assert ask(monkeypatch)[::2] == (PLAIN, [ONNX, OPENVINO])
 
 
-def test_a_folder_goes_on_with_what_was_chosen_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_goes_on_with_what_was_chosen_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     present = True
     monkeypatch.setattr(bundle_cache, "present", lambda model, kind: present)
     entry = {"input": "", "model": sha256(Path("model.safetensors")), "settings": "", "outputs": {}}
@@ -146,8 +171,14 @@ def test_an_exported_model_has_its_runtime(folder: Path) -> None:
 
 def test_typical_pictures_stand_for_the_pixels() -> None:
     def names(*sizes: int) -> list[str]:
-        items = [Input(Path(str(place)), str(place), windows=size < 0) for place, size in enumerate(sizes)]
-        return [item.name for item in typical({item: abs(size) for item, size in zip(items, sizes, strict=True)})]
+        items = [
+            Input(Path(str(place)), str(place), windows=size < 0)
+            for place, size in enumerate(sizes)
+        ]
+        return [
+            item.name
+            for item in typical({item: abs(size) for item, size in zip(items, sizes, strict=True)})
+        ]
 
     assert names() == []
     assert names(5) == ["0"]
@@ -166,12 +197,20 @@ Decision = tuple[Choice, list[Any] | None, list[Any]]
 def decide(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Decision]:
     """Follow a job of pictures of these sizes at so many seconds a pixel: the choice, what was tried, and on how many pictures."""
 
-    def follow(sizes: Sequence[tuple[int, int]], pace: float, left: Sequence[Any] = WAYS, found: Any = None, failed: Any = ()) -> Decision:
+    def follow(
+        sizes: Sequence[tuple[int, int]],
+        pace: float,
+        left: Sequence[Any] = WAYS,
+        found: Any = None,
+        failed: Any = (),
+    ) -> Decision:
         items = [Input(Path(f"{place}.png"), str(place)) for place in range(len(sizes))]
         pixels = {item: height * width for item, (height, width) in zip(items, sizes, strict=True)}
         tried: list[Any] = []
 
-        def attempt(speeds: Speeds, ways: Any, opened: dict[Any, Any], pictures: Any, **limits: float) -> None:
+        def attempt(
+            speeds: Speeds, ways: Any, opened: dict[Any, Any], pictures: Any, **limits: float
+        ) -> None:
             tried.extend([ways, len(pictures), limits])
             if isinstance(found, Exception):
                 raise found
@@ -203,18 +242,32 @@ PACE = CAMVID_SECONDS / (CAMVID[0] * CAMVID[1])
 
 def test_what_costs_more_than_it_saves_is_not_tried(decide: Callable[..., Decision]) -> None:
     """Three large pictures and many small ones once made a trial take 106 s of a job of 40."""
-    for sizes in ([(2000, 3000)] * 3 + [(48, 64)] * 20, [(48, 64)] * 20, [CAMVID] * 20, [CAMVID] * 350, [(2000, 3000)] * 4):
+    for sizes in (
+        [(2000, 3000)] * 3 + [(48, 64)] * 20,
+        [(48, 64)] * 20,
+        [CAMVID] * 20,
+        [CAMVID] * 350,
+        [(2000, 3000)] * 4,
+    ):
         choice, tried, _ = decide(sizes, PACE)
         assert (choice.runtime, choice.precision, tried) == (*PLAIN, None)
-        left = PACE * (sum(height * width for height, width in sizes) - 3 * max(sizes)[0] * max(sizes)[1])
+        left = PACE * (
+            sum(height * width for height, width in sizes) - 3 * max(sizes)[0] * max(sizes)[1]
+        )
         assert choice.forecast["left"] == pytest.approx(left, abs=0.06)
-        assert choice.forecast["cost"] >= sum(bundle_cache.SECONDS.values()) > choice.forecast["saving"] / auto.WORTH
+        assert (
+            choice.forecast["cost"]
+            >= sum(bundle_cache.SECONDS.values())
+            > choice.forecast["saving"] / auto.WORTH
+        )
         assert f"{left:.0f} s are left" in choice.why
         assert json.loads(json.dumps(asdict(choice)))["forecast"] == choice.forecast
 
 
 def test_what_saves_more_than_it_costs_is_tried(decide: Callable[..., Decision]) -> None:
-    choice, tried, (pictures, limits) = decide([(2000, 3000)] * 3 + [CAMVID] * 5000, PACE, found={PLAIN: 1.0, ONNX: 1.5})
+    choice, tried, (pictures, limits) = decide(
+        [(2000, 3000)] * 3 + [CAMVID] * 5000, PACE, found={PLAIN: 1.0, ONNX: 1.5}
+    )
     assert (choice.runtime, choice.precision, tried, pictures) == (*ONNX, [ONNX, OPENVINO], 3)
     assert choice.why == "1.50 times as fast as plain fp32 where it was tried"
     assert [one["speed"] for one in choice.candidates] == [1.0, 1.5]
@@ -223,7 +276,9 @@ def test_what_saves_more_than_it_costs_is_tried(decide: Callable[..., Decision])
     assert saving == pytest.approx(choice.forecast["left"] * (1 - 1 / auto.SPEEDUP), abs=0.1)
     assert choice.forecast["cost"] * auto.WORTH <= saving
     assert limits["rounds"] * auto.WORTH <= saving and limits["exports"] < saving
-    choice, tried, _ = decide([CAMVID] * 5000, PACE, found={PLAIN: 1.0, ONNX: "no room", OPENVINO: "no room"})
+    choice, tried, _ = decide(
+        [CAMVID] * 5000, PACE, found={PLAIN: 1.0, ONNX: "no room", OPENVINO: "no room"}
+    )
     assert (choice.runtime, tried) == ("eager", [ONNX, OPENVINO])
     assert choice.why.endswith("; onnx fp32, openvino fp32 failed for now: no room")
     assert [one.get("failed") for one in choice.candidates] == [None, "no room", "no room"]
@@ -232,17 +287,25 @@ def test_what_saves_more_than_it_costs_is_tried(decide: Callable[..., Decision])
 def test_what_failed_for_good_is_not_tried_again(decide: Callable[..., Decision]) -> None:
     assert decide([CAMVID] * 5000, PACE, failed=[ONNX])[1] == [OPENVINO]
     # Neither where nothing is known of what was begun with, because it was asked for.
-    choice, tried, _ = decide([CAMVID] * 5000, PACE, [OPENVINO, ("openvino", "bf16")], failed=[("openvino", "bf16")])
+    choice, tried, _ = decide(
+        [CAMVID] * 5000, PACE, [OPENVINO, ("openvino", "bf16")], failed=[("openvino", "bf16")]
+    )
     assert (choice.runtime, choice.precision, tried) == (*OPENVINO, None)
 
 
 def test_what_needs_no_export_is_tried_sooner(decide: Callable[..., Decision]) -> None:
-    choice, tried, (pictures, _) = decide([CAMVID] * 500, PACE, [*WAYS, BF16], {PLAIN: 1.0, BF16: 2.0})
+    choice, tried, (pictures, _) = decide(
+        [CAMVID] * 500, PACE, [*WAYS, BF16], {PLAIN: 1.0, BF16: 2.0}
+    )
     assert (choice.precision, tried, pictures) == ("bf16", [BF16], 1)
     assert decide([CAMVID] * 30, PACE, [*WAYS, BF16])[1] is None
 
 
-@pytest.mark.parametrize("error", [MemoryError(), DataError("no plain fp32"), OSError(28, "No space left on device")])
-def test_a_trial_that_fails_leaves_the_job_as_it_was(decide: Callable[..., Decision], error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [MemoryError(), DataError("no plain fp32"), OSError(28, "No space left on device")]
+)
+def test_a_trial_that_fails_leaves_the_job_as_it_was(
+    decide: Callable[..., Decision], error: Exception
+) -> None:
     choice, tried, _ = decide([CAMVID] * 5000, PACE, found=error)
     assert (choice.runtime, choice.precision, tried) == (*PLAIN, [ONNX, OPENVINO])

@@ -46,14 +46,23 @@ def job(monkeypatch: pytest.MonkeyPatch, out: str) -> tuple[PredictReport, Chose
 
 
 def made(out: str) -> dict[str, str]:
-    return {name: entry["precision"] for name, entry in json.loads(Path(out, "manifest.json").read_text()).items()}
+    return {
+        name: entry["precision"]
+        for name, entry in json.loads(Path(out, "manifest.json").read_text()).items()
+    }
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
-def test_masks_made_before_the_choice_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_made_before_the_choice_are_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     report, chosen = job(monkeypatch, "out")
     assert (report.written, report.settings["precision"]) == (6, "bf16")
     assert (chosen.choice.runtime, chosen.choice.precision) == BF16
@@ -92,7 +101,9 @@ def test_killed_and_run_again_it_leaves_what_one_run_leaves(
         if moment == "trial":
             patch.setattr(Speeds, "attempt", stop)
         else:
-            patch.setattr(batch, "_segment", lambda *more: stop() if next(calls) == moment else segment(*more))
+            patch.setattr(
+                batch, "_segment", lambda *more: stop() if next(calls) == moment else segment(*more)
+            )
         with pytest.raises(KeyboardInterrupt):
             job(patch, "out")
     assert len(made("out")) < 6
@@ -102,7 +113,9 @@ def test_killed_and_run_again_it_leaves_what_one_run_leaves(
     assert tree(Path("out")) == tree(Path("whole"))
 
 
-def test_first_pictures_that_are_done_are_done_again_where_much_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_pictures_that_are_done_are_done_again_where_much_is_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A job that was killed before it chose tells nothing of its pace; to see it again must not cost what it may save."""
     for again, precision in ((2, "fp32"), (0.5, "bf16")):
         monkeypatch.setattr(auto, "AGAIN", again)
@@ -110,7 +123,13 @@ def test_first_pictures_that_are_done_are_done_again_where_much_is_left(folder: 
         predict_files(red(PLAIN), [f"pictures/{place:02d}.png" for place in (1, 2, 3)], Path(out))
         report, chosen = job(monkeypatch, out)
         assert (report.written, report.skipped, chosen.choice.precision) == (3, 3, precision)
-        assert made(out) == dict(zip(("00", "01", "02", "03", "04", "05"), [precision, *["fp32"] * 3, precision, precision], strict=True))
+        assert made(out) == dict(
+            zip(
+                ("00", "01", "02", "03", "04", "05"),
+                [precision, *["fp32"] * 3, precision, precision],
+                strict=True,
+            )
+        )
 
 
 COMMAND = """
@@ -125,18 +144,32 @@ assert "torch" not in sys.modules, "torch was imported"
 
 
 @pytest.mark.slow
-def test_a_remembered_choice_starts_without_torch_and_the_folder_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle_cache, "_export", lambda model, out, pictures, lock, patience: exported(model, out, pictures))
+def test_a_remembered_choice_starts_without_torch_and_the_folder_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        bundle_cache,
+        "_export",
+        lambda model, out, pictures, lock, patience: exported(model, out, pictures),
+    )
     # What `seenet predict` asks for by default is part of what a choice is remembered by; the process may find bf16 here.
-    speeds = known({PLAIN: 1.0, ONNX: 2.0, OPENVINO: 1.5, BF16: 1.5, ("openvino", "bf16"): "no bf16 in it"}, tile="auto")
+    speeds = known(
+        {PLAIN: 1.0, ONNX: 2.0, OPENVINO: 1.5, BF16: 1.5, ("openvino", "bf16"): "no bf16 in it"},
+        tile="auto",
+    )
     bundle_cache.bundle(speeds.path, "onnx", lambda: [])
     reports = []
     for count in (6, 8):
         draw(count)
-        done = subprocess.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         reports.append(json.loads(done.stdout))
         assert "runtime onnx, precision fp32: " in done.stderr
     assert [(report["written"], report["skipped"]) for report in reports] == [(6, 0), (2, 6)]
     assert reports[0]["choice"]["why"] == "2.00 times as fast as plain fp32 where it was tried"
-    assert all(report["runtime"].startswith("onnxruntime ") and report["precision"] == "fp32" for report in reports)
+    assert all(
+        report["runtime"].startswith("onnxruntime ") and report["precision"] == "fp32"
+        for report in reports
+    )

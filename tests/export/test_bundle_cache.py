@@ -27,7 +27,9 @@ from tests.prediction.bundles.red import write_red
 def exported(model: Path, out: Path, pictures: object) -> None:
     """As `seenet export` leaves it."""
     write_red(out)
-    out.with_name(f"{out.name}.check.json").write_text(json.dumps({"files": {out.name: sha256(out)}}))
+    out.with_name(f"{out.name}.check.json").write_text(
+        json.dumps({"files": {out.name: sha256(out)}})
+    )
 
 
 @pytest.fixture
@@ -44,16 +46,24 @@ def make(model: Path) -> Path:
 
 
 def left() -> list[str]:
-    return sorted(path.name for path in (cache_folder() / "bundles").iterdir() if path.name != "lock")
+    return sorted(
+        path.name for path in (cache_folder() / "bundles").iterdir() if path.name != "lock"
+    )
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, export: Callable[..., None] = exported) -> list[Path]:
     calls: list[Path] = []
-    monkeypatch.setattr(bundle_cache, "_export", lambda model, out, pictures, *_: (calls.append(out), export(model, out, pictures))[1])
+    monkeypatch.setattr(
+        bundle_cache,
+        "_export",
+        lambda model, out, pictures, *_: (calls.append(out), export(model, out, pictures))[1],
+    )
     return calls
 
 
-def test_it_is_made_once_for_the_same_file_and_versions(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_made_once_for_the_same_file_and_versions(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = counted(monkeypatch)
     assert not bundle_cache.present(model, "onnx")
     one = make(model)
@@ -66,7 +76,9 @@ def test_it_is_made_once_for_the_same_file_and_versions(model: Path, monkeypatch
 
 
 @pytest.mark.parametrize("harm", ["cut", "table", "lost"])
-def test_a_damaged_one_is_made_again(model: Path, harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_one_is_made_again(
+    model: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = counted(monkeypatch)
     one = make(model)
     if harm == "cut":
@@ -77,10 +89,14 @@ def test_a_damaged_one_is_made_again(model: Path, harm: str, monkeypatch: pytest
         one.unlink()
     whole = sha256(make(model))
     assert len(calls) == 2
-    assert json.loads(one.with_name(f"{one.name}.check.json").read_text())["files"] == {one.name: whole}
+    assert json.loads(one.with_name(f"{one.name}.check.json").read_text())["files"] == {
+        one.name: whole
+    }
 
 
-def test_a_killed_or_failed_build_leaves_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_or_failed_build_leaves_nothing(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (cache_folder() / "bundles" / "building").mkdir(parents=True)
     (cache_folder() / "bundles" / "building" / "half.onnx").write_bytes(b"half")
 
@@ -99,11 +115,15 @@ def test_a_killed_or_failed_build_leaves_nothing(model: Path, monkeypatch: pytes
 def fails(model: Path, *, passing: bool, match: str, **options: float) -> None:
     with pytest.raises(DataError, match=match) as caught:
         bundle_cache.bundle(model, "onnx", lambda: [Path("-odd.png")], **options)
-    assert bundle_cache.is_temporary(caught.value) == isinstance(caught.value, PassingError) == passing
+    assert (
+        bundle_cache.is_temporary(caught.value) == isinstance(caught.value, PassingError) == passing
+    )
     assert left() == []
 
 
-def test_what_stops_an_export_is_said_and_whether_it_lasts(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stops_an_export_is_said_and_whether_it_lasts(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command: list[str] = []
 
     def ends(code: int, said: str) -> None:
@@ -140,14 +160,18 @@ def test_the_process_itself_says_why_not(model: Path) -> None:
     fails(model, passing=False, match=r"^\S*model\.safetensors: not a readable")
 
 
-def test_what_the_process_raises_is_sorted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_process_raises_is_sorted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     short = DataError("torch.export stops")
     short.__cause__ = MemoryError()
     for error, code in (
         (CheckError("answers otherwise"), 4), (ValueError("no such operator"), 4), (DataError("torch.export stops"), 4),
         (short, 75), (MemoryError(), 75), (OSError(28, "No space left on device"), 75), (PassingError("make room"), 75),
     ):  # fmt: skip
-        monkeypatch.setattr(run, "run_export", lambda *_, _error=error, **__: (_ for _ in ()).throw(_error))
+        monkeypatch.setattr(
+            run, "run_export", lambda *_, _error=error, **__: (_ for _ in ()).throw(_error)
+        )
         monkeypatch.setattr(sys, "argv", ["bundles", "model", "out.onnx"])
         with pytest.raises(SystemExit) as ended:
             bundle_cache.main()
@@ -155,7 +179,9 @@ def test_what_the_process_raises_is_sorted(monkeypatch: pytest.MonkeyPatch, caps
         assert capsys.readouterr().err.strip()
 
 
-def test_how_long_it_takes_is_known_from_the_last_time(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_long_it_takes_is_known_from_the_last_time(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def known() -> float:
         return bundle_cache.forecast(model, ["onnx"])
 
@@ -174,7 +200,10 @@ def test_how_long_it_takes_is_known_from_the_last_time(model: Path, monkeypatch:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     default = sum(bundle_cache.SECONDS.values())
-    assert (known(), bundle_cache.forecast(model, ["openvino"])) == (bundle_cache.SECONDS["onnx"], default)
+    assert (known(), bundle_cache.forecast(model, ["openvino"])) == (
+        bundle_cache.SECONDS["onnx"],
+        default,
+    )
     # What failed early says nothing; what failed late will take at least as long.
     takes(1, PassingError)
     assert known() == bundle_cache.SECONDS["onnx"]
@@ -187,7 +216,9 @@ def test_how_long_it_takes_is_known_from_the_last_time(model: Path, monkeypatch:
     assert bundle_cache.forecast(model, ["onnx", "openvino"]) == bundle_cache.SECONDS["openvino"]
 
 
-def test_a_cache_that_cannot_be_written_is_named(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_named(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(DataError, match="XDG_CACHE_HOME"):
@@ -221,18 +252,25 @@ def test_another_exporter_is_waited_for_by_name_and_not_for_ever(
         fcntl.flock(other, fcntl.LOCK_EX)
         with monkeypatch.context() as patch:
             patch.setattr(bundle_cache, "WAIT_SECONDS", 0.3)
-            with pytest.raises(BusyError, match=r"lock: held by host here pid 1 for over 0\.3 s; .* --runtime eager"):
+            with pytest.raises(
+                BusyError,
+                match=r"lock: held by host here pid 1 for over 0\.3 s; .* --runtime eager",
+            ):
                 make(model)
         with pytest.raises(BusyError, match=r"over 0\.1 s"):
             bundle_cache.bundle(model, "onnx", lambda: [], patience=0.1)
         assert left() == [] and lock.read_text() == "host here pid 1"
         threading.Timer(0.3, lambda: fcntl.flock(other, fcntl.LOCK_UN)).start()
         make(model)
-    assert [record.getMessage() for record in caplog.records] == 3 * ["waiting for host here pid 1, which makes an export"]
+    assert [record.getMessage() for record in caplog.records] == 3 * [
+        "waiting for host here pid 1, which makes an export"
+    ]
     assert len(seen) == 1 and f" pid {os.getpid()} since " in seen[0]
 
 
-def test_each_holder_has_its_own_time(model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_holder_has_its_own_time(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     counted(monkeypatch)
     monkeypatch.setattr(bundle_cache, "WAIT_SECONDS", 0.7)
     path = cache_folder() / "bundles" / "lock"
@@ -256,7 +294,9 @@ def test_each_holder_has_its_own_time(model: Path, monkeypatch: pytest.MonkeyPat
 def test_an_export_holds_the_lock_itself(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that one whose parent was killed is not taken for nobody."""
 
-    def run(words: list[str], *, pass_fds: tuple[int, ...], **_: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        words: list[str], *, pass_fds: tuple[int, ...], **_: object
+    ) -> subprocess.CompletedProcess[str]:
         assert [Path(f"/proc/self/fd/{number}").resolve().name for number in pass_fds] == ["lock"]
         exported(model, Path(words[4]), ())
         return subprocess.CompletedProcess(words, 0, "", "")

@@ -18,7 +18,9 @@ from seenet.export.fastest import PLAIN, Speeds, measured, ticking
 from seenet.prediction.loading import PredictOptions
 
 ONNX, OPENVINO, BF16 = ("onnx", "fp32"), ("openvino", "fp32"), ("eager", "bf16")
-IMAGES = [np.random.default_rng(number).integers(0, 256, (100, 100, 3), np.uint8) for number in range(2)]
+IMAGES = [
+    np.random.default_rng(number).integers(0, 256, (100, 100, 3), np.uint8) for number in range(2)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +56,15 @@ def known(model: Path, pixels: float = 10_000, **changed: Any) -> Speeds:
     return Speeds(model, pixels, changed.pop("machine", "a cpu"), PredictOptions(**changed))
 
 
-def attempt(model: Path, nets: dict[Any, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Speeds, list[Any]]:
+def attempt(
+    model: Path, nets: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Speeds, list[Any]]:
     """What is known after `nets` were tried, an exception where one does not open; and which were opened for it."""
     opened = []
 
-    def open_way(path: Path, way: Any, pictures: Any, options: PredictOptions, *, patience: float) -> Any:
+    def open_way(
+        path: Path, way: Any, pictures: Any, options: PredictOptions, *, patience: float
+    ) -> Any:
         opened.append(way)
         if isinstance(nets[way], BaseException):
             raise nets[way]
@@ -68,7 +74,14 @@ def attempt(model: Path, nets: dict[Any, Any], monkeypatch: pytest.MonkeyPatch) 
     speeds = known(model)
     monkeypatch.setattr(fastest, "read_image", lambda path: IMAGES[int(path.stem)])
     pictures = [Path("0.png"), Path("1.png")]
-    speeds.attempt([way for way in nets if way != PLAIN], {PLAIN: nets[PLAIN]}, pictures, seconds=10, rounds=10, exports=10)
+    speeds.attempt(
+        [way for way in nets if way != PLAIN],
+        {PLAIN: nets[PLAIN]},
+        pictures,
+        seconds=10,
+        rounds=10,
+        exports=10,
+    )
     return speeds, opened
 
 
@@ -84,7 +97,10 @@ def test_the_fastest_that_answers_alike() -> None:
     assert seconds == pytest.approx({PLAIN: 0.004, ONNX: 0.003, BF16: 0.002})
     assert {way: str(error) for way, error in failed.items()} == {
         OPENVINO: "gives 99.980 % of the pixels the class of plain fp32, expected 99.99 %",
-        ("openvino", "bf16"): "gives 99.890 % of the pixels the class of plain fp32, expected 99.9 %",
+        (
+            "openvino",
+            "bf16",
+        ): "gives 99.890 % of the pixels the class of plain fp32, expected 99.9 %",
     }
 
 
@@ -106,11 +122,18 @@ def test_timing_ends_early(slow: float, limit: float, calls: tuple[int, ...]) ->
     assert seconds == pytest.approx({PLAIN: 1, ONNX: slow, BF16: 1})
 
 
-def test_what_was_found_is_remembered_for_this_model_machine_and_settings(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_found_is_remembered_for_this_model_machine_and_settings(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     removed: list[str] = []
     monkeypatch.setattr(bundle_cache, "present", lambda model, kind: False)
     monkeypatch.setattr(bundle_cache, "remove", lambda model, kind: removed.append(kind))
-    nets = {PLAIN: net(0.004), BF16: net(0.002), ONNX: net(0.003), OPENVINO: DataError("no OpenVINO here")}
+    nets = {
+        PLAIN: net(0.004),
+        BF16: net(0.002),
+        ONNX: net(0.003),
+        OPENVINO: DataError("no OpenVINO here"),
+    }
     speeds, opened = attempt(model, nets, monkeypatch)
     assert opened == [ONNX, OPENVINO, BF16]
     assert speeds.best([PLAIN, ONNX, OPENVINO, BF16]) == BF16
@@ -126,7 +149,12 @@ def test_what_was_found_is_remembered_for_this_model_machine_and_settings(model:
     assert json.loads(file.read_text())["key"]["processor"] == "a cpu"
     for other in (known(model, machine="another"), known(model, flip=True), known(model, 40_000)):
         assert other.known == {}
-    for text in ("{", "[]", '{"candidates": [{"runtime": "onnx", "precision": "fp32", "speed": "fast"}]}', '{"candidates": [1]}'):
+    for text in (
+        "{",
+        "[]",
+        '{"candidates": [{"runtime": "onnx", "precision": "fp32", "speed": "fast"}]}',
+        '{"candidates": [1]}',
+    ):
         file.write_text(text)
         assert known(model).known == {}
     model.write_bytes(b"another")
@@ -140,31 +168,53 @@ PASSING = [
 
 
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
-def test_a_failure_of_one_moment_is_tried_again(model: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_one_moment_is_tried_again(
+    model: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nets = {PLAIN: net(0.002), BF16: net(0.001), ONNX: error}
     speeds, _ = attempt(model, nets, monkeypatch)
     assert speeds.best([PLAIN, ONNX, BF16]) == BF16
     assert speeds.candidates([ONNX])[0]["failed"]
     assert set(known(model).known) == {PLAIN, BF16}
     monkeypatch.setattr(bundle_cache, "present", lambda model, kind: True)
-    assert attempt(model, {PLAIN: net(0.002), ONNX: net(0.001)}, monkeypatch)[0].best([PLAIN, ONNX, BF16]) == ONNX
+    assert (
+        attempt(model, {PLAIN: net(0.002), ONNX: net(0.001)}, monkeypatch)[0].best(
+            [PLAIN, ONNX, BF16]
+        )
+        == ONNX
+    )
     assert set(known(model).known) == {PLAIN, BF16, ONNX}
 
 
-@pytest.mark.parametrize("error", [DataError("cannot be exported"), CheckError("answers otherwise"), ImportError("broken")])
-def test_a_failure_that_lasts_is_remembered(model: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [DataError("cannot be exported"), CheckError("answers otherwise"), ImportError("broken")],
+)
+def test_a_failure_that_lasts_is_remembered(
+    model: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attempt(model, {PLAIN: net(0.001), ONNX: error}, monkeypatch)
     assert known(model).known[ONNX] == {"failed": str(error)}
 
 
-def test_what_fails_in_the_comparison_is_sorted_too(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = SimpleNamespace(mask=lambda image: (_ for _ in ()).throw(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
-    broken = SimpleNamespace(mask=lambda image: (_ for _ in ()).throw(RuntimeError("no such operator")))
+def test_what_fails_in_the_comparison_is_sorted_too(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = SimpleNamespace(
+        mask=lambda image: (_ for _ in ()).throw(
+            RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        )
+    )
+    broken = SimpleNamespace(
+        mask=lambda image: (_ for _ in ()).throw(RuntimeError("no such operator"))
+    )
     speeds, _ = attempt(model, {PLAIN: net(0.001), ONNX: short, BF16: broken}, monkeypatch)
     assert (set(speeds.known), set(speeds.passing)) == ({PLAIN, BF16}, {ONNX})
 
 
-def test_what_needs_an_export_that_failed_is_not_waited_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_an_export_that_failed_is_not_waited_for(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nets = {PLAIN: net(0.001), ONNX: BusyError("held"), OPENVINO: net(0.001), BF16: net(0.001)}
     speeds, opened = attempt(model, nets, monkeypatch)
     assert opened == [ONNX, BF16]
@@ -183,10 +233,14 @@ def test_the_forecast_counts_what_is_there(model: Path, monkeypatch: pytest.Monk
     assert eager < speeds.forecast([BF16, ONNX, OPENVINO], 2) < 50
 
 
-def test_a_bar_moves_by_the_clock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_moves_by_the_clock(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("seenet.core.progress.LINE_EVERY_SECONDS", 0)
     with ticking("trying onnx fp32", 70) as say:
         say("exporting to onnx")
         time.sleep(1.3)
     # On a machine that is busy a second is not one step.
-    assert re.match(r"trying onnx fp32: 1/70, \d+ s, ETA \d+ s, exporting to onnx", capsys.readouterr().err)
+    assert re.match(
+        r"trying onnx fp32: 1/70, \d+ s, ETA \d+ s, exporting to onnx", capsys.readouterr().err
+    )

@@ -46,13 +46,27 @@ ROWS = ("baseline", "pfp", "seem-fs", "pfp-mixed-bf", "seenet")
 CASES = [
     # pfp-seem, pfp-seem-fs and pfp-mixed are made of the same parts.
     *(("onnx", {"variant": row, "backbone": "resnet10t", "output_stride": 8}) for row in ROWS),
-    *(("onnx", {"variant": peer, "backbone": "resnet10t", "output_stride": one.output_strides[-1]}) for peer, one in PEERS.items()),
+    *(
+        (
+            "onnx",
+            {"variant": peer, "backbone": "resnet10t", "output_stride": one.output_strides[-1]},
+        )
+        for peer, one in PEERS.items()
+    ),
     *(
         (kind, {"backbone": backbone, "output_stride": 16})
         for kind in ("onnx", "openvino", "torch")
         for backbone in ("resnet10t", "tf_efficientnet_lite0", "convnext_atto")
     ),
-    ("onnx", {"backbone": "resnet10t", "output_stride": 32, "refine_stride": 8, "local_conv": "depthwise"}),
+    (
+        "onnx",
+        {
+            "backbone": "resnet10t",
+            "output_stride": 32,
+            "refine_stride": 8,
+            "local_conv": "depthwise",
+        },
+    ),
 ]
 
 
@@ -61,7 +75,9 @@ def named(value: object) -> str:
 
 
 @pytest.mark.parametrize(("kind", "options"), CASES, ids=named)
-def test_it_exports_and_answers_alike(kind: Format, options: dict[str, object], pictures: Path, tmp_path: Path) -> None:
+def test_it_exports_and_answers_alike(
+    kind: Format, options: dict[str, object], pictures: Path, tmp_path: Path
+) -> None:
     out = tmp_path / f"net{BUNDLE_FORMATS[kind].suffix}"
     report = run_export(save(tmp_path / "net.safetensors", **options), out, kind, images=[pictures])
     assert report.verification.failures() == []
@@ -77,21 +93,33 @@ def test_it_exports_and_answers_alike(kind: Format, options: dict[str, object], 
 def test_the_same_bytes_again(kind: Format, pictures: Path, tmp_path: Path) -> None:
     model = save(tmp_path / "net.safetensors", backbone="resnet10t", output_stride=16)
     one, other = (
-        run_export(model, tmp_path / name / f"net{BUNDLE_FORMATS[kind].suffix}", kind, images=[pictures]) for name in ("one", "other")
+        run_export(
+            model, tmp_path / name / f"net{BUNDLE_FORMATS[kind].suffix}", kind, images=[pictures]
+        )
+        for name in ("one", "other")
     )
     assert [path.name for path in one.files] == [path.name for path in other.files]
     assert [sha256(path) for path in one.files] == [sha256(path) for path in other.files]
     # Nor does a file say where on the machine it was made.
-    assert not any(str(Path(seenet.__file__).parent).encode() in path.read_bytes() for path in one.files)
+    assert not any(
+        str(Path(seenet.__file__).parent).encode() in path.read_bytes() for path in one.files
+    )
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_eight_bits(kind: Format, pictures: Path, tmp_path: Path) -> None:
     model = save(tmp_path / "net.safetensors", backbone="resnet10t", output_stride=16)
-    whole, small = (tmp_path / f"{name}{BUNDLE_FORMATS[kind].suffix}" for name in ("whole", "small"))
+    whole, small = (
+        tmp_path / f"{name}{BUNDLE_FORMATS[kind].suffix}" for name in ("whole", "small")
+    )
     run_export(model, whole, kind, images=[pictures])
     run_export(model, small, kind, images=[pictures], int8=True)
-    size = {path: sum(part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.is_file()) for path in (whole, small)}
+    size = {
+        path: sum(
+            part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.is_file()
+        )
+        for path in (whole, small)
+    }
     assert size[small] < 0.5 * size[whole]
     assert load(small).settings["precision"] == "int8"
 

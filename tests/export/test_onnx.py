@@ -15,17 +15,32 @@ from seenet.export.onnx import rewrite
 
 
 def convolution(
-    kernel: tuple[int, int], channels: tuple[int, int], *, bias: bool = True, relu: bool = False, **attributes: Any
+    kernel: tuple[int, int],
+    channels: tuple[int, int],
+    *,
+    bias: bool = True,
+    relu: bool = False,
+    **attributes: Any,
 ) -> ModelProto:
     """x -> convolution (-> ReLU), of random weights, for any batch and size."""
     generator = np.random.default_rng(0)
     into, out = channels
-    weights = [generator.standard_normal((out, into // attributes.get("group", 1), *kernel), np.float32)]
+    weights = [
+        generator.standard_normal((out, into // attributes.get("group", 1), *kernel), np.float32)
+    ]
     weights += [generator.standard_normal(out, np.float32)] if bias else []
-    initializers = [numpy_helper.from_array(array, name) for array, name in zip(weights, ("w", "b"), strict=False)]
-    nodes = [helper.make_node("Conv", ["x", "w", "b"][: 2 + bias], ["c" if relu else "y"], **attributes)]
+    initializers = [
+        numpy_helper.from_array(array, name)
+        for array, name in zip(weights, ("w", "b"), strict=False)
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"][: 2 + bias], ["c" if relu else "y"], **attributes)
+    ]
     nodes += [helper.make_node("Relu", ["c"], ["y"])] if relu else []
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", side, "h", "w"]) for name, side in (("x", into), ("y", out))]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", side, "h", "w"])
+        for name, side in (("x", into), ("y", out))
+    ]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], initializers)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
@@ -35,20 +50,36 @@ def kinds(proto: ModelProto) -> list[str]:
 
 
 def run(proto: ModelProto, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     (y,) = session.run(None, {"x": x})
     return np.asarray(y)
 
 
-def expected(proto: ModelProto, x: np.ndarray, *, relu: bool = False, **geometry: Any) -> np.ndarray:
-    weight, *bias = (torch.from_numpy(numpy_helper.to_array(tensor).copy()).double() for tensor in proto.graph.initializer[:2])
+def expected(
+    proto: ModelProto, x: np.ndarray, *, relu: bool = False, **geometry: Any
+) -> np.ndarray:
+    weight, *bias = (
+        torch.from_numpy(numpy_helper.to_array(tensor).copy()).double()
+        for tensor in proto.graph.initializer[:2]
+    )
     y = F.conv2d(torch.from_numpy(x).double(), weight, *bias, **geometry)
     return (y.relu() if relu else y).numpy()
 
 
-WIDE = {dilation: convolution((3, 3), (128, 130), relu=True, dilations=[dilation] * 2, pads=[dilation] * 4) for dilation in (1, 2, 3)}
+WIDE = {
+    dilation: convolution(
+        (3, 3), (128, 130), relu=True, dilations=[dilation] * 2, pads=[dilation] * 4
+    )
+    for dilation in (1, 2, 3)
+}
 LINES = {
-    (size, upright): convolution((size, 1) if upright else (1, size), (64, 66), pads=([size // 2, 0] if upright else [0, size // 2]) * 2)
+    (size, upright): convolution(
+        (size, 1) if upright else (1, size),
+        (64, 66),
+        pads=([size // 2, 0] if upright else [0, size // 2]) * 2,
+    )
     for size in (7, 25, 41)
     for upright in (True, False)
 }
@@ -75,8 +106,13 @@ def test_wide_convolutions_of_any_size(dilation: int) -> None:
     @settings(max_examples=12, deadline=None)
     def same(shape: tuple[int, int, int]) -> None:
         n, height, width = shape
-        x = np.random.default_rng(height * 41 + width).standard_normal((n, 128, height, width), np.float32)
-        assert close(run(proto, x), expected(WIDE[dilation], x, relu=True, dilation=dilation, padding=dilation))
+        x = np.random.default_rng(height * 41 + width).standard_normal(
+            (n, 128, height, width), np.float32
+        )
+        assert close(
+            run(proto, x),
+            expected(WIDE[dilation], x, relu=True, dilation=dilation, padding=dilation),
+        )
 
     same()
 
@@ -92,8 +128,15 @@ def test_lines_of_any_size(size: int, upright: bool) -> None:
     @settings(max_examples=12, deadline=None)
     def same(shape: tuple[int, int, int]) -> None:
         n, height, width = shape
-        x = np.random.default_rng(height * 41 + width).standard_normal((n, 64, height, width), np.float32)
-        assert close(run(proto, x), expected(LINES[size, upright], x, padding=(size // 2, 0) if upright else (0, size // 2)))
+        x = np.random.default_rng(height * 41 + width).standard_normal(
+            (n, 64, height, width), np.float32
+        )
+        assert close(
+            run(proto, x),
+            expected(
+                LINES[size, upright], x, padding=(size // 2, 0) if upright else (0, size // 2)
+            ),
+        )
 
     same()
 
@@ -114,7 +157,9 @@ def test_lines_of_any_size(size: int, upright: bool) -> None:
         ((1, 7), (64, 64), {"pads": [0, 6, 0, 6], "dilations": [1, 2]}),
     ],
 )
-def test_what_stays(kernel: tuple[int, int], channels: tuple[int, int], attributes: dict[str, Any]) -> None:
+def test_what_stays(
+    kernel: tuple[int, int], channels: tuple[int, int], attributes: dict[str, Any]
+) -> None:
     proto = convolution(kernel, channels, **attributes)
     before = proto.SerializeToString()
     rewrite(proto)

@@ -11,7 +11,9 @@ from seenet.export.openvino import MOST_CLASSES, _compare, read_onnx
 def decision(classes: int, **attributes: int) -> openvino.Model:
     """scores N x K x h x w -> the class of the highest, as an exported network ends."""
     nodes = [
-        helper.make_node("ArgMax", ["scores"], ["best"], **{"axis": 1, "keepdims": 0, **attributes}),
+        helper.make_node(
+            "ArgMax", ["scores"], ["best"], **{"axis": 1, "keepdims": 0, **attributes}
+        ),
         helper.make_node("Cast", ["best"], ["mask"], to=TensorProto.UINT8),
     ]
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", classes, "h", "w"])

@@ -44,24 +44,40 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(model: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "small.onnx"
-    run_export(model, out, "onnx", images=[pictures], recipe="shapes", overrides=["data.size=48", "data.count=50"], factory=SMALL)
+    run_export(
+        model,
+        out,
+        "onnx",
+        images=[pictures],
+        recipe="shapes",
+        overrides=["data.size=48", "data.count=50"],
+        factory=SMALL,
+    )
     return out
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 8), (7, 2), (33, 50), (64, 64)])
-def test_the_bundle_answers_as_the_model(model: Path, bundle: Path, height: int, width: int) -> None:
+def test_the_bundle_answers_as_the_model(
+    model: Path, bundle: Path, height: int, width: int
+) -> None:
     one, other = load(model, "cpu", factory=SMALL), load(bundle)
     picture = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     expected = one.scores(picture).numpy()  # type: ignore[union-attr]
     np.testing.assert_allclose(other.scores(picture), expected, atol=1e-5 * np.abs(expected).max())
     assert np.array_equal(other.mask(picture), one.mask(picture))
     assert other.labels == one.labels
-    flips = [load(path, "cpu", flip=True, factory=name).scores(picture) for path, name in ((model, SMALL), (bundle, None))]
+    flips = [
+        load(path, "cpu", flip=True, factory=name).scores(picture)
+        for path, name in ((model, SMALL), (bundle, None))
+    ]
     np.testing.assert_allclose(flips[1], flips[0].numpy(), atol=1e-4)  # type: ignore[union-attr]
 
 
 def test_what_lies_beside_it(model: Path, bundle: Path) -> None:
-    assert sorted(path.name for path in bundle.parent.iterdir()) == ["small.onnx", "small.onnx.check.json"]
+    assert sorted(path.name for path in bundle.parent.iterdir()) == [
+        "small.onnx",
+        "small.onnx.check.json",
+    ]
     checked = json.loads(check_path(bundle).read_text())
     assert checked["files"] == {"small.onnx": sha256(bundle)}
     assert checked["model_sha256"] == sha256(model)
@@ -75,7 +91,10 @@ def test_what_lies_beside_it(model: Path, bundle: Path) -> None:
 def test_the_file_is_self_contained_and_says_what_it_is(bundle: Path) -> None:
     proto = onnx.load(bundle, load_external_data=False)
     onnx.checker.check_model(proto)
-    sides = [[side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim] for value in proto.graph.input]
+    sides = [
+        [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in proto.graph.input
+    ]
     assert sides == [["batch", "height", "width", 3]]
     assert [value.name for value in proto.graph.output] == ["mask", "scores"]
     (entry,) = [entry for entry in proto.metadata_props if entry.key == KEY]
@@ -90,17 +109,35 @@ def test_the_file_is_self_contained_and_says_what_it_is(bundle: Path) -> None:
 
 def test_the_same_bytes_again(model: Path, bundle: Path, pictures: Path, tmp_path: Path) -> None:
     again = tmp_path / "elsewhere" / "small.onnx"
-    run_export(model, again, "onnx", images=[pictures], recipe="shapes", overrides=["data.size=48", "data.count=50"], factory=SMALL)
+    run_export(
+        model,
+        again,
+        "onnx",
+        images=[pictures],
+        recipe="shapes",
+        overrides=["data.size=48", "data.count=50"],
+        factory=SMALL,
+    )
     assert again.read_bytes() == bundle.read_bytes()
     assert check_path(again).read_bytes() == check_path(bundle).read_bytes()
 
 
 def test_a_failed_check_leaves_no_file(
-    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write = exporting._write
 
-    def write_another(path: Path, kind: exporting.Format, saved: exporting.SavedModel, *rest: object, **more: object) -> None:
+    def write_another(
+        path: Path,
+        kind: exporting.Format,
+        saved: exporting.SavedModel,
+        *rest: object,
+        **more: object,
+    ) -> None:
         other = load_model(saved.path, factory=SMALL)
         other.model.network.head.weight.data *= 1.01  # type: ignore[union-attr, operator]
         write(path, kind, other, *rest, **more)  # type: ignore[arg-type]
@@ -111,7 +148,19 @@ def test_a_failed_check_leaves_no_file(
         run_export(model, out, "onnx", images=[pictures], factory=SMALL)
     assert list(tmp_path.iterdir()) == []
     out.write_text("mine")
-    line = ["export", str(model), "--format", "onnx", "--out", str(out), "--images", str(pictures), "--factory", SMALL, "--overwrite"]
+    line = [
+        "export",
+        str(model),
+        "--format",
+        "onnx",
+        "--out",
+        str(out),
+        "--images",
+        str(pictures),
+        "--factory",
+        SMALL,
+        "--overwrite",
+    ]
     with pytest.raises(SystemExit) as caught:
         main(line)
     assert caught.value.code == 6
@@ -125,10 +174,18 @@ def test_a_failed_check_leaves_no_file(
     [
         ({"out": "small.xml"}, DataError, r"expected \.onnx"),
         ({"out": "there.onnx"}, DataError, "--overwrite"),
-        ({"kind": "torch", "out": "small.pt2", "int8": True}, UsageError, "available for onnx, openvino"),
+        (
+            {"kind": "torch", "out": "small.pt2", "int8": True},
+            UsageError,
+            "available for onnx, openvino",
+        ),
         ({"half": True}, UsageError, "available for openvino"),
         ({"half": True, "int8": True}, UsageError, "expected one of them"),
-        ({"kind": "torch", "out": "small.pt2", "plain": True}, UsageError, "--plain: torch is so anyway"),
+        (
+            {"kind": "torch", "out": "small.pt2", "plain": True},
+            UsageError,
+            "--plain: torch is so anyway",
+        ),
         ({"int8": True, "plain": True}, UsageError, "--plain: --int8 is so anyway"),
         ({"int8": True}, UsageError, "give --images"),
         ({"split": "val"}, UsageError, "give --recipe too"),
@@ -137,9 +194,16 @@ def test_a_failed_check_leaves_no_file(
         ({"factory": None}, UsageError, "repeat the name with --factory"),
     ],
 )
-def test_refused_at_the_door(model: Path, tmp_path: Path, options: dict[str, object], error: type[Exception], message: str) -> None:
+def test_refused_at_the_door(
+    model: Path, tmp_path: Path, options: dict[str, object], error: type[Exception], message: str
+) -> None:
     (tmp_path / "there.onnx").write_text("mine")
-    given = {"kind": "onnx", "factory": SMALL, **options, "out": tmp_path / str(options.get("out", "small.onnx"))}
+    given = {
+        "kind": "onnx",
+        "factory": SMALL,
+        **options,
+        "out": tmp_path / str(options.get("out", "small.onnx")),
+    }
     with pytest.raises(error, match=message):
         run_export(model, **given)  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["there.onnx"]
@@ -147,17 +211,23 @@ def test_refused_at_the_door(model: Path, tmp_path: Path, options: dict[str, obj
 
 def test_too_few_pictures_for_int8(model: Path, pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="found 3 pictures to calibrate on, expected at least 16"):
-        run_export(model, tmp_path / "small.onnx", "onnx", int8=True, images=[pictures], factory=SMALL)
+        run_export(
+            model, tmp_path / "small.onnx", "onnx", int8=True, images=[pictures], factory=SMALL
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_pictures_of_two_folders_may_be_called_the_same(pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(pictures, tmp_path / "others")
     found = checking_pictures([pictures, tmp_path / "others"], tmp_path / "small.onnx")
-    assert found == [folder / f"{index}.png" for folder in (pictures, tmp_path / "others") for index in range(3)]
+    assert found == [
+        folder / f"{index}.png" for folder in (pictures, tmp_path / "others") for index in range(3)
+    ]
 
 
-def test_a_missing_package_names_the_extra(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_the_extra(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UsageError, match=r"need onnxscript .*pip install 'seenet\[export\]'"):
         run_export(model, tmp_path / "small.onnx", "onnx", factory=SMALL)
@@ -173,10 +243,25 @@ def test_a_network_that_cannot_be_traced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_the_table_is_printed(model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_is_printed(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "small.pt2"
     with pytest.raises(SystemExit) as caught:
-        main(["export", str(model), "--format", "torch", "--out", str(out), "--images", str(pictures), "--factory", SMALL])
+        main(
+            [
+                "export",
+                str(model),
+                "--format",
+                "torch",
+                "--out",
+                str(out),
+                "--images",
+                str(pictures),
+                "--factory",
+                SMALL,
+            ]
+        )
     printed = capsys.readouterr().out
     assert not caught.value.code
     assert "same class in 100.0000 % of the pixels" in printed
@@ -191,14 +276,18 @@ def test_the_table_is_printed(model: Path, pictures: Path, tmp_path: Path, capsy
         (["--format", "torch", "--out", "x.pt2", "--plain"], "--plain"),
     ],
 )
-def test_wrong_options_are_wrong_usage(model: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_wrong_options_are_wrong_usage(
+    model: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["export", str(model), *arguments])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_wide_convolutions_are_written_out_unless_plain(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wide_convolutions_are_written_out_unless_plain(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wide = "tests.export.networks:wide"
     network = create_model(factory=wide, num_classes=6).eval()
     path = tmp_path / "model.safetensors"
@@ -208,7 +297,21 @@ def test_wide_convolutions_are_written_out_unless_plain(pictures: Path, tmp_path
     for name, more in (("quick", []), ("plain", ["--plain"])):
         out = tmp_path / f"{name}.onnx"
         with pytest.raises(SystemExit) as caught:
-            main(["export", str(path), "--format", "onnx", "--out", str(out), "--images", str(pictures), "--factory", wide, *more])
+            main(
+                [
+                    "export",
+                    str(path),
+                    "--format",
+                    "onnx",
+                    "--out",
+                    str(out),
+                    "--images",
+                    str(pictures),
+                    "--factory",
+                    wide,
+                    *more,
+                ]
+            )
         assert not caught.value.code, capsys.readouterr().err
         graph = onnx.load(out).graph
         kinds[name] = (

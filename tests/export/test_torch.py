@@ -26,8 +26,12 @@ def test_padding_as_timm_has_it() -> None:
     original = padding.get_same_padding
     with _portable():
         assert padding.get_same_padding is not original
-        for size, kernel, stride, dilation in itertools.product(range(1, 70), (1, 2, 3, 5, 7), (1, 2, 3, 4), (1, 2, 5)):
-            assert padding.get_same_padding(size, kernel, stride, dilation) == original(size, kernel, stride, dilation)
+        for size, kernel, stride, dilation in itertools.product(
+            range(1, 70), (1, 2, 3, 5, 7), (1, 2, 3, 4), (1, 2, 5)
+        ):
+            assert padding.get_same_padding(size, kernel, stride, dilation) == original(
+                size, kernel, stride, dilation
+            )
     assert padding.get_same_padding is original
 
 
@@ -35,7 +39,14 @@ def test_means_of_pairs_and_of_what_stands_alone() -> None:
     original = functional.avg_pool2d
     with _portable():
         for height, width in itertools.product((1, 2, 3, 6, 9), repeat=2):
-            x = torch.randn(2, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(height * 10 + width))
+            x = torch.randn(
+                2,
+                3,
+                height,
+                width,
+                dtype=torch.float64,
+                generator=torch.Generator().manual_seed(height * 10 + width),
+            )
             expected = original(x, 2, ceil_mode=True, count_include_pad=False)
             for found in (
                 functional.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False),
@@ -44,7 +55,13 @@ def test_means_of_pairs_and_of_what_stands_alone() -> None:
                 assert torch.allclose(found, expected, rtol=1e-14)
         x = torch.randn(1, 1, 7, 6)
         # Whatever is not this very pooling stays as it is.
-        for rest in ({"ceil_mode": True}, {"count_include_pad": False}, {"stride": 1}, {"padding": 1}, {"divisor_override": 3}):
+        for rest in (
+            {"ceil_mode": True},
+            {"count_include_pad": False},
+            {"stride": 1},
+            {"padding": 1},
+            {"divisor_override": 3},
+        ):
             assert torch.equal(functional.avg_pool2d(x, 2, **rest), original(x, 2, **rest))
     assert functional.avg_pool2d is original
 
@@ -53,9 +70,18 @@ def test_means_over_parts() -> None:
     original = functional.adaptive_avg_pool2d
     with _portable():
         for height, width in ((1, 1), (1, 5), (4, 3), (7, 6), (12, 13)):
-            x = torch.randn(2, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(height * 20 + width))
+            x = torch.randn(
+                2,
+                3,
+                height,
+                width,
+                dtype=torch.float64,
+                generator=torch.Generator().manual_seed(height * 20 + width),
+            )
             for size in (1, 2, 3, 6, (2, 3), (None, 2)):
-                assert torch.allclose(torch.nn.AdaptiveAvgPool2d(size)(x), original(x, size), rtol=1e-12, atol=1e-15)  # type: ignore[arg-type]
+                assert torch.allclose(
+                    torch.nn.AdaptiveAvgPool2d(size)(x), original(x, size), rtol=1e-12, atol=1e-15
+                )  # type: ignore[arg-type]
     assert functional.adaptive_avg_pool2d is original
 
 
@@ -82,7 +108,9 @@ def test_half_the_size_and_the_same_answers(model: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("value", [1e6, float("nan")])
 @pytest.mark.parametrize("place", [0, -1])
-def test_nothing_is_written_that_is_not_the_model(model: Path, tmp_path: Path, value: float, place: int) -> None:
+def test_nothing_is_written_that_is_not_the_model(
+    model: Path, tmp_path: Path, value: float, place: int
+) -> None:
     saved = load_model(model)
     with torch.no_grad():
         kernels = [parameter for parameter in saved.model.parameters() if parameter.dim() == 4]
@@ -119,7 +147,9 @@ class Add(torch.nn.Module):
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    program = torch.export.export(Add(), (torch.zeros(2, 6, 3, dtype=torch.uint8),), dynamic_shapes=(dynamic,))
+    program = torch.export.export(
+        Add(), (torch.zeros(2, 6, 3, dtype=torch.uint8),), dynamic_shapes=(dynamic,)
+    )
     path = tmp_path_factory.mktemp("program") / "add.pt2"
     write_torch(path, program, card())
     return path
@@ -140,9 +170,14 @@ def test_the_traced_example_is_not_pickled(archive: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["predict", "eval"])
-def test_no_command_reads_it(archive: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_reads_it(
+    archive: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its reader, torch's, runs code that such a file may hold."""
-    more = {"predict": [str(tmp_path)], "eval": ["data.kind=shapes", "data.size=48", "data.count=50"]}[command]
+    more = {
+        "predict": [str(tmp_path)],
+        "eval": ["data.kind=shapes", "data.size=48", "data.count=50"],
+    }[command]
     with pytest.raises(SystemExit) as caught:
         main([command, str(archive), *more, "--out", str(tmp_path / "out")])
     assert caught.value.code == 2

@@ -42,7 +42,9 @@ def miou(model: float, bundle: float) -> dict[str, Any]:
         ("int8", {"agreeing": 8_000}, miou(0.7, 0.7), "80.000 % of the pixels"),
     ],
 )
-def test_bars(precision: str, changes: dict[str, Any], scores: dict[str, Any] | None, failure: str | None) -> None:
+def test_bars(
+    precision: str, changes: dict[str, Any], scores: dict[str, Any] | None, failure: str | None
+) -> None:
     found = Verification(BARS[precision], [row(**changes)], scores)
     if failure is None:
         found.check()
@@ -52,6 +54,9 @@ def test_bars(precision: str, changes: dict[str, Any], scores: dict[str, Any] | 
 
 
 def test_every_size_is_held_to_the_bar_of_its_own_scores() -> None:
-    found = Verification(BARS["fp32"], [row(), row(height=1, width=1, pixels=1, agreeing=1, largest=2.0, difference=0.0041)])
+    found = Verification(
+        BARS["fp32"],
+        [row(), row(height=1, width=1, pixels=1, agreeing=1, largest=2.0, difference=0.0041)],
+    )
     with pytest.raises(CheckError, match="at 1 x 1 x 1 a score differs"):
         found.check()

@@ -22,7 +22,14 @@ ELSEWHERE = ("/dev/shm", "/run/user")
 def other_file_system(folder: Path) -> str:
     """A folder for TMPDIR on another file system, where there is one."""
     here = folder.stat().st_dev
-    return next((name for name in ELSEWHERE if Path(name).is_dir() and os.access(name, os.W_OK) and Path(name).stat().st_dev != here), "")
+    return next(
+        (
+            name
+            for name in ELSEWHERE
+            if Path(name).is_dir() and os.access(name, os.W_OK) and Path(name).stat().st_dev != here
+        ),
+        "",
+    )
 
 
 def beside(attempt: Attempt) -> dict[str, str]:
@@ -45,11 +52,17 @@ def killed_at_a_moment(store: Store) -> Callable[[Attempt], None]:
                     file.flush()
 
         child = forked(attempt, keep_saving, beside(attempt))
-        wait_until(lambda: told.read_text().count("\n") > attempt.number % 4 or child.poll() is not None, "it has saved", every=0.0005)
+        wait_until(
+            lambda: told.read_text().count("\n") > attempt.number % 4 or child.poll() is not None,
+            "it has saved",
+            every=0.0005,
+        )
         time.sleep(attempt.rng.uniform(0, 0.05))
         child.kill()
         expect(child.code == -9, f"ended by itself with {child.code}: {child.last_line()}")
-        attempt.note("half a checkpoint was there" if list(root.glob(".*")) else "between two checkpoints")
+        attempt.note(
+            "half a checkpoint was there" if list(root.glob(".*")) else "between two checkpoints"
+        )
         goes_on(store, root, int(told.read_text().rstrip("\n").rpartition("\n")[2]))
 
     return run
@@ -81,7 +94,9 @@ def calls_of_a_save(store: Store) -> int:
         return count
 
 
-def saved_under(attempt: Attempt, store: Store, error: int, *, stays: bool = False) -> tuple[Path, Child, dict[Path, bytes]]:
+def saved_under(
+    attempt: Attempt, store: Store, error: int, *, stays: bool = False
+) -> tuple[Path, Child, dict[Path, bytes]]:
     """Two good checkpoints, and a third whose n-th call fails; all bytes of the second."""
     root = attempt.folder / "checkpoints"
     for step in (1, 2):
@@ -107,7 +122,10 @@ def saved_under(attempt: Attempt, store: Store, error: int, *, stays: bool = Fal
 def killed_at_a_call(attempt: Attempt) -> None:
     root, child, before = saved_under(attempt, OURS, 0)
     expect(child.code == -9, f"ended with {child.code}: {child.last_line()}")
-    expect(all(path.read_bytes() == data for path, data in before.items()), "the last good one has changed")
+    expect(
+        all(path.read_bytes() == data for path, data in before.items()),
+        "the last good one has changed",
+    )
     goes_on(OURS, root, 2)
 
 
@@ -115,8 +133,13 @@ def disk_fails(store: Store, error: int) -> Callable[[Attempt], None]:
     """The n-th call fails, and after each n was tried, the n-th and all later ones."""
 
     def run(attempt: Attempt) -> None:
-        root, child, before = saved_under(attempt, store, error, stays=attempt.number // calls_of_a_save(store) % 2 == 1)
-        expect(all(path.read_bytes() == data for path, data in before.items()), "the last good one has changed")
+        root, child, before = saved_under(
+            attempt, store, error, stays=attempt.number // calls_of_a_save(store) % 2 == 1
+        )
+        expect(
+            all(path.read_bytes() == data for path, data in before.items()),
+            "the last good one has changed",
+        )
         goes_on(store, root, 2)
         refused_in_one_line(child, os.strerror(error), attempt)
 
@@ -135,7 +158,11 @@ def refused_in_one_line(child: Child, reason: str, attempt: Attempt) -> None:
 @cache
 def cannot_mount() -> str:
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder],
+            capture_output=True,
+            check=False,
+        )
         if done.returncode == 0:
             subprocess.run(["umount", folder], check=True)
     return "mounting a tmpfs is not permitted" if done.returncode else ""
@@ -164,7 +191,11 @@ def full_disk(attempt: Attempt) -> None:
         expect(child.wait() != 0, "there was room")
         found = OURS.newest(root)
         expect(found is not None and check(found) == 1, "the last good one is lost")
-        expect({path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()} == before, "other files are there")
+        expect(
+            {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+            == before,
+            "other files are there",
+        )
         refused_in_one_line(child, "No space left", attempt)
         (disk / "filler").unlink()
         OURS.save(root, 2)
@@ -191,13 +222,22 @@ def flipped_byte(store: Store) -> Callable[[Attempt], None]:
         whole = path.read_bytes()
         place = int(attempt.rng.integers(len(whole)))
         attempt.note(path.name)
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ int(attempt.rng.integers(1, 256))]) + whole[place + 1 :])
+        path.write_bytes(
+            whole[:place]
+            + bytes([whole[place] ^ int(attempt.rng.integers(1, 256))])
+            + whole[place + 1 :]
+        )
         try:
             store.newest(one_of(store))
         except Exception as error:
-            expect(store is PLAIN or isinstance(error, DataError), f"{type(error).__name__} instead of a refusal: {error}")
+            expect(
+                store is PLAIN or isinstance(error, DataError),
+                f"{type(error).__name__} instead of a refusal: {error}",
+            )
         else:
-            raise AssertionError(f"{path.name}: byte {place} of {len(whole)} was changed and nobody noticed")
+            raise AssertionError(
+                f"{path.name}: byte {place} of {len(whole)} was changed and nobody noticed"
+            )
         finally:
             path.write_bytes(whole)
 
@@ -207,18 +247,65 @@ def flipped_byte(store: Store) -> Callable[[Attempt], None]:
 def only_plain_files(attempt: Attempt) -> None:
     """C1: safetensors and JSON, whatever is saved."""
     folder = checkpoint.save(attempt.folder, 1, checkpoint.Checkpoint(content(1), {"step": 1}), 1)
-    expect({path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}, "other files than safetensors and JSON")
+    expect(
+        {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"},
+        "other files than safetensors and JSON",
+    )
 
 
 FAULTS = [
     Fault("C1", "a checkpoint holds safetensors and JSON alone", 1, only_plain_files),
-    Fault("C2.moment", "`kill -9` at a random moment of saving, TMPDIR on another file system", 200, killed_at_a_moment(OURS)),
-    Fault("C2.call", "`kill -9` in the n-th call that changes a file, every n of a save in turn", 200, killed_at_a_call, preload.missing),
-    Fault("C3.tmpfs", "a tmpfs that fills up while a checkpoint is saved", 50, full_disk, cannot_mount),
-    Fault("C3.enospc", "the n-th call of a save says the disk is full", 200, disk_fails(OURS, errno.ENOSPC), preload.missing),
-    Fault("C3.eio", "the n-th call of a save fails with EIO", 200, disk_fails(OURS, errno.EIO), preload.missing),
+    Fault(
+        "C2.moment",
+        "`kill -9` at a random moment of saving, TMPDIR on another file system",
+        200,
+        killed_at_a_moment(OURS),
+    ),
+    Fault(
+        "C2.call",
+        "`kill -9` in the n-th call that changes a file, every n of a save in turn",
+        200,
+        killed_at_a_call,
+        preload.missing,
+    ),
+    Fault(
+        "C3.tmpfs", "a tmpfs that fills up while a checkpoint is saved", 50, full_disk, cannot_mount
+    ),
+    Fault(
+        "C3.enospc",
+        "the n-th call of a save says the disk is full",
+        200,
+        disk_fails(OURS, errno.ENOSPC),
+        preload.missing,
+    ),
+    Fault(
+        "C3.eio",
+        "the n-th call of a save fails with EIO",
+        200,
+        disk_fails(OURS, errno.EIO),
+        preload.missing,
+    ),
     Fault("C4", "one byte of a checkpoint changed", 1000, flipped_byte(OURS)),
-    Fault("B.C2.moment", "the same kills, plain `torch.save`", 50, killed_at_a_moment(PLAIN), must_fail=True),
-    Fault("B.C3.eio", "the same EIO, plain `torch.save`", 20, disk_fails(PLAIN, errno.EIO), preload.missing, must_fail=True),
-    Fault("B.C4", "the same flipped bytes, `torch.load(weights_only=False)`", 100, flipped_byte(PLAIN), must_fail=True),
+    Fault(
+        "B.C2.moment",
+        "the same kills, plain `torch.save`",
+        50,
+        killed_at_a_moment(PLAIN),
+        must_fail=True,
+    ),
+    Fault(
+        "B.C3.eio",
+        "the same EIO, plain `torch.save`",
+        20,
+        disk_fails(PLAIN, errno.EIO),
+        preload.missing,
+        must_fail=True,
+    ),
+    Fault(
+        "B.C4",
+        "the same flipped bytes, `torch.load(weights_only=False)`",
+        100,
+        flipped_byte(PLAIN),
+        must_fail=True,
+    ),
 ]

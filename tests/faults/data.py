@@ -35,7 +35,14 @@ def inspected() -> tuple[list[tuple[str, str]], Found, int]:
         found = inspect(DataSettings(kind="folder", root=root), 2)
         noted = Counter(note.key for note in found.notes)
         wrong = sum(noted[key] != count for key, count in notes.items())
-        return sorted(planted), Counter((Path(error.file).relative_to(root).as_posix(), error.kind) for error in found.errors), wrong
+        return (
+            sorted(planted),
+            Counter(
+                (Path(error.file).relative_to(root).as_posix(), error.kind)
+                for error in found.errors
+            ),
+            wrong,
+        )
 
 
 def planted_error(attempt: Attempt) -> None:
@@ -48,7 +55,9 @@ def planted_error(attempt: Attempt) -> None:
 
 def no_false_alarm(attempt: Attempt) -> None:
     planted, found, wrong = inspected()
-    expect(not found.keys() - set(planted), f"found besides: {sorted(found.keys() - set(planted))[:3]}")
+    expect(
+        not found.keys() - set(planted), f"found besides: {sorted(found.keys() - set(planted))[:3]}"
+    )
     expect(not wrong, f"{wrong} pairs have other notes than they deserve")
 
 
@@ -82,21 +91,47 @@ def damaged_picture(attempt: Attempt) -> None:
             content[place] = int(rng.integers(256))
     found = judged(attempt.folder / "damaged", bytes(content))
     attempt.note("refused" if found is None else "read")
-    expect(found is None or (found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3), "read as something else")
+    expect(
+        found is None or (found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3),
+        "read as something else",
+    )
 
 
 def bomb(attempt: Attempt) -> None:
     name = list(BOMBS)[attempt.number]
     for path, error, seconds, mebibytes in measured(attempt.folder, [name]):
         expect(error in {"large", "animated", "damaged"}, f"{path} was read")
-        expect(seconds < SECONDS and mebibytes < MEBIBYTES, f"{name}: {seconds:.2f} s, {mebibytes:.0f} MiB")
+        expect(
+            seconds < SECONDS and mebibytes < MEBIBYTES,
+            f"{name}: {seconds:.2f} s, {mebibytes:.0f} MiB",
+        )
 
 
 FAULTS = [
-    Fault("D1.found", f"{ERRORS} errors of 21 kinds planted among {PAIRS} pairs: each is found, once", ERRORS, planted_error),
-    Fault("D1.quiet", "no other error is found there, and each untouched pair has its notes", 1, no_false_alarm),
-    Fault("D1.command", "`seenet data check` on 100 pairs with 21 errors: exit 6, all in its JSON", 10, the_command),
+    Fault(
+        "D1.found",
+        f"{ERRORS} errors of 21 kinds planted among {PAIRS} pairs: each is found, once",
+        ERRORS,
+        planted_error,
+    ),
+    Fault(
+        "D1.quiet",
+        "no other error is found there, and each untouched pair has its notes",
+        1,
+        no_false_alarm,
+    ),
+    Fault(
+        "D1.command",
+        "`seenet data check` on 100 pairs with 21 errors: exit 6, all in its JSON",
+        10,
+        the_command,
+    ),
     Fault("D2", f"at least {RATE} pairs of 360 x 480 a second and core", 5, rate),
-    Fault("D3", "a picture of any format, cut or with bytes changed: a picture, or one line with its name", 1000, damaged_picture),
+    Fault(
+        "D3",
+        "a picture of any format, cut or with bytes changed: a picture, or one line with its name",
+        1000,
+        damaged_picture,
+    ),
     Fault("D4", f"a bomb: refused within {SECONDS:.0f} s and {MEBIBYTES} MiB", len(BOMBS), bomb),
 ]

@@ -97,7 +97,10 @@ def pickled(attempt: Attempt) -> None:
     expect(child.wait() == 4, f"ended with {child.code}: {child.last_line()}")
     expect(not mark.exists(), "the file ran code")
     expect(not source.with_suffix(".safetensors").exists(), "something was written")
-    expect("\n" not in child.said().strip() and str(source) in child.said(), f"said {child.said()[:200]}")
+    expect(
+        "\n" not in child.said().strip() and str(source) in child.said(),
+        f"said {child.said()[:200]}",
+    )
 
 
 def pickled_plainly(attempt: Attempt) -> None:
@@ -110,18 +113,39 @@ def pickled_plainly(attempt: Attempt) -> None:
     expect(not mark.exists(), "the file ran code")
 
 
-OTHERS = {"classes": {"num_classes": 9}, "width": {"width": 16}, "variant": {"variant": "pfp"}, "backbone": {"backbone": "test_resnet"}}
+OTHERS = {
+    "classes": {"num_classes": 9},
+    "width": {"width": 16},
+    "variant": {"variant": "pfp"},
+    "backbone": {"backbone": "test_resnet"},
+}
 
 
 def other_network(attempt: Attempt) -> None:
     """C7: what fits is loaded, the rest is listed by name."""
     name, change = list(OTHERS.items())[attempt.number]
     attempt.note(name)
-    options = {"variant": "seenet", "backbone": "test_efficientnet", "width": 8, "p_out": 16, "num_classes": SHAPES.num_classes, **change}
+    options = {
+        "variant": "seenet",
+        "backbone": "test_efficientnet",
+        "width": 8,
+        "p_out": 16,
+        "num_classes": SHAPES.num_classes,
+        **change,
+    }
     classes = int(options["num_classes"])
-    labels = SHAPES if classes == SHAPES.num_classes else type(SHAPES)("more", tuple(f"c{n}" for n in range(9)), ((0, 0, 0),) * 9)
+    labels = (
+        SHAPES
+        if classes == SHAPES.num_classes
+        else type(SHAPES)("more", tuple(f"c{n}" for n in range(9)), ((0, 0, 0),) * 9)
+    )
     save_model(attempt.folder / "start.safetensors", create_model(**options), labels)
-    child = trained(attempt, attempt.folder / "run", "training.steps=2", f"training.start_from={attempt.folder / 'start.safetensors'}")
+    child = trained(
+        attempt,
+        attempt.folder / "run",
+        "training.steps=2",
+        f"training.start_from={attempt.folder / 'start.safetensors'}",
+    )
     said = child.said()
     expect("tensors loaded" in said and "not loaded: " in said, "what was left out is not listed")
 
@@ -176,9 +200,16 @@ def hostile_model(attempt: Attempt) -> None:
     child = seenet(attempt, "predict", str(path), "picture.png", "--device", "cpu")
     expect(child.wait() in {0, 4}, f"ended with {child.code}: {child.last_line()}")
     attempt.note("refused" if child.code else "harmless")
-    expect({entry.name for entry in attempt.folder.iterdir()} <= {path.name, "picture.png", "predictions", "log-0"}, "files elsewhere")
+    expect(
+        {entry.name for entry in attempt.folder.iterdir()}
+        <= {path.name, "picture.png", "predictions", "log-0"},
+        "files elsewhere",
+    )
     if child.code:
-        expect("\n" not in child.said().strip() and str(path) in child.said(), f"said {child.said()[:200]}")
+        expect(
+            "\n" not in child.said().strip() and str(path) in child.said(),
+            f"said {child.said()[:200]}",
+        )
 
 
 FAULTS = [

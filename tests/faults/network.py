@@ -40,7 +40,11 @@ class Network(nn.Module):
         scores: Tensor = self.head(images)
         if not (self.training and self.here and self.passes == self.step):
             return scores
-        return scores * BAD[self.value] if self.what == "loss" else Spoiled.apply(scores, BAD[self.value])  # type: ignore[no-untyped-call]
+        return (
+            scores * BAD[self.value]
+            if self.what == "loss"
+            else Spoiled.apply(scores, BAD[self.value])
+        )  # type: ignore[no-untyped-call]
 
 
 def build(num_classes: int) -> nn.Module:

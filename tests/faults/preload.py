@@ -19,10 +19,18 @@ def start_again() -> None:
     if MARK in os.environ or sys.platform != "linux" or compiler is None:
         return
     library = Path(tempfile.mkdtemp(prefix="seenet-faults-")) / "failing.so"
-    done = subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"], capture_output=True, check=False)
+    done = subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"],
+        capture_output=True,
+        check=False,
+    )
     if done.returncode:
         return
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, MARK: str(library), "LD_PRELOAD": str(library)})
+    os.execve(
+        sys.executable,
+        [sys.executable, *sys.orig_argv[1:]],
+        {**os.environ, MARK: str(library), "LD_PRELOAD": str(library)},
+    )
 
 
 def missing() -> str:

@@ -48,7 +48,9 @@ class Child:
         return (self.said().strip().splitlines() or [""])[-1]
 
 
-def forked(attempt: Attempt, work: Callable[[], object], environment: dict[str, str] | None = None) -> Child:
+def forked(
+    attempt: Attempt, work: Callable[[], object], environment: dict[str, str] | None = None
+) -> Child:
     """Run `work` in a child; it ends with the code of a SystemExit, 1 for another error."""
     log = attempt.folder / f"log-{len(attempt.groups)}"
     sys.stdout.flush()
@@ -103,15 +105,29 @@ def command(attempt: Attempt, *words: str, environment: dict[str, str] | None = 
     return forked(attempt, work, environment)
 
 
-def torchrun(attempt: Attempt, *arguments: str, environment: dict[str, str] | None = None, world: int = 2) -> Child:
+def torchrun(
+    attempt: Attempt, *arguments: str, environment: dict[str, str] | None = None, world: int = 2
+) -> Child:
     """`seenet ARGUMENTS` on several ranks; the child is the launcher."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(world)]
+    launcher = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr",
+        "127.0.0.1",
+        "--nproc-per-node",
+        str(world),
+    ]
     return command(attempt, *launcher, "-m", "seenet", *arguments, environment=environment)
 
 
 def children(pid: int) -> list[int]:
     try:
-        return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+        return [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
     except OSError:
         return []
 
@@ -132,7 +148,9 @@ def rank_of(pid: int) -> int | None:
     return next((int(line[5:]) for line in variables if line.startswith(b"RANK=")), None)
 
 
-def wait_until(condition: Callable[[], object], what: str, limit: float = 600, every: float = 0.002) -> None:
+def wait_until(
+    condition: Callable[[], object], what: str, limit: float = 600, every: float = 0.002
+) -> None:
     end = time.monotonic() + limit
     while not condition():
         expect(time.monotonic() < end, f"waited {limit} s in vain until {what}")

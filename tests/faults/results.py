@@ -47,7 +47,13 @@ def read(path: Path) -> dict[tuple[str, int], Outcome]:
 
 def rows(faults: Sequence[Fault], outcomes: dict[tuple[str, int], Outcome]) -> list[dict[str, Any]]:
     """One row a fault: planned tries, tries made, passed, whether the bar is met (None: not all tried), and where."""
-    return [_row(fault, [outcome for (name, number), outcome in sorted(outcomes.items()) if name == fault.id]) for fault in faults]
+    return [
+        _row(
+            fault,
+            [outcome for (name, number), outcome in sorted(outcomes.items()) if name == fault.id],
+        )
+        for fault in faults
+    ]
 
 
 def _row(fault: Fault, outcomes: list[Outcome]) -> dict[str, Any]:
@@ -63,10 +69,14 @@ def _row(fault: Fault, outcomes: list[Outcome]) -> dict[str, Any]:
         "passed": passed,
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
         "must_fail": fault.must_fail,
-        "met": (passed < len(outcomes) if fault.must_fail else passed == len(outcomes)) if complete else None,
+        "met": (passed < len(outcomes) if fault.must_fail else passed == len(outcomes))
+        if complete
+        else None,
         "not_run": missing or ("" if outcomes else "not tried"),
         "notes": dict(sorted(notes.items())),
-        "errors": [f"try {outcome.number}: {outcome.error}" for outcome in outcomes if not outcome.passed][:SHOWN],
+        "errors": [
+            f"try {outcome.number}: {outcome.error}" for outcome in outcomes if not outcome.passed
+        ][:SHOWN],
         "commits": sorted({outcome.commit for outcome in outcomes}),
         "machines": sorted({outcome.machine for outcome in outcomes}),
     }

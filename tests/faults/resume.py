@@ -15,7 +15,17 @@ from seenet.training import checkpoint
 from tests.faults import preload
 from tests.faults.fault import Attempt, Fault, expect
 from tests.faults.processes import Child, command, forked, seenet, wait_until
-from tests.faults.runs import STEPS, VALIDATE_EVERY, copied, lines, moment, reference, same, steps_made, words
+from tests.faults.runs import (
+    STEPS,
+    VALIDATE_EVERY,
+    copied,
+    lines,
+    moment,
+    reference,
+    same,
+    steps_made,
+    words,
+)
 
 
 def start(attempt: Attempt, run: Path, real: bool, *settings: str, resume: bool) -> Child:
@@ -104,13 +114,17 @@ def run_here(run: Path) -> None:
     from seenet.core.recipe_files import load_recipe
     from seenet.training.stages import train_recipe
 
-    train_recipe(load_recipe("shapes", [word for word in words(run)[2:] if "=" in word]), run, device="cpu")
+    train_recipe(
+        load_recipe("shapes", [word for word in words(run)[2:] if "=" in word]), run, device="cpu"
+    )
 
 
 def killed_at_a_call(attempt: Attempt) -> None:
     """The first calls, of the start, in turn; then any."""
     run, whole = attempt.folder / "run", reference()
-    call = attempt.number if attempt.number < 50 else int(attempt.rng.integers(50, calls_of_a_run()))
+    call = (
+        attempt.number if attempt.number < 50 else int(attempt.rng.integers(50, calls_of_a_run()))
+    )
 
     def work() -> None:
         preload.arm(run, call, 0)
@@ -124,7 +138,9 @@ def killed_at_a_call(attempt: Attempt) -> None:
         call -= LEAST_CALLS
         child = forked(attempt, work)
         child.wait()
-    expect(child.code == -9, f"call {call} never came, ended with {child.code}: {child.last_line()}")
+    expect(
+        child.code == -9, f"call {call} never came, ended with {child.code}: {child.last_line()}"
+    )
     attempt.note(moment(run))
     gone_on(attempt, run, False)
     same(run, whole)
@@ -133,12 +149,26 @@ def killed_at_a_call(attempt: Attempt) -> None:
 def any_number_of_ranks(attempt: Attempt) -> None:
     """T2: the same samples in every step, by 1, 2 and 4 ranks, with any micro-batches, from any step on."""
     rng = attempt.rng
-    count, batch, seed = int(rng.integers(1, 200)), 8 * int(rng.integers(1, 4)), int(rng.integers(1000))
+    count, batch, seed = (
+        int(rng.integers(1, 200)),
+        8 * int(rng.integers(1, 4)),
+        int(rng.integers(1000)),
+    )
     first, last = sorted(rng.integers(0, 500, 2).tolist())
     expected: list[list[object]] | None = None
     for world, accumulate in ((1, 1), (2, 1), (4, 1), (2, 4), (1, 8)):
-        ranks = [list(StepSampler(count, batch, seed, first, last, rank=rank, world=world, accumulate=accumulate)) for rank in range(world)]
-        parts = [[part for rank in ranks for part in rank[step * accumulate : (step + 1) * accumulate]] for step in range(last - first)]
+        ranks = [
+            list(
+                StepSampler(
+                    count, batch, seed, first, last, rank=rank, world=world, accumulate=accumulate
+                )
+            )
+            for rank in range(world)
+        ]
+        parts = [
+            [part for rank in ranks for part in rank[step * accumulate : (step + 1) * accumulate]]
+            for step in range(last - first)
+        ]
         found = [[draw for part in step for draw in part] for step in parts]
         expect(expected is None or found == expected, f"{world} ranks x {accumulate} draw others")
         expected = found
@@ -146,7 +176,11 @@ def any_number_of_ranks(attempt: Attempt) -> None:
 
 def resume_time(attempt: Attempt) -> None:
     """T3: from the start to the first step, early and late in a long run, in turns; the same run with another number of steps made."""
-    long = ("training.steps=1000000", "training.validate_every=0", "training.checkpoint_every=1000000")
+    long = (
+        "training.steps=1000000",
+        "training.validate_every=0",
+        "training.checkpoint_every=1000000",
+    )
     run = attempt.folder / "run"
     child = seenet(attempt, *words(run, *long))
     wait_until(lambda: steps_made(run) >= 2 or child.poll() is not None, "steps are made")
@@ -157,7 +191,12 @@ def resume_time(attempt: Attempt) -> None:
         copy = copied(attempt, run, f"run-{step}-{len(seconds[step])}")
         found = checkpoint.newest(copy / "checkpoints")
         assert found is not None
-        checkpoint.save(copy / "checkpoints", step, checkpoint.Checkpoint(found.tensors, {**found.state, "step": step}), 1)
+        checkpoint.save(
+            copy / "checkpoints",
+            step,
+            checkpoint.Checkpoint(found.tensors, {**found.state, "step": step}),
+            1,
+        )
         started, before = time.monotonic(), len(lines(copy))
         child = seenet(attempt, *words(copy, *long), "--resume")
         wait_until(lambda copy=copy, before=before: len(lines(copy)) > before, "it goes on")  # type: ignore[misc]
@@ -172,7 +211,9 @@ def plain_loop(run: Path, resume: bool) -> None:
     """The known-bad baseline: shuffled batches, and `torch.save` of model and optimizer now and then."""
     torch.manual_seed(0)
     data = torch.randn(60, 3, 24, 24)
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), torch.nn.BatchNorm2d(64), torch.nn.Conv2d(64, 1, 3))
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 64, 3), torch.nn.BatchNorm2d(64), torch.nn.Conv2d(64, 1, 3)
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     step, order = 0, iter(())
     if resume and (run / "last.pt").exists():
@@ -194,28 +235,69 @@ def plain_loop(run: Path, resume: bool) -> None:
             file.write(json.dumps([step, loss.item()]) + "\n")
             file.flush()
             if step % 5 == 0:
-                torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, run / "last.pt")
+                torch.save(
+                    {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "step": step,
+                    },
+                    run / "last.pt",
+                )
 
 
 def plain_loop_killed(attempt: Attempt) -> None:
     folders = [attempt.folder / name for name in ("whole", "cut")]
     for folder in folders:
         folder.mkdir()
-    expect(forked(attempt, lambda: plain_loop(folders[0], False)).wait() == 0, "the loop does not run")
+    expect(
+        forked(attempt, lambda: plain_loop(folders[0], False)).wait() == 0, "the loop does not run"
+    )
     child = forked(attempt, lambda: plain_loop(folders[1], False))
-    wait_until(lambda: (folders[1] / "losses").exists() or child.poll() is not None, "steps are made")
+    wait_until(
+        lambda: (folders[1] / "losses").exists() or child.poll() is not None, "steps are made"
+    )
     time.sleep(attempt.rng.uniform(0, 0.2))
     child.kill()
     child = forked(attempt, lambda: plain_loop(folders[1], True))
     expect(child.wait() == 0, f"cannot go on: {child.last_line()}")
-    whole, cut = (dict(json.loads(line) for line in (folder / "losses").read_text().splitlines()) for folder in folders)
+    whole, cut = (
+        dict(json.loads(line) for line in (folder / "losses").read_text().splitlines())
+        for folder in folders
+    )
     expect(whole == cut, "losses differ")
 
 
 FAULTS = [
-    Fault("T1.moment", "`kill -9` at a random moment, once or twice, 0 and 2 workers; then --resume: the uninterrupted run", 50, killed),
-    Fault("T1.call", "`kill -9` in the n-th call that changes a file: the first 50, then any", 100, killed_at_a_call, preload.missing),
-    Fault("T2", "1, 2, 4 ranks, micro-batches, any first step: the same samples in every step", 100, any_number_of_ranks),
-    Fault("T3", "resumed at step 10 and at step 900,000: the same seconds to the next step", 5, resume_time),
-    Fault("B.T1.moment", "the same kills, a plain loop with `torch.save`", 10, plain_loop_killed, must_fail=True),
+    Fault(
+        "T1.moment",
+        "`kill -9` at a random moment, once or twice, 0 and 2 workers; then --resume: the uninterrupted run",
+        50,
+        killed,
+    ),
+    Fault(
+        "T1.call",
+        "`kill -9` in the n-th call that changes a file: the first 50, then any",
+        100,
+        killed_at_a_call,
+        preload.missing,
+    ),
+    Fault(
+        "T2",
+        "1, 2, 4 ranks, micro-batches, any first step: the same samples in every step",
+        100,
+        any_number_of_ranks,
+    ),
+    Fault(
+        "T3",
+        "resumed at step 10 and at step 900,000: the same seconds to the next step",
+        5,
+        resume_time,
+    ),
+    Fault(
+        "B.T1.moment",
+        "the same kills, a plain loop with `torch.save`",
+        10,
+        plain_loop_killed,
+        must_fail=True,
+    ),
 ]

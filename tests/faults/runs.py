@@ -47,7 +47,15 @@ def reference(*settings: str) -> Path:
 def lines(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what is of the clock; a line that is being written is left out."""
     path = run / "metrics.jsonl"
-    found = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
+    found = (
+        [
+            json.loads(line)
+            for line in path.read_text().splitlines(keepends=True)
+            if line.endswith("\n")
+        ]
+        if path.exists()
+        else []
+    )
     return [{key: value for key, value in line.items() if key not in TIMING} for line in found]
 
 
@@ -63,7 +71,11 @@ def same(run: Path, other: Path) -> None:
     last = f"checkpoints/step-{STEPS:08d}"
     for name in ("model", "model-last", f"{last}/model", f"{last}/ema", f"{last}/optimizer"):
         first, second = (load_file(folder / f"{name}.safetensors") for folder in (run, other))
-        expect(first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first), f"{name}: weights differ")
+        expect(
+            first.keys() == second.keys()
+            and all(torch.equal(first[key], second[key]) for key in first),
+            f"{name}: weights differ",
+        )
 
 
 def moment(run: Path) -> str:

@@ -17,7 +17,12 @@ SECONDS = 15
 """From the signal to the end, at most."""
 TIMEOUT = 30
 """Of the process group, seconds, in T8."""
-RANKS = ("training.steps=400", "training.validate_every=40", "training.checkpoint_every=400", "training.workers=1")
+RANKS = (
+    "training.steps=400",
+    "training.validate_every=40",
+    "training.checkpoint_every=400",
+    "training.workers=1",
+)
 
 
 def ended_as_asked(run: Path, before: int) -> None:
@@ -76,7 +81,9 @@ def two_ranks(attempt: Attempt, launcher: Child) -> tuple[list[int], dict[int, i
 
 
 def exit_codes(run: Path) -> dict[str, int | None]:
-    return {rank: entry["code"] for rank, entry in json.loads((run / "exit.json").read_text()).items()}
+    return {
+        rank: entry["code"] for rank, entry in json.loads((run / "exit.json").read_text()).items()
+    }
 
 
 def lost_rank(number: signal.Signals, codes: set[int], seconds: float) -> Callable[[Attempt], None]:
@@ -84,7 +91,15 @@ def lost_rank(number: signal.Signals, codes: set[int], seconds: float) -> Callab
 
     def run(attempt: Attempt) -> None:
         folder = attempt.folder / "run"
-        launcher = torchrun(attempt, *words(folder, *RANKS, "training.validate_every=0", f"training.timeout_minutes={TIMEOUT / 60}"))
+        launcher = torchrun(
+            attempt,
+            *words(
+                folder,
+                *RANKS,
+                "training.validate_every=0",
+                f"training.timeout_minutes={TIMEOUT / 60}",
+            ),
+        )
         until_somewhere(attempt, folder, launcher)
         below, ranks = two_ranks(attempt, launcher)
         lost = attempt.number % 2
@@ -140,7 +155,10 @@ def interrupted_twice(attempt: Attempt) -> None:
     child = seenet(attempt, *words(run, settings))
     until_somewhere(attempt, run, child)
     (attempt.folder / "slow").touch()
-    wait_until(lambda: (attempt.folder / "waiting").exists() or child.poll() is not None, "the slow step is under way")
+    wait_until(
+        lambda: (attempt.folder / "waiting").exists() or child.poll() is not None,
+        "the slow step is under way",
+    )
     if child.poll() is not None:
         attempt.note("had ended")
         return
@@ -165,8 +183,13 @@ def second_process(attempt: Attempt) -> None:
     expect(first.poll() is None, "had ended before a second one could come")
     for resume in ([], ["--resume"]):
         second = seenet(attempt, *words(run), *resume)
-        expect(second.wait() == 75, f"the second one ended with {second.code}: {second.last_line()}")
-        expect(f"host {socket.gethostname()} pid {first.pid}" in second.last_line(), f"said {second.last_line()}")
+        expect(
+            second.wait() == 75, f"the second one ended with {second.code}: {second.last_line()}"
+        )
+        expect(
+            f"host {socket.gethostname()} pid {first.pid}" in second.last_line(),
+            f"said {second.last_line()}",
+        )
     if attempt.number % 2:
         os.kill(first.pid, signal.SIGCONT)
         expect(first.wait() == 0, f"the first one was disturbed: {first.last_line()}")
@@ -177,13 +200,43 @@ def second_process(attempt: Attempt) -> None:
 
 
 FAULTS = [
-    Fault("T4.process", "SIGTERM to a run or its group: exit 143 after the step, saved, nothing left; then --resume", 20, terminated),
-    Fault("T4.launcher", "SIGTERM to torchrun's launcher, two ranks: both 143 after the step, saved", 20, terminated_ranks("launcher")),
-    Fault("T4.rank", "SIGTERM to one of two ranks: both 143 after the step, saved", 20, terminated_ranks("rank")),
-    Fault("T5.once", "Ctrl-C: saved, exit 130; then --resume: the uninterrupted run", 10, interrupted_once),
+    Fault(
+        "T4.process",
+        "SIGTERM to a run or its group: exit 143 after the step, saved, nothing left; then --resume",
+        20,
+        terminated,
+    ),
+    Fault(
+        "T4.launcher",
+        "SIGTERM to torchrun's launcher, two ranks: both 143 after the step, saved",
+        20,
+        terminated_ranks("launcher"),
+    ),
+    Fault(
+        "T4.rank",
+        "SIGTERM to one of two ranks: both 143 after the step, saved",
+        20,
+        terminated_ranks("rank"),
+    ),
+    Fault(
+        "T5.once",
+        "Ctrl-C: saved, exit 130; then --resume: the uninterrupted run",
+        10,
+        interrupted_once,
+    ),
     Fault("T5.twice", "Ctrl-C twice in a step of a minute: exit 130 now", 10, interrupted_twice),
-    Fault("T6", "a second process on a run: exit 75 with host and pid; a killed one's lock is taken over", 10, second_process),
-    Fault("T8.killed", "`kill -9` to one of two ranks: the other ends with it", 10, lost_rank(signal.SIGKILL, {75, 143}, SECONDS)),
+    Fault(
+        "T6",
+        "a second process on a run: exit 75 with host and pid; a killed one's lock is taken over",
+        10,
+        second_process,
+    ),
+    Fault(
+        "T8.killed",
+        "`kill -9` to one of two ranks: the other ends with it",
+        10,
+        lost_rank(signal.SIGKILL, {75, 143}, SECONDS),
+    ),
     Fault(
         "T8.frozen",
         "`kill -STOP` to one of two ranks: the other ends within the time-out, 75",

@@ -16,7 +16,10 @@ KEEP = 2
 
 def content(step: int) -> Content:
     """About a mebibyte whose every number tells its step."""
-    return {name: {f"{part}.weight": torch.full((64, 640), float(step)) for part in range(3)} for name in ("model", "optimizer")}
+    return {
+        name: {f"{part}.weight": torch.full((64, 640), float(step)) for part in range(3)}
+        for name in ("model", "optimizer")
+    }
 
 
 def check(found: tuple[int, Content]) -> int:

@@ -16,9 +16,21 @@ baseline, a plain `torch.save` loop that goes through the same tries and must fa
 def text(rows: Sequence[dict[str, Any]]) -> str:
     """Fault, tries, passed, seconds, verdict, in columns."""
     lines = [("fault", "tries", "passed", "seconds", "verdict")]
-    lines += [(row["fault"], f"{row['tries']}/{row['planned']}", str(row["passed"]), f"{row['seconds']:.0f}", verdict(row)) for row in rows]
+    lines += [
+        (
+            row["fault"],
+            f"{row['tries']}/{row['planned']}",
+            str(row["passed"]),
+            f"{row['seconds']:.0f}",
+            verdict(row),
+        )
+        for row in rows
+    ]
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -26,11 +38,20 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     machines = sorted({machine for row in rows for machine in row["machines"]})
     commits = sorted({commit for row in rows for commit in row["commits"]})
     parts = [HEAD, "Machine: " + "; ".join(machines) + ".", "", f"Commits: {', '.join(commits)}."]
-    parts += ["", "| fault | what is done | tries | passed | seconds | verdict |", "|---|---|---|---|---|---|"]
     parts += [
-        f"| {row['fault']} | {row['what']} | {row['tries']} | {row['passed']} | {row['seconds']:.0f} | {verdict(row)} |" for row in rows
+        "",
+        "| fault | what is done | tries | passed | seconds | verdict |",
+        "|---|---|---|---|---|---|",
     ]
-    noted = [f"- {row['fault']}: " + ", ".join(f"{note} {count}" for note, count in row["notes"].items()) for row in rows if row["notes"]]
+    parts += [
+        f"| {row['fault']} | {row['what']} | {row['tries']} | {row['passed']} | {row['seconds']:.0f} | {verdict(row)} |"
+        for row in rows
+    ]
+    noted = [
+        f"- {row['fault']}: " + ", ".join(f"{note} {count}" for note, count in row["notes"].items())
+        for row in rows
+        if row["notes"]
+    ]
     if noted:
         parts += ["", "## What the tries met", "", "How often:", "", *noted]
     wrong = [f"- {row['fault']}, {error}" for row in rows for error in row["errors"]]

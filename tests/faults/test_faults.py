@@ -27,9 +27,13 @@ def odd(attempt: Attempt) -> None:
 
 def test_a_stopped_harness_goes_on_and_fails_are_kept(tmp_path: Path) -> None:
     results, made = tmp_path / "results.jsonl", []
-    fault = Fault("Q1", "odd numbers fail", 5, lambda attempt: (made.append(attempt.number), odd(attempt))[1])
+    fault = Fault(
+        "Q1", "odd numbers fail", 5, lambda attempt: (made.append(attempt.number), odd(attempt))[1]
+    )
     run([fault], results, 2)
-    results.write_text(results.read_text() + '{"fault": "Q1", "number": 2, "pas')  # as a kill leaves it
+    results.write_text(
+        results.read_text() + '{"fault": "Q1", "number": 2, "pas'
+    )  # as a kill leaves it
     (row,) = rows([fault], read(results))
     assert verdict(row) == "under way, 3 to go"
     results.write_text(results.read_text() + "\n")
@@ -38,14 +42,26 @@ def test_a_stopped_harness_goes_on_and_fails_are_kept(tmp_path: Path) -> None:
     assert made == [0, 1, 2, 3, 4]
     (row,) = rows([fault], read(results))
     assert (row["tries"], row["passed"], row["met"], row["notes"]) == (5, 3, False, {"tried": 5})
-    assert row["errors"] == ["try 1: ValueError: FOLDER/x: odd indeed", "try 3: ValueError: FOLDER/x: odd indeed"]
+    assert row["errors"] == [
+        "try 1: ValueError: FOLDER/x: odd indeed",
+        "try 3: ValueError: FOLDER/x: odd indeed",
+    ]
     assert "NOT MET" in table.text([row]) and "NOT MET" in table.markdown([row])
     assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("fault-Q1-*"))
 
 
-@pytest.mark.parametrize(("passes", "expected"), [(True, "PASSES: the harness does not bite"), (False, "fails, as it must")])
+@pytest.mark.parametrize(
+    ("passes", "expected"),
+    [(True, "PASSES: the harness does not bite"), (False, "fails, as it must")],
+)
 def test_a_baseline_must_fail(tmp_path: Path, passes: bool, expected: str) -> None:
-    fault = Fault("B.Q", "", 1, lambda attempt: None if passes else odd(Attempt(1, attempt.rng, attempt.folder)), must_fail=True)
+    fault = Fault(
+        "B.Q",
+        "",
+        1,
+        lambda attempt: None if passes else odd(Attempt(1, attempt.rng, attempt.folder)),
+        must_fail=True,
+    )
     run([fault], tmp_path / "results")
     (row,) = rows([fault], read(tmp_path / "results"))
     assert verdict(row) == expected
@@ -68,7 +84,12 @@ def test_the_committed_page_is_made_of_its_json() -> None:
 
 def test_choice() -> None:
     assert len({fault.id for fault in FAULTS}) == len(FAULTS)
-    assert is_chosen("T1.real", "T1") and is_chosen("T10", "T") and is_chosen("C2", "T,C2") and is_chosen("X", "")
+    assert (
+        is_chosen("T1.real", "T1")
+        and is_chosen("T10", "T")
+        and is_chosen("C2", "T,C2")
+        and is_chosen("X", "")
+    )
     assert not is_chosen("T10", "T1") and not is_chosen("B.C2", "C")
 
 
@@ -76,11 +97,19 @@ def test_choice() -> None:
 def test_a_few_tries(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.faults", "--only", QUICK, "--tries", "3", "--results", str(tmp_path / "results"),
                "--table", str(tmp_path / "faults")]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
     found = {row["fault"]: row for row in json.loads((tmp_path / "faults.json").read_text())}
     tried = {name: row for name, row in found.items() if row["tries"]}
     assert {"C1", "C2.moment", "C4", "B.C2.moment", "B.C4"} <= tried.keys(), done.stderr
     for name, row in tried.items():
-        assert (row["passed"] < row["tries"]) if row["must_fail"] else (row["passed"] == row["tries"]), (name, row["errors"])
+        assert (
+            (row["passed"] < row["tries"]) if row["must_fail"] else (row["passed"] == row["tries"])
+        ), (name, row["errors"])
     assert done.stdout.count("\n") == sum(is_chosen(name, QUICK) for name in found) + 1

@@ -25,7 +25,11 @@ BAD = {"text": b"<html>404</html>", "empty": b"", "cut": None, "gif": b"GIF89a" 
 def shared() -> Path:
     """A folder for as long as this process lives, with a small network in it."""
     folder = Path(tempfile.mkdtemp(prefix="fault-using-"))
-    save_model(folder / "tiny.safetensors", create_model("baseline", backbone="test_efficientnet", num_classes=SHAPES.num_classes), SHAPES)
+    save_model(
+        folder / "tiny.safetensors",
+        create_model("baseline", backbone="test_efficientnet", num_classes=SHAPES.num_classes),
+        SHAPES,
+    )
     return folder
 
 
@@ -65,13 +69,21 @@ def killed_evaluation(attempt: Attempt) -> None:
         child.kill()
         if result.exists():
             break
-        attempt.note("killed while counting" if (attempt.folder / "out" / "partial").exists() else "killed before it counted")
+        attempt.note(
+            "killed while counting"
+            if (attempt.folder / "out" / "partial").exists()
+            else "killed before it counted"
+        )
     if not result.exists():
         finished(evaluation(attempt))
     else:
         attempt.note("had ended")
     expect(result.read_bytes() == expected, "the result is another")
-    expect({path.name for path in (attempt.folder / "out").iterdir()} <= {"result.json", "confusion.png", "images", "partial"}, "leftovers")
+    expect(
+        {path.name for path in (attempt.folder / "out").iterdir()}
+        <= {"result.json", "confusion.png", "images", "partial"},
+        "leftovers",
+    )
 
 
 def sharded(attempt: Attempt) -> None:
@@ -79,7 +91,9 @@ def sharded(attempt: Attempt) -> None:
     world = (2, 4)[attempt.number % 2]
     attempt.note(f"{world} processes")
     finished(evaluation(attempt, world))
-    expect((attempt.folder / "out" / "result.json").read_bytes() == scored(), "the result is another")
+    expect(
+        (attempt.folder / "out" / "result.json").read_bytes() == scored(), "the result is another"
+    )
 
 
 def pictures(folder: Path, count: int, seed: int) -> None:
@@ -87,11 +101,23 @@ def pictures(folder: Path, count: int, seed: int) -> None:
     for number in range(count):
         path = folder / f"{number % 7}" / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (rng.integers(42, 60), rng.integers(42, 60), 3), dtype=np.uint8)).save(path)
+        Image.fromarray(
+            rng.integers(0, 256, (rng.integers(42, 60), rng.integers(42, 60), 3), dtype=np.uint8)
+        ).save(path)
 
 
 def prediction(attempt: Attempt, source: Path, out: str) -> Child:
-    return seenet(attempt, "predict", "tiny.safetensors", str(source), "--device", "cpu", "--out", out, "--json")
+    return seenet(
+        attempt,
+        "predict",
+        "tiny.safetensors",
+        str(source),
+        "--device",
+        "cpu",
+        "--out",
+        out,
+        "--json",
+    )
 
 
 def one_bad_file(attempt: Attempt) -> None:
@@ -104,13 +130,20 @@ def one_bad_file(attempt: Attempt) -> None:
     bad.write_bytes(bad.read_bytes()[:60] if content is None else content)
     child = prediction(attempt, attempt.folder / "in", "out")
     expect(child.wait() == 3, f"ended with {child.code}: {child.last_line()}")
-    expect(child.last_line().startswith("seenet: ") and str(bad) in child.last_line(), f"said {child.last_line()}")
+    expect(
+        child.last_line().startswith("seenet: ") and str(bad) in child.last_line(),
+        f"said {child.last_line()}",
+    )
     made = sum(path.is_file() for path in (attempt.folder / "out" / "masks").rglob("*.png"))
     expect(made == MANY - 1, f"{made} masks of {MANY - 1}")
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @cache
@@ -131,18 +164,33 @@ def killed_prediction(attempt: Attempt) -> None:
         time.sleep(attempt.rng.uniform(0, 3))
         child.kill()
         done = len(list((out / "masks").rglob("*.png"))) if out.exists() else 0
-        attempt.note("killed amid the pictures" if 0 < done < len(expected) // 2 else "killed before" if not done else "killed after")
+        attempt.note(
+            "killed amid the pictures"
+            if 0 < done < len(expected) // 2
+            else "killed before"
+            if not done
+            else "killed after"
+        )
     finished(prediction(attempt, shared() / "in", "out"))
     found = tree(out)
-    expect(found.keys() == expected.keys(), f"other files: {sorted(found.keys() ^ expected.keys())[:3]}")
+    expect(
+        found.keys() == expected.keys(),
+        f"other files: {sorted(found.keys() ^ expected.keys())[:3]}",
+    )
     expect(found == expected, "files differ")
 
 
 def any_size(attempt: Attempt) -> None:
-    size = (1, 1) if not attempt.number else tuple(int(side) for side in attempt.rng.integers(1, 90, 2))
+    size = (
+        (1, 1)
+        if not attempt.number
+        else tuple(int(side) for side in attempt.rng.integers(1, 90, 2))
+    )
     image = attempt.rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     mask = load(shared() / "tiny.safetensors", "cpu").mask(image)
-    expect(mask.shape == size and mask.max() < SHAPES.num_classes, f"{size}: a mask of {mask.shape}")
+    expect(
+        mask.shape == size and mask.max() < SHAPES.num_classes, f"{size}: a mask of {mask.shape}"
+    )
 
 
 def whole_or_none(attempt: Attempt) -> None:
@@ -152,18 +200,39 @@ def whole_or_none(attempt: Attempt) -> None:
     (attempt.folder / "out" / "images").write_text("in the way")
     child = evaluation(attempt)
     expect(child.wait() not in {0, -9}, "nothing stood in the way")
-    expect(not (attempt.folder / "out" / "result.json").exists(), "a result file is there all the same")
+    expect(
+        not (attempt.folder / "out" / "result.json").exists(), "a result file is there all the same"
+    )
     expect("Traceback" not in child.said(), child.last_line())
     (attempt.folder / "out" / "images").unlink()
     finished(evaluation(attempt))
-    expect((attempt.folder / "out" / "result.json").read_bytes() == scored(), "the result is another")
+    expect(
+        (attempt.folder / "out" / "result.json").read_bytes() == scored(), "the result is another"
+    )
 
 
 FAULTS = [
-    Fault("E1", "`seenet eval` killed up to three times: the same bytes, and no result file that is not whole (E3)", 20, killed_evaluation),
+    Fault(
+        "E1",
+        "`seenet eval` killed up to three times: the same bytes, and no result file that is not whole (E3)",
+        20,
+        killed_evaluation,
+    ),
     Fault("E2", "`seenet eval` on 2 and 4 processes: the same bytes as on 1", 2, sharded),
-    Fault("E3", "a file stands where pictures should go: no result file; then it goes on", 1, whole_or_none),
-    Fault("P3", f"one bad file among {MANY}: the others done, exit 3, it is named", 4, one_bad_file),
-    Fault("P5", "`seenet predict` killed up to three times and run again: the same tree, byte by byte", 20, killed_prediction),
+    Fault(
+        "E3",
+        "a file stands where pictures should go: no result file; then it goes on",
+        1,
+        whole_or_none,
+    ),
+    Fault(
+        "P3", f"one bad file among {MANY}: the others done, exit 3, it is named", 4, one_bad_file
+    ),
+    Fault(
+        "P5",
+        "`seenet predict` killed up to three times and run again: the same tree, byte by byte",
+        20,
+        killed_prediction,
+    ),
     Fault("P6", "pictures of 1 x 1 and of any size to 90 x 90: a mask of that size", 50, any_size),
 ]

@@ -117,9 +117,27 @@ def test_predictions_go_on(kept: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert len(files) == 4
     way = ["--runtime", "eager", "--precision", "fp32", "--json"]
     with pytest.raises(SystemExit) as ended:
-        main(["predict", str(kept / "model.safetensors"), str(kept / "pictures"), "--out", str(out), *way])
+        main(
+            [
+                "predict",
+                str(kept / "model.safetensors"),
+                str(kept / "pictures"),
+                "--out",
+                str(out),
+                *way,
+            ]
+        )
     report = json.loads(capsys.readouterr().out)
-    assert (ended.value.code, report["skipped"], report["written"], report["failed"]) == (0, 2, 1, [])
+    assert (ended.value.code, report["skipped"], report["written"], report["failed"]) == (
+        0,
+        2,
+        1,
+        [],
+    )
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == files
     assert (ids(out / "masks" / "3.png") == ids(kept / "expected" / "3.png")).mean() >= 0.9999
-    assert sorted(json.loads((out / "manifest.json").read_text(encoding="utf-8"))) == ["1", "2", "3"]
+    assert sorted(json.loads((out / "manifest.json").read_text(encoding="utf-8"))) == [
+        "1",
+        "2",
+        "3",
+    ]

@@ -11,15 +11,25 @@ from seenet.core.errors import UsageError
 from seenet.model.backbone import Backbone
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101", "tf_efficientnet_lite0", "convnext_atto"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50", "resnet101", "tf_efficientnet_lite0", "convnext_atto"]
+)
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_dilations_layer_by_layer(name: str, output_stride: int) -> None:
     ours = Backbone(name, output_stride=output_stride).body
     reference = timm.create_model(name, output_stride=output_stride)
     # `features_only` joins the first parts of some names with an underscore, and leaves out what stands behind the last stage.
-    convs = {key.replace(".", "_"): module for key, module in reference.named_modules() if isinstance(module, nn.Conv2d)}
+    convs = {
+        key.replace(".", "_"): module
+        for key, module in reference.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
     convs = {key: module for key, module in convs.items() if not key.startswith("conv_head")}
-    found = {key.replace(".", "_"): module for key, module in ours.named_modules() if isinstance(module, nn.Conv2d)}
+    found = {
+        key.replace(".", "_"): module
+        for key, module in ours.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
     assert found.keys() == convs.keys()
     for key, conv in convs.items():
         assert (found[key].dilation, found[key].stride, found[key].padding) == (
@@ -31,7 +41,11 @@ def test_dilations_layer_by_layer(name: str, output_stride: int) -> None:
 
 def test_first_unit_keeps_the_dilation_before() -> None:
     body = Backbone("resnet50").body
-    dilations = {f"layer{s}.{u}": body.get_submodule(f"layer{s}.{u}.conv2").dilation[0] for s in (2, 3, 4) for u in (0, 1, 2)}
+    dilations = {
+        f"layer{s}.{u}": body.get_submodule(f"layer{s}.{u}.conv2").dilation[0]
+        for s in (2, 3, 4)
+        for u in (0, 1, 2)
+    }
     assert dilations == {
         "layer2.0": 1, "layer2.1": 1, "layer2.2": 1, "layer3.0": 1, "layer3.1": 2, "layer3.2": 2,
         "layer4.0": 2, "layer4.1": 4, "layer4.2": 4,
@@ -42,12 +56,24 @@ def shapes(backbone: Backbone, output_stride: int) -> bool:
     """Whether its stages are what it says of them; with torch's meta device without computing."""
     stages = backbone.eval()(torch.zeros(1, 3, 64, 96))
     strides = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
-    expected = [(channels, 64 // stride, 96 // stride) for channels, stride in zip(backbone.channels, strides, strict=True)]
+    expected = [
+        (channels, 64 // stride, 96 // stride)
+        for channels, stride in zip(backbone.channels, strides, strict=True)
+    ]
     return [tuple(stage.shape[1:]) for stage in stages] == expected
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto", "regnetx_002", "xception41", "cspnext_s"]
+    "name",
+    [
+        "resnet18",
+        "tf_efficientnet_lite0",
+        "mobilenetv3_small_050",
+        "convnext_atto",
+        "regnetx_002",
+        "xception41",
+        "cspnext_s",
+    ],
 )
 def test_families(name: str) -> None:
     with torch.device("meta"):
@@ -59,13 +85,20 @@ def test_families(name: str) -> None:
     [
         ("dla34", 8, "assert output_stride == 32"),
         ("densenet121", 32, "unexpected keyword argument 'output_stride'"),
-        ("halonet26t", 16, r"does not take pictures of any size \(_assert\(H % self.block_size == 0"),
+        (
+            "halonet26t",
+            16,
+            r"does not take pictures of any size \(_assert\(H % self.block_size == 0",
+        ),
         ("inception_v4", 32, "does not take pictures of any size .*Kernel size"),
         ("resnet", 8, "unknown to timm; nearest: .*resnet"),
     ],
 )
 def test_others_are_refused_with_a_reason(name: str, output_stride: int, reason: str) -> None:
-    with torch.device("meta"), pytest.raises(UsageError, match=f"^backbone {name}: .*{reason}") as caught:
+    with (
+        torch.device("meta"),
+        pytest.raises(UsageError, match=f"^backbone {name}: .*{reason}") as caught,
+    ):
         Backbone(name, output_stride=output_stride)
     assert "\n" not in str(caught.value)
 
@@ -96,13 +129,18 @@ def test_every_family_of_timm_works_or_is_refused(output_stride: int) -> None:
     assert len(working) >= 15 and len(refused) >= 15
 
 
-@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto", "xception41", "cspnext_s"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto", "xception41", "cspnext_s"]
+)
 def test_stages_hold_every_parameter_and_buffer_once(name: str) -> None:
     with torch.device("meta"):
         backbone = Backbone(name, output_stride=16)
     stages = backbone.stage_modules()
     found = [
-        id(tensor) for stage in stages for module in stage for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        id(tensor)
+        for stage in stages
+        for module in stage
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
     ]
     expected = {id(tensor) for tensor in (*backbone.body.parameters(), *backbone.body.buffers())}
     assert len(found) == len(set(found))
@@ -122,7 +160,9 @@ def test_frozen_stages_are_frozen_whole(name: str) -> None:
     assert len(backbone.norms()) == (48 if name == "tf_efficientnet_lite0" else 0)
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "test_efficientnet", "test_convnext", "xception41", "hrnet_w18_small"])
+@pytest.mark.parametrize(
+    "name", ["resnet10t", "test_efficientnet", "test_convnext", "xception41", "hrnet_w18_small"]
+)
 def test_recomputed_stages_change_nothing(name: str) -> None:
     """Gradients, statistics and scores are the same, also of a copy."""
     torch.manual_seed(0)
@@ -161,7 +201,10 @@ def test_recomputed_stages_compile() -> None:
 
 @pytest.mark.parametrize(
     ("name", "parts"),
-    [("resnet10t", [f"layer{number}.0.conv1" for number in (1, 2, 3, 4)]), ("test_efficientnet", ["blocks.0", "blocks.1", "blocks.2"])],
+    [
+        ("resnet10t", [f"layer{number}.0.conv1" for number in (1, 2, 3, 4)]),
+        ("test_efficientnet", ["blocks.0", "blocks.1", "blocks.2"]),
+    ],
 )
 def test_stages_are_recomputed_one_by_one(name: str, parts: list[str]) -> None:
     backbone = Backbone(name, output_stride=16).train()
@@ -183,7 +226,11 @@ def test_stages_are_recomputed_one_by_one(name: str, parts: list[str]) -> None:
 def test_resnet_v1_strides_on_the_first_1x1() -> None:
     for output_stride, strided in ((8, ["layer2.0"]), (16, ["layer2.0", "layer3.0"])):
         body = Backbone("resnet50", output_stride=output_stride, stride_on="conv1").body
-        assert [n for n in ("layer2.0", "layer3.0", "layer4.0") if body.get_submodule(f"{n}.conv1").stride == (2, 2)] == strided
+        assert [
+            n
+            for n in ("layer2.0", "layer3.0", "layer4.0")
+            if body.get_submodule(f"{n}.conv1").stride == (2, 2)
+        ] == strided
         assert all(body.get_submodule(f"{n}.conv2").stride == (1, 1) for n in strided)
 
 

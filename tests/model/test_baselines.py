@@ -33,14 +33,19 @@ def randomize_norms(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize(("variant", "builder"), [("torchvision-fcn", fcn_resnet50), ("torchvision-deeplabv3", deeplabv3_resnet50)])
+@pytest.mark.parametrize(
+    ("variant", "builder"),
+    [("torchvision-fcn", fcn_resnet50), ("torchvision-deeplabv3", deeplabv3_resnet50)],
+)
 def test_torchvision_whole(variant: str, builder: object) -> None:
     whole = randomize_norms(builder(weights=None, weights_backbone=None, num_classes=5))  # type: ignore[operator]
     ours = create_model(variant, backbone="resnet50", num_classes=5).eval()
     ours.backbone.body.load_state_dict(whole.backbone.state_dict())
     ours.head.load_state_dict(whole.classifier.state_dict())
     with torch.no_grad():
-        torch.testing.assert_close(ours(images(45, 61)), whole(images(45, 61))["out"], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            ours(images(45, 61)), whole(images(45, 61))["out"], rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize(
@@ -48,11 +53,18 @@ def test_torchvision_whole(variant: str, builder: object) -> None:
     [
         ("smp-fpn", smp.FPN, 32, {}),
         ("smp-upernet", smp.UPerNet, 32, {}),
-        ("smp-deeplabv3plus", smp.DeepLabV3Plus, 16, {"encoder_output_stride": 16, "decoder_atrous_rates": (6, 12, 18)}),
+        (
+            "smp-deeplabv3plus",
+            smp.DeepLabV3Plus,
+            16,
+            {"encoder_output_stride": 16, "decoder_atrous_rates": (6, 12, 18)},
+        ),
         ("smp-deeplabv3plus", smp.DeepLabV3Plus, 8, {"encoder_output_stride": 8}),
     ],
 )
-def test_segmentation_models_whole(variant: str, builder: object, stride: int, options: dict[str, object]) -> None:
+def test_segmentation_models_whole(
+    variant: str, builder: object, stride: int, options: dict[str, object]
+) -> None:
     whole = randomize_norms(builder("tu-resnet10t", encoder_weights=None, classes=11, **options))  # type: ignore[operator]
     ours = create_model(variant, **SMALL, output_stride=stride).eval()
     ours.backbone.body.load_state_dict(whole.encoder.model.state_dict())
@@ -61,7 +73,9 @@ def test_segmentation_models_whole(variant: str, builder: object, stride: int, o
     pictures = images(64, 96)
     with torch.no_grad():
         # Their own upsampling has align_corners=True; ours takes the scores before it.
-        scores = F.interpolate(ours._features(pictures)["scores"], scale_factor=4, mode="bilinear", align_corners=True)
+        scores = F.interpolate(
+            ours._features(pictures)["scores"], scale_factor=4, mode="bilinear", align_corners=True
+        )
         torch.testing.assert_close(scores, whole(pictures), rtol=1e-4, atol=1e-4)
 
 
@@ -96,7 +110,9 @@ def test_padding_is_zeros_behind_the_picture(variant: str, multiple: int) -> Non
     assert model.pad_multiple == multiple
     picture = images(40, 50)
     with torch.no_grad():
-        by_hand = model(F.pad(picture, (0, 64 - 50, 0, 64 - 40 if multiple == 32 else 48 - 40)))[..., :40, :50]
+        by_hand = model(F.pad(picture, (0, 64 - 50, 0, 64 - 40 if multiple == 32 else 48 - 40)))[
+            ..., :40, :50
+        ]
         torch.testing.assert_close(model(picture), by_hand)
 
 
@@ -131,12 +147,20 @@ def test_model_file_and_cost(variant: str, tmp_path: Path) -> None:
         torch.testing.assert_close(loaded(images(40, 50)), model(images(40, 50)), rtol=0, atol=0)
     parts = summarize(model, 64, 64)
     assert [part.name for part in parts] == ["B1", "B2", "B3", "B4", "logits"]
-    assert sum(part.parameters for part in parts) == sum(parameter.numel() for parameter in model.parameters())
+    assert sum(part.parameters for part in parts) == sum(
+        parameter.numel() for parameter in model.parameters()
+    )
     assert all(part.flops > 0 for part in parts)
     # Another peer, and SeENet too, can start from this one's backbone.
-    other = create_model("seenet", **SMALL, width=8, p_out=16, weights=str(tmp_path / "peer.safetensors"))
+    other = create_model(
+        "seenet", **SMALL, width=8, p_out=16, weights=str(tmp_path / "peer.safetensors")
+    )
     own = model.backbone.state_dict()
-    assert all(torch.equal(value, own[key]) for key, value in other.backbone.state_dict().items() if value.is_floating_point())
+    assert all(
+        torch.equal(value, own[key])
+        for key, value in other.backbone.state_dict().items()
+        if value.is_floating_point()
+    )
 
 
 def test_damaged_metadata_is_one_line(tmp_path: Path) -> None:
@@ -146,11 +170,17 @@ def test_damaged_metadata_is_one_line(tmp_path: Path) -> None:
 
     for options in ([], {"variant": "smp-fpn"}):
         card = {"format": 1, "options": options, "normalization": {}, "labels": {}, "notes": {}}
-        save_file({"x": torch.zeros(1)}, tmp_path / "bad.safetensors", metadata={"seenet": json.dumps(card)})
+        save_file(
+            {"x": torch.zeros(1)},
+            tmp_path / "bad.safetensors",
+            metadata={"seenet": json.dumps(card)},
+        )
         with pytest.raises(DataError, match="damaged or foreign"):
             load_model(tmp_path / "bad.safetensors")
 
 
 def test_dead_taps_of_a_peer() -> None:
     model = create_model("torchvision-deeplabv3", **SMALL)
-    assert dead_taps(model, (256, 256)) == ["ASPP: rates 36 on a 32x32 grid never see data off their centre"]
+    assert dead_taps(model, (256, 256)) == [
+        "ASPP: rates 36 on a 32x32 grid never see data off their centre"
+    ]

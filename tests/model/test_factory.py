@@ -49,7 +49,9 @@ class WithAuxiliary(nn.Module):
 
 
 def any_size(num_classes: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, num_classes, 1))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, num_classes, 1)
+    )
 
 
 def by_8(num_classes: int) -> nn.Module:
@@ -82,10 +84,14 @@ def no_module(num_classes: int) -> object:
 
 
 def image_level(num_classes: int) -> nn.Module:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, num_classes, 1), nn.BatchNorm2d(num_classes))
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, num_classes, 1), nn.BatchNorm2d(num_classes)
+    )
 
 
-@pytest.mark.parametrize(("factory", "multiple"), [("any_size", 1), ("by_8", 8), ("by_32", 32), ("with_auxiliary", 1)])
+@pytest.mark.parametrize(
+    ("factory", "multiple"), [("any_size", 1), ("by_8", 8), ("by_32", 32), ("with_auxiliary", 1)]
+)
 def test_padded_as_needed(factory: str, multiple: int) -> None:
     model = create_model(factory=f"{HERE}:{factory}", num_classes=11).eval()
     assert model.pad_multiple == multiple
@@ -95,17 +101,24 @@ def test_padded_as_needed(factory: str, multiple: int) -> None:
 
 
 def test_auxiliary_scores() -> None:
-    features = create_model(factory=f"{HERE}:with_auxiliary", num_classes=11, auxiliary=True).forward_features(torch.randn(2, 3, 40, 40))
+    features = create_model(
+        factory=f"{HERE}:with_auxiliary", num_classes=11, auxiliary=True
+    ).forward_features(torch.randn(2, 3, 40, 40))
     assert set(features) == {"logits", "auxiliary"}
     torch.testing.assert_close(features["auxiliary"], 2 * features["logits"])
     with pytest.raises(UsageError, match=r"loss\.auxiliary wants scores under `aux`"):
-        create_model(factory=f"{HERE}:any_size", num_classes=11, auxiliary=True).train()(torch.randn(2, 3, 40, 40))
+        create_model(factory=f"{HERE}:any_size", num_classes=11, auxiliary=True).train()(
+            torch.randn(2, 3, 40, 40)
+        )
 
 
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        (f"{HERE}:of_21", r"gives a tensor 1x21x37x35 for 1 image\(s\), expected scores 1 x 11 x h x w"),
+        (
+            f"{HERE}:of_21",
+            r"gives a tensor 1x21x37x35 for 1 image\(s\), expected scores 1 x 11 x h x w",
+        ),
         (f"{HERE}:broken", "failed with RuntimeError: no such file: weights.pth"),
         (f"{HERE}:no_module", "gave a function, expected a torch.nn.Module"),
         (f"{HERE}:HERE", "not callable"),
@@ -122,17 +135,22 @@ def test_wrong_factories(factory: str, message: str) -> None:
 
 def test_one_image_where_one_point_is_normalised() -> None:
     with pytest.raises(UsageError, match="at least 2 images"):
-        create_model(factory=f"{HERE}:image_level", num_classes=11).train()(torch.randn(1, 3, 40, 40))
+        create_model(factory=f"{HERE}:image_level", num_classes=11).train()(
+            torch.randn(1, 3, 40, 40)
+        )
 
 
 def test_backbone_and_head_have_their_rates() -> None:
     settings = OptimizerSettings(rate=0.1, head_factor=4)
     model = create_model(factory=f"{HERE}:by_8", num_classes=11)
-    rates = {group["lr"]: sum(p.numel() for p in group["params"]) for group in build_optimizer(model, settings).param_groups}
+    rates = {
+        group["lr"]: sum(p.numel() for p in group["params"])
+        for group in build_optimizer(model, settings).param_groups
+    }
     assert set(rates) == {0.1, 0.4}
-    assert sum(p.numel() for g in build_optimizer(model, settings).param_groups for p in g["params"]) == sum(
-        p.numel() for p in model.parameters()
-    )
+    assert sum(
+        p.numel() for g in build_optimizer(model, settings).param_groups for p in g["params"]
+    ) == sum(p.numel() for p in model.parameters())
     # Without a part named backbone or encoder there is one rate.
     plain = create_model(factory=f"{HERE}:any_size", num_classes=11)
     assert {group["lr"] for group in build_optimizer(plain, settings).param_groups} == {0.1}
@@ -151,11 +169,15 @@ def test_cost_counts_what_is_no_plain_convolution() -> None:
 
 def test_a_file_never_chooses_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its metadata nor the recipe beside it; only the caller's own word, and only the same."""
-    (tmp_path / "lurking.py").write_text("import torch\nmake = lambda num_classes: torch.nn.Conv2d(3, num_classes, 1)\n")
+    (tmp_path / "lurking.py").write_text(
+        "import torch\nmake = lambda num_classes: torch.nn.Conv2d(3, num_classes, 1)\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     run = tmp_path / "run"
     run.mkdir()
-    save_model(run / "model.safetensors", create_model(factory="lurking:make", num_classes=11), CAMVID11)
+    save_model(
+        run / "model.safetensors", create_model(factory="lurking:make", num_classes=11), CAMVID11
+    )
     (run / "recipe.yaml").write_text("model: {factory: 'lurking:make'}\n")
     del sys.modules["lurking"]
     with pytest.raises(UsageError, match=r"model\.factory=lurking:make; that is code.*--factory"):
@@ -166,7 +188,9 @@ def test_a_file_never_chooses_what_runs(tmp_path: Path, monkeypatch: pytest.Monk
     saved = load_model(run, factory="lurking:make")
     predictor = load(run, device="cpu", factory="lurking:make")
     picture = torch.zeros(5, 7, 3, dtype=torch.uint8).numpy()
-    assert predictor.mask(picture).shape == (5, 7) and saved.model.options["factory"] == "lurking:make"
+    assert (
+        predictor.mask(picture).shape == (5, 7) and saved.model.options["factory"] == "lurking:make"
+    )
     ours = tmp_path / "ours.safetensors"
     save_model(ours, create_model("baseline", backbone="resnet10t", num_classes=11), CAMVID11)
     with pytest.raises(UsageError, match=r"holds no network of model\.factory"):
@@ -175,7 +199,9 @@ def test_a_file_never_chooses_what_runs(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_settings() -> None:
     assert ModelSettings.model_validate({"factory": "a:b"}).variant == "factory"
-    read_back = ModelSettings.model_validate(ModelSettings.model_validate({"factory": "a:b"}).model_dump())
+    read_back = ModelSettings.model_validate(
+        ModelSettings.model_validate({"factory": "a:b"}).model_dump()
+    )
     assert read_back.factory == "a:b"
     for values in ({"variant": "pfp", "factory": "a:b"}, {"variant": "factory"}):
         with pytest.raises(ValueError, match="factory"):

@@ -23,7 +23,11 @@ def test_model_file_round_trip(tmp_path: Path) -> None:
     saved = load_model(tmp_path / "model.safetensors")
     images = torch.randn(1, 3, 40, 40)
     assert torch.equal(saved.model(images), model(images))
-    assert (saved.labels, saved.notes, saved.model.options) == (CAMVID11, {"step": 3}, model.options)
+    assert (saved.labels, saved.notes, saved.model.options) == (
+        CAMVID11,
+        {"step": 3},
+        model.options,
+    )
     assert load_model(tmp_path).sha256 == saved.sha256
     assert read_options(tmp_path / "model.safetensors") == model.options
     assert saved.model.normalization == model.normalization
@@ -53,7 +57,9 @@ def test_damaged_model_files(tmp_path: Path, damage: str) -> None:
         card["options"]["variant"] = "unheard"
     text = json.dumps(card)[: -5 if damage == "json" else None]
     save_file(tensors, path, metadata={"seenet": text})
-    with pytest.raises(DataError, match="newer seenet" if damage == "format" else "damaged or foreign"):
+    with pytest.raises(
+        DataError, match="newer seenet" if damage == "format" else "damaged or foreign"
+    ):
         load_model(path)
 
 

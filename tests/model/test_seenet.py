@@ -14,7 +14,14 @@ def branch_support(module: SeEM, index: int, side: int) -> torch.Tensor:
     for part in branch.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.uniform_(part.weight, 0.1, 1)  # positive: nothing cancels, no ReLU closes
-    image = torch.rand(1, module.branches[index][0][0].in_channels, side, side, dtype=torch.float64, requires_grad=True)
+    image = torch.rand(
+        1,
+        module.branches[index][0][0].in_channels,
+        side,
+        side,
+        dtype=torch.float64,
+        requires_grad=True,
+    )
     branch(image)[0, :, side // 2, side // 2].sum().backward()
     assert image.grad is not None
     return image.grad[0].abs().sum(0) > 0
@@ -65,7 +72,9 @@ def test_branches_stack_behind_the_input() -> None:
 
 def test_branch_is_1x1_depthwise_1x1() -> None:
     for branch, rate in zip(SeEM(6, (1, 2, 4, 8), width=4).branches, (1, 2, 4, 8), strict=True):
-        reduce, atrous, fuse = [module for module in branch.modules() if isinstance(module, nn.Conv2d)]
+        reduce, atrous, fuse = [
+            module for module in branch.modules() if isinstance(module, nn.Conv2d)
+        ]
         assert (reduce.kernel_size, reduce.in_channels, reduce.out_channels) == ((1, 1), 6, 4)
         assert (atrous.kernel_size, atrous.dilation, atrous.groups) == ((3, 3), (rate, rate), 4)
         assert (fuse.kernel_size, fuse.groups) == ((1, 1), 1)
@@ -78,9 +87,15 @@ def test_local_conv_is_the_sum_of_two_pairs() -> None:
     local = LocalConv(3, 5).double().eval()
     column, row = local.column_row[0].weight, local.column_row[1].weight
     row2, column2 = local.row_column[0].weight, local.row_column[1].weight
-    kernel = torch.einsum("mih,omw->oihw", column[..., 0], row[:, :, 0]) + torch.einsum("miw,omh->oihw", row2[:, :, 0], column2[..., 0])
+    kernel = torch.einsum("mih,omw->oihw", column[..., 0], row[:, :, 0]) + torch.einsum(
+        "miw,omh->oihw", row2[:, :, 0], column2[..., 0]
+    )
     x = torch.randn(1, 3, 15, 15, dtype=torch.float64)
-    inside = (..., slice(4, -4), slice(4, -4))  # the border differs: each line of a pair pads for itself
+    inside = (
+        ...,
+        slice(4, -4),
+        slice(4, -4),
+    )  # the border differs: each line of a pair pads for itself
     expected = nn.functional.relu(local.norm(nn.functional.conv2d(x, kernel, padding=2)))
     torch.testing.assert_close(local(x)[inside], expected[inside])
 
@@ -95,12 +110,22 @@ def test_gradients_against_float64(kind: type[SeEM], memory_format: torch.memory
     reference.load_state_dict(module.state_dict())
     x = torch.randn(2, 16, 32, 32)
     upstream = torch.randn(2, module.out_channels, 32, 32)
-    (module.to(memory_format=memory_format)(x.contiguous(memory_format=memory_format)) * upstream).sum().backward()
+    (
+        module.to(memory_format=memory_format)(x.contiguous(memory_format=memory_format)) * upstream
+    ).sum().backward()
     (reference(x.double()) * upstream.double()).sum().backward()
-    for (name, found), expected in zip(module.named_parameters(), reference.parameters(), strict=True):
+    for (name, found), expected in zip(
+        module.named_parameters(), reference.parameters(), strict=True
+    ):
         assert found.grad is not None
         assert expected.grad is not None
-        torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-3, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found.grad.double(),
+            expected.grad,
+            rtol=1e-3,
+            atol=1e-3,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 def identity(conv: nn.Conv2d) -> None:
@@ -175,7 +200,9 @@ torchvision's ResNet-101 without its classifier.
 
 def test_every_row_of_table_1_is_a_variant() -> None:
     assert set(EXPECTED) == set(VARIANTS)
-    assert sorted("".join(variant.rows for variant in VARIANTS.values()).replace(", ", "")) == list("abcdefghij")
+    assert sorted("".join(variant.rows for variant in VARIANTS.values()).replace(", ", "")) == list(
+        "abcdefghij"
+    )
 
 
 @pytest.mark.parametrize("variant", EXPECTED)
@@ -207,19 +234,29 @@ def test_grids(output_stride: int, refine_stride: int) -> None:
         return tuple(features[name].shape[-2:])  # type: ignore[return-value]
 
     strides = {"B1": 4, "B2": 8, "B3": min(16, output_stride), "B4": output_stride}
-    for name, stride in (strides | {"P2": 8, "P3": strides["B3"], "P4": output_stride, "attention": refine_stride}).items():
+    for name, stride in (
+        strides | {"P2": 8, "P3": strides["B3"], "P4": output_stride, "attention": refine_stride}
+    ).items():
         assert grid(name) == (-(-73 // stride), -(-50 // stride)), name
     assert grid("logits") == (73, 50)
 
 
 @pytest.mark.parametrize(
     ("output_stride", "p3", "p4"),
-    [(8, (3, 6, 9, 12), (7, 13, 19, 25)), (16, (2, 3, 5, 6), (4, 7, 10, 13)), (32, (2, 3, 5, 6), (2, 4, 5, 7))],
+    [
+        (8, (3, 6, 9, 12), (7, 13, 19, 25)),
+        (16, (2, 3, 5, 6), (4, 7, 10, 13)),
+        (32, (2, 3, 5, 6), (2, 4, 5, 7)),
+    ],
 )
 def test_scaled_rates(output_stride: int, p3: tuple[int, ...], p4: tuple[int, ...]) -> None:
     model = create_model(**SMALL, output_stride=output_stride)
     assert model.pyramid is not None
-    assert (model.pyramid.P2.rates, model.pyramid.P3.rates, model.pyramid.P4.rates) == ((1, 2, 4, 8), p3, p4)
+    assert (model.pyramid.P2.rates, model.pyramid.P3.rates, model.pyramid.P4.rates) == (
+        (1, 2, 4, 8),
+        p3,
+        p4,
+    )
     fixed = create_model(**SMALL, output_stride=output_stride, rates="fixed")
     assert fixed.pyramid is not None and fixed.pyramid.P4.rates == (7, 13, 19, 25)
 
@@ -252,7 +289,10 @@ def test_features_are_the_pass_itself() -> None:
     features = model.forward_features(images)
     torch.testing.assert_close(features["logits"], model(images))
     assert features["auxiliary"].shape == features["logits"].shape
-    gradients = torch.autograd.grad(features["logits"].sum(), [features[name] for name in ("B1", "B2", "B3", "B4", "P2", "P_out")])
+    gradients = torch.autograd.grad(
+        features["logits"].sum(),
+        [features[name] for name in ("B1", "B2", "B3", "B4", "P2", "P_out")],
+    )
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
@@ -261,7 +301,9 @@ def test_baseline_sums_plain_convolutions() -> None:
     features = model.forward_features(torch.randn(1, 3, 64, 64))
     assert isinstance(model.head, nn.Module)
     expected = sum(
-        nn.functional.conv2d(features["B4"], branch.weight, branch.bias, padding=rate, dilation=rate)
+        nn.functional.conv2d(
+            features["B4"], branch.weight, branch.bias, padding=rate, dilation=rate
+        )
         for branch, rate in zip(model.head.branches, (6, 12, 18, 24), strict=True)
     )
     expected = nn.functional.interpolate(expected, (64, 64), mode="bilinear", align_corners=False)

@@ -17,7 +17,9 @@ def test_parts_hold_all_parameters_once() -> None:
     for variant in VARIANTS:
         model = create_model(variant, **SMALL, auxiliary=True)
         parts = summarize(model, 64, 48)
-        assert sum(part.parameters for part in parts) == sum(parameter.numel() for parameter in model.parameters())
+        assert sum(part.parameters for part in parts) == sum(
+            parameter.numel() for parameter in model.parameters()
+        )
         assert [part.name for part in parts][-2:] == ["auxiliary", "logits"]
 
 
@@ -26,14 +28,23 @@ def test_stages_hold_the_backbone(backbone: str) -> None:
     model = create_model(backbone=backbone, num_classes=5, width=8, p_out=16, output_stride=16)
     stages = summarize(model, 64, 64)[:4]
     assert [part.name for part in stages] == ["B1", "B2", "B3", "B4"]
-    assert sum(part.parameters for part in stages) == sum(parameter.numel() for parameter in model.backbone.parameters())
+    assert sum(part.parameters for part in stages) == sum(
+        parameter.numel() for parameter in model.backbone.parameters()
+    )
 
 
 def test_stages_that_are_mixed_are_counted_with_the_last() -> None:
     with torch.device("meta"):
-        model = create_model(backbone="hrnet_w18_small", num_classes=5, width=8, p_out=16, output_stride=32)
+        model = create_model(
+            backbone="hrnet_w18_small", num_classes=5, width=8, p_out=16, output_stride=32
+        )
         stages = summarize(model, 64, 64)[:4]
-    assert [part.parameters for part in stages] == [0, 0, 0, sum(parameter.numel() for parameter in model.backbone.parameters())]
+    assert [part.parameters for part in stages] == [
+        0,
+        0,
+        0,
+        sum(parameter.numel() for parameter in model.backbone.parameters()),
+    ]
 
 
 def test_flops_of_the_pyramid_by_hand() -> None:
@@ -49,14 +60,20 @@ def test_summary_leaves_the_model_alone() -> None:
     model = create_model(**SMALL).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     summarize(model, 32, 32)
-    assert model.training and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.training and all(
+        torch.equal(value, before[key]) for key, value in model.state_dict().items()
+    )
 
 
 def test_dead_taps_named() -> None:
     fixed = create_model(**SMALL, output_stride=16, rates="fixed")
-    assert dead_taps(fixed, (256, 256)) == ["P4: rates 19, 25 on a 16x16 grid never see data off their centre"]
+    assert dead_taps(fixed, (256, 256)) == [
+        "P4: rates 19, 25 on a 16x16 grid never see data off their centre"
+    ]
     assert dead_taps(create_model(**SMALL, output_stride=16), (256, 256)) == []
-    assert dead_taps(create_model("baseline", **SMALL), (160, 320)) == ["ASPP: rates 24 on a 20x40 grid never see data off their centre"]
+    assert dead_taps(create_model("baseline", **SMALL), (160, 320)) == [
+        "ASPP: rates 24 on a 20x40 grid never see data off their centre"
+    ]
 
 
 TINY = {"num_classes": 2, "width": 4, "p_out": 8}
@@ -75,17 +92,30 @@ def averaging(variant: str, backbone: str, **options: object) -> Segmenter:
             for name, child in module.named_children():
                 if isinstance(child, nn.MaxPool2d):
                     # Of its window the gradient would show one point alone.
-                    setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode))
+                    setattr(
+                        module,
+                        name,
+                        nn.AvgPool2d(
+                            child.kernel_size, child.stride, child.padding, child.ceil_mode
+                        ),
+                    )
     return model
 
 
 def reach_of_gradient(model: Segmenter, radius: int, axis: int, period: int) -> int:
     """Pixels to the farthest one that the scores of `period` neighbouring pixels have a gradient at, along one axis."""
     side = 2 * radius + 128 - 2 * radius % 32
-    image = torch.full((1, 3, side, 8) if axis == 2 else (1, 3, 8, side), 0.1, dtype=torch.float64, requires_grad=True)
+    image = torch.full(
+        (1, 3, side, 8) if axis == 2 else (1, 3, 8, side),
+        0.1,
+        dtype=torch.float64,
+        requires_grad=True,
+    )
     scores, farthest = model(image), 0
     for here in range(side // 2, side // 2 + period):
-        (gradient,) = torch.autograd.grad(scores[0, 0].select(axis - 2, here).sum(), image, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            scores[0, 0].select(axis - 2, here).sum(), image, retain_graph=True
+        )
         found = gradient.abs().sum((0, 1, 5 - axis)).nonzero().flatten()
         farthest = max(farthest, here - int(found.min()), int(found.max()) - here)
     return farthest
@@ -96,18 +126,39 @@ def reach_of_gradient(model: Segmenter, radius: int, axis: int, period: int) -> 
     [
         ("baseline", "resnet10t", {}, 2),
         pytest.param("pfp", "resnet10t", {"output_stride": 16}, 3, marks=pytest.mark.slow),
-        pytest.param("torchvision-fcn", "resnet10t", {"output_stride": 32}, 2, marks=pytest.mark.slow),
+        pytest.param(
+            "torchvision-fcn", "resnet10t", {"output_stride": 32}, 2, marks=pytest.mark.slow
+        ),
         pytest.param("seenet", "resnet10t", {}, 3, marks=pytest.mark.slow),
-        pytest.param("seenet", "resnet10t", {"output_stride": 32, "refine_stride": 8}, 2, marks=pytest.mark.slow),
-        pytest.param("pfp-mixed-bf", "resnet10t", {"rates": "fixed", "output_stride": 16}, 2, marks=pytest.mark.slow),
-        pytest.param("seem-fs", "tf_efficientnet_lite0", {"output_stride": 16}, 3, marks=pytest.mark.slow),
+        pytest.param(
+            "seenet",
+            "resnet10t",
+            {"output_stride": 32, "refine_stride": 8},
+            2,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "pfp-mixed-bf",
+            "resnet10t",
+            {"rates": "fixed", "output_stride": 16},
+            2,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "seem-fs", "tf_efficientnet_lite0", {"output_stride": 16}, 3, marks=pytest.mark.slow
+        ),
         pytest.param("pfp-seem", "convnext_atto", {}, 3, marks=pytest.mark.slow),
     ],
 )
-def test_radius_is_where_the_gradient_ends(variant: str, backbone: str, options: dict[str, object], axis: int) -> None:
+def test_radius_is_where_the_gradient_ends(
+    variant: str, backbone: str, options: dict[str, object], axis: int
+) -> None:
     model = averaging(variant, backbone, **options)
     field = receptive_field(model)
-    assert reach_of_gradient(model, int(field.radius), axis, model.options["output_stride"]) == field.radius
+    assert (
+        reach_of_gradient(model, int(field.radius), axis, model.options["output_stride"])
+        == field.radius
+    )
 
 
 def test_start_side_does_not_matter() -> None:
@@ -117,7 +168,10 @@ def test_start_side_does_not_matter() -> None:
 
 def test_linear_maps_on_points_are_followed() -> None:
     # ConvNeXt's permuted tensors: layer norm over channels, linear maps on points.
-    assert receptive_field(create_model("baseline", backbone="convnext_tiny", **TINY)).radius < math.inf
+    assert (
+        receptive_field(create_model("baseline", backbone="convnext_tiny", **TINY)).radius
+        < math.inf
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ def test_state_dict_with_ddp_names(tmp_path: Path) -> None:
     state = {"module.conv.weight": torch.randn(2, 3), "module.conv.bias": torch.randn(2)}
     torch.save({"state_dict": state}, tmp_path / "a.pth")
     assert import_pickle(tmp_path / "a.pth", tmp_path / "a.safetensors") == 2
-    assert torch.equal(load_file(tmp_path / "a.safetensors")["conv.weight"], state["module.conv.weight"])
+    assert torch.equal(
+        load_file(tmp_path / "a.safetensors")["conv.weight"], state["module.conv.weight"]
+    )
 
 
 def test_code_is_never_run(tmp_path: Path) -> None:
@@ -32,7 +34,9 @@ def test_code_is_never_run(tmp_path: Path) -> None:
 
 def test_what_unpacks_to_more_than_the_file_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"w": torch.zeros(1).expand(100_000_000)}}, tmp_path / "wide.pth")
-    with pytest.raises(DataError, match=r"wide\.pth: tensors of 400000000 bytes in a file of \d{4};"):
+    with pytest.raises(
+        DataError, match=r"wide\.pth: tensors of 400000000 bytes in a file of \d{4};"
+    ):
         import_pickle(tmp_path / "wide.pth", tmp_path / "wide.safetensors")
     torch.save({"w": torch.zeros(1000)}, tmp_path / "plain.pth")
     with (
@@ -43,7 +47,11 @@ def test_what_unpacks_to_more_than_the_file_is_refused(tmp_path: Path) -> None:
             packed.writestr(entry.filename, plain.read(entry))
     with pytest.raises(DataError, match=r"packed\.pth: a compressed archive"):
         import_pickle(tmp_path / "packed.pth", tmp_path / "packed.safetensors")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["packed.pth", "plain.pth", "wide.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "packed.pth",
+        "plain.pth",
+        "wide.pth",
+    ]
 
 
 def test_never_overwrites(tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_classifier_file_fills_the_backbone(imagenet: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_classifier_file_fills_the_backbone(
+    imagenet: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="seenet")
     model = create_model(**SMALL, weights=str(imagenet)).eval()
     reference = create_reference(imagenet)
@@ -38,7 +40,9 @@ def test_classifier_file_fills_the_backbone(imagenet: Path, caplog: pytest.LogCa
 def create_reference(path: Path) -> torch.nn.Module:
     from safetensors.torch import load_file
 
-    body = timm.create_model("resnet10t", features_only=True, output_stride=8, out_indices=(1, 2, 3, 4))
+    body = timm.create_model(
+        "resnet10t", features_only=True, output_stride=8, out_indices=(1, 2, 3, 4)
+    )
     body.load_state_dict({k: v for k, v in load_file(path).items() if not k.startswith("fc")})
     return body.eval()
 
@@ -50,10 +54,16 @@ def test_classifier_file_of_a_network_that_stands_deeper(tmp_path: Path) -> None
     save_file(reference.state_dict(), tmp_path / "cspnext.safetensors")
     model = create_model(**options, weights=str(tmp_path / "cspnext.safetensors"))
     held = model.backbone.body.state_dict()
-    assert all(torch.equal(held[f"model.{key}"], value) for key, value in reference.state_dict().items() if f"model.{key}" in held)
+    assert all(
+        torch.equal(held[f"model.{key}"], value)
+        for key, value in reference.state_dict().items()
+        if f"model.{key}" in held
+    )
     # And of a SeENet model, where they stand as in the file.
     save_model(tmp_path / "model.safetensors", model, CAMVID11)
-    again = create_model(**options, weights=str(tmp_path / "model.safetensors")).backbone.body.state_dict()
+    again = create_model(
+        **options, weights=str(tmp_path / "model.safetensors")
+    ).backbone.body.state_dict()
     assert all(torch.equal(again[key], value) for key, value in held.items())
 
 
@@ -67,7 +77,9 @@ def test_other_input_channels_are_adapted(imagenet: Path) -> None:
     grey = create_model(**SMALL, in_channels=1, weights=str(imagenet)).eval()
     rgb = create_model(**SMALL, weights=str(imagenet)).eval()
     image = torch.randn(1, 1, 32, 32)
-    torch.testing.assert_close(grey.backbone(image)[0], rgb.backbone(image.expand(1, 3, 32, 32))[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        grey.backbone(image)[0], rgb.backbone(image.expand(1, 3, 32, 32))[0], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_foreign_and_missing_files(tmp_path: Path, imagenet: Path) -> None:
@@ -101,7 +113,9 @@ def test_backbone_of_a_seenet_model(tmp_path: Path) -> None:
     (tmp_path / "v1.2").mkdir()  # a run's folder is no file, whatever dots it has
     save_model(tmp_path / "v1.2" / "model.safetensors", model, CAMVID11)
     for weights in ("model.safetensors", "v1.2"):
-        other = create_model("baseline", backbone="resnet10t", num_classes=3, weights=str(tmp_path / weights))
+        other = create_model(
+            "baseline", backbone="resnet10t", num_classes=3, weights=str(tmp_path / weights)
+        )
         for key, value in model.backbone.state_dict().items():
             assert torch.equal(other.backbone.state_dict()[key], value), key
 

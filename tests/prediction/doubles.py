@@ -30,10 +30,21 @@ class TinyNet(nn.Module):
         self.norm = nn.BatchNorm2d(num_classes)
 
     def forward(
-        self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False, window: Window | None = None
+        self,
+        images: Tensor,
+        size: tuple[int, int] | None = None,
+        *,
+        own_grid: bool = False,
+        window: Window | None = None,
     ) -> Tensor:
         scores = 3 * self.norm(self.conv(images))
-        return scores if own_grid else F.interpolate(scores, size or images.shape[-2:], mode="bilinear", align_corners=False)
+        return (
+            scores
+            if own_grid
+            else F.interpolate(
+                scores, size or images.shape[-2:], mode="bilinear", align_corners=False
+            )
+        )
 
 
 class RedNet(nn.Module):
@@ -48,12 +59,23 @@ class RedNet(nn.Module):
         self.calls = 0
 
     def forward(
-        self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False, window: Window | None = None
+        self,
+        images: Tensor,
+        size: tuple[int, int] | None = None,
+        *,
+        own_grid: bool = False,
+        window: Window | None = None,
     ) -> Tensor:
         self.calls += 1
         red = images[:, :1] * 255
         scores = torch.cat([-(red - centre).abs() for centre in (42.0, 127.5, 213.0)], 1)
-        return scores if own_grid else F.interpolate(scores, size or images.shape[-2:], mode="bilinear", align_corners=False)
+        return (
+            scores
+            if own_grid
+            else F.interpolate(
+                scores, size or images.shape[-2:], mode="bilinear", align_corners=False
+            )
+        )
 
 
 def red_predictor(**keywords: Any) -> Predictor:
@@ -70,4 +92,8 @@ def draw(path: Path, seed: int = 0, size: tuple[int, int] = (6, 9)) -> np.ndarra
 
 def tree(folder: Path) -> dict[str, bytes]:
     """All files below a folder, by relative name."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

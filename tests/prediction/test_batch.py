@@ -29,7 +29,10 @@ def test_masks_overlays_and_manifest(photos, tmp_path):
                             for kind, suffix in (("masks", "png"), ("overlays", "jpg"), ("probabilities", "npz")))]
     )  # fmt: skip
     for name, source in (("a", "a.png"), ("sub/b", "sub/b.png"), ("sub/c", "sub/c.bmp")):
-        with Image.open(photos / source) as image, Image.open(tmp_path / f"out/masks/{name}.png") as mask:
+        with (
+            Image.open(photos / source) as image,
+            Image.open(tmp_path / f"out/masks/{name}.png") as mask,
+        ):
             assert np.array_equal(np.asarray(mask), np.minimum(np.asarray(image)[:, :, 0] // 85, 2))
     report.check()
     assert 0 < report.result()["network_seconds"] <= report.result()["seconds"]
@@ -86,7 +89,10 @@ def a_folder_in_the_way(photos, out):
     return red_predictor()
 
 
-@pytest.mark.parametrize("change", [change_input, change_model, change_settings, edit_output, lose_manifest, a_folder_in_the_way])
+@pytest.mark.parametrize(
+    "change",
+    [change_input, change_model, change_settings, edit_output, lose_manifest, a_folder_in_the_way],
+)
 def test_any_other_existing_file_is_refused_before_anything_is_written(photos, tmp_path, change):
     out = tmp_path / "out"
     predict_files(red_predictor(), [photos], out)
@@ -98,7 +104,9 @@ def test_any_other_existing_file_is_refused_before_anything_is_written(photos, t
     assert tree(out) == before
 
 
-@pytest.mark.parametrize("change", [change_input, change_model, change_settings, edit_output, lose_manifest])
+@pytest.mark.parametrize(
+    "change", [change_input, change_model, change_settings, edit_output, lose_manifest]
+)
 def test_overwrite_gives_what_a_fresh_run_gives(photos, tmp_path, change):
     out = tmp_path / "out"
     predict_files(red_predictor(), [photos], out)
@@ -115,7 +123,10 @@ def test_another_picture_of_the_same_stem_does_not_replace_the_first(tmp_path):
     with pytest.raises(DataError, match="--overwrite"):
         predict_files(red_predictor(), [tmp_path / "a.bmp"], tmp_path / "out")
     predict_files(red_predictor(), [tmp_path / "a.png", tmp_path / "a.bmp"], tmp_path / "both")
-    assert sorted(path.name for path in (tmp_path / "both/masks").iterdir()) == ["a.bmp.png", "a.png.png"]
+    assert sorted(path.name for path in (tmp_path / "both/masks").iterdir()) == [
+        "a.bmp.png",
+        "a.png.png",
+    ]
 
 
 def test_bad_files_are_listed_and_the_rest_is_done(photos, tmp_path):
@@ -141,7 +152,11 @@ def test_where_nothing_could_be_done_it_is_bad_data(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
 )
 def test_too_large_for_memory_is_one_failure(photos, tmp_path, monkeypatch, error):
     one = red_predictor()
@@ -149,7 +164,9 @@ def test_too_large_for_memory_is_one_failure(photos, tmp_path, monkeypatch, erro
     monkeypatch.setattr(
         one,
         "row_chunks",
-        lambda image, size: (_ for _ in ()).throw(error) if len(image) == 6 else row_chunks(image, size),
+        lambda image, size: (
+            (_ for _ in ()).throw(error) if len(image) == 6 else row_chunks(image, size)
+        ),
     )
     report = predict_files(one, [photos], tmp_path / "out")
     assert report.written == 2
@@ -158,7 +175,9 @@ def test_too_large_for_memory_is_one_failure(photos, tmp_path, monkeypatch, erro
 
 @pytest.mark.parametrize("moment", ["network", "write", "rename", "recorded"])
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, "kill"])
-def test_interrupted_and_run_again_gives_what_one_run_gives(photos, tmp_path, monkeypatch, moment, kind):
+def test_interrupted_and_run_again_gives_what_one_run_gives(
+    photos, tmp_path, monkeypatch, moment, kind
+):
     """`kill` keeps the journal and temporary files, as no clean-up runs."""
     out, whole = tmp_path / "out", tmp_path / "whole"
     predict_files(red_predictor(), [photos], whole)
@@ -184,18 +203,31 @@ def test_interrupted_and_run_again_gives_what_one_run_gives(photos, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(batch, "save", save)
         if moment == "network":
-            patch.setattr(one, "row_chunks", stop_when(one.row_chunks, lambda image, size: len(image) == 6))
+            patch.setattr(
+                one, "row_chunks", stop_when(one.row_chunks, lambda image, size: len(image) == 6)
+            )
         elif moment == "write":
             patch.setattr(
                 Result,
                 "write",
-                stop_when(Result.write, lambda result, kind, _: (result.name, kind) == ("sub/b", "overlays")),
+                stop_when(
+                    Result.write,
+                    lambda result, kind, _: (result.name, kind) == ("sub/b", "overlays"),
+                ),
             )
         elif moment == "recorded":
-            patch.setattr(manifest.Manifest, "record", stop_when(manifest.Manifest.record, lambda _, name, *__: name == "sub/b"))
+            patch.setattr(
+                manifest.Manifest,
+                "record",
+                stop_when(manifest.Manifest.record, lambda _, name, *__: name == "sub/b"),
+            )
         else:
             # The overlay has its name by then.
-            patch.setattr(Path, "replace", stop_when(Path.replace, lambda _, target: target == out / "masks/sub/b.png"))
+            patch.setattr(
+                Path,
+                "replace",
+                stop_when(Path.replace, lambda _, target: target == out / "masks/sub/b.png"),
+            )
         with pytest.raises(KeyboardInterrupt):
             predict_files(one, [photos], out)
     if kind == "kill":
@@ -209,7 +241,9 @@ def test_interrupted_and_run_again_gives_what_one_run_gives(photos, tmp_path, mo
 
 
 def test_a_full_disk_is_one_clear_line(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(Result, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        Result, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(DataError, match="No space left"):
         predict_files(red_predictor(), [photos], tmp_path / "out")
     assert tree(tmp_path / "out") == {}
@@ -232,7 +266,10 @@ def test_a_picture_longer_than_a_jpeg_and_a_name_as_long_as_allowed(photos, tmp_
     # Beside each other these two keep their suffixes, for which there is no room; the rest is done.
     assert (report.written, [path.name[:5] for path, _ in report.failed]) == (5, ["xxxxx", "xxxxx"])
     assert all("outputs' names are too long" in message for _, message in report.failed)
-    with Image.open(tmp_path / "out/masks/long.png") as mask, Image.open(tmp_path / "out/overlays/long.jpg") as overlay:
+    with (
+        Image.open(tmp_path / "out/masks/long.png") as mask,
+        Image.open(tmp_path / "out/overlays/long.jpg") as overlay,
+    ):
         assert (mask.size, overlay.size) == ((66_000, 2), (65_500, 2))
 
 
@@ -243,7 +280,9 @@ def test_outputs_by_another_name_are_no_inputs(photos, tmp_path):
 
 
 def test_a_network_of_nan_stops(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "to_mask", lambda scores: (_ for _ in ()).throw(NotFiniteError("nan")))
+    monkeypatch.setattr(
+        base, "to_mask", lambda scores: (_ for _ in ()).throw(NotFiniteError("nan"))
+    )
     with pytest.raises(NotFiniteError):
         predict_files(red_predictor(), [photos], tmp_path / "out")
 

@@ -21,8 +21,12 @@ FP32, BF16 = ("eager", "fp32"), ("eager", "bf16")
 class Switching:
     """From the last picture to the first, the first `many` of a run in fp32, the others in bf16."""
 
-    def __init__(self, many: int = 0, accepted: tuple[Any, ...] = (FP32, BF16), **options: Any) -> None:
-        self.fp32, self.bf16 = (red_predictor(precision=name, **options) for name in ("fp32", "bf16"))
+    def __init__(
+        self, many: int = 0, accepted: tuple[Any, ...] = (FP32, BF16), **options: Any
+    ) -> None:
+        self.fp32, self.bf16 = (
+            red_predictor(precision=name, **options) for name in ("fp32", "bf16")
+        )
         self.many, self.accepted, self.seen = many, accepted, []
 
     def accepts(self, way: tuple[str, str]) -> bool:
@@ -59,7 +63,11 @@ def test_each_picture_is_recorded_with_what_made_it(photos: Path, tmp_path: Path
     (photos / "bad.png").write_bytes(b"no picture")
     one = Switching(2)
     report = one.run(photos, tmp_path / "out")
-    assert (report.written, [path.name for path, _ in report.failed], report.settings["precision"]) == (5, ["bad.png"], "bf16")
+    assert (
+        report.written,
+        [path.name for path, _ in report.failed],
+        report.settings["precision"],
+    ) == (5, ["bad.png"], "bf16")
     assert ways(tmp_path / "out") == [BF16, BF16, BF16, FP32, FP32]
     # The bad one is among those whose predictor was asked for, not among those that were done.
     assert one.seen == [(str(number), True) for number in (4, 3, 2, 1, 0)]
@@ -81,7 +89,9 @@ def test_a_second_run_keeps_what_any_accepted_way_made(photos: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "other", [lambda: Switching(accepted=(FP32,)), lambda: Switching(flip=True)], ids=["another way", "other settings"]
+    "other",
+    [lambda: Switching(accepted=(FP32,)), lambda: Switching(flip=True)],
+    ids=["another way", "other settings"],
 )
 def test_what_is_not_accepted_is_refused(photos: Path, tmp_path: Path, other: Any) -> None:
     out = tmp_path / "out"
@@ -94,7 +104,9 @@ def test_what_is_not_accepted_is_refused(photos: Path, tmp_path: Path, other: An
     assert tree(out) == before
 
 
-def test_interrupted_after_the_change_it_goes_on_as_recorded(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_after_the_change_it_goes_on_as_recorded(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     Switching(2).run(photos, tmp_path / "whole")
     segment = batch._segment

@@ -24,10 +24,16 @@ def run(tmp_path_factory) -> Path:
 
 def test_a_run_and_its_file_predict_alike(run):
     image = np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8)
-    one, other = seenet.load(run, device="cpu"), seenet.load(run / "model.safetensors", device="cpu")
+    one, other = (
+        seenet.load(run, device="cpu"),
+        seenet.load(run / "model.safetensors", device="cpu"),
+    )
     assert torch.equal(one.scores(image), other.scores(image))
     assert one.labels == SHAPES
-    assert one.info == {"file": str(run / "model.safetensors"), "sha256": sha256(run / "model.safetensors")}
+    assert one.info == {
+        "file": str(run / "model.safetensors"),
+        "sha256": sha256(run / "model.safetensors"),
+    }
     result = one(image)
     assert result.mask.shape == (33, 47)
     assert np.array_equal(result.probabilities.argmax(0), result.mask)
@@ -47,7 +53,9 @@ def test_a_model_that_is_not_there_is_bad_data(tmp_path):
             seenet.load(name, device="cpu")
 
 
-@pytest.mark.parametrize("options", [{}, {"scales": (0.7, 1.3), "flip": True, "tile": 64, "margin": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"scales": (0.7, 1.3), "flip": True, "tile": 64, "margin": 0}]
+)
 def test_answers_do_not_depend_on_the_default_type(run, options):
     image = np.random.default_rng(0).integers(0, 256, (70, 81, 3), np.uint8)
     before = seenet.load(run, device="cpu", **options)

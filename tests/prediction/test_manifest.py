@@ -29,7 +29,10 @@ def seven(tmp_path: Path) -> Path:
 
 def test_shares_one_after_the_other_make_the_same_tree(seven: Path, tmp_path: Path) -> None:
     predict_files(red_predictor(), [seven], tmp_path / "one")
-    written = [predict_files(red_predictor(), [seven], tmp_path / "three", share=(rank, 3)).written for rank in (2, 0, 1)]
+    written = [
+        predict_files(red_predictor(), [seven], tmp_path / "three", share=(rank, 3)).written
+        for rank in (2, 0, 1)
+    ]
     assert written == [2, 3, 2]
     assert tree(tmp_path / "three") == tree(tmp_path / "one")
     assert predict_files(red_predictor(), [seven], tmp_path / "three").skipped == 7
@@ -55,7 +58,9 @@ def test_what_a_killed_share_left_is_folded_by_the_next(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     entry = {"input": "1", "model": "2", "settings": "3", "outputs": {}}
-    (out / ".manifest.1-2.jsonl").write_text(json.dumps({"name": "left", "entry": entry}) + "\n" + '{"name": "cut')
+    (out / ".manifest.1-2.jsonl").write_text(
+        json.dumps({"name": "left", "entry": entry}) + "\n" + '{"name": "cut'
+    )
     with open_manifest(out, (0, 3)) as manifest:
         assert set(manifest.entries) == {"left"}
     assert [path.name for path in out.iterdir()] == ["manifest.json"]
@@ -99,8 +104,15 @@ def test_a_damaged_manifest_is_named(photos, tmp_path, text):
 def test_a_disk_that_is_full_at_the_end_loses_nothing(photos, tmp_path, monkeypatch):
     whole = predict_files(red_predictor(), [photos], tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(DataError, match=r"manifest\.json: cannot be written \(No space left on device\); make room and run it again"):
+        patch.setattr(
+            manifest,
+            "write_text",
+            lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+        )
+        with pytest.raises(
+            DataError,
+            match=r"manifest\.json: cannot be written \(No space left on device\); make room and run it again",
+        ):
             predict_files(red_predictor(), [photos], tmp_path / "out")
     assert predict_files(red_predictor(), [photos], tmp_path / "out").skipped == whole.written
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
@@ -108,13 +120,33 @@ def test_a_disk_that_is_full_at_the_end_loses_nothing(photos, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_torchrun_shares_the_pictures(seven: Path, tmp_path: Path) -> None:
-    save_model(tmp_path / "model.safetensors", create_model("baseline", backbone="resnet10t", num_classes=6), SHAPES)
+    save_model(
+        tmp_path / "model.safetensors",
+        create_model("baseline", backbone="resnet10t", num_classes=6),
+        SHAPES,
+    )
     (seven / "broken.png").write_bytes(b"no picture")
-    line = ["-m", "seenet", "predict", str(tmp_path / "model.safetensors"), str(seven), "--device", "cpu"]
+    line = [
+        "-m",
+        "seenet",
+        "predict",
+        str(tmp_path / "model.safetensors"),
+        str(seven),
+        "--device",
+        "cpu",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
 
     def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False)
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
 
     alone = run([sys.executable, *line, "--out", "one"])
     assert alone.returncode == 3, alone.stderr

@@ -55,10 +55,15 @@ def test_every_way_to_give_a_picture(net: Predictor, street: Path) -> None:
         ):
             result = net(given)
             assert (result.name, np.array_equal(result.mask, expected)) == (name, True), type(given)
-        assert np.array_equal(net(file).mask, expected)  # read before, and read again from its start
+        assert np.array_equal(
+            net(file).mask, expected
+        )  # read before, and read again from its start
     with zipfile.ZipFile(street.with_suffix(".zip"), "w") as archive:
         archive.writestr("inner.png", content)
-    with zipfile.ZipFile(street.with_suffix(".zip")) as archive, archive.open("inner.png") as member:
+    with (
+        zipfile.ZipFile(street.with_suffix(".zip")) as archive,
+        archive.open("inner.png") as member,
+    ):
         assert net(member).name == "inner"
     assert np.array_equal(net(COLOURS[..., 0]).image, np.repeat(COLOURS[..., :1], 3, axis=2))
 
@@ -78,7 +83,9 @@ def pictures(street: Path) -> Iterator[Any]:
     yield street.read_bytes()
 
 
-@pytest.mark.parametrize("kind", [list, tuple, iter, lambda items: (item for item in items), itertools.chain])
+@pytest.mark.parametrize(
+    "kind", [list, tuple, iter, lambda items: (item for item in items), itertools.chain]
+)
 def test_several_pictures(net: Predictor, street: Path, kind: Callable[[list[Any]], Any]) -> None:
     results = net(kind(list(pictures(street))))
     assert [result.name for result in results] == ["image-1", "street", "image-3"]
@@ -87,7 +94,21 @@ def test_several_pictures(net: Predictor, street: Path, kind: Callable[[list[Any
 
 
 @pytest.mark.parametrize(
-    "given", [None, 7, 1.5, True, {"a.png": 1}, {"a.png"}, object(), np.float32(1), [["a.png"]], range, io.StringIO("text"), b"".join]
+    "given",
+    [
+        None,
+        7,
+        1.5,
+        True,
+        {"a.png": 1},
+        {"a.png"},
+        object(),
+        np.float32(1),
+        [["a.png"]],
+        range,
+        io.StringIO("text"),
+        b"".join,
+    ],
 )
 def test_what_is_no_picture(net: Predictor, given: Any) -> None:
     with pytest.raises(UsageError) as caught:
@@ -96,7 +117,10 @@ def test_what_is_no_picture(net: Predictor, given: Any) -> None:
     assert TAKEN in str(caught.value) or "'rb'" in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["http://example.org/a.jpg", "https://example.org/a.jpg", "s3://bucket/a.png", "file:///a.png"])
+@pytest.mark.parametrize(
+    "address",
+    ["http://example.org/a.jpg", "https://example.org/a.jpg", "s3://bucket/a.png", "file:///a.png"],
+)
 def test_addresses_are_not_fetched(net: Predictor, address: str) -> None:
     with pytest.raises(UsageError, match="not fetched"):
         net(address)
@@ -109,7 +133,11 @@ def test_files_that_cannot_be_read(net: Predictor, street: Path) -> None:
         net(closed)
     with street.open(encoding="latin-1") as text, pytest.raises(UsageError, match="'rb'"):
         net(text)
-    for content, kind in ((b"", "empty"), (b"hello", "format"), (street.read_bytes()[:60], "damaged")):
+    for content, kind in (
+        (b"", "empty"),
+        (b"hello", "format"),
+        (street.read_bytes()[:60], "damaged"),
+    ):
         with pytest.raises(DataError) as caught:
             net(content)
         assert caught.value.kind == kind
@@ -144,7 +172,9 @@ def test_images_that_are_closed(net: Predictor, tmp_path: Path, form: str, read:
 
 
 def test_an_image_whose_file_is_damaged(net: Predictor, street: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)).save(street)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)).save(
+        street
+    )
     street.write_bytes(street.read_bytes()[:2000])
     with pytest.raises(DataError) as caught:
         net(Image.open(street))
@@ -170,25 +200,37 @@ def test_float_images_are_refused_as_their_files_are(net: Predictor, tmp_path: P
     image = Image.fromarray(np.array([[-3.2, 1041]], np.float32))
     image.save(tmp_path / "a.tif")
     for given in (image, tmp_path / "a.tif", (tmp_path / "a.tif").read_bytes()):
-        with pytest.raises(DataError, match=r"float32 values from -3\.2 to 1041, expected 8 or 16 bits"):
+        with pytest.raises(
+            DataError, match=r"float32 values from -3\.2 to 1041, expected 8 or 16 bits"
+        ):
             net(given)
 
 
 def of_bundle(scales: Any) -> BundlePredictor:
     card = Card(LABELS, (0, 0, 0), (1, 1, 1), "fp32", "0", "0" * 64)
-    return BundlePredictor(Opened(card, "none 1", "fp32", lambda images: (images, images)), scales=scales)
+    return BundlePredictor(
+        Opened(card, "none 1", "fp32", lambda images: (images, images)), scales=scales
+    )
 
 
-@pytest.mark.parametrize("scales", [1.5, 1, np.float32(0.5), (1.5,), [0.5, 1], np.array([0.5, 1.0]), iter([1, 2])])
+@pytest.mark.parametrize(
+    "scales", [1.5, 1, np.float32(0.5), (1.5,), [0.5, 1], np.array([0.5, 1.0]), iter([1, 2])]
+)
 def test_scales(scales: Any) -> None:
     found = Predictor(RedNet(), LABELS, device="cpu", scales=scales).scales
     assert isinstance(found, tuple) and all(type(scale) is float for scale in found)
     assert found in {(1.5,), (1.0,), (0.5,), (0.5, 1.0), (1.0, 2.0)}
 
 
-@pytest.mark.parametrize("scales", ["1.5", "12", None, (), 0, -1.0, 9, float("nan"), [1, None], [[1.0]], 17 * (1.0,), object()])
+@pytest.mark.parametrize(
+    "scales",
+    ["1.5", "12", None, (), 0, -1.0, 9, float("nan"), [1, None], [[1.0]], 17 * (1.0,), object()],
+)
 def test_scales_that_make_no_sense(scales: Any) -> None:
-    for make in (lambda: Predictor(RedNet(), LABELS, device="cpu", scales=scales), lambda: of_bundle(scales)):
+    for make in (
+        lambda: Predictor(RedNet(), LABELS, device="cpu", scales=scales),
+        lambda: of_bundle(scales),
+    ):
         with pytest.raises(UsageError, match="expected 1 to 16 numbers"):
             make()
 
@@ -216,13 +258,28 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_folders_keep_their_subfolders_and_skip_what_is_hidden_or_no_picture(folder):
-    touch(folder, "in/b.jpg", "in/sub/a.PNG", "in/.git/x.jpg", "in/._b.jpg", "in/notes.txt", "in/sub/deep/c.jpeg")
-    assert names(["in"]) == [("in/b.jpg", "b"), ("in/sub/a.PNG", "sub/a"), ("in/sub/deep/c.jpeg", "sub/deep/c")]
+    touch(
+        folder,
+        "in/b.jpg",
+        "in/sub/a.PNG",
+        "in/.git/x.jpg",
+        "in/._b.jpg",
+        "in/notes.txt",
+        "in/sub/deep/c.jpeg",
+    )
+    assert names(["in"]) == [
+        ("in/b.jpg", "b"),
+        ("in/sub/a.PNG", "sub/a"),
+        ("in/sub/deep/c.jpeg", "sub/deep/c"),
+    ]
 
 
 def test_files_by_name_alone_and_each_once(folder):
     touch(folder, "in/sub/a.jpg", "b.jpg")
-    assert names(["in/sub/a.jpg", "b.jpg", "./b.jpg", folder / "b.jpg"]) == [("in/sub/a.jpg", "a"), ("b.jpg", "b")]
+    assert names(["in/sub/a.jpg", "b.jpg", "./b.jpg", folder / "b.jpg"]) == [
+        ("in/sub/a.jpg", "a"),
+        ("b.jpg", "b"),
+    ]
 
 
 def test_a_named_file_needs_no_known_suffix(folder):
@@ -279,4 +336,7 @@ def test_same_name_from_two_folders_is_refused(folder):
 def test_where_nothing_is_named_after_them_they_may_be_called_the_same(folder):
     touch(folder, "x/a.jpg", "y/a.jpg", "y/sub/b.png")
     expected = [("x/a.jpg", "a.jpg"), ("y/a.jpg", "a.jpg"), ("y/sub/b.png", "sub/b.png")]
-    assert [(path.as_posix(), name) for path, name in find_pictures(["x", "y", "./x/a.jpg"], Path("out"))] == expected
+    assert [
+        (path.as_posix(), name)
+        for path, name in find_pictures(["x", "y", "./x/a.jpg"], Path("out"))
+    ] == expected

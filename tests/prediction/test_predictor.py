@@ -23,11 +23,16 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def normalized(model: TinyNet, image: np.ndarray) -> torch.Tensor:
     pixels = torch.from_numpy(image.astype(np.float64) / 255).permute(2, 0, 1)[None]
-    mean, std = (torch.tensor(part, dtype=torch.float64)[:, None, None] for part in (model.normalization.mean, model.normalization.std))
+    mean, std = (
+        torch.tensor(part, dtype=torch.float64)[:, None, None]
+        for part in (model.normalization.mean, model.normalization.std)
+    )
     return (pixels - mean) / std
 
 
-def oracle(model: TinyNet, image: np.ndarray, scales: list[float], flip: bool, size: tuple[int, int]) -> torch.Tensor:
+def oracle(
+    model: TinyNet, image: np.ndarray, scales: list[float], flip: bool, size: tuple[int, int]
+) -> torch.Tensor:
     """Definitions, "Scales and flip", word by word, in float64: one picture at a time, every probability kept, then their mean."""
     model = copy.deepcopy(model).double().eval()
     kept = []
@@ -39,7 +44,13 @@ def oracle(model: TinyNet, image: np.ndarray, scales: list[float], flip: bool, s
                     x = torch.flip(x, [3])
                 height, width = (max(1, math.floor(scale * side + 0.5)) for side in image.shape[:2])
                 if (height, width) != image.shape[:2]:
-                    x = F.interpolate(x, (height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
+                    x = F.interpolate(
+                        x,
+                        (height, width),
+                        mode="bilinear",
+                        align_corners=False,
+                        antialias=scale < 1,
+                    )
                 p = F.softmax(model(x, size), 1)[0]
                 kept.append(torch.flip(p, [2]) if mirrored else p)
     return torch.stack(kept).mean(0)
@@ -56,7 +67,10 @@ def test_one_scale_gives_the_networks_own_logits():
 
 
 @pytest.mark.parametrize("size", [None, (20, 61)])
-@pytest.mark.parametrize(("scales", "flip"), [([1.0], True), ([0.5, 1.0, 1.75], False), ([0.75, 1.25], True), ([0.3], False)])
+@pytest.mark.parametrize(
+    ("scales", "flip"),
+    [([1.0], True), ([0.5, 1.0, 1.75], False), ([0.75, 1.25], True), ([0.3], False)],
+)
 def test_scales_and_flip_equal_the_definition(scales, flip, size):
     model, image = TinyNet(), picture(33, 46)
     scores = Predictor(model, LABELS, device="cpu", scales=scales, flip=flip).scores(image, size)
@@ -87,16 +101,25 @@ def test_mirror_shares_the_pass_of_its_picture():
 def test_networks_see_channels_last_pictures_to_the_last_stride(scales, tiling, flip):
     """A batch of one may have any stride for its pictures and yet be contiguous; torch runs convolutions in plain order then."""
     model, seen = create_model("seenet", backbone="mobilenetv3_small_050", num_classes=3), []
-    model.register_forward_pre_hook(lambda _, images: seen.append(images[0]) if images[0].device.type == "cpu" else None)
-    predictor, image = Predictor(model, LABELS, device="cpu", scales=scales, tiling=tiling, flip=flip), picture(128, 200)
+    model.register_forward_pre_hook(
+        lambda _, images: seen.append(images[0]) if images[0].device.type == "cpu" else None
+    )
+    predictor, image = (
+        Predictor(model, LABELS, device="cpu", scales=scales, tiling=tiling, flip=flip),
+        picture(128, 200),
+    )
     planes = np.moveaxis(np.ascontiguousarray(np.moveaxis(image, 2, 0)), 0, 2)
     assert np.array_equal(predictor.mask(image), predictor.mask(planes))
     assert len(seen) >= 2 * len(scales)
     for images in seen:
-        assert images.stride() == torch.empty_like(images, memory_format=torch.channels_last).stride()
+        assert (
+            images.stride() == torch.empty_like(images, memory_format=torch.channels_last).stride()
+        )
 
 
-@pytest.mark.parametrize(("options", "rounding"), [({}, 0.0), ({"scales": (0.5, 1.3), "flip": True}, 1e-6)])
+@pytest.mark.parametrize(
+    ("options", "rounding"), [({}, 0.0), ({"scales": (0.5, 1.3), "flip": True}, 1e-6)]
+)
 def test_height_of_strips_does_not_matter(options, rounding, monkeypatch):
     """Softmax rounds by the place in memory, and by threads."""
     image, scores = picture(50, 40), []
@@ -163,7 +186,9 @@ def test_prediction_inside_training_changes_no_statistics_and_leaves_gradients_a
 def test_the_order_in_memory_of_the_weights_changes_rounding_alone():
     image = picture(40, 56)
     one = Predictor(TinyNet(), LABELS, device="cpu").scores(image)
-    other = Predictor(TinyNet().to(memory_format=torch.channels_last), LABELS, device="cpu").scores(image)
+    other = Predictor(TinyNet().to(memory_format=torch.channels_last), LABELS, device="cpu").scores(
+        image
+    )
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
@@ -198,7 +223,10 @@ def test_features_are_those_of_the_scored_pass():
     from seenet.data.shapes import SHAPES
     from seenet.model import create_model
 
-    model, image = create_model(backbone="resnet10t", num_classes=6, width=8, p_out=16), picture(45, 61)
+    model, image = (
+        create_model(backbone="resnet10t", num_classes=6, width=8, p_out=16),
+        picture(45, 61),
+    )
     predictor = Predictor(model, SHAPES, device="cpu")
     features = predictor.features(image)
     torch.testing.assert_close(features["logits"][0], predictor.scores(image), rtol=1e-5, atol=1e-5)

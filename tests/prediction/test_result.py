@@ -14,7 +14,13 @@ from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.labels import LabelSet, voc_colours
 from seenet.data.camvid import CAMVID11
 from seenet.prediction.predictor import Predictor
-from seenet.prediction.result import blend, colourize, negative_log_likelihood, to_mask, to_probabilities
+from seenet.prediction.result import (
+    blend,
+    colourize,
+    negative_log_likelihood,
+    to_mask,
+    to_probabilities,
+)
 from tests.prediction.doubles import LABELS, TinyNet
 
 
@@ -86,7 +92,9 @@ def test_notebooks_show_the_overlay(result):
 def test_colours_pixel_by_pixel_and_alike_for_every_integer_type(mask):
     drawn = colourize(mask, CAMVID11)
     for at, value in np.ndenumerate(mask):
-        colour = CAMVID11.colours[value] if value < 11 else (255, 255, 255) if value == 11 else (0, 0, 0)
+        colour = (
+            CAMVID11.colours[value] if value < 11 else (255, 255, 255) if value == 11 else (0, 0, 0)
+        )
         assert tuple(drawn[at]) == colour
     for dtype in (np.uint16, np.int32, np.int64):
         assert np.array_equal(colourize(mask.astype(dtype), CAMVID11), drawn)
@@ -122,7 +130,9 @@ def test_masks_are_the_same_and_the_lower_id_wins() -> None:
     assert np.array_equal(mask, to_mask(torch.from_numpy(SCORES)))
 
 
-@pytest.mark.parametrize(("classes", "dtype"), [(3, np.uint8), (256, np.uint8), (257, np.uint16), (300, np.uint16)])
+@pytest.mark.parametrize(
+    ("classes", "dtype"), [(3, np.uint8), (256, np.uint8), (257, np.uint16), (300, np.uint16)]
+)
 def test_mask_type_holds_every_class(classes, dtype):
     scores = np.zeros((classes, 2, 2), np.float32)
     scores[classes - 1] = 1
@@ -155,8 +165,18 @@ def test_likelihood_against_float64_and_torch() -> None:
     wide = SCORES.astype(np.float64)
     expected = 0.0
     for y, x in np.argwhere(truth != 255):
-        expected += np.log(np.exp(wide[:, y, x] - wide[:, y, x].max()).sum()) + wide[:, y, x].max() - wide[truth[y, x], y, x]
+        expected += (
+            np.log(np.exp(wide[:, y, x] - wide[:, y, x].max()).sum())
+            + wide[:, y, x].max()
+            - wide[truth[y, x], y, x]
+        )
     assert negative_log_likelihood(SCORES, truth, 255) == pytest.approx(expected, rel=1e-6)
-    assert negative_log_likelihood(torch.from_numpy(SCORES), truth, 255) == pytest.approx(expected, rel=1e-6)
+    assert negative_log_likelihood(torch.from_numpy(SCORES), truth, 255) == pytest.approx(
+        expected, rel=1e-6
+    )
     nothing = np.full((7, 9), 255, np.uint8)
-    assert negative_log_likelihood(SCORES, nothing, 255) == negative_log_likelihood(torch.from_numpy(SCORES), nothing, 255) == 0.0
+    assert (
+        negative_log_likelihood(SCORES, nothing, 255)
+        == negative_log_likelihood(torch.from_numpy(SCORES), nothing, 255)
+        == 0.0
+    )

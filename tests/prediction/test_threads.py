@@ -31,21 +31,34 @@ SIZES = ((40, 56), (64, 33), (40, 56), (150, 140))
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), np.uint8)
+    return np.random.default_rng(height * 1000 + width).integers(
+        0, 256, (height, width, 3), np.uint8
+    )
 
 
 @contextmanager
 def foreign_network() -> Iterator[None]:
     """Another network answers in another thread all the while, always the same; afterwards torch's modules are called as before."""
     call, getattribute = nn.Module.__call__, nn.Module.__getattr__
-    net, x, ended, wrong = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.ones(2, 4), threading.Event(), []
+    net, x, ended, wrong = (
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU()),
+        torch.ones(2, 4),
+        threading.Event(),
+        [],
+    )
     expected = net(x)
 
     def work() -> None:
         while not ended.is_set():
-            same = nn.Module.__call__ is call and nn.Module.__getattr__ is getattribute and torch.equal(net(x), expected)
+            same = (
+                nn.Module.__call__ is call
+                and nn.Module.__getattr__ is getattribute
+                and torch.equal(net(x), expected)
+            )
             if not same:
-                wrong.append("torch's own modules were replaced while predictors were made or called")
+                wrong.append(
+                    "torch's own modules were replaced while predictors were made or called"
+                )
                 return
 
     thread = threading.Thread(target=work)
@@ -79,13 +92,17 @@ def test_predictors_made_and_first_called_at_once() -> None:
     image = picture(*SIZES[0])
     expected = Predictor(network(), LABELS, device="cpu").mask(image)
     models = [network() for _ in range(THREADS)]
-    works = [lambda model=model: Predictor(model, LABELS, device="cpu").mask(image) for model in models]
+    works = [
+        lambda model=model: Predictor(model, LABELS, device="cpu").mask(image) for model in models
+    ]
     with foreign_network():
         assert all(same(found, expected) for found in at_once(*works))
 
 
 @pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("how", [{}, {"flip": True, "scales": (0.75, 1.0)}, {"tiling": Tiling(tile=128, margin=32)}])
+@pytest.mark.parametrize(
+    "how", [{}, {"flip": True, "scales": (0.75, 1.0)}, {"tiling": Tiling(tile=128, margin=32)}]
+)
 def test_one_predictor_in_many_threads(warm: bool, how: dict[str, object]) -> None:
     pictures = [picture(*SIZES[number % len(SIZES)]) for number in range(THREADS)]
     model = network()
@@ -117,7 +134,9 @@ def test_a_network_in_training_mode_in_many_threads() -> None:
     predictor, image = Predictor(model, LABELS, device="cpu"), picture(64, 64)
     expected, statistics = predictor.mask(image), model.norm.running_mean.clone()
     for _ in range(5):
-        assert all(same(found, expected) for found in at_once(*[lambda: predictor.mask(image)] * THREADS))
+        assert all(
+            same(found, expected) for found in at_once(*[lambda: predictor.mask(image)] * THREADS)
+        )
     assert model.training and model.conv.training and not model.norm.training
     assert torch.equal(model.norm.running_mean, statistics)
 
@@ -127,10 +146,14 @@ def test_weights_that_change_between_calls_in_many_threads() -> None:
     predictor = Predictor(model, LABELS, device="cpu")
     before = predictor.mask(image)
     with torch.no_grad():
-        model.head.branches[0].weight.mul_(-3) if hasattr(model.head, "branches") else next(model.head.parameters()).mul_(-3)
+        model.head.branches[0].weight.mul_(-3) if hasattr(model.head, "branches") else next(
+            model.head.parameters()
+        ).mul_(-3)
     expected = Predictor(copy.deepcopy(model), LABELS, device="cpu").mask(image)
     assert not np.array_equal(before, expected)
-    assert all(same(found, expected) for found in at_once(*[lambda: predictor.mask(image)] * THREADS))
+    assert all(
+        same(found, expected) for found in at_once(*[lambda: predictor.mask(image)] * THREADS)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +165,12 @@ def used() -> Predictor:
     return predictor
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda value: pickle.loads(pickle.dumps(value))])
-def test_a_used_predictor_is_copied(used: Predictor, copied: Callable[[Predictor], Predictor]) -> None:
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, copy.copy, lambda value: pickle.loads(pickle.dumps(value))]
+)
+def test_a_used_predictor_is_copied(
+    used: Predictor, copied: Callable[[Predictor], Predictor]
+) -> None:
     other = copied(used)
     for size in SIZES:
         assert same(other.mask(picture(*size)), used.mask(picture(*size)))
@@ -153,17 +180,23 @@ def test_a_used_predictor_is_copied(used: Predictor, copied: Callable[[Predictor
 def test_a_used_predictor_goes_through_joblib(used: Predictor, tmp_path: Path) -> None:
     joblib = pytest.importorskip("joblib")
     joblib.dump(used, tmp_path / "predictor")
-    assert same(joblib.load(tmp_path / "predictor").mask(picture(*SIZES[0])), used.mask(picture(*SIZES[0])))
+    assert same(
+        joblib.load(tmp_path / "predictor").mask(picture(*SIZES[0])), used.mask(picture(*SIZES[0]))
+    )
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
-def test_an_exported_model_is_copied(tmp_path: Path, copied: Callable[[BasePredictor], BasePredictor]) -> None:
+def test_an_exported_model_is_copied(
+    tmp_path: Path, copied: Callable[[BasePredictor], BasePredictor]
+) -> None:
     net = seenet.load(write_red(tmp_path / "red.onnx"))
     image = picture(20, 30)
     expected = net.mask(image)
     other = copied(net)
     assert np.array_equal(other.mask(image), expected)
-    assert all(np.array_equal(found, expected) for found in at_once(*[lambda: other.mask(image)] * THREADS))
+    assert all(
+        np.array_equal(found, expected) for found in at_once(*[lambda: other.mask(image)] * THREADS)
+    )
 
 
 def test_an_exported_model_that_changed_is_not_taken_for_its_copy(tmp_path: Path) -> None:
@@ -213,7 +246,9 @@ def test_a_fork_after_a_prediction_answers_or_says_why(tmp_path: Path, kind: str
     model = "camvid-lite0" if kind == "eager" else str(write_red(tmp_path / "red.onnx"))
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", FORKED, model]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
     assert done.returncode == (0 if kind == "eager" else 3), done.stderr
     assert "fork" in done.stderr
     if kind == "onnx":

@@ -25,12 +25,22 @@ from seenet.prediction import tiled
 from seenet.prediction.base import tile_done
 from seenet.prediction.predictor import Predictor, resized
 from seenet.prediction.result import stack_chunks, to_mask
-from seenet.prediction.tiled import OVERHEAD, UNKNOWN_BYTES, Grid, averaged_row_chunks, pass_bytes, raw_row_chunks, scaled_part
+from seenet.prediction.tiled import (
+    OVERHEAD,
+    UNKNOWN_BYTES,
+    Grid,
+    averaged_row_chunks,
+    pass_bytes,
+    raw_row_chunks,
+    scaled_part,
+)
 from seenet.prediction.tiles import STEP, Span, Tiling
 
 
 def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), np.uint8)
+    return np.random.default_rng(height * 1000 + width).integers(
+        0, 256, (height, width, 3), np.uint8
+    )
 
 
 def near(variant: str = "seenet", backbone: str = "resnet10t", **options: Any) -> Segmenter:
@@ -38,12 +48,20 @@ def near(variant: str = "seenet", backbone: str = "resnet10t", **options: Any) -
     torch.manual_seed(1)
     model = create_model(variant, backbone=backbone, num_classes=6, width=8, p_out=16, **options)
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and not isinstance(module.padding, str) and all(side % 2 for side in module.kernel_size):
+        if (
+            isinstance(module, nn.Conv2d)
+            and not isinstance(module.padding, str)
+            and all(side % 2 for side in module.kernel_size)
+        ):
             size = tuple(min(side, 3) for side in module.kernel_size)
             with torch.no_grad():
                 module.weight = nn.Parameter(module.weight[..., : size[0], : size[1]].contiguous())
             if max(module.dilation) > 1 or size != module.kernel_size:
-                module.dilation, module.kernel_size, module.padding = (1, 1), size, tuple(side // 2 for side in size)
+                module.dilation, module.kernel_size, module.padding = (
+                    (1, 1),
+                    size,
+                    tuple(side // 2 for side in size),
+                )
         elif isinstance(module, nn.BatchNorm2d):
             # Statistics and scales as of a trained network, where nothing is zero.
             with torch.no_grad():
@@ -55,7 +73,9 @@ def near(variant: str = "seenet", backbone: str = "resnet10t", **options: Any) -
 def compare(model: Segmenter, image: np.ndarray, tile: int, margin: int, **options: Any) -> float:
     """Largest difference of scores."""
     whole = Predictor(model, SHAPES, device="cpu", **options).scores(image)
-    tiles = Predictor(model, SHAPES, device="cpu", tiling=Tiling(tile, margin), **options).scores(image)
+    tiles = Predictor(model, SHAPES, device="cpu", tiling=Tiling(tile, margin), **options).scores(
+        image
+    )
     assert whole.shape == tiles.shape
     assert isinstance(whole, Tensor) and isinstance(tiles, Tensor)
     return float((whole - tiles).abs().max() / whole.abs().max().clamp_min(1))
@@ -82,7 +102,13 @@ def built(name: str) -> tuple[Segmenter, int]:
     return BUILT[name]
 
 
-@pytest.mark.parametrize("name", [name if name == "attention" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "attention" else pytest.param(name, marks=pytest.mark.slow)
+        for name in NETWORKS
+    ],
+)
 def test_tiles_equal_the_whole(name: str) -> None:
     model, margin = built(name)
     tile = Tiling("auto", margin).least + 96
@@ -101,14 +127,24 @@ def test_the_faster_form_is_cut_alike() -> None:
 
 @pytest.mark.slow
 @settings(max_examples=10, deadline=None, derandomize=True)
-@given(st.sampled_from(sorted(NETWORKS)), st.integers(0, 300), st.integers(0, 300), st.integers(0, 90), st.integers(0, 40))
-def test_tiles_of_any_size_equal_the_whole(name: str, above: int, beside: int, more: int, wider: int) -> None:
+@given(
+    st.sampled_from(sorted(NETWORKS)),
+    st.integers(0, 300),
+    st.integers(0, 300),
+    st.integers(0, 90),
+    st.integers(0, 40),
+)
+def test_tiles_of_any_size_equal_the_whole(
+    name: str, above: int, beside: int, more: int, wider: int
+) -> None:
     model, margin = built(name)
     tile = Tiling("auto", margin + wider).least + more
     assert compare(model, noise(tile + above, tile + beside), tile, margin + wider) < 1e-4
 
 
-@pytest.mark.parametrize(("scales", "flip"), [((1.0,), True), pytest.param((0.6, 1.3), True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("scales", "flip"), [((1.0,), True), pytest.param((0.6, 1.3), True, marks=pytest.mark.slow)]
+)
 def test_scales_and_mirrors_are_cut_too(scales: tuple[float, ...], flip: bool) -> None:
     model, margin = built("stride 16")
     tile = Tiling("auto", margin).least + 96
@@ -150,7 +186,12 @@ def test_a_part_is_resized_as_the_whole(scale: float) -> None:
     height, width = expected.shape[-2:]
     rows, columns = Span(0, 0, height // 3, height - 5), Span(0, 0, 3, width)
     found = scaled_part(image, (height, width), rows, columns, floats)
-    torch.testing.assert_close(found, expected[..., rows.begin : rows.end, columns.begin : columns.end], rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(
+        found,
+        expected[..., rows.begin : rows.end, columns.begin : columns.end],
+        rtol=1e-4,
+        atol=1e-2,
+    )
 
 
 def test_what_looks_everywhere_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -190,7 +231,9 @@ def test_networks_of_odd_strides_are_refused() -> None:
         Predictor(model, SHAPES, device="cpu", tiling=Tiling(128, 32)).mask(noise(200, 64))
 
 
-@pytest.mark.parametrize("wrong", [{"margin": -1}, {"memory": 0}, {"memory": math.nan}, {"tile": 500}, {"tile": "some"}])
+@pytest.mark.parametrize(
+    "wrong", [{"margin": -1}, {"memory": 0}, {"memory": math.nan}, {"tile": 500}, {"tile": "some"}]
+)
 def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Tiling(**wrong)
@@ -200,7 +243,9 @@ def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:
 def test_tiles_are_counted_as_they_are_seen(scales: tuple[float, ...], flip: bool) -> None:
     model, margin = built("attention")
     tile = Tiling("auto", margin).least
-    predictor = Predictor(model, SHAPES, device="cpu", scales=scales, flip=flip, tiling=Tiling(tile, margin))
+    predictor = Predictor(
+        model, SHAPES, device="cpu", scales=scales, flip=flip, tiling=Tiling(tile, margin)
+    )
     size, done = (tile + 30, 2 * tile), 0
 
     def another() -> None:
@@ -214,7 +259,9 @@ def test_tiles_are_counted_as_they_are_seen(scales: tuple[float, ...], flip: boo
     assert predictor.tiles((20, 30)) == 1
 
 
-def test_a_bar_of_tiles_stands_where_there_are_several(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_of_tiles_stands_where_there_are_several(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
     model, margin = built("attention")
     tile = Tiling("auto", margin).least
@@ -224,7 +271,9 @@ def test_a_bar_of_tiles_stands_where_there_are_several(monkeypatch: pytest.Monke
             predictor.mask(noise(*size))
     count = predictor.tiles((64, 2 * tile))
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(",")[0] for line in lines] == [f"tiles of {2 * tile}.png: {done}/{count}" for done in range(1, count + 1)]
+    assert [line.split(",")[0] for line in lines] == [
+        f"tiles of {2 * tile}.png: {done}/{count}" for done in range(1, count + 1)
+    ]
     assert count > 1
     # Afterwards tiles are nobody's.
     predictor.mask(noise(64, 2 * tile))
@@ -234,22 +283,38 @@ def test_a_bar_of_tiles_stands_where_there_are_several(monkeypatch: pytest.Monke
 SIDE = st.integers(1, 40)
 
 
-def grid_of(seed: int, images: int, classes: int, height: int, width: int, *, ties: bool = False) -> torch.Tensor:
-    scores = torch.randn(images, classes, height, width, generator=torch.Generator().manual_seed(seed)) * 5
+def grid_of(
+    seed: int, images: int, classes: int, height: int, width: int, *, ties: bool = False
+) -> torch.Tensor:
+    scores = (
+        torch.randn(images, classes, height, width, generator=torch.Generator().manual_seed(seed))
+        * 5
+    )
     return scores.round() if ties else scores
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 99), st.integers(1, 7), SIDE, SIDE, SIDE, SIDE, st.integers(0, 5), st.booleans())
+@given(
+    st.integers(0, 99), st.integers(1, 7), SIDE, SIDE, SIDE, SIDE, st.integers(0, 5), st.booleans()
+)
 def test_rows_are_those_of_torchs_resize(
-    seed: int, classes: int, height: int, width: int, full_height: int, full_width: int, cut: int, last: bool
+    seed: int,
+    classes: int,
+    height: int,
+    width: int,
+    full_height: int,
+    full_width: int,
+    cut: int,
+    last: bool,
 ) -> None:
     scores = grid_of(seed, 2, classes, height, width)
     if last:
         scores = scores.contiguous(memory_format=torch.channels_last)
     h, w = max(1, full_height - cut), max(1, full_width - cut)
     grid = Grid(scores, (full_height, full_width))
-    expected = F.interpolate(scores, (full_height, full_width), mode="bilinear", align_corners=False)[..., :h, :w]
+    expected = F.interpolate(
+        scores, (full_height, full_width), mode="bilinear", align_corners=False
+    )[..., :h, :w]
     whole = grid.rows(0, h, w)
     torch.testing.assert_close(whole, expected, rtol=1e-6, atol=2e-5)
     for top, bottom in ((0, 1), (h - 1, h), (h // 2, h)):
@@ -257,7 +322,16 @@ def test_rows_are_those_of_torchs_resize(
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 99), st.integers(2, 300), SIDE, SIDE, SIDE, SIDE, st.booleans(), st.integers(1, 20000))
+@given(
+    st.integers(0, 99),
+    st.integers(2, 300),
+    SIDE,
+    SIDE,
+    SIDE,
+    SIDE,
+    st.booleans(),
+    st.integers(1, 20000),
+)
 def test_the_mask_by_stripes_is_the_argmax_of_the_whole(
     seed: int, classes: int, height: int, width: int, h: int, w: int, ties: bool, numbers: int
 ) -> None:
@@ -280,13 +354,18 @@ def test_the_mask_by_stripes_is_the_argmax_of_the_whole(
 
 def test_the_mean_against_float64() -> None:
     size = (70, 51)
-    scores = [grid_of(seed, 2, 5, height, width) for seed, (height, width) in enumerate([(9, 7), (18, 13), (35, 26)])]
+    scores = [
+        grid_of(seed, 2, 5, height, width)
+        for seed, (height, width) in enumerate([(9, 7), (18, 13), (35, 26)])
+    ]
     found = stack_chunks(averaged_row_chunks([Grid(one, size) for one in scores], size), size[0])
     kept = []
     for one in scores:
         whole = F.interpolate(one.double(), size, mode="bilinear", align_corners=False).softmax(1)
         kept += [whole[0], whole[1].flip(-1)]
-    torch.testing.assert_close(torch.as_tensor(found).double().exp(), torch.stack(kept).mean(0), rtol=1e-4, atol=5e-6)
+    torch.testing.assert_close(
+        torch.as_tensor(found).double().exp(), torch.stack(kept).mean(0), rtol=1e-4, atol=5e-6
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -303,12 +382,19 @@ def test_a_network_that_pads_its_pictures(variant: str, size: tuple[int, int] | 
     if variant.startswith("smp"):
         pytest.importorskip("segmentation_models_pytorch")
     torch.manual_seed(0)
-    model = create_model(variant, backbone="resnet10t", num_classes=6, **({"width": 8, "p_out": 16} if variant == "seenet" else {})).eval()
+    model = create_model(
+        variant,
+        backbone="resnet10t",
+        num_classes=6,
+        **({"width": 8, "p_out": 16} if variant == "seenet" else {}),
+    ).eval()
     predictor = Predictor(model, SHAPES, device="cpu")
     image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
     with torch.inference_mode():
         expected = model(predictor._normalized(image), size=size)[0]
-    torch.testing.assert_close(predictor.scores(image, size), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        predictor.scores(image, size), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+    )
     assert np.array_equal(predictor.mask(image, size), to_mask(predictor.scores(image, size)))
 
 
@@ -375,7 +461,9 @@ def test_the_network_stays_as_it_is() -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_each_thread_counts_its_own_tiles(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_thread_counts_its_own_tiles(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
     model, margin = built("attention")
     tile = Tiling("auto", margin).least

@@ -14,7 +14,9 @@ from seenet.prediction.tiles import HELD, Tiling
     margin=st.integers(0, 300), memory=st.floats(0.01, 8),
 )  # fmt: skip
 @settings(deadline=None)
-def test_tiles_stay_within_the_budget(height: int, width: int, seen: float, kept: float, margin: int, memory: float) -> None:
+def test_tiles_stay_within_the_budget(
+    height: int, width: int, seen: float, kept: float, margin: int, memory: float
+) -> None:
     tiling = Tiling("auto", margin, memory)
     side = tiling.side((height, width), seen, kept)
     if side is None:

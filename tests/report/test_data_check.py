@@ -38,7 +38,9 @@ def test_many_of_one_kind_are_listed(tmp_path: Path) -> None:
     for part in ("images", "masks"):
         (tmp_path / part).mkdir()
     for number in range(SHOWN + 5):
-        Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{number:02d}.png")
+        Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).save(
+            tmp_path / "images" / f"{number:02d}.png"
+        )
         Image.new("L", (8, 6), 9).save(tmp_path / "masks" / f"{number:02d}.png")
     (tmp_path / "val.txt").write_text("00\n")
     (tmp_path / "seenet.yaml").write_text("decode: index\nval: val.txt\nclasses: [a, b]\n")

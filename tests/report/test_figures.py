@@ -12,21 +12,32 @@ from seenet.training.logging import read_metrics
 def test_running_mean_against_a_slow_one() -> None:
     values = np.random.default_rng(0).normal(size=23)
     for width in (1, 4, 5, 99):
-        slow = [values[max(i - width // 2, 0) : i + width // 2 + 1].mean() for i in range(len(values))]
+        slow = [
+            values[max(i - width // 2, 0) : i + width // 2 + 1].mean() for i in range(len(values))
+        ]
         assert running_mean(values.tolist(), width) == pytest.approx(slow)
 
 
 def test_metrics_skip_what_is_cut_short_or_not_finite(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     assert read_metrics(path) == [] and curves([]) == []
-    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": NaN}\n[1]\n{"step": 2, "val": {"miou": null}}\n{"step": 3, "lo')
+    path.write_text(
+        '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": NaN}\n[1]\n{"step": 2, "val": {"miou": null}}\n{"step": 3, "lo'
+    )
     entries = read_metrics(path)
-    assert len(entries) == 3 and points(entries, "loss") == [(1, 2.0)] and points(entries, "val", "miou") == []
+    assert (
+        len(entries) == 3
+        and points(entries, "loss") == [(1, 2.0)]
+        and points(entries, "val", "miou") == []
+    )
     assert len(curves(entries)) == 1
 
 
 def test_curves_take_their_colours_from_the_page_and_share_no_id() -> None:
-    entries = [{"step": s, "loss": 1 / s, "rate": 0.1 / s, "val": {"miou": 0.5 - 0.01 * s, "loss": 1.0}} for s in range(1, 9)]
+    entries = [
+        {"step": s, "loss": 1 / s, "rate": 0.1 / s, "val": {"miou": 0.5 - 0.01 * s, "loss": 1.0}}
+        for s in range(1, 9)
+    ]
     drawn = curves(entries)
     assert [caption.split()[0] for caption, _ in drawn] == ["Training", "mIoU", "Learning"]
     assert "49.0 % at step 1" in drawn[1][0]

@@ -12,7 +12,14 @@ from seenet.core.labels import LabelSet, voc_colours
 from seenet.core.recipe_files import parse_recipe
 from seenet.data.shapes import SHAPES
 from seenet.model.segmenter import Normalization
-from seenet.report.gallery import GalleryRow, class_shares, data_page, restored, striped, write_gallery
+from seenet.report.gallery import (
+    GalleryRow,
+    class_shares,
+    data_page,
+    restored,
+    striped,
+    write_gallery,
+)
 from seenet.report.html import number, percent, photograph, png, shrunk
 from tests.report.test_page import Page
 
@@ -69,24 +76,34 @@ def test_restored_undoes_the_normalisation() -> None:
 
     normalization = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
-    pixels = (torch.from_numpy(picture).permute(2, 0, 1) / 255 - torch.tensor(normalization.mean)[:, None, None]) / torch.tensor(
-        normalization.std
-    )[:, None, None]
+    pixels = (
+        torch.from_numpy(picture).permute(2, 0, 1) / 255
+        - torch.tensor(normalization.mean)[:, None, None]
+    ) / torch.tensor(normalization.std)[:, None, None]
     assert (restored(pixels.float(), normalization) == picture).all()
 
 
 def test_gallery_escapes_names_and_takes_rows_one_at_a_time(tmp_path: Path) -> None:
     picture = np.zeros((8, 9, 3), np.uint8)
     mask = np.zeros((8, 9), np.uint8)
-    rows = (GalleryRow(f'"><script>{k}\udcff', [("image", picture), ("<overlay>", picture)], mask) for k in range(3))
+    rows = (
+        GalleryRow(f'"><script>{k}\udcff', [("image", picture), ("<overlay>", picture)], mask)
+        for k in range(3)
+    )
     write_gallery(tmp_path / "new" / "page.html", "T & <t>", "intro <i>", rows, LABELS)
     found = Page((tmp_path / "new" / "page.html").read_text(encoding="utf-8"))
     assert len(found.images) == 6 and "script" not in found.tags and "i" not in found.tags
-    assert "T & <t>" in found.texts and '"><script>2?' in found.texts and "<b>sky</b> 100.0 %" in found.texts
+    assert (
+        "T & <t>" in found.texts
+        and '"><script>2?' in found.texts
+        and "<b>sky</b> 100.0 %" in found.texts
+    )
     assert found.images[0]["alt"] == 'image: "><script>0?'
 
 
-def test_data_page_shows_what_training_sees(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_data_page_shows_what_training_sees(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "seenet")
     recipe = parse_recipe(
         "data: {kind: shapes, size: 48, count: 30}\nmodel: {backbone: resnet18, weights: imagenet}\n"

@@ -83,11 +83,16 @@ def make_run(run: Path, val: str = "val", labels: LabelSet = SHAPES) -> Path:
     model = create_model(**recipe.model.model_dump(), num_classes=labels.num_classes)
     save_model(run / "model.safetensors", model, labels, notes={"step": 30, "version": "0.0.9"})
     speed = {"images_per_s": 3.0, "memory_mib": 900}
-    lines = [json.dumps({"step": step, "loss": 2 / step, "rate": 0.01 / step, **speed}) for step in range(1, 41)]
+    lines = [
+        json.dumps({"step": step, "loss": 2 / step, "rate": 0.01 / step, **speed})
+        for step in range(1, 41)
+    ]
     if val != "null" and labels is SHAPES:
         lines.append(json.dumps({"step": 40, "val": {"miou": 0.4567, "loss": 1.5}}))
         split = open_split(recipe.data, val)
-        result = evaluate(Predictor(model, labels, device="cpu"), split, indices=range(5), loss=True).result()
+        result = evaluate(
+            Predictor(model, labels, device="cpu"), split, indices=range(5), loss=True
+        ).result()
         (run / "val.json").write_text(json.dumps({**result, "step": 30}))
     (run / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 41, "lo')
     return run
@@ -139,14 +144,20 @@ def test_the_page_holds_the_numbers_of_val_json_and_needs_nothing_else(tmp_path:
 
 
 def test_without_validation_the_page_shows_training_pictures_and_no_scores(tmp_path: Path) -> None:
-    found = Page(write_report(make_run(tmp_path / "run", "null"), device="cpu", images=2).read_text(encoding="utf-8"))
+    found = Page(
+        write_report(make_run(tmp_path / "run", "null"), device="cpu", images=2).read_text(
+            encoding="utf-8"
+        )
+    )
     assert "No scores." in found.texts and "Samples of the training data" in found.text
     assert len(found.images) == 8
     assert "mIoU" not in found.text
 
 
 @pytest.mark.parametrize("count", [2, 150])
-def test_any_number_of_classes_with_hostile_names(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_number_of_classes_with_hostile_names(
+    tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = ("</td><script>alert(1)</script>", *(f'"$x_{{{k}}}$" <i>' for k in range(1, count)))
     labels = LabelSet("toy", names, voc_colours(count))
     run = make_run(tmp_path / "run", labels=labels)
@@ -159,7 +170,9 @@ def test_any_number_of_classes_with_hostile_names(tmp_path: Path, count: int, mo
     found = Page(write_report(run, device="cpu").read_text(encoding="utf-8"))
     assert "12.3 %" in found.texts and names[0] in found.texts and names[-1] in found.texts
     assert "script" not in found.tags
-    assert found.texts.count("absent") == 3 and "0.0 %" in found.texts  # the absent class: IoU, accuracy, Dice; and its share of pixels
+    assert (
+        found.texts.count("absent") == 3 and "0.0 %" in found.texts
+    )  # the absent class: IoU, accuracy, Dice; and its share of pixels
     assert "No pictures: data/<gone>: no such folder" in found.text
     # Up to forty classes the matrix is a table; over that, a picture.
     assert len(found.images) == (count > 40)
@@ -174,7 +187,9 @@ def test_what_is_missing_or_damaged_is_one_line(tmp_path: Path) -> None:
     (run / "val.json").write_text('{"classes": 3')
     with pytest.raises(DataError, match="not a result file"):
         write_report(run, device="cpu")
-    (run / "val.json").write_text(json.dumps(synthetic(LabelSet("toy", ("a", "b"), voc_colours(2)))))
+    (run / "val.json").write_text(
+        json.dumps(synthetic(LabelSet("toy", ("a", "b"), voc_colours(2))))
+    )
     with pytest.raises(DataError, match="belongs to another run"):
         write_report(run, device="cpu")
 
@@ -193,7 +208,10 @@ def test_pictures_by_an_exported_model(tmp_path: Path) -> None:
     assert "with street.onnx (SHA-256 " in text
     assert ", in onnxruntime " in text
     assert "with the run&#39;s model" not in text
-    other = write_red(tmp_path / "other.onnx", text=card(replace(SHAPES, classes=("a", "b", "c", "d", "e", "f"))).text())
+    other = write_red(
+        tmp_path / "other.onnx",
+        text=card(replace(SHAPES, classes=("a", "b", "c", "d", "e", "f"))).text(),
+    )
     with pytest.raises(DataError, match="belongs to another run"):
         write_report(run, images=1, model=other)
 

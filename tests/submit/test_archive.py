@@ -39,12 +39,19 @@ class TensNet(nn.Module):
         self.normalization = SimpleNamespace(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         self.num_classes, self.pad_multiple = num_classes, 1
 
-    def forward(self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False) -> Tensor:
+    def forward(
+        self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False
+    ) -> Tensor:
         return -(images[:, :1] * 25.5 - torch.arange(self.num_classes)[:, None, None]).abs()
 
 
 def predictor(labels: LabelSet) -> Predictor:
-    return Predictor(TensNet(labels.num_classes), labels, device="cpu", info={"file": "tens.safetensors", "sha256": "0" * 64})
+    return Predictor(
+        TensNet(labels.num_classes),
+        labels,
+        device="cpu",
+        info={"file": "tens.safetensors", "sha256": "0" * 64},
+    )
 
 
 def voc_ids(seed: int, size: tuple[int, int]) -> np.ndarray:
@@ -75,8 +82,13 @@ def voc(tmp_path: Path) -> Path:
 @pytest.fixture
 def cityscapes(tmp_path: Path) -> Path:
     for number, name in enumerate(FRAMES):
-        ids = (np.arange(1024 * 2048, dtype=np.int64).reshape(1024, 2048) // 40_000 + number).astype(np.uint8) % 19
-        save(tmp_path / "leftImg8bit" / "test" / name.split("_")[0] / f"{name}_leftImg8bit.png", np.zeros((1024, 2048), np.uint8))
+        ids = (
+            np.arange(1024 * 2048, dtype=np.int64).reshape(1024, 2048) // 40_000 + number
+        ).astype(np.uint8) % 19
+        save(
+            tmp_path / "leftImg8bit" / "test" / name.split("_")[0] / f"{name}_leftImg8bit.png",
+            np.zeros((1024, 2048), np.uint8),
+        )
         (tmp_path / "masks").mkdir(exist_ok=True)
         write_mask(tmp_path / "masks" / f"{name}_leftImg8bit.png", ids, CITYSCAPES19)
     return tmp_path
@@ -97,7 +109,8 @@ def test_voc_from_masks(voc: Path) -> None:
     assert (done.path, done.count, done.against_pictures) == (out, 3, True)
     files = tarred(out)
     assert list(files) == [
-        f"results/VOC2012/Segmentation/comp5_test_cls/{name}.png" for name in ("2007_000001", "2008_000002", "2011_123456")
+        f"results/VOC2012/Segmentation/comp5_test_cls/{name}.png"
+        for name in ("2007_000001", "2008_000002", "2011_123456")
     ]
     with Image.open(io.BytesIO(files[f"{VOC_FOLDER.format(5)}/2008_000002.png"])) as image:
         assert image.mode == "P"
@@ -110,17 +123,25 @@ def test_voc_from_masks(voc: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
-def test_the_same_files_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+def test_the_same_files_give_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
     files = [("b.png", b"two" * 999), ("a.png", b"one")]
     (tmp_path / "x").mkdir()
     write_archive(tmp_path / f"first{suffix}", suffix, files)
     monkeypatch.setattr("time.time", lambda: 2e9)
     write_archive(tmp_path / "x" / f"second{suffix}", suffix, iter(files))
-    assert (tmp_path / f"first{suffix}").read_bytes() == (tmp_path / "x" / f"second{suffix}").read_bytes()
+    assert (tmp_path / f"first{suffix}").read_bytes() == (
+        tmp_path / "x" / f"second{suffix}"
+    ).read_bytes()
 
 
 def test_a_network_of_the_users_own(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_model(voc / "own.safetensors", create_model(factory=f"{__name__}:pointwise", num_classes=21), VOC21)
+    save_model(
+        voc / "own.safetensors",
+        create_model(factory=f"{__name__}:pointwise", num_classes=21),
+        VOC21,
+    )
 
     def call(kind: str, out: str, *more: str) -> tuple[int, str]:
         images = ["--images", str(voc / "pictures"), "--out", str(voc / out), "--device", "cpu"]
@@ -147,18 +168,29 @@ def test_voc_from_a_model_and_a_list(voc: Path) -> None:
     for label, name in enumerate(("2008_000002", "2007_000001", "2011_123456")):
         save(home / "JPEGImages" / f"{name}.jpg", np.full((6, 9, 3), label * 10, np.uint8))
     out = voc / "voc.tar.gz"
-    done = submit_model(VOC, predictor(VOC21), home / "ImageSets" / "Segmentation" / "test.txt", out, folder=COMP6)
+    done = submit_model(
+        VOC, predictor(VOC21), home / "ImageSets" / "Segmentation" / "test.txt", out, folder=COMP6
+    )
     assert done.count == 2
     for name, label in (("2008_000002", 0), ("2007_000001", 1)):
         with Image.open(io.BytesIO(tarred(out)[f"{COMP6}/{name}.png"])) as image:
             assert (image.size, image.mode) == ((9, 6), "P")
             assert (np.asarray(image) == label).all()
     kept = predictions_folder(out, VOC)
-    assert sorted(path.name for path in (kept / "masks").iterdir()) == ["2007_000001.png", "2008_000002.png"]
+    assert sorted(path.name for path in (kept / "masks").iterdir()) == [
+        "2007_000001.png",
+        "2008_000002.png",
+    ]
     # Again: predicted already, and the same archive.
     before = out.read_bytes()
     with pytest.raises(DataError, match="exists already; use --overwrite"):
-        submit_model(VOC, predictor(VOC21), home / "ImageSets" / "Segmentation" / "test.txt", out, folder=COMP6)
+        submit_model(
+            VOC,
+            predictor(VOC21),
+            home / "ImageSets" / "Segmentation" / "test.txt",
+            out,
+            folder=COMP6,
+        )
     out.unlink()
     again = predictor(VOC21)
     again.row_chunks = lambda *_: pytest.fail("predicted again")  # type: ignore[method-assign, assignment]
@@ -166,7 +198,9 @@ def test_voc_from_a_model_and_a_list(voc: Path) -> None:
     assert out.read_bytes() == before
 
 
-def test_cityscapes_from_masks_as_the_official_table_has_it(cityscapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cityscapes_from_masks_as_the_official_table_has_it(
+    cityscapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = cityscapes / "cityscapes.zip"
     submit_masks(CITYSCAPES, cityscapes / "masks", cityscapes / "leftImg8bit", out)
     official = pytest.importorskip("cityscapesscripts.helpers.labels").trainId2label
@@ -179,17 +213,28 @@ def test_cityscapes_from_masks_as_the_official_table_has_it(cityscapes: Path, mo
             ):
                 assert (image.mode, image.size) == ("L", (2048, 1024))
                 ids, classes = np.asarray(image)[::7, ::7], np.asarray(mask)[::7, ::7]
-                assert all(official[int(label)].id == int(ids[classes == label][0]) for label in np.unique(classes))
+                assert all(
+                    official[int(label)].id == int(ids[classes == label][0])
+                    for label in np.unique(classes)
+                )
                 assert len(np.unique(ids)) == len(np.unique(classes)) == 19
         archive.extractall(cityscapes / "results")
     from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official_script
 
     monkeypatch.setenv("CITYSCAPES_RESULTS", str(cityscapes / "results"))
     for name in FRAMES:
-        found = official_script.getPrediction(SimpleNamespace(predictionPath=None, predictionWalk=None), f"{name}_gtFine_labelIds.png")
+        found = official_script.getPrediction(
+            SimpleNamespace(predictionPath=None, predictionWalk=None), f"{name}_gtFine_labelIds.png"
+        )
         assert Path(found).name == f"{name}_labelIds.png"
     # The extracted files are masks of labelIds, and pack to the same archive.
-    submit_masks(CITYSCAPES, cityscapes / "results", cityscapes / "leftImg8bit", cityscapes / "second.zip", stored=True)
+    submit_masks(
+        CITYSCAPES,
+        cityscapes / "results",
+        cityscapes / "leftImg8bit",
+        cityscapes / "second.zip",
+        stored=True,
+    )
     assert (cityscapes / "second.zip").read_bytes() == out.read_bytes()
 
 
@@ -198,7 +243,10 @@ def test_cityscapes_from_a_model(tmp_path: Path) -> None:
     ids[500:, 1000:] = 18
     save(tmp_path / "test" / "ulm" / "ulm_000000_000019_leftImg8bit.png", grey(ids))
     submit_model(CITYSCAPES, predictor(CITYSCAPES19), tmp_path / "test", tmp_path / "a.zip")
-    with zipfile.ZipFile(tmp_path / "a.zip") as archive, Image.open(archive.open("ulm_000000_000019_labelIds.png")) as image:
+    with (
+        zipfile.ZipFile(tmp_path / "a.zip") as archive,
+        Image.open(archive.open("ulm_000000_000019_labelIds.png")) as image,
+    ):
         assert np.array_equal(np.asarray(image), np.where(ids == 18, 33, 7))
 
 
@@ -227,16 +275,27 @@ def refused(kind: type[SeenetError], message: str, *arguments: object, **options
         (lambda masks: (masks / "2008_000002.png").write_bytes(b""), DataError, r"2008_000002\.png: an empty file"),
     ],
 )  # fmt: skip
-def test_wrong_masks_are_named_and_leave_no_archive(voc: Path, spoil: object, kind: type[SeenetError], message: str) -> None:
+def test_wrong_masks_are_named_and_leave_no_archive(
+    voc: Path, spoil: object, kind: type[SeenetError], message: str
+) -> None:
     spoil(voc / "masks")  # type: ignore[operator]
     refused(kind, message, VOC, voc / "masks", voc / "pictures", voc / "voc.tar.gz", folder=COMP6)
 
 
 def test_wrong_ids_of_cityscapes(cityscapes: Path) -> None:
     arguments = (CITYSCAPES, cityscapes / "masks", cityscapes / "leftImg8bit", cityscapes / "a.zip")
-    refused(CheckError, r"bad-honnef.*ids 0, 1, 2.*no classes of cityscapes19", *arguments, stored=True)
-    save(cityscapes / "leftImg8bit" / "ulm_000000_000019_leftImg8bit.png", np.zeros((128, 256), np.uint8))
-    refused(CheckError, r"ulm_000000_000019_leftImg8bit\.png: 128 x 256 pixels, expected 1024 x 2048, as all", *arguments)
+    refused(
+        CheckError, r"bad-honnef.*ids 0, 1, 2.*no classes of cityscapes19", *arguments, stored=True
+    )
+    save(
+        cityscapes / "leftImg8bit" / "ulm_000000_000019_leftImg8bit.png",
+        np.zeros((128, 256), np.uint8),
+    )
+    refused(
+        CheckError,
+        r"ulm_000000_000019_leftImg8bit\.png: 128 x 256 pixels, expected 1024 x 2048, as all",
+        *arguments,
+    )
 
 
 def test_wrong_arguments(voc: Path) -> None:
@@ -244,9 +303,18 @@ def test_wrong_arguments(voc: Path) -> None:
     refused(UsageError, r"voc takes \.tar\.gz", VOC, masks, pictures, voc / "voc.zip")
     refused(DataError, "no such folder", VOC, voc / "none", pictures, out)
     refused(DataError, "no such list", VOC, masks, voc / "none", out)
-    refused(DataError, r"not named as cityscapes's pictures", CITYSCAPES, masks, pictures, voc / "a.zip")
+    refused(
+        DataError, r"not named as cityscapes's pictures", CITYSCAPES, masks, pictures, voc / "a.zip"
+    )
     save(voc / "large" / "2008_000002.png", np.zeros((400, 501), np.uint8))
-    refused(CheckError, r"2008_000002\.png: 400 x 501 pixels, expected at most 500 x 500", VOC, masks, voc / "large", out)
+    refused(
+        CheckError,
+        r"2008_000002\.png: 400 x 501 pixels, expected at most 500 x 500",
+        VOC,
+        masks,
+        voc / "large",
+        out,
+    )
     out.write_text("mine")
     refused(DataError, "exists already", VOC, masks, pictures, out)
     assert submit_masks(VOC, masks, pictures, out, folder=COMP6, overwrite=True).count == 3
@@ -267,7 +335,9 @@ def test_what_was_packed_wrongly_is_not_left(voc: Path, monkeypatch: pytest.Monk
     Image.fromarray(np.zeros((5, 8), np.uint8)).save(stream, "PNG")
     monkeypatch.setattr(archives, "_encoded", lambda *_: stream.getvalue())
     message = r"voc\.tar\.gz: results/.*/2007_000001\.png: mode L, expected P"
-    refused(CheckError, message, VOC, voc / "masks", voc / "pictures", voc / "voc.tar.gz", folder=COMP6)
+    refused(
+        CheckError, message, VOC, voc / "masks", voc / "pictures", voc / "voc.tar.gz", folder=COMP6
+    )
 
 
 def test_real_pictures_by_their_list(shared: Path, tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ def png(ids: np.ndarray, mode: str = "P", **options: object) -> bytes:
     return stream.getvalue()
 
 
-GOOD = {f"{FOLDER}/{name}.png": png(np.random.default_rng(0).integers(0, 21, size)) for name, size in SIZES.items()}
+GOOD = {
+    f"{FOLDER}/{name}.png": png(np.random.default_rng(0).integers(0, 21, size))
+    for name, size in SIZES.items()
+}
 FIRST, SECOND = GOOD
 
 
@@ -67,10 +70,22 @@ def refused(path: Path, pictures: Path | None, message: str) -> None:
     assert caught.value.exit_code == 6
 
 
-def test_an_archive_of_another_tool(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_of_another_tool(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a.tar.gz", "b.tgz"):
-        assert check_submission(tar(tmp_path / name, {f"./{name}": content for name, content in GOOD.items()}), pictures).count == 2
-    refused(tmp_path / "a.tar.gz", None, "2 masks, expected 1456, one for each picture of voc's test set")
+        assert (
+            check_submission(
+                tar(tmp_path / name, {f"./{name}": content for name, content in GOOD.items()}),
+                pictures,
+            ).count
+            == 2
+        )
+    refused(
+        tmp_path / "a.tar.gz",
+        None,
+        "2 masks, expected 1456, one for each picture of voc's test set",
+    )
     monkeypatch.setattr(check, "VOC", replace(check.VOC, test_count=2))
     done = check_submission(tmp_path / "a.tar.gz")
     assert "only plausible" in done.line()
@@ -82,9 +97,21 @@ def test_an_archive_of_another_tool(tmp_path: Path, pictures: Path, monkeypatch:
         ({SECOND: None}, r"no mask of 2008_000002 \(1 of 2"),
         ({f"{FOLDER}/2008_000003.png": GOOD[FIRST]}, r"2008_000003\.png: none of the 2 pictures"),
         ({f"{FOLDER}/readme.txt": b"hello"}, r"readme\.txt: not a name that voc takes"),
-        ({"results/VOC2012/Segmentation/comp5_test_cls/2008_000001.png": GOOD[FIRST], FIRST: None}, "lies beside"),
-        ({"2008_000001.png": GOOD[FIRST], FIRST: None}, r"2008_000001\.png: not a name that voc takes; expected results/VOC2012"),
-        ({FIRST: png(np.zeros((9, 6)))}, r"2008_000001\.png: 9 x 6 pixels, expected 6 x 9, its picture's size"),
+        (
+            {
+                "results/VOC2012/Segmentation/comp5_test_cls/2008_000001.png": GOOD[FIRST],
+                FIRST: None,
+            },
+            "lies beside",
+        ),
+        (
+            {"2008_000001.png": GOOD[FIRST], FIRST: None},
+            r"2008_000001\.png: not a name that voc takes; expected results/VOC2012",
+        ),
+        (
+            {FIRST: png(np.zeros((9, 6)))},
+            r"2008_000001\.png: 9 x 6 pixels, expected 6 x 9, its picture's size",
+        ),
         ({FIRST: png(np.full((6, 9), 21))}, r"2008_000001\.png: values 21, expected 0 to 20 alone"),
         ({FIRST: png(np.full((6, 9), 255))}, r"2008_000001\.png: values 255, .*255 is no answer"),
         ({FIRST: png(np.zeros((6, 9)), "L")}, r"2008_000001\.png: mode L, expected P"),
@@ -94,7 +121,9 @@ def test_an_archive_of_another_tool(tmp_path: Path, pictures: Path, monkeypatch:
         ({FIRST: GOOD[FIRST][:-20]}, r"2008_000001\.png: cannot be decoded"),
     ],
 )
-def test_wrong_archives(tmp_path: Path, pictures: Path, change: dict[str, bytes | None], message: str) -> None:
+def test_wrong_archives(
+    tmp_path: Path, pictures: Path, change: dict[str, bytes | None], message: str
+) -> None:
     files = {name: content for name, content in {**GOOD, **change}.items() if content is not None}
     refused(tar(tmp_path / "a.tar.gz", files), pictures, message)
 
@@ -102,7 +131,11 @@ def test_wrong_archives(tmp_path: Path, pictures: Path, change: dict[str, bytes 
 def test_other_kinds_of_picture(tmp_path: Path, pictures: Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(np.zeros((6, 9), np.uint8)).save(stream, "JPEG")
-    refused(tar(tmp_path / "a.tar.gz", {**GOOD, FIRST: stream.getvalue()}), pictures, r"of kind JPEG, expected PNG")
+    refused(
+        tar(tmp_path / "a.tar.gz", {**GOOD, FIRST: stream.getvalue()}),
+        pictures,
+        r"of kind JPEG, expected PNG",
+    )
     frames = [Image.fromarray(np.full((6, 9), value, np.uint8)) for value in (0, 9)]
     stream = io.BytesIO()
     frames[0].save(stream, "PNG", save_all=True, append_images=frames[1:])
@@ -116,10 +149,17 @@ def test_cityscapes_values_and_names(tmp_path: Path) -> None:
 
     frame = "ulm_000000_000019"
     (tmp_path / "pictures").mkdir()
-    Image.fromarray(np.zeros((1024, 2048), np.uint8)).save(tmp_path / "pictures" / f"{frame}_leftImg8bit.png")
+    Image.fromarray(np.zeros((1024, 2048), np.uint8)).save(
+        tmp_path / "pictures" / f"{frame}_leftImg8bit.png"
+    )
     good = np.full((1024, 2048), 7)
     good[:9] = 33
-    assert check_submission(zipped({f"results/ulm/{frame}_pred.png": png(good, "L")}), tmp_path / "pictures").benchmark == "cityscapes"
+    assert (
+        check_submission(
+            zipped({f"results/ulm/{frame}_pred.png": png(good, "L")}), tmp_path / "pictures"
+        ).benchmark
+        == "cityscapes"
+    )
     assert check_submission(zipped({f"{frame}.png": png(good)}), tmp_path / "pictures").count == 1
     for files, message in (
         (
@@ -127,8 +167,14 @@ def test_cityscapes_values_and_names(tmp_path: Path) -> None:
             r"values 0, 1, .*looks like trainIds.*: seenet submit cityscapes --masks FOLDER$",
         ),
         ({f"{frame}.png": png(good * 0 + 255, "L")}, "255 is no answer"),
-        ({f"{frame}.png": png(np.full((128, 256), 7), "L")}, "128 x 256 pixels, expected 1024 x 2048"),
-        ({f"{frame}.png": png(good, "L"), f"a/{frame}_b.png": png(good, "L")}, "a second mask of ulm_000000_000019"),
+        (
+            {f"{frame}.png": png(np.full((128, 256), 7), "L")},
+            "128 x 256 pixels, expected 1024 x 2048",
+        ),
+        (
+            {f"{frame}.png": png(good, "L"), f"a/{frame}_b.png": png(good, "L")},
+            "a second mask of ulm_000000_000019",
+        ),
         ({f"{frame}1.png": png(good, "L")}, "not a name that cityscapes takes"),
         ({}, "no mask of ulm_000000_000019"),
     ):
@@ -147,7 +193,9 @@ def tar_of(name: str, kind: bytes) -> Callable[[Path], None]:
 
 
 def named(name: str) -> Callable[[Path], None]:
-    return lambda path: write_archive(path, ".zip" if path.suffix == ".zip" else ".tar.gz", [(name, b"x")])
+    return lambda path: write_archive(
+        path, ".zip" if path.suffix == ".zip" else ".tar.gz", [(name, b"x")]
+    )
 
 
 def zip_link(path: Path) -> None:
@@ -168,14 +216,20 @@ def zip_link(path: Path) -> None:
         (".zip", zip_link, "a link or a device"),
         (".tar.gz", tar_of(FIRST, tarfile.SYMTYPE), "a link or a device"),
         (".tar.gz", tar_of(FIRST, tarfile.CHRTYPE), "a link or a device"),
-        (".tar.gz", lambda path: path.write_bytes(gzip.compress(b"no archive at all" * 99)), "damaged"),
+        (
+            ".tar.gz",
+            lambda path: path.write_bytes(gzip.compress(b"no archive at all" * 99)),
+            "damaged",
+        ),
         (".tar.gz", lambda path: path.write_bytes(b"\x1f\x8b\x08"), "damaged"),
         (".zip", lambda path: path.write_bytes(b"PK\x03\x04" + bytes(99)), "damaged"),
         (".zip", lambda path: path.write_bytes(b"Rar!"), "neither a .tar.gz nor a .zip"),
         (".zip", lambda path: path.write_bytes(b""), "neither a .tar.gz nor a .zip"),
     ],
 )
-def test_what_is_no_plain_archive(tmp_path: Path, suffix: str, make: Callable[[Path], None], message: str) -> None:
+def test_what_is_no_plain_archive(
+    tmp_path: Path, suffix: str, make: Callable[[Path], None], message: str
+) -> None:
     path = tmp_path / f"a{suffix}"
     make(path)
     before = sorted(tmp_path.rglob("*"))

@@ -24,13 +24,23 @@ def test_killed_ranks_come_back_to_the_same_weights(tmp_path: Path) -> None:
     finish(process, PATIENCE)
     assert process.returncode == 0
     process = start(
-        [*torchrun(2, "--max-restarts", "2"), "-m", "tests.training.faulty", "1:3,0:5", "SIGKILL", *command, str(tmp_path / "cut")]
+        [
+            *torchrun(2, "--max-restarts", "2"),
+            "-m",
+            "tests.training.faulty",
+            "1:3,0:5",
+            "SIGKILL",
+            *command,
+            str(tmp_path / "cut"),
+        ]
     )
     said = finish(process, PATIENCE)
     assert process.returncode == 0, said[-3000:]
     assert [f"resumed after step {step}" in said for step in (2, 4)] == [True, True]
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    assert {end["code"] for end in json.loads((tmp_path / "cut" / "exit.json").read_text()).values()} == {0}
+    assert {
+        end["code"] for end in json.loads((tmp_path / "cut" / "exit.json").read_text()).values()
+    } == {0}
     for name in ("model.safetensors", "model-last.safetensors"):
         first, second = load_file(tmp_path / "whole" / name), load_file(tmp_path / "cut" / name)
         assert first.keys() == second.keys()
@@ -43,7 +53,9 @@ def begin(folder: Path) -> None:
         (folder / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
 
 
-def test_a_restarted_job_goes_on_and_another_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restarted_job_goes_on_and_another_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job-7")
     begin(tmp_path)
     begin(tmp_path)
@@ -57,7 +69,9 @@ def test_a_restarted_job_goes_on_and_another_does_not(tmp_path: Path, monkeypatc
         begin(tmp_path)
 
 
-def test_without_a_name_a_job_is_known_by_its_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_name_a_job_is_known_by_its_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     begin(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
@@ -67,7 +81,9 @@ def test_without_a_name_a_job_is_known_by_its_launcher(tmp_path: Path, monkeypat
         begin(tmp_path)
 
 
-def test_restarted_before_its_first_step_it_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restarted_before_its_first_step_it_starts_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     for _ in range(2):
         with open_run(tmp_path / "run", recipe(), resume=False):

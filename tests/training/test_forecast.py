@@ -29,7 +29,17 @@ def test_forecast_counts_the_whole_run(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
         main(
-            ["train", "shapes", *TINY, f"training.steps={steps}", "training.validate_every=1000", "--dry-run", "--json", "--device", "cpu"]
+            [
+                "train",
+                "shapes",
+                *TINY,
+                f"training.steps={steps}",
+                "training.validate_every=1000",
+                "--dry-run",
+                "--json",
+                "--device",
+                "cpu",
+            ]
         )
     assert not caught.value.code
     found = json.loads(capsys.readouterr().out)
@@ -42,7 +52,9 @@ def test_forecast_counts_the_whole_run(
     assert not list(tmp_path.iterdir())
 
 
-def test_forecast_meets_bad_data_at_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forecast_meets_bad_data_at_the_door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
         main(["train", "camvid-lite0", "--dry-run"])
@@ -58,7 +70,10 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     def noting(learner: Learner, micro_batches: object) -> tuple[float, float]:
         loss, rate = update(learner, micro_batches)  # type: ignore[arg-type]
         state = {key: value.clone() for key, value in learner.model.state_dict().items()}
-        average = {f"average {key}": value.clone() for key, value in (learner.ema.state if learner.ema else {}).items()}
+        average = {
+            f"average {key}": value.clone()
+            for key, value in (learner.ema.state if learner.ema else {}).items()
+        }
         found.append({**state, **average, "loss": torch.tensor(loss), "rate": torch.tensor(rate)})
         return loss, rate
 
@@ -67,7 +82,10 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
 
 
 def recipe(*overrides: str) -> Recipe:
-    return load_recipe("shapes", [*TINY, "training.steps=30", "training.ema=null", "training.precision=fp32", *overrides])
+    return load_recipe(
+        "shapes",
+        [*TINY, "training.steps=30", "training.ema=null", "training.precision=fp32", *overrides],
+    )
 
 
 MUCH = [
@@ -77,8 +95,12 @@ MUCH = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("overrides", [["optimizer.kind=sgd", "optimizer.rate=0.001"], MUCH], ids=["sgd", "much"])
-def test_the_steps_are_the_trainers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]) -> None:
+@pytest.mark.parametrize(
+    "overrides", [["optimizer.kind=sgd", "optimizer.rate=0.001"], MUCH], ids=["sgd", "much"]
+)
+def test_the_steps_are_the_trainers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
+) -> None:
     found = steps(monkeypatch)
     settings = recipe(*overrides)
     forecast(settings, "cpu")
@@ -93,7 +115,11 @@ def test_the_steps_are_the_trainers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
         assert all(torch.isfinite(value).all() for value in mine.values())
-    moved = max(float((forecasted[1][key] - value).abs().max()) for key, value in forecasted[0].items() if key.endswith("weight"))
+    moved = max(
+        float((forecasted[1][key] - value).abs().max())
+        for key, value in forecasted[0].items()
+        if key.endswith("weight")
+    )
     assert 0 < moved < 1
 
 
@@ -105,6 +131,10 @@ def test_what_is_compiled_in_training_is_here(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_run_that_would_end_at_once_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LossModel, "forward", lambda self, images, masks: next(self.parameters()).sum() * float("nan"))
+    monkeypatch.setattr(
+        LossModel,
+        "forward",
+        lambda self, images, masks: next(self.parameters()).sum() * float("nan"),
+    )
     with pytest.raises(NotFiniteError, match="dry run: step 1: loss nan"):
         forecast(recipe(), "cpu")

@@ -47,7 +47,9 @@ def batch(count: int = 4) -> tuple[Tensor, Tensor]:
     return torch.randn(count, 3, 5, 6), masks
 
 
-def slow(logits: Tensor, masks: Tensor, weights: list[float], ohem: float | None, keep: float) -> float:
+def slow(
+    logits: Tensor, masks: Tensor, weights: list[float], ohem: float | None, keep: float
+) -> float:
     """Sum of losses as the definition says it, pixel by pixel."""
     total = 0.0
     for scores, mask in zip(logits.double(), masks, strict=True):
@@ -57,7 +59,9 @@ def slow(logits: Tensor, masks: Tensor, weights: list[float], ohem: float | None
                 k = int(mask[y, x])
                 if k != IGNORE:
                     values = scores[:, y, x].tolist()
-                    pixels.append((math.log(sum(math.exp(v) for v in values)) - values[k], weights[k]))
+                    pixels.append(
+                        (math.log(sum(math.exp(v) for v in values)) - values[k], weights[k])
+                    )
         kept = pixels
         if ohem is not None and pixels:
             hard = sorted(pixels, reverse=True)
@@ -71,16 +75,22 @@ def slow(logits: Tensor, masks: Tensor, weights: list[float], ohem: float | None
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0, 0.25]])
 @pytest.mark.parametrize(("ohem", "keep"), [(None, 0.1), (0.3, 0.1), (0.05, 0.5)])
 @pytest.mark.parametrize("auxiliary", [0, 0.4])
-def test_against_the_slow_loop(weights: list[float] | None, ohem: float | None, keep: float, auxiliary: float) -> None:
+def test_against_the_slow_loop(
+    weights: list[float] | None, ohem: float | None, keep: float, auxiliary: float
+) -> None:
     settings = LossSettings(class_weights=weights, ohem=ohem, ohem_keep=keep, auxiliary=auxiliary)
     model = Scores()
     loss = loss_of(model, settings)
     images, masks = batch()
     weight = loss.loss.weight(masks)
     values = weights or [1.0] * 4
-    assert weight.item() == pytest.approx(sum(values[k] for k in masks.flatten().tolist() if k != IGNORE))
+    assert weight.item() == pytest.approx(
+        sum(values[k] for k in masks.flatten().tolist() if k != IGNORE)
+    )
     logits = model(images, own_grid=True).detach()
-    expected = slow(logits, masks, values, ohem, keep) + (auxiliary * slow(logits * 2, masks, values, ohem, keep) if auxiliary else 0)
+    expected = slow(logits, masks, values, ohem, keep) + (
+        auxiliary * slow(logits * 2, masks, values, ohem, keep) if auxiliary else 0
+    )
     assert loss(images, masks).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -95,7 +105,9 @@ def test_micro_batches_add_up_to_the_step() -> None:
         weight = sum(loss.loss.weight(some) for some in masks.chunk(parts))
         for some_images, some_masks in zip(images.chunk(parts), masks.chunk(parts), strict=True):
             (loss(some_images, some_masks) / weight).backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        )
     for gradient in gradients[1:]:
         torch.testing.assert_close(gradient, gradients[0])
 

@@ -33,7 +33,9 @@ def left_over(run: Path) -> list[str]:
 
 
 def steps(run: Path) -> list[int]:
-    return [int(path.name.removeprefix("step-")) for path in sorted((run / "checkpoints").iterdir())]
+    return [
+        int(path.name.removeprefix("step-")) for path in sorted((run / "checkpoints").iterdir())
+    ]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -68,12 +70,32 @@ def test_a_lost_rank_ends_the_job(tmp_path: Path, what: str, rank: int) -> None:
 def test_sigterm_ends_both_after_the_step(tmp_path: Path, whom: str) -> None:
     run = tmp_path / "run"
     many = ["training.steps=5000", "training.checkpoint_every=5000", "training.workers=1"]
-    process = start([*torchrun(2), "-m", "seenet", "train", "shapes", *SETTINGS, *many, "--out", str(run), "--device", "cpu"])
+    process = start(
+        [
+            *torchrun(2),
+            "-m",
+            "seenet",
+            "train",
+            "shapes",
+            *SETTINGS,
+            *many,
+            "--out",
+            str(run),
+            "--device",
+            "cpu",
+        ]
+    )
     end = time.monotonic() + PATIENCE
-    while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_bytes().count(b"\n") < 3:
+    while (
+        not (run / "metrics.jsonl").exists()
+        or (run / "metrics.jsonl").read_bytes().count(b"\n") < 3
+    ):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
-    ranks = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    ranks = [
+        int(pid)
+        for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ]
     assert len(ranks) == 2
     os.kill(process.pid if whom == "launcher" else ranks[1], signal.SIGTERM)
     said = finish(process, PATIENCE)
@@ -81,5 +103,7 @@ def test_sigterm_ends_both_after_the_step(tmp_path: Path, whom: str) -> None:
     made = len(losses(run))
     assert steps(run) == [made]
     assert said.count(f"seenet: {run}: stopped after step {made}, saved; go on with --resume") == 2
-    assert {rank: end["code"] for rank, end in json.loads((run / "exit.json").read_text()).items()} == {"0": 143, "1": 143}
+    assert {
+        rank: end["code"] for rank, end in json.loads((run / "exit.json").read_text()).items()
+    } == {"0": 143, "1": 143}
     assert left_over(run) == []

@@ -15,15 +15,21 @@ def test_poly_with_warmup_by_value() -> None:
     assert rate_factor(5, 10, settings) == pytest.approx(0.5**0.9)
     assert rate_factor(9, 10, settings) == pytest.approx(0.1**0.9)
     warm = OptimizerSettings(power=1, warmup=4)
-    assert [rate_factor(step, 10, warm) for step in range(5)] == pytest.approx([0.25, 0.5 * 0.9, 0.75 * 0.8, 0.7, 0.6])
+    assert [rate_factor(step, 10, warm) for step in range(5)] == pytest.approx(
+        [0.25, 0.5 * 0.9, 0.75 * 0.8, 0.7, 0.6]
+    )
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_groups_cover_all_parameters_with_their_rates_and_decay(kind: str) -> None:
     model = create_model(backbone="resnet10t", num_classes=3, width=8, p_out=16)
-    settings = OptimizerSettings(kind=kind, rate=0.1, head_factor=4, weight_decay=0.5, decay_norms=False)
+    settings = OptimizerSettings(
+        kind=kind, rate=0.1, head_factor=4, weight_decay=0.5, decay_norms=False
+    )
     optimizer = build_optimizer(model, settings)
-    found = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    found = {
+        id(parameter): group for group in optimizer.param_groups for parameter in group["params"]
+    }
     assert len(found) == len(list(model.parameters()))
     set_rate(optimizer, 0.5)
     for name, parameter in model.named_parameters():
@@ -38,7 +44,11 @@ def test_frozen_parameters_have_no_optimizer() -> None:
     model.backbone.requires_grad_(False)
     optimizer = build_optimizer(model, OptimizerSettings())
     inside = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    assert inside == {id(parameter) for name, parameter in model.named_parameters() if not name.startswith("backbone.")}
+    assert inside == {
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if not name.startswith("backbone.")
+    }
 
 
 def test_average_by_value() -> None:

@@ -41,11 +41,35 @@ def wait_for(condition: Any, what: str) -> None:
 @contextmanager
 def training(run: Path, *settings: str) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     """`seenet train` in a session of its own, some steps on, and its loader workers."""
-    command = [sys.executable, "-m", "seenet", "train", "shapes", *TINY, *MANY, *settings, "--out", str(run), "--device", "cpu"]
-    process = subprocess.Popen(command, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "seenet",
+        "train",
+        "shapes",
+        *TINY,
+        *MANY,
+        *settings,
+        "--out",
+        str(run),
+        "--device",
+        "cpu",
+    ]
+    process = subprocess.Popen(
+        command,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
     try:
         metrics = run / "metrics.jsonl"
-        wait_for(lambda: process.poll() is not None or (metrics.exists() and metrics.read_bytes().count(b"\n") > 2), "steps are made")
+        wait_for(
+            lambda: (
+                process.poll() is not None
+                or (metrics.exists() and metrics.read_bytes().count(b"\n") > 2)
+            ),
+            "steps are made",
+        )
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         yield process, [int(child) for child in children]
     finally:
@@ -105,14 +129,18 @@ def test_the_second_interrupt_is_at_once() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
-def test_another_thread_trains_and_scores_without_listening(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_thread_trains_and_scores_without_listening(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "seenet")
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     found: list[object] = []
 
     def work() -> None:
         try:
-            result = seenet.train(recipe("training.steps=2", "training.workers=1"), tmp_path / "run", device="cpu")
+            result = seenet.train(
+                recipe("training.steps=2", "training.workers=1"), tmp_path / "run", device="cpu"
+            )
             found.append((result.miou, seenet.evaluate(tmp_path / "run", device="cpu")["miou"]))
         except BaseException as error:
             found.append(error)
@@ -122,28 +150,39 @@ def test_another_thread_trains_and_scores_without_listening(tmp_path: Path, capl
     thread.join()
     assert isinstance(found[0], tuple), found
     assert found[0][0] == found[0][1]
-    assert len([record for record in caplog.records if "not in the main thread" in record.getMessage()]) == 1
+    assert (
+        len(
+            [record for record in caplog.records if "not in the main thread" in record.getMessage()]
+        )
+        == 1
+    )
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_to_the_group_saves_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int) -> None:
+def test_signal_to_the_group_saves_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
     run = tmp_path / "run"
     with training(run, "training.checkpoint_every=5000") as (process, workers):
         assert workers
         os.killpg(process.pid, number)
         assert process.wait(PATIENCE) == code
         assert all(ended(worker) for worker in workers)
-    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{len(losses(run)):08d}"]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [
+        f"step-{len(losses(run)):08d}"
+    ]
     assert json.loads((run / "exit.json").read_text())["0"]["code"] == code
     goes_on(run, monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_killed_run_goes_on_at_once_and_its_workers_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_run_goes_on_at_once_and_its_workers_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
     with training(run, "training.checkpoint_every=1") as (process, workers):
         assert workers
@@ -151,7 +190,10 @@ def test_killed_run_goes_on_at_once_and_its_workers_end(tmp_path: Path, monkeypa
         process.wait()
         assert json.loads((run / "exit.json").read_text())["0"]["code"] is None
         goes_on(run, monkeypatch)
-        wait_for(lambda: all(ended(worker) for worker in workers), "workers see that their trainer is gone")
+        wait_for(
+            lambda: all(ended(worker) for worker in workers),
+            "workers see that their trainer is gone",
+        )
 
 
 def test_forked_child_does_not_hold_the_run(tmp_path: Path) -> None:
@@ -174,7 +216,9 @@ def test_forked_child_does_not_hold_the_run(tmp_path: Path) -> None:
         os.close(birth)
 
 
-def test_runs_leave_nothing_behind_in_their_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_leave_nothing_behind_in_their_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registered: list[dict[str, object]] = []
     monkeypatch.setattr(os, "register_at_fork", lambda **hooks: registered.append(hooks))
     handles = len(list(Path("/dev/fd").iterdir()))
@@ -187,7 +231,10 @@ def test_runs_leave_nothing_behind_in_their_process(tmp_path: Path, monkeypatch:
 
 
 def test_busy_run_names_its_holder(tmp_path: Path) -> None:
-    with open_run(tmp_path / "run", recipe(), resume=False), pytest.raises(BusyError, match=f"pid {os.getpid()}"):
+    with (
+        open_run(tmp_path / "run", recipe(), resume=False),
+        pytest.raises(BusyError, match=f"pid {os.getpid()}"),
+    ):
         train(recipe(), tmp_path / "run", resume=True, device="cpu")
 
 
@@ -197,7 +244,12 @@ def test_nothing_is_overwritten_or_mixed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--resume"):
         train(settings, tmp_path / "run", device="cpu")
     with pytest.raises(UsageError, match=r"training\.batch was 4 and is now 8"):
-        train(recipe("training.steps=1", "training.batch=8"), tmp_path / "run", resume=True, device="cpu")
+        train(
+            recipe("training.steps=1", "training.batch=8"),
+            tmp_path / "run",
+            resume=True,
+            device="cpu",
+        )
     with pytest.raises(DataError, match="no run to resume"):
         train(settings, tmp_path / "none", resume=True, device="cpu")
     (tmp_path / "mine").mkdir()
@@ -219,11 +271,15 @@ def test_a_recipe_of_the_users_own_is_not_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resume", [False, True])
 def test_failed_start_is_in_nobodys_way(tmp_path: Path, resume: bool) -> None:
     start = tmp_path / "start.safetensors"
-    settings = recipe("training.steps=1", "training.validate_every=0", f"training.start_from={start}")
+    settings = recipe(
+        "training.steps=1", "training.validate_every=0", f"training.start_from={start}"
+    )
     with pytest.raises(DataError, match=r"start\.safetensors"):
         train(settings, tmp_path / "run", device="cpu")
     assert json.loads((tmp_path / "run" / "exit.json").read_text())["0"]["code"] == 4
-    save_model(start, create_model(**settings.model.model_dump(), num_classes=SHAPES.num_classes), SHAPES)
+    save_model(
+        start, create_model(**settings.model.model_dump(), num_classes=SHAPES.num_classes), SHAPES
+    )
     assert train(settings, tmp_path / "run", resume=resume, device="cpu").steps == 1
 
 
@@ -243,7 +299,10 @@ def test_start_killed_between_its_first_files_is_in_nobodys_way(
         with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "first", recipe(), resume=False):
             pass
     if resume and not (tmp_path / "run" / "recipe.yaml").exists():
-        with pytest.raises(DataError, match="start it without --resume"), open_run(tmp_path / "run", recipe(), resume=True):
+        with (
+            pytest.raises(DataError, match="start it without --resume"),
+            open_run(tmp_path / "run", recipe(), resume=True),
+        ):
             pass
     else:
         with open_run(tmp_path / "run", recipe(), resume=resume):
@@ -255,8 +314,16 @@ def test_half_models_of_a_killed_start_are_removed(tmp_path: Path) -> None:
     """And nothing that looks alike."""
     with open_run(tmp_path, recipe(), resume=False):
         pass
-    ours = [".model.safetensors.ab12cd_9.safetensors", ".model-last.safetensors.ab12cd_9.safetensors", ".val.json.ab12cd_9.json"]
-    others = [".model.safetensors.mine", "model-mine.safetensors", ".mine.safetensors.ab12cd_9.safetensors"]
+    ours = [
+        ".model.safetensors.ab12cd_9.safetensors",
+        ".model-last.safetensors.ab12cd_9.safetensors",
+        ".val.json.ab12cd_9.json",
+    ]
+    others = [
+        ".model.safetensors.mine",
+        "model-mine.safetensors",
+        ".mine.safetensors.ab12cd_9.safetensors",
+    ]
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1}\n')
     for name in (*ours, *others):
         (tmp_path / name).write_text("half")

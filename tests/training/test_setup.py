@@ -29,21 +29,34 @@ def test_other_classes_than_the_checkpoint(tmp_path: Path, monkeypatch: pytest.M
     train(settings, tmp_path / "run", device="cpu")
     more = LabelSet("shapes", (*SHAPES.classes, "star"), (*SHAPES.colours, (9, 9, 9)), rim=True)
     monkeypatch.setattr("seenet.data.shapes.SHAPES", more)
-    with pytest.raises(DataError, match=r"trained on 6 classes .*the data has 7 .*training\.start_from") as caught:
+    with pytest.raises(
+        DataError, match=r"trained on 6 classes .*the data has 7 .*training\.start_from"
+    ) as caught:
         train(settings, tmp_path / "run", resume=True, device="cpu")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_other_pictures_than_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str) -> None:
+def test_other_pictures_than_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
     train(recipe("training.steps=1"), tmp_path / "run", device="cpu")
     key = ShapesSplit.key
-    monkeypatch.setattr(ShapesSplit, "key", lambda self, index: key(self, index) + ("x" if (self.which, index) == (split, 3) else ""))
-    with pytest.raises(DataError, match=rf"trained with \d+ pictures in {split}, the data has \d+, or others by name; .*start_from"):
+    monkeypatch.setattr(
+        ShapesSplit,
+        "key",
+        lambda self, index: key(self, index) + ("x" if (self.which, index) == (split, 3) else ""),
+    )
+    with pytest.raises(
+        DataError,
+        match=rf"trained with \d+ pictures in {split}, the data has \d+, or others by name; .*start_from",
+    ):
         train(recipe("training.steps=1"), tmp_path / "run", resume=True, device="cpu")
 
 
-def test_labels_that_are_all_ignored_are_met_at_the_door(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_labels_that_are_all_ignored_are_met_at_the_door(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("images", "masks"):
         (tmp_path / "data" / name).mkdir(parents=True)
     for index in range(8):
@@ -60,7 +73,9 @@ def test_labels_that_are_all_ignored_are_met_at_the_door(tmp_path: Path, caplog:
 
 
 @pytest.mark.parametrize("setting", ["model.weights", "training.start_from"])
-def test_resume_does_without_the_files_it_started_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+def test_resume_does_without_the_files_it_started_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
     start = tmp_path / "start.safetensors"
     settings = recipe(f"{setting}={start}", "training.steps=3", "training.validate_every=0")
     made = create_model(**recipe().model.model_dump(), num_classes=SHAPES.num_classes)
@@ -82,7 +97,9 @@ def test_resume_does_without_the_files_it_started_from(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_errors_of_workers_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+def test_errors_of_workers_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     """Also that a transform of the user's is found in the working folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / f"mine{workers}.py").write_text("def crop(image, mask):\n    return image\n")
@@ -104,10 +121,14 @@ def killed(image, mask):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_loader_that_hangs_keeps_no_signal_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+def test_a_loader_that_hangs_keeps_no_signal_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path(f"loader_{number}.py").write_text(STUCK)
-    settings = recipe("training.steps=1", f"transforms.custom=loader_{number}:stuck", "training.workers=1")
+    settings = recipe(
+        "training.steps=1", f"transforms.custom=loader_{number}:stuck", "training.workers=1"
+    )
     threading.Timer(4, os.kill, (os.getpid(), number)).start()
     before, started = multiprocessing.active_children(), time.monotonic()
     with pytest.raises(Stopped, match="stopped after step 0, saved; go on with --resume") as caught:
@@ -122,8 +143,14 @@ def test_a_loader_that_hangs_keeps_no_signal_waiting(tmp_path: Path, monkeypatch
 def test_a_loader_that_is_killed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("loader_killed.py").write_text(STUCK)
-    with pytest.raises(LostError, match=r"^DataLoader worker \(pid.*use fewer training\.workers") as caught:
-        train(recipe("transforms.custom=loader_killed:killed", "training.workers=1"), tmp_path / "run", device="cpu")
+    with pytest.raises(
+        LostError, match=r"^DataLoader worker \(pid.*use fewer training\.workers"
+    ) as caught:
+        train(
+            recipe("transforms.custom=loader_killed:killed", "training.workers=1"),
+            tmp_path / "run",
+            device="cpu",
+        )
     assert caught.value.exit_code == 75
 
 
@@ -145,18 +172,31 @@ def run(folder: Path, method: str, call: str) -> subprocess.CompletedProcess[str
     (folder / "mine.py").write_text(SCRIPT.format(method=method, settings=SETTINGS, call=call))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "mine.py"]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_script_without_a_guard_is_told_what_to_add_and_then_trains(tmp_path: Path, method: str) -> None:
+def test_a_script_without_a_guard_is_told_what_to_add_and_then_trains(
+    tmp_path: Path, method: str
+) -> None:
     done = run(tmp_path, method, "work()")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.count("Traceback") == 1
     last = done.stderr.strip().rpartition("\n")[2]
-    assert last.startswith("seenet.core.errors.UsageError: ") and 'mine.py, line 9: needs `if __name__ == "__main__":`' in last
+    assert (
+        last.startswith("seenet.core.errors.UsageError: ")
+        and 'mine.py, line 9: needs `if __name__ == "__main__":`' in last
+    )
     # Mended it starts anew, without `resume`.
     done = run(tmp_path, method, 'if __name__ == "__main__":\n    work()')
     assert (done.returncode, done.stdout) == (0, "steps: 2\n"), done.stderr[-2000:]

@@ -40,7 +40,9 @@ def trainer_of(settings: Recipe, folder: Path) -> Trainer:
 
 
 def first_batches(trainer: Trainer) -> tuple[Batch, ...]:
-    return next(step_batches(trainer.recipe, trainer.data, trainer.model, first_step=0, rank=0, world=1))
+    return next(
+        step_batches(trainer.recipe, trainer.data, trainer.model, first_step=0, rank=0, world=1)
+    )
 
 
 def weights_of(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -71,8 +73,14 @@ EVERYTHING = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("overrides", [["optimizer.kind=sgd"], ["optimizer.kind=adamw"], EVERYTHING], ids=["sgd", "adamw", "everything"])
-def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]) -> None:
+@pytest.mark.parametrize(
+    "overrides",
+    [["optimizer.kind=sgd"], ["optimizer.kind=adamw"], EVERYTHING],
+    ids=["sgd", "adamw", "everything"],
+)
+def test_resumed_run_is_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
+) -> None:
     settings = recipe(*overrides)
     whole = train(settings, tmp_path / "whole", device="cpu")
     with monkeypatch.context() as patch:
@@ -112,7 +120,9 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_golden_loss(tmp_path: Path) -> None:
     """Refactoring must not move it; processors differ in the last bits, which some steps later is more."""
-    settings = recipe("training.steps=3", "training.validate_every=0", "optimizer.kind=sgd", "optimizer.rate=0.01")
+    settings = recipe(
+        "training.steps=3", "training.validate_every=0", "optimizer.kind=sgd", "optimizer.rate=0.01"
+    )
     train(settings, tmp_path / "run", device="cpu")
     golden = json.loads((Path(__file__).parent / "golden_losses.json").read_text())
     assert losses(tmp_path / "run") == pytest.approx(golden, rel=2e-3)
@@ -130,7 +140,12 @@ def test_clipping_bounds_the_step(tmp_path: Path) -> None:
     trainer = trainer_of(settings, tmp_path)
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
     trainer.update(first_batches(trainer))
-    moved = torch.cat([(now - then).flatten() for now, then in zip(trainer.model.parameters(), before, strict=True)])
+    moved = torch.cat(
+        [
+            (now - then).flatten()
+            for now, then in zip(trainer.model.parameters(), before, strict=True)
+        ]
+    )
     assert float(moved.detach().norm()) == pytest.approx(0.01, rel=1e-3)
 
 
@@ -146,7 +161,9 @@ def test_overflow_skips_the_step_and_lowers_the_scale(
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
     trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     trainer.update(batches)
-    assert all(torch.equal(now, then) for now, then in zip(trainer.model.parameters(), before, strict=True))
+    assert all(
+        torch.equal(now, then) for now, then in zip(trainer.model.parameters(), before, strict=True)
+    )
     assert trainer.precision.scaler.get_scale() == 2.0**126
     assert trainer.ema is not None and trainer.ema.updates == 0
     assert "scale lowered" in caplog.text
@@ -172,13 +189,18 @@ def test_statistics_that_overflow_stop_before_the_update(tmp_path: Path) -> None
     with torch.no_grad():
         next(trainer.model.parameters()).mul_(1e25)
     before = {key: value.clone() for key, value in trainer.model.named_parameters()}
-    with pytest.raises(NotFiniteError, match=r"step 1: loss \d.*statistics of a batch norm that overflow.*train-000"):
+    with pytest.raises(
+        NotFiniteError,
+        match=r"step 1: loss \d.*statistics of a batch norm that overflow.*train-000",
+    ):
         trainer.update(batches)
     assert all(torch.equal(value, before[key]) for key, value in trainer.model.named_parameters())
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_weights_that_overflow_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+def test_weights_that_overflow_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
     trainer = trainer_of(recipe("training.steps=3", "training.checkpoint_every=1"), tmp_path)
     step = trainer.optimizer.step
 
@@ -190,17 +212,27 @@ def test_weights_that_overflow_are_not_kept(tmp_path: Path, monkeypatch: pytest.
                 parameter[(0,) * parameter.dim()] = value
 
     monkeypatch.setattr(trainer.optimizer, "step", overflowing)
-    with pytest.raises(NotFiniteError, match=r"step 2: loss \d.*weights that overflow in the update"):
+    with pytest.raises(
+        NotFiniteError, match=r"step 2: loss \d.*weights that overflow in the update"
+    ):
         trainer.fit()
     assert checkpoint.newest(tmp_path / "checkpoints").state["step"] == 1  # type: ignore[union-attr]
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_a_resume_keeps_the_precision_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resume_keeps_the_precision_that_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("seenet.training.precision.is_trustworthy", lambda *_: True)
     settings = recipe("training.precision=auto", "training.steps=2")
-    for seconds, expected in (({"fp32": 2.0, "bf16": 1.0}, "bf16"), ({"fp32": 1.0, "bf16": 2.0}, "bf16")):
-        monkeypatch.setattr("seenet.training.precision._seconds_a_pass", lambda _, __, precision, seconds=seconds: seconds[precision.name])
+    for seconds, expected in (
+        ({"fp32": 2.0, "bf16": 1.0}, "bf16"),
+        ({"fp32": 1.0, "bf16": 2.0}, "bf16"),
+    ):
+        monkeypatch.setattr(
+            "seenet.training.precision._seconds_a_pass",
+            lambda _, __, precision, seconds=seconds: seconds[precision.name],
+        )
         trainer = trainer_of(settings, tmp_path)
         assert trainer.precision.name == expected
         trainer.save()
@@ -210,7 +242,11 @@ def test_a_resume_keeps_the_precision_that_was_measured(tmp_path: Path, monkeypa
 
 
 def test_batch_of_one_trains_and_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    result = train(recipe("training.batch=1", "training.steps=2", "training.validate_every=0"), tmp_path / "run", device="cpu")
+    result = train(
+        recipe("training.batch=1", "training.steps=2", "training.validate_every=0"),
+        tmp_path / "run",
+        device="cpu",
+    )
     assert result.steps == 2
     assert "batch norm sees 1 image" in caplog.text
 
@@ -218,12 +254,18 @@ def test_batch_of_one_trains_and_warns(tmp_path: Path, caplog: pytest.LogCapture
 def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
     results = []
     for setting in ("false", "true"):
-        settings = recipe(f"training.activation_checkpointing={setting}", "training.steps=2", "training.validate_every=0")
+        settings = recipe(
+            f"training.activation_checkpointing={setting}",
+            "training.steps=2",
+            "training.validate_every=0",
+        )
         train(settings, tmp_path / setting, device="cpu")
         results.append(load_file(tmp_path / setting / "model.safetensors"))
     assert all(torch.allclose(results[0][key], results[1][key], atol=1e-6) for key in results[0])
     # Validation scores a copy with the averaged weights: the copy must not run the backbone it was copied from.
-    scored = [json.loads((tmp_path / setting / "val.json").read_text()) for setting in ("false", "true")]
+    scored = [
+        json.loads((tmp_path / setting / "val.json").read_text()) for setting in ("false", "true")
+    ]
     assert scored[1]["loss"] == pytest.approx(scored[0]["loss"], rel=1e-4)
 
 
@@ -239,13 +281,20 @@ def peer_recipe(*overrides: str) -> Recipe:
 
 def build(num_classes: int) -> nn.Module:
     network = nn.Sequential()
-    network.backbone = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    network.backbone = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=4, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+    )
     network.head = nn.Conv2d(8, num_classes, 1)
     return network
 
 
-@pytest.mark.parametrize("settings", [["model.variant=smp-fpn", "loss.auxiliary=0.4"], [f"model.factory={__name__}:build"]])
-def test_a_peer_is_trained_and_scored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: list[str]) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [["model.variant=smp-fpn", "loss.auxiliary=0.4"], [f"model.factory={__name__}:build"]],
+)
+def test_a_peer_is_trained_and_scored_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: list[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     chosen = peer_recipe(*settings)
     train(chosen, tmp_path / "run", device="cpu")
@@ -256,14 +305,23 @@ def test_a_peer_is_trained_and_scored_again(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "settings", [recipe("training.steps=2", "training.ema=null"), peer_recipe("model.variant=torchvision-deeplabv3")], ids=["ours", "peer"]
+    "settings",
+    [
+        recipe("training.steps=2", "training.ema=null"),
+        peer_recipe("model.variant=torchvision-deeplabv3"),
+    ],
+    ids=["ours", "peer"],
 )
 def test_frozen_parts_do_not_move(tmp_path: Path, settings: Recipe) -> None:
     frozen = settings.training.model_copy(update={"freeze_stages": 2, "freeze_norms": True})
     trainer = trainer_of(settings.model_copy(update={"training": frozen}), tmp_path)
     before = weights_of(trainer.model.backbone)
     trainer.fit()
-    moved = {key for key, value in trainer.model.backbone.state_dict().items() if not torch.equal(value, before[key])}
+    moved = {
+        key
+        for key, value in trainer.model.backbone.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
     assert moved
     assert all(key.split(".")[1] in {"layer3", "layer4"} and "running" not in key for key in moved)
 
@@ -271,8 +329,17 @@ def test_frozen_parts_do_not_move(tmp_path: Path, settings: Recipe) -> None:
 def test_recomputed_activations_change_nothing_for_a_peer(tmp_path: Path) -> None:
     losses = []
     for setting in ("false", "true"):
-        train(peer_recipe("model.variant=smp-upernet", f"training.activation_checkpointing={setting}"), tmp_path / setting, device="cpu")
-        lines = [json.loads(line) for line in (tmp_path / setting / "metrics.jsonl").read_text().splitlines()]
+        train(
+            peer_recipe(
+                "model.variant=smp-upernet", f"training.activation_checkpointing={setting}"
+            ),
+            tmp_path / setting,
+            device="cpu",
+        )
+        lines = [
+            json.loads(line)
+            for line in (tmp_path / setting / "metrics.jsonl").read_text().splitlines()
+        ]
         losses.append([line["loss"] for line in lines if "loss" in line])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -285,7 +352,12 @@ PROBE_SETTINGS = [
 
 def probe_recipe(folder: Path, *overrides: str) -> Recipe:
     path = folder / "source.safetensors"
-    options = {"backbone": "resnet10t", "width": 8, "output_stride": 16, "num_classes": SHAPES.num_classes}
+    options = {
+        "backbone": "resnet10t",
+        "width": 8,
+        "output_stride": 16,
+        "num_classes": SHAPES.num_classes,
+    }
     save_model(path, create_model("seenet", **options), SHAPES)  # type: ignore[arg-type]
     return load_recipe("shapes", [*PROBE_SETTINGS, f"model.weights={path}", *overrides])
 
@@ -294,10 +366,16 @@ def test_a_frozen_probe_moves_alone(tmp_path: Path) -> None:
     trainer = trainer_of(probe_recipe(tmp_path, "training.freeze_below=true"), tmp_path)
     before = weights_of(trainer.model)
     features = trainer.model.train().forward_features(torch.randn(2, 3, 42, 42))
-    assert features["logits"].requires_grad and not any(features[key].requires_grad for key in ("B1", "B2", "B3", "P2"))
+    assert features["logits"].requires_grad and not any(
+        features[key].requires_grad for key in ("B1", "B2", "B3", "P2")
+    )
     trainer.model.load_state_dict(before)
     trainer.fit()
-    moved = {key for key, value in trainer.model.state_dict().items() if not torch.equal(value, before[key])}
+    moved = {
+        key
+        for key, value in trainer.model.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
     assert moved == {key for key in before if key.startswith("head.")}
     kept = load_model(tmp_path / "model.safetensors").model.state_dict()
     assert all(torch.equal(kept[key], before[key]) for key in before if not key.startswith("head."))
@@ -308,7 +386,9 @@ def test_a_joint_probe_moves_all(tmp_path: Path) -> None:
     trainer = trainer_of(probe_recipe(tmp_path), tmp_path)
     before = weights_of(trainer.model)
     trainer.fit()
-    assert not [key for key, value in trainer.model.state_dict().items() if torch.equal(value, before[key])]
+    assert not [
+        key for key, value in trainer.model.state_dict().items() if torch.equal(value, before[key])
+    ]
 
 
 def test_a_probe_goes_on_from_its_checkpoint(tmp_path: Path) -> None:

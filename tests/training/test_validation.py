@@ -25,7 +25,9 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("step", [3, 6])
-def test_validation_cut_short_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def test_validation_cut_short_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
     train(recipe(), tmp_path / "whole", device="cpu")
     seen = []
 
@@ -46,7 +48,11 @@ def test_validation_cut_short_is_repeated(tmp_path: Path, monkeypatch: pytest.Mo
     train(recipe(), tmp_path / "cut", resume=True, device="cpu")
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
     assert [line["step"] for line in lines(tmp_path / "cut") if "val" in line] == [3, 6]
-    for name in ("model.safetensors", "model-last.safetensors", "checkpoints/step-00000006/optimizer.safetensors"):
+    for name in (
+        "model.safetensors",
+        "model-last.safetensors",
+        "checkpoints/step-00000006/optimizer.safetensors",
+    ):
         first, second = load_file(tmp_path / "whole" / name), load_file(tmp_path / "cut" / name)
         assert all(torch.equal(first[key], second[key]) for key in first | second)
 

@@ -23,18 +23,38 @@ REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, e
 
 # Command -> module, function, and the line `--help` shows: a command's module is imported when it is called.
 COMMANDS = {
-    "demo": ("demo", "demo", "See it work: photographs, then a small network trained from start to report."),
+    "demo": (
+        "demo",
+        "demo",
+        "See it work: photographs, then a small network trained from start to report.",
+    ),
     "train": ("train", "train", "Train a recipe, or go on with a run."),
     "eval": ("eval", "eval_", "Score a model: per-class table, result.json, confusion matrix."),
     "predict": ("predict", "predict", "Segment pictures: files, folders, globs."),
-    "ablate": ("ablate", "app", "Train rows of Table 1, peers or any grid with several seeds, and compare."),
-    "probe": ("probe", "probe", "Train a small classifier on each stage of a trained network (Table 2)."),
+    "ablate": (
+        "ablate",
+        "app",
+        "Train rows of Table 1, peers or any grid with several seeds, and compare.",
+    ),
+    "probe": (
+        "probe",
+        "probe",
+        "Train a small classifier on each stage of a trained network (Table 2).",
+    ),
     "report": ("report", "report", "Write a run's page: curves, scores, worst and best pictures."),
     "export": ("export", "export", "Write a model as a file for others to use."),
-    "figure": ("figure", "app", "Draw the paper's figures: heat maps, sampling, attention, panels, bands."),
+    "figure": (
+        "figure",
+        "app",
+        "Draw the paper's figures: heat maps, sampling, attention, panels, bands.",
+    ),
     "model": ("model", "model", "List a network's parts with shapes, parameters and FLOPs."),
     "data": ("data", "app", "Describe your own data, and look at any."),
-    "submit": ("submit", "app", "Pack predictions for the servers of VOC and Cityscapes, and check such archives."),
+    "submit": (
+        "submit",
+        "app",
+        "Pack predictions for the servers of VOC and Cityscapes, and check such archives.",
+    ),
     "import": ("import_", "import_", "Rewrite a pickled .pth file as .safetensors."),
     "schema": ("schema", "schema", "Print the recipes' JSON schema, for editors."),
 }
@@ -134,7 +154,9 @@ def _run(arguments: list[str], debug: bool) -> int:
         return _say("interrupted", 130)
     except (BrokenPipeError, SystemExit) as error:
         # typer makes an exit of it.
-        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+        if not isinstance(error, BrokenPipeError) and not isinstance(
+            error.__context__, BrokenPipeError
+        ):
             raise
         # Whoever read the output has gone; nothing more can be said there.
         _close_stdout()
@@ -151,12 +173,21 @@ def _run(arguments: list[str], debug: bool) -> int:
         if isinstance(error, OSError) and error.errno in REFUSED:
             if error.filename is None:
                 _close_stdout()
-            return _say(f"{error.filename or 'an output'}: cannot be written or read ({error.strerror})", 4)
+            return _say(
+                f"{error.filename or 'an output'}: cannot be written or read ({error.strerror})", 4
+            )
         if lacks_memory(error):
-            return _say(f"out of memory ({what[:120]}); a smaller crop, batch or picture, or --tile auto, takes less", 1)
-        with tempfile.NamedTemporaryFile("w", prefix="seenet-", suffix=".txt", delete=False) as kept:
+            return _say(
+                f"out of memory ({what[:120]}); a smaller crop, batch or picture, or --tile auto, takes less",
+                1,
+            )
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="seenet-", suffix=".txt", delete=False
+        ) as kept:
             traceback.print_exc(file=kept)
-        return _say(f"a bug: {type(error).__name__}: {what[:200]}; the traceback is kept in {kept.name}", 1)
+        return _say(
+            f"a bug: {type(error).__name__}: {what[:200]}; the traceback is kept in {kept.name}", 1
+        )
 
 
 def _close_stdout() -> None:

@@ -14,7 +14,9 @@ def numbers(text: str, option: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"{option} {text}: expected numbers with commas between, such as 0.75,1,1.25") from None
+        raise UsageError(
+            f"{option} {text}: expected numbers with commas between, such as 0.75,1,1.25"
+        ) from None
 
 
 def whole_numbers(text: str, option: str) -> list[int]:
@@ -22,7 +24,9 @@ def whole_numbers(text: str, option: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"{option} {text}: expected whole numbers with commas between, such as 1,3,5") from None
+        raise UsageError(
+            f"{option} {text}: expected whole numbers with commas between, such as 1,3,5"
+        ) from None
 
 
 def tile_size(text: str) -> TileSize:
@@ -39,13 +43,17 @@ def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str
     """Split [RECIPE] [KEY=VALUE]...; UsageError for more than one recipe."""
     recipes = [argument for argument in arguments if "=" not in argument]
     if len(recipes) > 1:
-        raise UsageError(f"{recipes[1]}: a second recipe, expected one and settings of the form key=value")
+        raise UsageError(
+            f"{recipes[1]}: a second recipe, expected one and settings of the form key=value"
+        )
     return next(iter(recipes), None), [argument for argument in arguments if "=" in argument]
 
 
 def models_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split MODEL... [KEY=VALUE]...; a path that is there is a model (an ablation's runs are called `p_out=128`)."""
-    overrides = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
+    overrides = [
+        argument for argument in arguments if "=" in argument and not Path(argument).exists()
+    ]
     return [argument for argument in arguments if argument not in overrides], overrides
 
 

@@ -8,13 +8,20 @@ import typer
 
 def import_(
     file: Annotated[Path, typer.Argument(help="A .pth or .pt file of weights.")],
-    out: Annotated[Path | None, typer.Argument(help="The .safetensors file to write; left out: FILE.safetensors beside it.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The .safetensors file to write; left out: FILE.safetensors beside it."
+        ),
+    ] = None,
 ) -> None:
     """Rewrite a pickled file of weights as .safetensors; nothing in it is executed."""
     from seenet.core.errors import UsageError
     from seenet.model.unpickle import import_pickle
 
     if file.suffix == ".safetensors":
-        raise UsageError(f"{file}: is .safetensors already, expected a .pth or .pt file; use it as it is: model.weights={file}")
+        raise UsageError(
+            f"{file}: is .safetensors already, expected a .pth or .pt file; use it as it is: model.weights={file}"
+        )
     out = out or file.with_suffix(".safetensors")
     print(f"{import_pickle(file, out)} tensors: {out}")

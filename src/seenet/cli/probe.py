@@ -7,7 +7,9 @@ import typer
 
 
 def probe(
-    model: Annotated[str, typer.Argument(help="Trained network: run folder, .safetensors file or bundled name.")],
+    model: Annotated[
+        str, typer.Argument(help="Trained network: run folder, .safetensors file or bundled name.")
+    ],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -16,13 +18,29 @@ def probe(
         ),
     ] = None,
     stages: Annotated[
-        str | None, typer.Option(metavar="STAGE,STAGE,...", help="B2, EB2, B3, B3+B2, B3+EB2; default: all that the model has.")
+        str | None,
+        typer.Option(
+            metavar="STAGE,STAGE,...",
+            help="B2, EB2, B3, B3+B2, B3+EB2; default: all that the model has.",
+        ),
     ] = None,
-    joint: Annotated[bool, typer.Option("--joint", help="Train everything under the probe too, instead of freezing it.")] = False,
+    joint: Annotated[
+        bool,
+        typer.Option(
+            "--joint", help="Train everything under the probe too, instead of freezing it."
+        ),
+    ] = False,
     seeds: Annotated[int, typer.Option(help="Runs of each stage, with seeds 0, 1, ...")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder of the runs and results; default RUN/probe or probes/NAME.")] = None,
-    device: Annotated[str, typer.Option(help="auto (one run a GPU where there are several), cpu, cuda or mps.")] = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and how far they are, and stop.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the runs and results; default RUN/probe or probes/NAME."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto (one run a GPU where there are several), cpu, cuda or mps.")
+    ] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and how far they are, and stop.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train a small classifier on each stage of a trained network (Table 2). Finished runs are kept, interrupted ones go on."""

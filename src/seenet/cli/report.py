@@ -9,9 +9,15 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     model: Annotated[
-        str | None, typer.Option(help="Predict the pictures with this in place of the run's model: a bundle exported from it.")
+        str | None,
+        typer.Option(
+            help="Predict the pictures with this in place of the run's model: a bundle exported from it."
+        ),
     ] = None,
-    factory: Annotated[str | None, typer.Option(help="Of a model made by model.factory: package.module:callable, again.")] = None,
+    factory: Annotated[
+        str | None,
+        typer.Option(help="Of a model made by model.factory: package.module:callable, again."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Write a run's page: curves, scores, worst and best pictures."""

@@ -8,12 +8,26 @@ import typer
 
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")],
-    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting, such as training.steps=100.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Any setting, such as training.steps=100."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default runs/RECIPE.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that is there.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Two full-size steps; say what the run would take, and stop.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print the whole resolved recipe, and stop.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Two full-size steps; say what the run would take, and stop."
+        ),
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the whole resolved recipe, and stop.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
 ) -> None:
     """Train a recipe, or go on with a run."""
@@ -38,7 +52,13 @@ def train(
     from seenet.cli.arguments import command_line
     from seenet.training.stages import train_recipe
 
-    result = train_recipe(resolved, out or Path("runs") / Path(recipe).stem, resume=resume, device=device, command=command_line())
+    result = train_recipe(
+        resolved,
+        out or Path("runs") / Path(recipe).stem,
+        resume=resume,
+        device=device,
+        command=command_line(),
+    )
     if not result.first:
         return
     if as_json:

@@ -28,7 +28,9 @@ class Ended:
         return f"signal {-self.code}" if self.code < 0 else f"code {self.code}"
 
 
-def run_module(module: str, *arguments: str | os.PathLike[str], timeout: float, pass_fds: Sequence[int] = ()) -> Ended:
+def run_module(
+    module: str, *arguments: str | os.PathLike[str], timeout: float, pass_fds: Sequence[int] = ()
+) -> Ended:
     """Run `python -m MODULE ARGUMENT...` to its end.
 
     A module starts one of its own layer or below: what it imports shows to whoever checks the layers.
@@ -42,7 +44,9 @@ def run_module(module: str, *arguments: str | os.PathLike[str], timeout: float, 
     """
     command = [sys.executable, "-m", module, *(os.fspath(one) for one in arguments)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, pass_fds=pass_fds)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, check=False, pass_fds=pass_fds
+        )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"{module}: not ended within {timeout:.0f} s") from None
     return Ended(done.returncode, done.stdout, (done.stderr.strip().splitlines() or [""])[-1])

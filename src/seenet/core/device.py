@@ -17,7 +17,13 @@ def choose_device(name: str | torch.device) -> torch.device:
     if isinstance(name, torch.device):
         return name
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     kind, _, index = name.partition(":")
     if kind not in DEVICES[1:] or (index and not index.isdigit()):
         raise UsageError(f"device {name}: unknown; expected one of {', '.join(DEVICES)}")
@@ -25,7 +31,9 @@ def choose_device(name: str | torch.device) -> torch.device:
         index = index or os.environ.get("LOCAL_RANK", "0")
         if int(index) < torch.cuda.device_count():
             return torch.device(kind, int(index))
-        raise UsageError(f"device {name}: found {torch.cuda.device_count()} CUDA devices; use --device cpu or auto")
+        raise UsageError(
+            f"device {name}: found {torch.cuda.device_count()} CUDA devices; use --device cpu or auto"
+        )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device mps: not available on this machine; use --device cpu or auto")
     return torch.device(name)

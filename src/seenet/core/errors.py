@@ -30,7 +30,9 @@ class DataError(SeenetError):
 
     exit_code = 4
 
-    def __init__(self, message: str, *, fix: str = "", kind: str = "", pixels: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, fix: str = "", kind: str = "", pixels: int | None = None
+    ) -> None:
         super().__init__(f"{message}; {fix}" if fix else message)
         self.fix, self.kind, self.pixels = fix, kind, pixels
 

@@ -30,7 +30,9 @@ def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
         raise DataError(f"{there[0]}{more}: exists already; use --overwrite or another --out")
     for path in paths:
-        above = next(parent for parent in path.parents if parent.exists() or parent == parent.parent)
+        above = next(
+            parent for parent in path.parents if parent.exists() or parent == parent.parent
+        )
         if not above.is_dir():
             raise DataError(f"{above}: a file, expected a folder or nothing; give another --out")
 
@@ -51,7 +53,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing_to(
-    path: Path, fix: str = "make room or choose another --out", *, errors: tuple[type[Exception], ...] = (OSError,)
+    path: Path,
+    fix: str = "make room or choose another --out",
+    *,
+    errors: tuple[type[Exception], ...] = (OSError,),
 ) -> Iterator[None]:
     """Say in one line that `path` cannot be written where the block raises one of `errors`.
 
@@ -68,7 +73,9 @@ def writing_to(
 def beside(path: Path) -> Path:
     """Make an empty file, hidden beside `path`, for what will get its name; `remove_leftovers` knows it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{short(path.name)}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{short(path.name)}.", suffix=path.suffix, dir=path.parent
+    )
     os.close(handle)
     return Path(name)
 
@@ -93,12 +100,18 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """List files with one of these suffixes (lower case) below a folder, sorted, nothing hidden. DataError where it cannot be listed."""
 
     def refused(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); look at its permissions")
+        raise DataError(
+            f"{error.filename}: cannot be listed ({error.strerror}); look at its permissions"
+        )
 
     found = []
     for where, folders, files in os.walk(folder, onerror=refused):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(where, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in suffixes]
+        found += [
+            Path(where, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes
+        ]
     return sorted(found)
 
 
@@ -117,9 +130,13 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         found = f"byte 0x{error.object[error.start]:02x} at {error.start}"
-        raise DataError(f"{path}: not UTF-8 text ({found}), expected UTF-8; save it again in that encoding") from None
+        raise DataError(
+            f"{path}: not UTF-8 text ({found}), expected UTF-8; save it again in that encoding"
+        ) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}), expected a text file; look at its permissions") from None
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}), expected a text file; look at its permissions"
+        ) from None
 
 
 def digest(*parts: str) -> str:
@@ -152,7 +169,9 @@ def find_model(name: str | Path) -> Path:
     if path.is_dir():
         if (path / "model.safetensors").is_file():
             return path / "model.safetensors"
-        raise DataError(f"{path}: a folder without model.safetensors; expected a finished run (seenet train ... --out {path})")
+        raise DataError(
+            f"{path}: a folder without model.safetensors; expected a finished run (seenet train ... --out {path})"
+        )
     bundled = bundled_models()
     if str(name) in bundled:
         return bundled[str(name)]

@@ -46,7 +46,21 @@ MAX_DIRECTORIES = 1000
 Image.init()
 FORMATS = tuple(
     name
-    for name in ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "GIF", "BMP", "JPEG2000", "PCX", "PPM", "PSD", "SGI", "TGA")
+    for name in (
+        "JPEG",
+        "PNG",
+        "TIFF",
+        "WEBP",
+        "AVIF",
+        "GIF",
+        "BMP",
+        "JPEG2000",
+        "PCX",
+        "PPM",
+        "PSD",
+        "SGI",
+        "TGA",
+    )
     if name in Image.OPEN
 )
 
@@ -96,12 +110,20 @@ def safe_image_open(path: Path, content: bytes | None = None) -> Iterator[Image.
     except UnidentifiedImageError:
         raise _unidentified(path, content) from None
     except Image.DecompressionBombError:
-        raise DataError(f"{path}: more pixels than {MAX_PIXELS}", fix="cut it into tiles", kind="large") from None
+        raise DataError(
+            f"{path}: more pixels than {MAX_PIXELS}", fix="cut it into tiles", kind="large"
+        ) from None
     except MemoryError:
-        raise DataError(f"{path}: takes more memory than there is", fix="cut it into tiles", kind="large") from None
+        raise DataError(
+            f"{path}: takes more memory than there is", fix="cut it into tiles", kind="large"
+        ) from None
     except BROKEN as error:
         what = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"{path}: cannot be decoded ({what}); it may be truncated", fix="copy it again", kind="damaged") from None
+        raise DataError(
+            f"{path}: cannot be decoded ({what}); it may be truncated",
+            fix="copy it again",
+            kind="damaged",
+        ) from None
 
 
 def too_large(name: str, size: tuple[int, int]) -> DataError:
@@ -146,7 +168,11 @@ def _choose_page(path: Path, image: TiffImageFile) -> None:
 
 
 def _several(path: Path) -> DataError:
-    return DataError(f"{path}: animated or of several pages, expected one picture", fix="save one frame", kind="animated")
+    return DataError(
+        f"{path}: animated or of several pages, expected one picture",
+        fix="save one frame",
+        kind="animated",
+    )
 
 
 def _check_tiff(path: Path, image: TiffImageFile) -> None:
@@ -156,11 +182,19 @@ def _check_tiff(path: Path, image: TiffImageFile) -> None:
         what = f"tiles of {tile} pixels in a picture of {image.width} x {image.height}"
         raise DataError(f"{path}: {what}", fix="save it again with smaller tiles", kind="large")
     # Pillow takes these for bands of 8 bits, or for one band after the other, or stops.
-    mistaken = tags.get(BITSPERSAMPLE, (1,))[0] == 16 or image.mode == "LA" or tags.get(EXTRASAMPLES, ())[:1] == (1,)
+    mistaken = (
+        tags.get(BITSPERSAMPLE, (1,))[0] == 16
+        or image.mode == "LA"
+        or tags.get(EXTRASAMPLES, ())[:1] == (1,)
+    )
     mistaken = image.mode == "La" or (mistaken and not image.use_load_libtiff)
     if mistaken and tags.get(PLANAR_CONFIGURATION, 1) == 2 and tags.get(SAMPLESPERPIXEL, 1) > 1:
         what = "16-bit bands, or colours and alpha, that are stored one behind the other"
-        raise DataError(f"{path}: {what}, which is not read", fix="save it with each pixel's bands together", kind="format")
+        raise DataError(
+            f"{path}: {what}, which is not read",
+            fix="save it with each pixel's bands together",
+            kind="format",
+        )
 
 
 def _unidentified(path: Path, content: bytes | None) -> DataError:
@@ -168,18 +202,28 @@ def _unidentified(path: Path, content: bytes | None) -> DataError:
     with path.open("rb") if content is None else io.BytesIO(content) as stream:
         head = stream.read(16)
         if not head:
-            return DataError(f"{path}: an empty file, expected a picture", fix="copy it again", kind="empty")
+            return DataError(
+                f"{path}: an empty file, expected a picture", fix="copy it again", kind="empty"
+            )
         accepts = {name: Image.OPEN[name][1] for name in FORMATS}
-        kinds = [name for name, accept in accepts.items() if accept is not None and accept(head.ljust(16, b"\0"))]
+        kinds = [
+            name
+            for name, accept in accepts.items()
+            if accept is not None and accept(head.ljust(16, b"\0"))
+        ]
         if "TIFF" in kinds:
             with suppress(*BROKEN):
                 tags = ImageFileDirectory_v2(head if head[2] == 43 else head[:8])
                 stream.seek(tags.next)
                 tags.load(stream)
                 if values := tiff_value_type(tags):
-                    return DataError(f"{path}: {values} values, expected 8 or 16 bits", fix=SCALE, kind="format")
+                    return DataError(
+                        f"{path}: {values} values, expected 8 or 16 bits", fix=SCALE, kind="format"
+                    )
             what = "a TIFF that is truncated, or of bands, bits or a compression that are not read"
-            return DataError(f"{path}: {what}", fix="copy it again, or save it as 8-bit RGB", kind="damaged")
+            return DataError(
+                f"{path}: {what}", fix="copy it again, or save it as 8-bit RGB", kind="damaged"
+            )
         if "AVIF" in kinds:
             # libavif says nothing of a size over its own limit; the header does.
             for box in (head + stream.read(2**16)).split(b"ispe")[1:]:
@@ -187,6 +231,14 @@ def _unidentified(path: Path, content: bytes | None) -> DataError:
                 if width * height > MAX_PIXELS:
                     return too_large(str(path), (width, height))
     if kinds:
-        return DataError(f"{path}: begins as a picture but cannot be read on; it may be truncated", fix="copy it again", kind="damaged")
+        return DataError(
+            f"{path}: begins as a picture but cannot be read on; it may be truncated",
+            fix="copy it again",
+            kind="damaged",
+        )
     expected = f"expected JPEG, PNG, TIFF, WebP or another of {len(FORMATS)} formats"
-    return DataError(f"{path}: not a picture, {expected}", fix="copy it again, or convert it to PNG", kind="format")
+    return DataError(
+        f"{path}: not a picture, {expected}",
+        fix="copy it again, or convert it to PNG",
+        kind="format",
+    )

@@ -18,7 +18,23 @@ from seenet.core.labels import LabelSet
 from seenet.core.metadata import ORIENTATION, png_chunks, stored_orientation
 
 IMAGE_SUFFIXES = frozenset(
-    {".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pcx", ".pgm", ".png"}
+    {
+        ".apng",
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".j2k",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".mpo",
+        ".pbm",
+        ".pcx",
+        ".pgm",
+        ".png",
+    }
     | {".pnm", ".ppm", ".psd", ".sgi", ".tga", ".tif", ".tiff", ".webp"}
 )
 """What counts as a picture when a folder is listed."""
@@ -73,7 +89,11 @@ def orientation(image: Image.Image) -> int:
 
 def _notes(image: Image.Image, turn: int) -> tuple[str, ...]:
     # Colours of 16 bits have no mode of their own: the readers take their high bytes.
-    deep = any(part in str(tile) for tile in getattr(image, "tile", ()) for part in ("'RGB;16", "'RGBA;16", "'RGBX;16", "'LA;16"))
+    deep = any(
+        part in str(tile)
+        for tile in getattr(image, "tile", ())
+        for part in ("'RGB;16", "'RGBA;16", "'RGBX;16", "'LA;16")
+    )
     wide = image.mode in _WIDE or (image.mode == "I" and not value_type(image))
     found = {
         "16-bit": wide or deep,
@@ -136,7 +156,9 @@ def value_type(image: Image.Image) -> str:
     if isinstance(image, TiffImageFile):
         return tiff_value_type(image.tag_v2)
     # Pillow has no other mode for the 16 bits of a PGM (and once had none for a PNG's), which it gives on the whole scale.
-    return {"F": "float32", "I": "" if image.format in {"PNG", "PPM"} else "int32"}.get(image.mode, "")
+    return {"F": "float32", "I": "" if image.format in {"PNG", "PPM"} else "int32"}.get(
+        image.mode, ""
+    )
 
 
 def no_scale(name: str, kind: str, values: np.ndarray) -> DataError:
@@ -147,7 +169,11 @@ def no_scale(name: str, kind: str, values: np.ndarray) -> DataError:
 
 def no_range(name: str, kind: str, limits: tuple[float, float] | None) -> DataError:
     """As `no_scale`, by the least and the largest of the values; None where none is finite."""
-    found = f"values from {limits[0]:.7g} to {limits[1]:.7g}" if limits else "values, none of them finite"
+    found = (
+        f"values from {limits[0]:.7g} to {limits[1]:.7g}"
+        if limits
+        else "values, none of them finite"
+    )
     return DataError(f"{name}: {kind} {found}, expected 8 or 16 bits", fix=SCALE, kind="format")
 
 
@@ -155,13 +181,19 @@ def tiff_values(image: Image.Image) -> tuple[int, bool]:
     """Tell how many bits the values of a TIFF have, and whether 0 is white; (16, False) for other pictures."""
     if not isinstance(image, TiffImageFile):
         return 16, False
-    return image.tag_v2.get(BITSPERSAMPLE, (1,))[0], image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
+    return image.tag_v2.get(BITSPERSAMPLE, (1,))[0], image.tag_v2.get(
+        PHOTOMETRIC_INTERPRETATION
+    ) == _WHITE_IS_ZERO
 
 
 def eight_bits(values: np.ndarray, bits: int, *, inverted: bool = False) -> np.ndarray:
     """Scale values of so many bits to uint8, rounded: the full range to the full range (257 * 255 = 65535). `inverted`: 0 is white."""
     top = 2**bits - 1
-    scaled = values if bits == 8 else ((values.astype(np.uint32) * 510 + top) // (2 * top)).clip(max=255).astype(np.uint8)
+    scaled = (
+        values
+        if bits == 8
+        else ((values.astype(np.uint32) * 510 + top) // (2 * top)).clip(max=255).astype(np.uint8)
+    )
     return 255 - scaled if inverted else scaled
 
 
@@ -206,7 +238,9 @@ def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
         kind = b""
         for kind, place, length in png_chunks(io.BytesIO(content)):
             end = place + length
-            if zlib.crc32(content[place:end], zlib.crc32(kind)) != int.from_bytes(content[end : end + 4]):
+            if zlib.crc32(content[place:end], zlib.crc32(kind)) != int.from_bytes(
+                content[end : end + 4]
+            ):
                 raise OSError(f"wrong checksum of {kind!r}")
         if kind != b"IEND":
             raise OSError("no end")

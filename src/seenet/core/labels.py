@@ -27,9 +27,13 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.colours):
-            raise ValueError(f"{self.name}: {len(self.classes)} classes but {len(self.colours)} colours")
+            raise ValueError(
+                f"{self.name}: {len(self.classes)} classes but {len(self.colours)} colours"
+            )
         if 0 <= self.ignore < len(self.classes):
-            raise ValueError(f"{self.name}: ignore {self.ignore} is also a class; use 255, or any id outside 0..{len(self.classes) - 1}")
+            raise ValueError(
+                f"{self.name}: ignore {self.ignore} is also a class; use 255, or any id outside 0..{len(self.classes) - 1}"
+            )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -37,7 +41,13 @@ class LabelSet:
         colours = tuple((int(r), int(g), int(b)) for r, g, b in values["colours"])
         if not all(0 <= part <= 255 for colour in colours for part in colour):
             raise ValueError("a colour is not of 0 to 255")
-        return cls(str(values["name"]), tuple(map(str, values["classes"])), colours, int(values["ignore"]), bool(values["rim"]))
+        return cls(
+            str(values["name"]),
+            tuple(map(str, values["classes"])),
+            colours,
+            int(values["ignore"]),
+            bool(values["rim"]),
+        )
 
     @property
     def num_classes(self) -> int:
@@ -47,7 +57,9 @@ class LabelSet:
         """Look up the ids of classes by name, ascending, each once; UsageError for a name that the set does not have."""
         for name in names:
             if name not in self.classes:
-                raise UsageError(f"class {name!r}: not in {self.name}; {nearest(name, self.classes)}")
+                raise UsageError(
+                    f"class {name!r}: not in {self.name}; {nearest(name, self.classes)}"
+                )
         return sorted({self.classes.index(name) for name in names})
 
     def palette(self) -> np.ndarray:

@@ -19,7 +19,11 @@ def check_main_guard(otherwise: str, method: str | None = None) -> None:
     again there, and ends with a traceback a process. `otherwise`: what else than the guard helps. `method`: of starting; None: the usual.
     """
     # Asking for it in the shorter way would settle it, and the script could choose no more.
-    method = method or multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    method = (
+        method
+        or multiprocessing.get_start_method(allow_none=True)
+        or multiprocessing.get_all_start_methods()[0]
+    )
     place = None if method == "fork" else _unguarded()
     if place:
         raise UsageError(
@@ -45,17 +49,33 @@ def _unguarded() -> str:
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return ""
-    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and _asks(node.test) and node.lineno <= line]
+    guards = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and _asks(node.test) and node.lineno <= line
+    ]
     # Either the call is within the guard, or the guard ends whoever runs the script again.
-    guarded = any(line <= (node.end_lineno or line) or any(map(_ends, node.body + node.orelse)) for node in guards)
+    guarded = any(
+        line <= (node.end_lineno or line) or any(map(_ends, node.body + node.orelse))
+        for node in guards
+    )
     return "" if guarded else f"{path}, line {line}"
 
 
 def _asks(test: ast.expr) -> bool:
-    return bool(ASKING & {ast.unparse(part).rpartition(".")[2] for part in ast.walk(test) if isinstance(part, ast.expr)})
+    return bool(
+        ASKING
+        & {
+            ast.unparse(part).rpartition(".")[2]
+            for part in ast.walk(test)
+            if isinstance(part, ast.expr)
+        }
+    )
 
 
 def _ends(statement: ast.stmt) -> bool:
     """Tell whether a statement leaves the script: `raise`, `sys.exit()`, `exit()`, `os._exit(0)`."""
     called = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(statement, ast.Raise) or (isinstance(called, ast.Call) and "exit" in ast.unparse(called.func))
+    return isinstance(statement, ast.Raise) or (
+        isinstance(called, ast.Call) and "exit" in ast.unparse(called.func)
+    )

@@ -45,7 +45,11 @@ def stored_orientation(image: Image.Image) -> int:
     # An AVIF is turned by boxes of its own, which Pillow gives as EXIF, and by nothing else.
     xmp = b"" if image.format == "AVIF" else info.get("xmp") or info.get("XML:com.adobe.xmp")
     xmp = xmp.encode(errors="replace") if isinstance(xmp, str) else xmp
-    if found == 0 and isinstance(xmp, bytes) and (match := re.search(rb'tiff:Orientation(?:="|>)([0-9])', xmp)):
+    if (
+        found == 0
+        and isinstance(xmp, bytes)
+        and (match := re.search(rb'tiff:Orientation(?:="|>)([0-9])', xmp))
+    ):
         found = int(match[1])
     return int(found) if found in range(1, 9) else 1
 
@@ -66,7 +70,11 @@ def exif_orientation(block: bytes) -> int | None:
             tag, kind, number = struct.unpack_from(f"{order}HHL", data, entry)
             if tag == ORIENTATION and number:
                 fits = kind in _NUMBERS and number * struct.calcsize("=" + _NUMBERS[kind]) <= 4
-                return int(struct.unpack_from(order + _NUMBERS[kind], data, entry + 8)[0]) or -1 if fits else -1
+                return (
+                    int(struct.unpack_from(order + _NUMBERS[kind], data, entry + 8)[0]) or -1
+                    if fits
+                    else -1
+                )
     except struct.error:
         return None
     return 0
@@ -102,7 +110,9 @@ def essential(stream: BinaryIO) -> BinaryIO:
     stream.seek(0)
     if not parts:
         return stream
-    return io.BufferedReader(_Excerpt(stream, [(0, _PNG_HEAD), *moved, *parts, (start, end)]), 2**16)
+    return io.BufferedReader(
+        _Excerpt(stream, [(0, _PNG_HEAD), *moved, *parts, (start, end)]), 2**16
+    )
 
 
 def png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:

@@ -55,7 +55,9 @@ def name() -> str:
 
 def threads() -> int:
     """Count the threads that a network gets: the processors that this process may use, or fewer by OMP_NUM_THREADS."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(allowed, int(asked)) if asked.isdigit() and int(asked) else allowed
 
@@ -63,7 +65,11 @@ def threads() -> int:
 def crowded() -> str:
     """Warn where others compute here already and nothing was set for it, else "": torch's threads wait busily, also for others'."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load < threads() or threads() == 1 or any(name in os.environ for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")):
+    if (
+        load < threads()
+        or threads() == 1
+        or any(name in os.environ for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"))
+    ):
         return ""
     return (
         f"{load:.1f} programs compute here already, on {threads()} processors; two that share them can take twenty times as long: wait, or "
@@ -83,13 +89,17 @@ def lacks_memory(error: BaseException) -> bool:
 def limit_memory(limit: int) -> None:
     """Limit this process to so many bytes; a lower limit that it has stays."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard)
+    )
 
 
 def available_memory() -> int | None:
     """Count the bytes that could be had without swapping; None where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        return next(
+            int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")
+        )
     except (OSError, StopIteration, ValueError):
         return None

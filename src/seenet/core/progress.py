@@ -9,7 +9,14 @@ from functools import cache
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 T = TypeVar("T")
 Advance = Callable[..., None]
@@ -24,7 +31,10 @@ def bar(what: str, total: int, done: int = 0, *, inner: bool = False) -> Iterato
 
     Within another bar's block it stands below that one; an `inner` bar goes when it is done, and has no lines where it takes no time.
     """
-    if os.environ.get("WORLD_SIZE", "1") not in {"", "1"} and os.environ.get("RANK", "0") not in {"", "0"}:
+    if os.environ.get("WORLD_SIZE", "1") not in {"", "1"} and os.environ.get("RANK", "0") not in {
+        "",
+        "0",
+    }:
         yield _silent
         return
     if not sys.stderr.isatty():

@@ -17,7 +17,11 @@ from seenet.core.settings import Recipe
 
 def recipe_names() -> list[str]:
     """List the recipes that come with the package, by name."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("seenet.recipes").iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in resources.files("seenet.recipes").iterdir()
+        if entry.name.endswith(".yaml")
+    )
 
 
 def load_recipe(name: str | Path | Recipe, overrides: list[str] | None = None) -> Recipe:
@@ -30,14 +34,22 @@ def load_recipe(name: str | Path | Recipe, overrides: list[str] | None = None) -
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
-            raise DataError(f"{path}: no such recipe file; expected a YAML file or one of {', '.join(recipe_names())}")
+            raise DataError(
+                f"{path}: no such recipe file; expected a YAML file or one of {', '.join(recipe_names())}"
+            )
         text = read_text(path)
     elif str(name) in recipe_names():
-        text = resources.files("seenet.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        text = (
+            resources.files("seenet.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        )
     elif (path / "recipe.yaml").is_file():
-        raise UsageError(f"{name}: a run, expected a recipe; to go on with it: seenet train {path}/recipe.yaml --out {path} --resume")
+        raise UsageError(
+            f"{name}: a run, expected a recipe; to go on with it: seenet train {path}/recipe.yaml --out {path} --resume"
+        )
     else:
-        raise UsageError(f"{name}: unknown recipe; {nearest(str(name), recipe_names())}, or the path of a .yaml file")
+        raise UsageError(
+            f"{name}: unknown recipe; {nearest(str(name), recipe_names())}, or the path of a .yaml file"
+        )
     return parse_recipe(text, str(name), overrides or [])
 
 
@@ -45,10 +57,14 @@ def parse_recipe(text: str, source: str, overrides: list[str]) -> Recipe:
     """Validate a recipe's text; `source` names it in errors."""
     values = read_yaml(text, source)
     if not isinstance(values, dict):
-        raise UsageError(f"{source}: found {type(values).__name__}, expected a mapping with data, transforms and training")
+        raise UsageError(
+            f"{source}: found {type(values).__name__}, expected a mapping with data, transforms and training"
+        )
     if isinstance(values.get("stages"), dict):
         # A stage that changes nothing is written as its name alone.
-        values["stages"] = {str(name): {} if part is None else part for name, part in values["stages"].items()}
+        values["stages"] = {
+            str(name): {} if part is None else part for name, part in values["stages"].items()
+        }
     # The last word about a stage is its own setting, wherever it stands on the command line.
     for override in sorted(overrides, key=lambda override: override.startswith("stages.")):
         _apply_to_stages(values, override)
@@ -67,8 +83,13 @@ def stage_recipes(recipe: Recipe, source: str = "stages") -> dict[str, Recipe]:
     stages: dict[str, Recipe] = {}
     for name, part in recipe.stages.items():
         if stages and "start_from" in _section(part, "training"):
-            raise UsageError(f"{source}: stages.{name}.training.start_from: a stage starts from the one before; leave it out")
-        values = {key: {**_section(common, key), **value} if isinstance(value, dict) else value for key, value in part.items()}
+            raise UsageError(
+                f"{source}: stages.{name}.training.start_from: a stage starts from the one before; leave it out"
+            )
+        values = {
+            key: {**_section(common, key), **value} if isinstance(value, dict) else value
+            for key, value in part.items()
+        }
         try:
             stages[name] = Recipe.model_validate({**common, **values})
         except ValidationError as error:
@@ -89,7 +110,11 @@ def _apply_to_stages(values: dict[str, Any], override: str) -> None:
     path = override.partition("=")[0].split(".")
     if path[0] == "stages":
         if len(path) < 3 or not isinstance(stages, dict) or path[1] not in stages:
-            names = f"its stages: {', '.join(stages)}" if isinstance(stages, dict) and stages else "this recipe has no stages"
+            names = (
+                f"its stages: {', '.join(stages)}"
+                if isinstance(stages, dict) and stages
+                else "this recipe has no stages"
+            )
             raise UsageError(f"{override}: expected stages.NAME.KEY=VALUE; {names}")
         return
     for here in stages.values() if isinstance(stages, dict) else []:
@@ -102,7 +127,9 @@ def _apply_to_stages(values: dict[str, Any], override: str) -> None:
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
-        raise UsageError(f"{override}: found no '=', expected key=value, for example training.steps=100")
+        raise UsageError(
+            f"{override}: found no '=', expected key=value, for example training.steps=100"
+        )
     *sections, last = key.split(".")
     here = values
     for section in sections:
@@ -129,14 +156,20 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def _nearest_setting(name: str, path: tuple[int | str, ...], model: type[BaseModel]) -> str:
     """Where the name is known in another section, that; else the nearest of its own."""
     sections = {key: _fields(model, (key,)) for key in model.model_fields}
-    homes = [f"{section}.{name}" for section, fields in sections.items() if name in fields and fields != list(model.model_fields)]
+    homes = [
+        f"{section}.{name}"
+        for section, fields in sections.items()
+        if name in fields and fields != list(model.model_fields)
+    ]
     return f"nearest: {', '.join(homes)}" if homes else nearest(name, _fields(model, path))
 
 
 def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
             break
         model = field.annotation
     return list(model.model_fields)
@@ -172,7 +205,9 @@ def read_yaml(text: str, source: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"{source}: not valid YAML ({' '.join(str(error).split())[:200]})") from None
+        raise UsageError(
+            f"{source}: not valid YAML ({' '.join(str(error).split())[:200]})"
+        ) from None
 
 
 def _refuse_repeated(loader: yaml.SafeLoader, top: yaml.Node, source: str) -> None:
@@ -195,5 +230,7 @@ def _refuse_repeated(loader: yaml.SafeLoader, top: yaml.Node, source: str) -> No
                 # 1 and 0x1 are one key, 1 and "1" are two.
                 name, line = loader.construct_object(key), key.start_mark.line + 1
                 if name in lines:
-                    raise UsageError(f"{source}: found {key.value} in line {lines[name]} and again in line {line}, expected it once")
+                    raise UsageError(
+                        f"{source}: found {key.value} in line {lines[name]} and again in line {line}, expected it once"
+                    )
                 lines[name] = line

@@ -41,7 +41,9 @@ class DataSettings(Section):
         if self.kind != "camvid-drives" and self.hold_out is not None:
             raise ValueError(f"hold_out belongs to camvid-drives, not to {self.kind}")
         if self.kind != "shapes" and self.root is None:
-            raise ValueError(f"root is missing: give the folder of the data, for example data.root=data/{self.kind}")
+            raise ValueError(
+                f"root is missing: give the folder of the data, for example data.root=data/{self.kind}"
+            )
         return self
 
 
@@ -66,12 +68,18 @@ class ModelSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _factory_is_the_variant(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or (values.get("factory") is None) == (values.get("variant") != "factory"):
+        if not isinstance(values, dict) or (values.get("factory") is None) == (
+            values.get("variant") != "factory"
+        ):
             return values
         if values.get("factory") is None:
-            raise ValueError("variant is factory, but factory is missing: give package.module:callable")
+            raise ValueError(
+                "variant is factory, but factory is missing: give package.module:callable"
+            )
         if "variant" in values:
-            raise ValueError(f"variant is {values['variant']}, but factory makes the network; leave variant out or set it to factory")
+            raise ValueError(
+                f"variant is {values['variant']}, but factory makes the network; leave variant out or set it to factory"
+            )
         return {**values, "variant": "factory"}
 
 
@@ -130,7 +138,10 @@ class OptimizerSettings(Section):
     """The head's rate over the backbone's."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """SGD only."""
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
     """AdamW only."""
     weight_decay: float = Field(default=1e-4, ge=0)
     decay_norms: bool = True
@@ -182,7 +193,9 @@ class TrainingSettings(Section):
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if self.batch % self.accumulate:
-            raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} micro-batches")
+            raise ValueError(
+                f"batch {self.batch} does not divide into {self.accumulate} micro-batches"
+            )
         return self
 
 
@@ -205,5 +218,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _stands_on_something(self) -> Self:
         if self.training.freeze_below and self.model.probe is None:
-            raise ValueError("training.freeze_below belongs to model.probe, which is null; see training.freeze_stages")
+            raise ValueError(
+                "training.freeze_below belongs to model.probe, which is null; see training.freeze_stages"
+            )
         return self

@@ -39,11 +39,17 @@ def open_drives(settings: DataSettings, which: str) -> FileSplit:
     assert settings.hold_out is not None
     held = settings.hold_out
     return _split(
-        settings, f"camvid-drives/{which} (without {held})" if which == "train" else f"camvid-drives/{held}", PARTS["trainval"], held, which
+        settings,
+        f"camvid-drives/{which} (without {held})" if which == "train" else f"camvid-drives/{held}",
+        PARTS["trainval"],
+        held,
+        which,
     )
 
 
-def _split(settings: DataSettings, name: str, parts: tuple[str, ...], held: str = "", which: str = "") -> FileSplit:
+def _split(
+    settings: DataSettings, name: str, parts: tuple[str, ...], held: str = "", which: str = ""
+) -> FileSplit:
     root = Path(settings.root or "")
     need_folder(root, HINT)
     pairs = []
@@ -52,5 +58,11 @@ def _split(settings: DataSettings, name: str, parts: tuple[str, ...], held: str 
             # A line names image and mask by paths of another machine, or just the frame.
             frame = Path(line.split()[0]).stem
             if not held or frame.startswith(held) == (which == "val"):
-                pairs.append((f"{part}/{frame}", root / part / f"{frame}.png", root / f"{part}annot" / f"{frame}.png"))
+                pairs.append(
+                    (
+                        f"{part}/{frame}",
+                        root / part / f"{frame}.png",
+                        root / f"{part}annot" / f"{frame}.png",
+                    )
+                )
     return file_split(name, CAMVID11, pairs, read_ids, empty=HINT)

@@ -20,7 +20,11 @@ _CITYSCAPES = (
     (33, "bicycle", (119, 11, 32)),
 )  # fmt: skip
 
-CITYSCAPES19 = LabelSet("cityscapes19", tuple(name for _, name, _ in _CITYSCAPES), tuple(colour for _, _, colour in _CITYSCAPES))
+CITYSCAPES19 = LabelSet(
+    "cityscapes19",
+    tuple(name for _, name, _ in _CITYSCAPES),
+    tuple(colour for _, _, colour in _CITYSCAPES),
+)
 
 CITYSCAPES_CATEGORIES = {
     "flat": ("road", "sidewalk"),
@@ -36,9 +40,7 @@ CITYSCAPES_CATEGORIES = {
 CITYSCAPES_TRAIN_IDS = {label: train_id for train_id, (label, _, _) in enumerate(_CITYSCAPES)}
 """labelId -> trainId of the 19 scored classes."""
 
-HINT = (
-    "expected leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelIds.png (cityscapes-dataset.com); set data.root"
-)
+HINT = "expected leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelIds.png (cityscapes-dataset.com); set data.root"
 PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val")}
 
 _TABLE = np.full(256, IGNORE, np.uint8)
@@ -52,7 +54,11 @@ def open_cityscapes(settings: DataSettings, which: str) -> FileSplit:
         raise UsageError(f"Cityscapes has no split {which} with labels; {nearest(which, PARTS)}")
     root = Path(settings.root or "")
     need_folder(root / "leftImg8bit", HINT)
-    suffix, decode = ("labelIds", decode_label_ids) if settings.ids == "labelIds" else ("labelTrainIds", read_ids)
+    suffix, decode = (
+        ("labelIds", decode_label_ids)
+        if settings.ids == "labelIds"
+        else ("labelTrainIds", read_ids)
+    )
     pairs = []
     for part in PARTS[which]:
         for image in sorted((root / "leftImg8bit" / part).glob("*/*_leftImg8bit.png")):

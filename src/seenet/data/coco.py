@@ -94,12 +94,16 @@ class CocoSplit:
         except ValueError as error:
             if isinstance(error, UsageError):
                 raise
-            raise DataError(f"{picture.path}: its annotations have {error}; copy the annotation file again") from None
+            raise DataError(
+                f"{picture.path}: its annotations have {error}; copy the annotation file again"
+            ) from None
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = self.image(index), self.mask(index)
         if image.shape[:2] != mask.shape:
-            raise size_mismatch(self.pictures[index].path, image.shape[:2], Path("its annotation"), mask.shape)
+            raise size_mismatch(
+                self.pictures[index].path, image.shape[:2], Path("its annotation"), mask.shape
+            )
         return image, mask
 
     def paths(self, index: int) -> tuple[Path, None]:
@@ -108,7 +112,9 @@ class CocoSplit:
     def stamp(self, index: int) -> str:
         picture = self.pictures[index]
         outlines = hashlib.sha256(picture.instances).hexdigest()
-        return digest(*label_parts(self.labels), str(RULE), self.overlap, outlines, file_stamp(picture.path))
+        return digest(
+            *label_parts(self.labels), str(RULE), self.overlap, outlines, file_stamp(picture.path)
+        )
 
 
 def open_coco(settings: DataSettings, which: str) -> CocoSplit:
@@ -134,7 +140,9 @@ def open_coco(settings: DataSettings, which: str) -> CocoSplit:
         raise DataError(f"coco/{which}: no pictures found; {HINT}")
     for picture in pictures:
         if not picture.path.is_file():
-            raise DataError(f"{picture.path}: no such picture, though the annotations list it; copy it there")
+            raise DataError(
+                f"{picture.path}: no such picture, though the annotations list it; copy it there"
+            )
     return CocoSplit(f"coco/{which}", tuple(pictures), settings.overlap)
 
 
@@ -151,24 +159,41 @@ def read_annotations(path: Path, folder: Path) -> Iterator[Picture]:
         names = {category["id"]: category["name"] for category in content["categories"]}
         for category, name in CATEGORIES.items():
             if names.get(category) != name:
-                raise DataError(f"{path}: category {category} is {names.get(category)!r}, expected {name!r}: not COCO's own categories")
+                raise DataError(
+                    f"{path}: category {category} is {names.get(category)!r}, expected {name!r}: not COCO's own categories"
+                )
         drawn: dict[int, list[Any]] = {image["id"]: [] for image in content["images"]}
         if len(drawn) != len(content["images"]):
             raise DataError(f"{path}: two pictures share an id; copy the file again")
         for entry in content["annotations"]:
             if entry["category_id"] in _LABELS:
-                drawn[entry["image_id"]].append([_LABELS[entry["category_id"]], bool(entry["iscrowd"]), entry["segmentation"]])
+                drawn[entry["image_id"]].append(
+                    [_LABELS[entry["category_id"]], bool(entry["iscrowd"]), entry["segmentation"]]
+                )
         for image in content["images"]:
             name, height, width = image["file_name"], image["height"], image["width"]
             if name in {"", ".."} or PurePosixPath(name).name != name or "\\" in name:
-                raise DataError(f"{path}: picture {name!r} is no plain file name; it must lie in {folder}")
+                raise DataError(
+                    f"{path}: picture {name!r} is no plain file name; it must lie in {folder}"
+                )
             if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
-                raise DataError(f"{path}: picture {name} of {height} x {width} pixels, expected 1 to {MAX_PIXELS}")
+                raise DataError(
+                    f"{path}: picture {name} of {height} x {width} pixels, expected 1 to {MAX_PIXELS}"
+                )
             instances = json.dumps(drawn.pop(image["id"]), separators=(",", ":")).encode()
-            yield Picture(int(image["id"]), f"{folder.name}/{Path(name).stem}", folder / name, height, width, instances)
+            yield Picture(
+                int(image["id"]),
+                f"{folder.name}/{Path(name).stem}",
+                folder / name,
+                height,
+                width,
+                instances,
+            )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
-        raise DataError(f"{path}: not COCO's instances ({reason}); expected images, annotations and categories, copy it again") from None
+        raise DataError(
+            f"{path}: not COCO's instances ({reason}); expected images, annotations and categories, copy it again"
+        ) from None
 
 
 def _large_enough(split: CocoSplit, annotations: str) -> list[int]:
@@ -187,11 +212,19 @@ def _large_enough(split: CocoSplit, annotations: str) -> list[int]:
 
         with ThreadPoolExecutor(2) as pool:
             counted = zip(split.pictures, pool.map(enough, range(len(split))), strict=True)
-            kept = {picture.id for picture, good in track(counted, f"counting {split.name}", len(split)) if good}
+            kept = {
+                picture.id
+                for picture, good in track(counted, f"counting {split.name}", len(split))
+                if good
+            }
         try:
             write_text(store, json.dumps({"key": key, "pictures": sorted(kept)}))
         except OSError as error:
-            _log.info("%s: cannot be written (%s); the pictures will be counted again next time", store, error)
+            _log.info(
+                "%s: cannot be written (%s); the pictures will be counted again next time",
+                store,
+                error,
+            )
     return [index for index, picture in enumerate(split.pictures) if picture.id in kept]
 
 
@@ -239,7 +272,9 @@ def draw(instances: list[Instance], height: int, width: int, overlap: Overlap) -
         return mask
     taken, twice = np.zeros((2, height, width), bool)
     for label in sorted({one.label for one, _ in encoded if not one.crowd}):
-        pixels = _pixels(tools, [rle for one, rle in encoded if one.label == label and not one.crowd])
+        pixels = _pixels(
+            tools, [rle for one, rle in encoded if one.label == label and not one.crowd]
+        )
         mask[pixels] = label
         twice |= taken & pixels
         taken |= pixels
@@ -263,11 +298,15 @@ def _encode(tools: Any, segmentation: Any, height: int, width: int) -> dict[str,
         _check_outlines(segmentation, FURTHEST * max(height, width))
         return dict(tools.merge(tools.frPyObjects(segmentation, height, width)))
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
-        raise ValueError(f"a segmentation is neither outlines nor run lengths of size [{height}, {width}]")
+        raise ValueError(
+            f"a segmentation is neither outlines nor run lengths of size [{height}, {width}]"
+        )
     counts = segmentation.get("counts")
     if isinstance(counts, str):
         counts = _run_lengths(counts)
-    if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
+    if not isinstance(counts, list) or not all(
+        isinstance(count, int) and count >= 0 for count in counts
+    ):
         raise ValueError("run lengths that are no whole numbers from 0 up")
     if sum(counts) != height * width:
         raise ValueError(f"run lengths of {sum(counts)} pixels for a picture of {height * width}")
@@ -281,7 +320,11 @@ def _check_outlines(outlines: list[Any], furthest: float) -> None:
         if not isinstance(outline, list) or len(outline) < 6 or len(outline) % 2:
             raise ValueError("an outline that is no list of at least three corners x, y")
         for value in outline:
-            if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > furthest:
+            if (
+                not isinstance(value, int | float)
+                or not math.isfinite(value)
+                or abs(value) > furthest
+            ):
                 raise ValueError(f"an outline with a corner at {value!r}"[:80])
 
 
@@ -313,5 +356,7 @@ def _pycocotools() -> Any:
     try:
         from pycocotools import mask
     except ImportError:
-        raise UsageError("data.kind=coco: pycocotools is not installed; pip install 'seenet[coco]'") from None
+        raise UsageError(
+            "data.kind=coco: pycocotools is not installed; pip install 'seenet[coco]'"
+        ) from None
     return mask

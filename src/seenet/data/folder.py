@@ -25,19 +25,29 @@ FEW = 8
 
 # Checked before pydantic does: of a union it names every member, and says of none what was meant.
 def _as_colour(value: Any) -> Any:
-    if not (isinstance(value, list | tuple) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value)):
-        raise ValueError(f"found {value!r}, expected a colour: [r, g, b], whole numbers from 0 to 255")
+    if not (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(type(part) is int and 0 <= part <= 255 for part in value)
+    ):
+        raise ValueError(
+            f"found {value!r}, expected a colour: [r, g, b], whole numbers from 0 to 255"
+        )
     return value
 
 
 def _as_classes(value: Any) -> Any:
     if not isinstance(value, list | dict):
-        raise ValueError(f"found {value!r}, expected names: [road, sky], or names with colours: {{road: [128, 64, 128], ...}}")
+        raise ValueError(
+            f"found {value!r}, expected names: [road, sky], or names with colours: {{road: [128, 64, 128], ...}}"
+        )
     if not value:
         raise ValueError("found none, expected the name of at least one class")
     for name in value:
         if not isinstance(name, str):
-            raise ValueError(f"found {name!r}, expected a name; what YAML reads as no text (yes, no, on, off, 1) needs quotes")
+            raise ValueError(
+                f"found {name!r}, expected a name; what YAML reads as no text (yes, no, on, off, 1) needs quotes"
+            )
     for name, colour in value.items() if isinstance(value, dict) else ():
         try:
             _as_colour(colour)
@@ -50,9 +60,13 @@ def _as_classes(value: Any) -> Any:
 
 
 def _as_part(value: Any) -> Any:
-    if isinstance(value, str | Path) or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1):
+    if isinstance(value, str | Path) or (
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+    ):
         return value
-    raise ValueError(f"found {value!r}, expected a share from 0 to below 1, or a list or folder: val.txt, images/val")
+    raise ValueError(
+        f"found {value!r}, expected a share from 0 to below 1, or a list or folder: val.txt, images/val"
+    )
 
 
 Colour = Annotated[tuple[int, int, int], BeforeValidator(_as_colour)]
@@ -86,22 +100,43 @@ class FolderDescription(Section):
     def _consistent(self) -> Self:
         if self.decode == "rgb":
             if not isinstance(self.classes, dict):
-                raise ValueError("decode: rgb needs the colour of each class: `classes: {road: [128, 64, 128], ...}`")
+                raise ValueError(
+                    "decode: rgb needs the colour of each class: `classes: {road: [128, 64, 128], ...}`"
+                )
             owners: dict[tuple[int, int, int], str] = {}
-            for name, colour in [*self.classes.items(), *(("ignore_colours", colour) for colour in self.ignore_colours)]:
+            for name, colour in [
+                *self.classes.items(),
+                *(("ignore_colours", colour) for colour in self.ignore_colours),
+            ]:
                 if owners.setdefault(colour, name) != name:
-                    raise ValueError(f"decode: rgb: {owners[colour]} and {name} have one colour, {list(colour)}; expected one each")
+                    raise ValueError(
+                        f"decode: rgb: {owners[colour]} and {name} have one colour, {list(colour)}; expected one each"
+                    )
         if (self.decode == "remap") != bool(self.remap):
-            raise ValueError("decode: remap and a table `remap: {file id: class id, ...}` belong together")
-        wrong = [target for target in self.remap.values() if not 0 <= target < len(self.classes) and target != self.ignore]
+            raise ValueError(
+                "decode: remap and a table `remap: {file id: class id, ...}` belong together"
+            )
+        wrong = [
+            target
+            for target in self.remap.values()
+            if not 0 <= target < len(self.classes) and target != self.ignore
+        ]
         if wrong:
-            raise ValueError(f"remap names class id {wrong[0]}, expected 0 to {len(self.classes) - 1} or ignore ({self.ignore})")
+            raise ValueError(
+                f"remap names class id {wrong[0]}, expected 0 to {len(self.classes) - 1} or ignore ({self.ignore})"
+            )
         if 0 <= self.ignore < len(self.classes):
-            raise ValueError(f"ignore {self.ignore} is also a class; use 255, or any id outside 0 to {len(self.classes) - 1}")
+            raise ValueError(
+                f"ignore {self.ignore} is also a class; use 255, or any id outside 0 to {len(self.classes) - 1}"
+            )
         return self
 
     def labels(self) -> LabelSet:
-        colours = tuple(self.classes.values()) if isinstance(self.classes, dict) else voc_colours(len(self.classes))
+        colours = (
+            tuple(self.classes.values())
+            if isinstance(self.classes, dict)
+            else voc_colours(len(self.classes))
+        )
         return LabelSet("folder", tuple(self.classes), colours, self.ignore, self.rim)
 
 
@@ -119,10 +154,14 @@ def read_description(path: Path) -> FolderDescription:
         UsageError: it is wrong, in one line.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a description of your pictures and masks; {HINT}, data.root=FOLDER says where")
+        raise DataError(
+            f"{path}: no such file; expected a description of your pictures and masks; {HINT}, data.root=FOLDER says where"
+        )
     values = read_yaml(read_text(path), str(path))
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: found {type(values).__name__}, expected a mapping with decode and classes; {HINT}")
+        raise UsageError(
+            f"{path}: found {type(values).__name__}, expected a mapping with decode and classes; {HINT}"
+        )
     try:
         return FolderDescription.model_validate(values)
     except ValidationError as error:
@@ -141,7 +180,9 @@ def open_folder(settings: DataSettings, which: str) -> FileSplit:
     images = by_stem(home / about.images)
     masks = by_stem(home / about.masks)
     if about.images == about.masks and about.mask_suffix:
-        images = {stem: image for stem, image in images.items() if not stem.endswith(about.mask_suffix)}
+        images = {
+            stem: image for stem, image in images.items() if not stem.endswith(about.mask_suffix)
+        }
     stems = _stems(about, home, path, images, which)
     empty = f"look at {path} and its lists"
     if which == "train" and about.train is not None:
@@ -153,32 +194,57 @@ def open_folder(settings: DataSettings, which: str) -> FileSplit:
     for stem in stems:
         # What is not there keeps the path where it was expected, for the error that names it.
         image = images.get(stem, home / about.images / stem)
-        pairs.append((stem, image, masks.get(stem + about.mask_suffix, home / about.masks / f"{stem}{about.mask_suffix}.png")))
-    return file_split(f"{home.resolve().name}/{which}", about.labels(), pairs, decoder(about), empty=empty)
+        pairs.append(
+            (
+                stem,
+                image,
+                masks.get(
+                    stem + about.mask_suffix, home / about.masks / f"{stem}{about.mask_suffix}.png"
+                ),
+            )
+        )
+    return file_split(
+        f"{home.resolve().name}/{which}", about.labels(), pairs, decoder(about), empty=empty
+    )
 
 
-def _stems(about: FolderDescription, home: Path, path: Path, images: dict[str, Path], which: str) -> list[str]:
+def _stems(
+    about: FolderDescription, home: Path, path: Path, images: dict[str, Path], which: str
+) -> list[str]:
     """List the names of a split's pictures.
 
     A share is never trained on, even where a list for training names it.
     """
     if which == "all":
         return list(images)
-    val = read_stems(home / about.val, path, images) if isinstance(about.val, Path) else in_share(images, about.val)
+    val = (
+        read_stems(home / about.val, path, images)
+        if isinstance(about.val, Path)
+        else in_share(images, about.val)
+    )
     if which == "val":
         return val
     held = set(val)
     if about.train is None:
         return [stem for stem in images if stem not in held]
-    return [stem for stem in read_stems(home / about.train, path, images) if isinstance(about.val, Path) or stem not in held]
+    return [
+        stem
+        for stem in read_stems(home / about.train, path, images)
+        if isinstance(about.val, Path) or stem not in held
+    ]
 
 
 def read_stems(path: Path, source: Path, images: dict[str, Path]) -> list[str]:
     """List the stems of the pictures in a folder, or of a list (with or without suffix)."""
     if path.is_dir():
         return [stem for stem, image in images.items() if path in image.parents]
-    lines = read_list(path, f"{source} names it, expected a list, one name a line, or a folder of pictures")
-    return [line[: -len(Path(line).suffix)] if Path(line).suffix.lower() in IMAGE_SUFFIXES else line for line in lines]
+    lines = read_list(
+        path, f"{source} names it, expected a list, one name a line, or a folder of pictures"
+    )
+    return [
+        line[: -len(Path(line).suffix)] if Path(line).suffix.lower() in IMAGE_SUFFIXES else line
+        for line in lines
+    ]
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
@@ -218,9 +284,15 @@ def decoder(about: FolderDescription) -> Callable[[Path], np.ndarray]:
     if about.decode == "rgb":
         assert isinstance(about.classes, dict)
         table = {colour: index for index, colour in enumerate(about.classes.values())}
-        return partial(decode_colours, table=table | dict.fromkeys(about.ignore_colours, about.ignore))
+        return partial(
+            decode_colours, table=table | dict.fromkeys(about.ignore_colours, about.ignore)
+        )
     if about.decode == "remap":
-        return partial(decode_remapped, table=about.remap, others=about.ignore if about.remap_others == "ignore" else None)
+        return partial(
+            decode_remapped,
+            table=about.remap,
+            others=about.ignore if about.remap_others == "ignore" else None,
+        )
     return read_ids
 
 
@@ -232,7 +304,10 @@ def decode_colours(path: Path, table: dict[tuple[int, int, int], int]) -> np.nda
     """
     colours = read_colours(path).astype(np.int32)
     packed = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
-    decoded, unknown = _look_up(packed, {red << 16 | green << 8 | blue: label for (red, green, blue), label in table.items()})
+    decoded, unknown = _look_up(
+        packed,
+        {red << 16 | green << 8 | blue: label for (red, green, blue), label in table.items()},
+    )
     if unknown:
         value, pixels, kinds, total = unknown
         colour, more = [value >> 16, value >> 8 & 255, value & 255], ""
@@ -241,7 +316,12 @@ def decode_colours(path: Path, table: dict[tuple[int, int, int], int]) -> np.nda
             more = f", nor do {kinds - 1} others ({total} in all)"
         if kinds > FEW:
             fix = "was it resized or saved as JPEG? resize with nearest neighbour and save as PNG"
-        raise DataError(f"{path}: colour {colour} ({pixels} pixels) belongs to no class{more}", fix=fix, kind="ids", pixels=total)
+        raise DataError(
+            f"{path}: colour {colour} ({pixels} pixels) belongs to no class{more}",
+            fix=fix,
+            kind="ids",
+            pixels=total,
+        )
     return decoded
 
 
@@ -261,11 +341,18 @@ def decode_remapped(path: Path, table: dict[int, int], others: int | None) -> np
         label, pixels, kinds, total = unknown
         more = f", nor have {kinds - 1} others ({total} in all)" if kinds > 1 else ""
         fix = "add it, or set `remap_others: ignore`"
-        raise DataError(f"{path}: id {label} ({pixels} pixels) has no entry in remap{more}", fix=fix, kind="no-entry", pixels=total)
+        raise DataError(
+            f"{path}: id {label} ({pixels} pixels) has no entry in remap{more}",
+            fix=fix,
+            kind="no-entry",
+            pixels=total,
+        )
     return decoded
 
 
-def _look_up(values: np.ndarray, table: dict[int, int], others: int | None = None) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:
+def _look_up(
+    values: np.ndarray, table: dict[int, int], others: int | None = None
+) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:
     """Apply `table` to each value; `others` stands for those without an entry.
 
     Returns:

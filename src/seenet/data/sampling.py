@@ -48,10 +48,21 @@ class StepSampler:
     """
 
     def __init__(
-        self, count: int, batch: int, seed: int, first_step: int, last_step: int, *, rank: int = 0, world: int = 1, accumulate: int = 1
+        self,
+        count: int,
+        batch: int,
+        seed: int,
+        first_step: int,
+        last_step: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
     ) -> None:
         if batch % (world * accumulate):
-            raise ValueError(f"batch {batch} does not divide by {world} ranks x {accumulate} micro-batches")
+            raise ValueError(
+                f"batch {batch} does not divide by {world} ranks x {accumulate} micro-batches"
+            )
         self.count, self.batch, self.seed = count, batch, seed
         self.steps = range(first_step, last_step)
         self.rank, self.world, self.accumulate = rank, world, accumulate
@@ -63,7 +74,9 @@ class StepSampler:
         part = self.batch // self.world
         micro = part // self.accumulate
         for step in self.steps:
-            mine = step_draws(step, self.batch, self.count, self.seed)[self.rank * part : (self.rank + 1) * part]
+            mine = step_draws(step, self.batch, self.count, self.seed)[
+                self.rank * part : (self.rank + 1) * part
+            ]
             for start in range(0, part, micro):
                 yield mine[start : start + micro]
 

@@ -31,7 +31,9 @@ def open_shapes(settings: DataSettings, which: str) -> "ShapesSplit":
     """Open train with `count` scenes; val and test with a tenth, at least 50."""
     if which not in _SEEDS:
         raise UsageError(f"shapes has no split {which}; choose from {', '.join(_SEEDS)}")
-    return ShapesSplit(which, settings.count if which == "train" else max(50, settings.count // 10), settings.size)
+    return ShapesSplit(
+        which, settings.count if which == "train" else max(50, settings.count // 10), settings.size
+    )
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class ShapesSplit:
             above), and each object's class.
         """
         rng = np.random.default_rng(np.random.SeedSequence((_SEEDS[self.which], index, self.side)))
-        image = _texture(rng, self.side, np.ones((self.side, self.side), bool), contrast=45).reshape(self.side, self.side, 3)
+        image = _texture(
+            rng, self.side, np.ones((self.side, self.side), bool), contrast=45
+        ).reshape(self.side, self.side, 3)
         owner = np.zeros((self.side, self.side), np.uint8)
         kinds = [0, *rng.integers(DISC, POLE + 1, rng.integers(4, 9)).tolist()]
         for number, kind in enumerate(kinds[1:], start=1):
@@ -146,7 +150,12 @@ def _object(rng: np.random.Generator, kind: int, side: int) -> np.ndarray:
         return np.asarray(np.maximum(abs(u), abs(v)) <= 0.85 * radius)
     if kind == TRIANGLE:
         # Three half-planes at 120 degrees, at half the circumscribed radius.
-        return np.asarray(np.maximum.reduce([u * np.cos(a) + v * np.sin(a) for a in (0, 2 * np.pi / 3, 4 * np.pi / 3)]) <= 0.62 * radius)
+        return np.asarray(
+            np.maximum.reduce(
+                [u * np.cos(a) + v * np.sin(a) for a in (0, 2 * np.pi / 3, 4 * np.pi / 3)]
+            )
+            <= 0.62 * radius
+        )
     if kind == RING:
         thickness = max(3.0, rng.uniform(0.25, 0.4) * radius)
         distance = np.hypot(u, v)
@@ -154,4 +163,6 @@ def _object(rng: np.random.Generator, kind: int, side: int) -> np.ndarray:
     half = max(1.5, rng.uniform(0.012, 0.025) * side)
     lean = rng.uniform(-0.15, 0.15)
     across = (x - centre_x) - lean * (y - centre_y)
-    return np.asarray((abs(across) <= half * np.hypot(1, lean)) & (abs(y - centre_y) <= 1.8 * radius))
+    return np.asarray(
+        (abs(across) <= half * np.hypot(1, lean)) & (abs(y - centre_y) <= 1.8 * radius)
+    )

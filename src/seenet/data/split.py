@@ -82,7 +82,11 @@ class FileSplit:
 
     def stamp(self, index: int) -> str:
         decode = self.decode
-        how = [decode.func.__name__, repr(decode.keywords)] if isinstance(decode, partial) else [getattr(decode, "__name__", "")]
+        how = (
+            [decode.func.__name__, repr(decode.keywords)]
+            if isinstance(decode, partial)
+            else [getattr(decode, "__name__", "")]
+        )
         return digest(*label_parts(self.labels), *how, *map(file_stamp, self.paths(index)))
 
     def missing(self, index: int) -> list[tuple[Path, DataError]]:
@@ -93,10 +97,24 @@ class FileSplit:
         image, mask = self.paths(index)
         if not image.is_file():
             what = f"{image}: no such picture, though {self.name} lists it"
-            return [(image, DataError(what, fix="copy it there or take it off the list", kind="missing"))]
+            return [
+                (
+                    image,
+                    DataError(what, fix="copy it there or take it off the list", kind="missing"),
+                )
+            ]
         if not mask.is_file():
             what = f"{mask}: no mask for {image.name}"
-            return [(mask, DataError(what, fix=f"every picture of {self.name} needs one: copy it there", kind="missing"))]
+            return [
+                (
+                    mask,
+                    DataError(
+                        what,
+                        fix=f"every picture of {self.name} needs one: copy it there",
+                        kind="missing",
+                    ),
+                )
+            ]
         return []
 
 
@@ -114,7 +132,9 @@ def file_stamp(path: Path) -> str:
     return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
-def size_mismatch(image: Path, image_shape: tuple[int, ...], mask: Path, mask_shape: tuple[int, ...]) -> DataError:
+def size_mismatch(
+    image: Path, image_shape: tuple[int, ...], mask: Path, mask_shape: tuple[int, ...]
+) -> DataError:
     """Make the error that names both files and both sizes, as height x width."""
     return DataError(
         f"{mask}: {mask_shape[0]} x {mask_shape[1]} pixels, but its picture {image} has {image_shape[0]} x {image_shape[1]}",
@@ -125,7 +145,12 @@ def size_mismatch(image: Path, image_shape: tuple[int, ...], mask: Path, mask_sh
 
 
 def file_split(
-    name: str, labels: LabelSet, pairs: list[tuple[str, Path, Path]], decode: Callable[[Path], np.ndarray], *, empty: str
+    name: str,
+    labels: LabelSet,
+    pairs: list[tuple[str, Path, Path]],
+    decode: Callable[[Path], np.ndarray],
+    *,
+    empty: str,
 ) -> FileSplit:
     """Make a split of (key, picture, mask), whose files need not be there yet.
 

@@ -43,12 +43,22 @@ class JointTransform:
     """
 
     def __init__(
-        self, settings: TransformSettings, mean: tuple[float, ...], std: tuple[float, ...], ignore: int, *, classes: int = 0
+        self,
+        settings: TransformSettings,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        ignore: int,
+        *,
+        classes: int = 0,
     ) -> None:
         self.settings, self.ignore, self.classes = settings, ignore, classes
         self.mean = torch.tensor(mean)[:, None, None]
         self.std = torch.tensor(std)[:, None, None]
-        self.custom = load_callable(settings.custom, "transforms.custom", "(image=, mask=)") if settings.custom else None
+        self.custom = (
+            load_callable(settings.custom, "transforms.custom", "(image=, mask=)")
+            if settings.custom
+            else None
+        )
 
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:
         settings = self.settings
@@ -60,7 +70,9 @@ class JointTransform:
         factor = _uniform(*settings.scale)
         height, width = max(1, round(height * factor)), max(1, round(width * factor))
         if (height, width) != tuple(ids.shape[-2:]):
-            picture = TF.resize(picture, [height, width], InterpolationMode.BILINEAR, antialias=True)
+            picture = TF.resize(
+                picture, [height, width], InterpolationMode.BILINEAR, antialias=True
+            )
             ids = resize_mask(ids, (height, width))
         if settings.rotation:
             picture, ids = self._rotate(picture, ids)
@@ -74,7 +86,9 @@ class JointTransform:
             picture = self._jitter(picture)
         below, right = crop_height - picture.shape[1], crop_width - picture.shape[2]
         normalised = (picture.float() / 255 - self.mean) / self.std
-        return F.pad(normalised, (0, right, 0, below)), F.pad(ids[0].long(), (0, right, 0, below), value=self.ignore)
+        return F.pad(normalised, (0, right, 0, below)), F.pad(
+            ids[0].long(), (0, right, 0, below), value=self.ignore
+        )
 
     def _apply_custom(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Apply the user's own transform.
@@ -91,9 +105,15 @@ class JointTransform:
             what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UsageError(f"{name}: raised {what}; mend it, or leave it out") from error
         image, mask = _check_custom(changed, name)
-        strange = mask[((mask < 0) | (mask >= self.classes)) & (mask != self.ignore)] if self.classes else mask[:0]
+        strange = (
+            mask[((mask < 0) | (mask >= self.classes)) & (mask != self.ignore)]
+            if self.classes
+            else mask[:0]
+        )
         if strange.size:
-            raise UsageError(f"{name}: gave a mask with id {strange[0]}, expected 0 to {self.classes - 1}, or {self.ignore} (ignored)")
+            raise UsageError(
+                f"{name}: gave a mask with id {strange[0]}, expected 0 to {self.classes - 1}, or {self.ignore} (ignored)"
+            )
         return image, mask
 
     def _rotate(self, picture: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,8 +143,13 @@ def _check_custom(changed: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UsageError: they are of another kind or size.
     """
-    if not (isinstance(changed, dict) and all(isinstance(changed.get(key), np.ndarray) for key in ("image", "mask"))):
-        raise UsageError(f"{name}: gave no dict with arrays `image` and `mask`; return {{'image': ..., 'mask': ...}}")
+    if not (
+        isinstance(changed, dict)
+        and all(isinstance(changed.get(key), np.ndarray) for key in ("image", "mask"))
+    ):
+        raise UsageError(
+            f"{name}: gave no dict with arrays `image` and `mask`; return {{'image': ..., 'mask': ...}}"
+        )
     image, mask = changed["image"], changed["mask"]
     if (
         image.dtype != np.uint8

@@ -43,7 +43,16 @@ SBD_HINT = "expected dataset/{cls/NAME.mat,train.txt,val.txt} of SBD (benchmark.
 
 # What SciPy raises besides its own error over files that are cut, damaged or of another kind
 # (NotImplementedError: MATLAB 7.3).
-_BROKEN = (OSError, ValueError, TypeError, LookupError, NotImplementedError, EOFError, zlib.error, MemoryError)
+_BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    NotImplementedError,
+    EOFError,
+    zlib.error,
+    MemoryError,
+)
 
 
 def open_voc(settings: DataSettings, which: str) -> FileSplit:
@@ -59,11 +68,21 @@ def open_voc(settings: DataSettings, which: str) -> FileSplit:
         for part in ([which] if Path(which).is_file() else which.split("+"))
     ]
     pairs = []
-    for name in dict.fromkeys(Path(line.split()[0]).stem for path in lists for line in read_list(path, HINT)):
+    for name in dict.fromkeys(
+        Path(line.split()[0]).stem for path in lists for line in read_list(path, HINT)
+    ):
         official = home / "SegmentationClass" / f"{name}.png"
         extra = home / "SegmentationClassAug" / f"{name}.png"
-        pairs.append((name, home / "JPEGImages" / f"{name}.jpg", extra if extra.is_file() and not official.is_file() else official))
-    return file_split(f"voc/{'+'.join(path.stem for path in lists)}", VOC21, pairs, read_ids, empty=HINT)
+        pairs.append(
+            (
+                name,
+                home / "JPEGImages" / f"{name}.jpg",
+                extra if extra.is_file() and not official.is_file() else official,
+            )
+        )
+    return file_split(
+        f"voc/{'+'.join(path.stem for path in lists)}", VOC21, pairs, read_ids, empty=HINT
+    )
 
 
 def voc_home(root: Path) -> Path:
@@ -112,13 +131,19 @@ def build_trainaug(sbd: Path, voc: Path, *, overwrite: bool = False) -> Trainaug
         voc_val=_names(lists / "val.txt", HINT),
     )
     if len(names) != OFFICIAL:
-        _log.warning("trainaug: %d pictures, expected %d: the lists of SBD or VOC are not the whole published ones", len(names), OFFICIAL)
+        _log.warning(
+            "trainaug: %d pictures, expected %d: the lists of SBD or VOC are not the whole published ones",
+            len(names),
+            OFFICIAL,
+        )
     todo = [name for name in names if not (home / "SegmentationClass" / f"{name}.png").is_file()]
     _check_present(todo, names, home, source)
     path = lists / "trainaug.txt"
     differ = sorted(set(_names(path, HINT)) ^ set(names)) if path.is_file() else names
     if path.is_file() and differ and not overwrite:
-        raise DataError(f"{path}: exists already and differs in {len(differ)} names ({differ[0]}, ...); move it away or use --overwrite")
+        raise DataError(
+            f"{path}: exists already and differs in {len(differ)} names ({differ[0]}, ...); move it away or use --overwrite"
+        )
     written = 0
     try:
         for name in track(todo, "trainaug", len(todo)):
@@ -127,7 +152,9 @@ def build_trainaug(sbd: Path, voc: Path, *, overwrite: bool = False) -> Trainaug
         if differ:
             write_text(path, "".join(f"{name}\n" for name in names))
     except OSError as error:
-        raise DataError(f"{home}: cannot be written ({error.strerror or error}); make room and call it again, it goes on") from None
+        raise DataError(
+            f"{home}: cannot be written ({error.strerror or error}); make room and call it again, it goes on"
+        ) from None
     return TrainaugReport(path, len(names), len(names) - len(todo), written, len(todo) - written)
 
 
@@ -140,7 +167,9 @@ def trainaug_names(sbd: list[str], voc_train: list[str], voc_val: list[str]) -> 
     names = sorted({*sbd, *voc_train} - set(voc_val))
     for name in names:
         if not name.replace("_", "").isalnum():
-            raise DataError(f"{name}: no name of a picture, expected one such as 2008_000002 a line in the lists of SBD and VOC")
+            raise DataError(
+                f"{name}: no name of a picture, expected one such as 2008_000002 a line in the lists of SBD and VOC"
+            )
     return names
 
 
@@ -165,10 +194,14 @@ def read_sbd_mask(path: Path) -> np.ndarray:
         ) from None
     if mask.ndim != 2 or mask.size == 0 or not np.issubdtype(mask.dtype, np.integer):
         shape = " x ".join(map(str, mask.shape))
-        raise DataError(f"{path}: GTcls.Segmentation is {mask.dtype} of shape {shape}, expected integers of height x width")
+        raise DataError(
+            f"{path}: GTcls.Segmentation is {mask.dtype} of shape {shape}, expected integers of height x width"
+        )
     wrong = (mask < 0) | (mask >= VOC21.num_classes)
     if wrong.any():
-        raise DataError(f"{path}: id {mask[wrong][0]} ({int(wrong.sum())} pixels outside 0 to 20); expected VOC's classes, copy it again")
+        raise DataError(
+            f"{path}: id {mask[wrong][0]} ({int(wrong.sum())} pixels outside 0 to 20); expected VOC's classes, copy it again"
+        )
     return mask.astype(np.uint8)
 
 
@@ -185,7 +218,9 @@ def _write_sbd_mask(name: str, home: Path, source: Path, *, overwrite: bool) -> 
     path = home / "SegmentationClassAug" / f"{name}.png"
     if path.exists() and not overwrite:
         if not np.array_equal(read_ids(path), mask):
-            raise DataError(f"{path}: exists already and differs from SBD's mask; move it away or use --overwrite")
+            raise DataError(
+                f"{path}: exists already and differs from SBD's mask; move it away or use --overwrite"
+            )
         return False
     write_mask(path, mask, VOC21)
     return True
@@ -202,10 +237,14 @@ def _check_present(todo: list[str], names: list[str], home: Path, source: Path) 
     """Raise DataError for whatever is missing, before the first file is written."""
     for name in todo:
         if not (source / "cls" / f"{name}.mat").is_file():
-            raise DataError(f"{source / 'cls' / name}.mat: no such file, and {name} has no official mask either; {SBD_HINT}")
+            raise DataError(
+                f"{source / 'cls' / name}.mat: no such file, and {name} has no official mask either; {SBD_HINT}"
+            )
     for name in names:
         if not (home / "JPEGImages" / f"{name}.jpg").is_file():
-            raise DataError(f"{home / 'JPEGImages' / name}.jpg: no such picture, though trainaug lists it; {HINT}")
+            raise DataError(
+                f"{home / 'JPEGImages' / name}.jpg: no such picture, though trainaug lists it; {HINT}"
+            )
 
 
 def _names(path: Path, hint: str) -> list[str]:

@@ -9,24 +9,32 @@ from seenet.evaluation.metrics.boundaries import DISTANCES, band_index
 from seenet.evaluation.metrics.iou import iou_scores
 
 
-def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int, where: str = "label") -> np.ndarray:
+def confusion_matrix(
+    truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int, where: str = "label"
+) -> np.ndarray:
     """Count C[t, p] of two H x W integer arrays, int64 K x K; leave out pixels whose truth is `ignore`.
 
     Raises:
         DataError: a label is neither a class nor ignored (naming `where`, ids and pixel counts), or
             sizes differ.
     """
-    return np.bincount(pair_codes(truth, prediction, num_classes, ignore, where), minlength=num_classes**2 + 1)[:-1].reshape(
-        num_classes, num_classes
-    )
+    return np.bincount(
+        pair_codes(truth, prediction, num_classes, ignore, where), minlength=num_classes**2 + 1
+    )[:-1].reshape(num_classes, num_classes)
 
 
-def pair_codes(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int, where: str = "label") -> np.ndarray:
+def pair_codes(
+    truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int, where: str = "label"
+) -> np.ndarray:
     """Return t * K + p of each pixel, flat; K * K where the truth is ignored. Errors as `confusion_matrix`."""
     if truth.shape != prediction.shape:
-        raise DataError(f"{where}: the label is {_size(truth)}, the prediction {_size(prediction)}; expected the same size")
+        raise DataError(
+            f"{where}: the label is {_size(truth)}, the prediction {_size(prediction)}; expected the same size"
+        )
     if prediction.size and int(prediction.max()) >= num_classes:
-        raise DataError(f"{where}: predicted id {int(prediction.max())}, expected 0 to {num_classes - 1}")
+        raise DataError(
+            f"{where}: predicted id {int(prediction.max())}, expected 0 to {num_classes - 1}"
+        )
     codes = truth_codes(truth, num_classes, ignore, where)
     codes += prediction.ravel()
     # Where ignored, the predicted id was added too.
@@ -34,7 +42,9 @@ def pair_codes(truth: np.ndarray, prediction: np.ndarray, num_classes: int, igno
     return codes
 
 
-def truth_codes(truth: np.ndarray, num_classes: int, ignore: int, where: str = "label") -> np.ndarray:
+def truth_codes(
+    truth: np.ndarray, num_classes: int, ignore: int, where: str = "label"
+) -> np.ndarray:
     """Return t * K of each pixel, flat; K * K where the truth is ignored. DataError where a label is neither."""
     ignored = num_classes**2
     if truth.dtype == np.uint8:
@@ -50,7 +60,9 @@ def truth_codes(truth: np.ndarray, num_classes: int, ignore: int, where: str = "
         codes[ids == ignore] = ignored
     if codes.size and codes.min() < 0:
         ids, counts = np.unique(truth.ravel()[codes < 0], return_counts=True)
-        found = ", ".join(f"{i} ({n} pixels)" for i, n in zip(ids[:8], counts[:8], strict=True)) + (", ..." if len(ids) > 8 else "")
+        found = ", ".join(f"{i} ({n} pixels)" for i, n in zip(ids[:8], counts[:8], strict=True)) + (
+            ", ..." if len(ids) > 8 else ""
+        )
         raise DataError(
             f"{where}: label ids {found} are neither a class (0 to {num_classes - 1}) nor ignored ({ignore}); "
             "declare them in the data set's labels or mend the mask"
@@ -109,13 +121,18 @@ def score_image(
         bands = len(widths) + 1
         distance = DISTANCES[boundary](truth, ignore)
         outlined = distance is not None
-        codes = codes + (len(widths) if distance is None else band_index(distance, widths).ravel()) * pairs
+        codes = (
+            codes
+            + (len(widths) if distance is None else band_index(distance, widths).ravel()) * pairs
+        )
     counted = np.bincount(codes, minlength=bands * pairs).reshape(bands, pairs)[:, :-1].ravel()
     cells = np.flatnonzero(counted)
     return ImageScore(index, cells, counted[cells], outlined)
 
 
-def total(scores: list[ImageScore], num_classes: int, bands: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def total(
+    scores: list[ImageScore], num_classes: int, bands: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Sum over pictures: return C (K x K), and C within each of `bands` widths (bands x K x K), all int64."""
     summed = np.zeros((bands + 1) * num_classes**2, np.int64)
     for score in scores:

@@ -66,8 +66,12 @@ def evaluate(
     """
     order, widths = _indices(split, indices), tuple(sorted(set(widths)))
     if not widths or min(widths) < 1:
-        raise UsageError(f"widths {', '.join(map(str, widths))}: expected at least one, whole numbers of pixels from 1")
-    kind: Boundary | None = ("trimap" if split.labels.rim else "transition") if boundary == "auto" else boundary
+        raise UsageError(
+            f"widths {', '.join(map(str, widths))}: expected at least one, whole numbers of pixels from 1"
+        )
+    kind: Boundary | None = (
+        ("trimap" if split.labels.rim else "transition") if boundary == "auto" else boundary
+    )
     _check(predictor, split, kind)
     metrics = dict(metrics or {})
     counter = Counter(predictor, split, kind, widths, loss, metrics)
@@ -75,7 +79,11 @@ def evaluate(
     share, shown = order[rank::world], what if rank == 0 else None
 
     def score() -> list[ImageScore]:
-        return _resumed(counter, share, shown, journal, rank) if journal else list(counter.scores(share, shown, len(share)))
+        return (
+            _resumed(counter, share, shown, journal, rank)
+            if journal
+            else list(counter.scores(share, shown, len(share)))
+        )
 
     scores = _gathered(score)
     if kind and not any(score.outlined for score in scores):
@@ -85,7 +93,18 @@ def evaluate(
             outline = "rim" if boundary == "trimap" else "edge"
             raise DataError(f"{split.name}: found no {outline} in any label; use --boundary none")
     keys = [split.key(score.index) for score in scores]
-    return Evaluation(split.name, keys, split.labels, scores, kind, widths, loss, predictor.settings, predictor.info, metrics)
+    return Evaluation(
+        split.name,
+        keys,
+        split.labels,
+        scores,
+        kind,
+        widths,
+        loss,
+        predictor.settings,
+        predictor.info,
+        metrics,
+    )
 
 
 def _gathered(score: Callable[[], list[ImageScore]]) -> list[ImageScore]:
@@ -102,23 +121,40 @@ def _gathered(score: Callable[[], list[ImageScore]]) -> list[ImageScore]:
     for other, scores in everyone:
         if scores is None:
             raise DataError(f"rank {other} could not score its pictures; its own message says why")
-    return sorted((score for _, scores in everyone for score in scores or []), key=lambda score: score.index)
+    return sorted(
+        (score for _, scores in everyone for score in scores or []), key=lambda score: score.index
+    )
 
 
-def _resumed(counter: "Counter", share: Sequence[int], what: str | None, journal: Path, rank: int) -> list[ImageScore]:
+def _resumed(
+    counter: "Counter", share: Sequence[int], what: str | None, journal: Path, rank: int
+) -> list[ImageScore]:
     """Score `share`: take the pictures that the journal has from there, append the others to it."""
     name, stamps = counter.split.name, {index: counter.stamp(index) for index in share}
     with open_journal(journal, counter.key(), rank) as kept:
-        scores = [replace(kept.found[stamp], index=index) for index, stamp in stamps.items() if stamp in kept.found]
+        scores = [
+            replace(kept.found[stamp], index=index)
+            for index, stamp in stamps.items()
+            if stamp in kept.found
+        ]
         done = {score.index for score in scores}
         if done:
-            log.info("%s: %d of %d pictures were counted before; going on", name, len(done), len(share))
+            log.info(
+                "%s: %d of %d pictures were counted before; going on", name, len(done), len(share)
+            )
         try:
-            for score in counter.scores([index for index in share if index not in done], what, len(share)):
+            for score in counter.scores(
+                [index for index in share if index not in done], what, len(share)
+            ):
                 kept.add(stamps[score.index], score)
                 scores.append(score)
         except (KeyboardInterrupt, Terminated):
-            log.info("%s: %d of %d pictures are counted; the same command goes on", name, len(scores), len(share))
+            log.info(
+                "%s: %d of %d pictures are counted; the same command goes on",
+                name,
+                len(scores),
+                len(share),
+            )
             raise
     return sorted(scores, key=lambda score: score.index)
 
@@ -153,12 +189,27 @@ class Counter:
                 loss += negative_log_likelihood(chunk, truth[top:bottom], labels.ignore)
             top = bottom
         mask = np.concatenate(masks)
-        score = score_image(index, truth, mask, labels.num_classes, labels.ignore, boundary=self.boundary, widths=self.widths, where=where)
-        return replace(score, loss=loss, measured=tuple(metric.count(index, truth, mask) for metric in self.metrics.values()))
+        score = score_image(
+            index,
+            truth,
+            mask,
+            labels.num_classes,
+            labels.ignore,
+            boundary=self.boundary,
+            widths=self.widths,
+            where=where,
+        )
+        return replace(
+            score,
+            loss=loss,
+            measured=tuple(metric.count(index, truth, mask) for metric in self.metrics.values()),
+        )
 
     def stamp(self, index: int) -> bytes:
         """Return a hash that changes with the files that a picture's counts are from."""
-        return stamp_of(self.split.stamp(index), *(metric.stamp(index) for metric in self.metrics.values()))
+        return stamp_of(
+            self.split.stamp(index), *(metric.stamp(index) for metric in self.metrics.values())
+        )
 
     def key(self) -> dict[str, Any]:
         """Return what else decides counts, as JSON values: the rounding of other processors, threads and libraries too."""
@@ -192,5 +243,11 @@ def _check(predictor: BasePredictor, split: Split, boundary: Boundary | None) ->
                 f"{split.name}: class {index} is {one!r} for the model, {other!r} in the data; expected the same names and order"
             )
     if boundary == "trimap" and not data.rim:
-        own = ", or set `rim: true` in seenet.yaml if ignored pixels trace the objects" if data.name == "folder" else ""
-        raise DataError(f"{split.name}: labels {data.name} have no rim around objects, which trimap needs; use --boundary transition{own}")
+        own = (
+            ", or set `rim: true` in seenet.yaml if ignored pixels trace the objects"
+            if data.name == "folder"
+            else ""
+        )
+        raise DataError(
+            f"{split.name}: labels {data.name} have no rim around objects, which trimap needs; use --boundary transition{own}"
+        )

@@ -42,7 +42,9 @@ class Evaluation:
 
     @cached_property
     def _sums(self) -> tuple[np.ndarray, np.ndarray]:
-        return total(self.per_image, self.labels.num_classes, len(self.widths) if self.boundary else 0)
+        return total(
+            self.per_image, self.labels.num_classes, len(self.widths) if self.boundary else 0
+        )
 
     @property
     def matrix(self) -> np.ndarray:
@@ -65,7 +67,11 @@ class Evaluation:
         """Return the mean negative log-likelihood over all valid pixels, nats; None if not asked for or none is valid."""
         pixels = int(self.matrix.sum())
         # fsum: exact, so that it does not depend on who counted which picture.
-        return math.fsum(score.loss for score in self.per_image) / pixels if self.with_loss and pixels else None
+        return (
+            math.fsum(score.loss for score in self.per_image) / pixels
+            if self.with_loss and pixels
+            else None
+        )
 
     def worst(self, count: int) -> list[ImageScore]:
         """Return the pictures of the lowest mIoU, the lowest first; leave out those where nothing is scored."""
@@ -81,7 +87,11 @@ class Evaluation:
         return sorted(scored, key=lambda score: (ious[score.index], score.index))
 
     def result(
-        self, *, model: dict[str, Any] | None = None, command: str | None = None, mean_over: Sequence[int] | None = None
+        self,
+        *,
+        model: dict[str, Any] | None = None,
+        command: str | None = None,
+        mean_over: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         """Return everything a result file says (docs/metrics.md), as JSON values; shares are 0..1.
 
@@ -103,12 +113,17 @@ class Evaluation:
             "mean_class_accuracy": numbers["mean_class_accuracy"],
             "frequency_weighted_iou": numbers["frequency_weighted_iou"],
             "loss": self.loss,
-            "classes": [{"name": name, **{c: numbers[c][k] for c in columns}} for k, name in enumerate(names)],
+            "classes": [
+                {"name": name, **{c: numbers[c][k] for c in columns}}
+                for k, name in enumerate(names)
+            ],
             "absent": [names[k] for k in numbers["absent"]],
             "absent_rule": "classes with no pixel in truth and prediction are left out of the means",
             "boundary": self._boundary_result(),
             **{
-                name: metric.result(self.matrix, [score.measured[place] for score in self.per_image])
+                name: metric.result(
+                    self.matrix, [score.measured[place] for score in self.per_image]
+                )
                 for place, (name, metric) in enumerate(self.metrics.items())
             },
             "data": data,
@@ -122,10 +137,15 @@ class Evaluation:
             "version": seenet.__version__,
             "command": command,
             "confusion": self.matrix.tolist(),
-            "per_image": [{"key": key, "miou": score.miou(len(names))} for key, score in zip(self.keys, self.per_image, strict=True)],
+            "per_image": [
+                {"key": key, "miou": score.miou(len(names))}
+                for key, score in zip(self.keys, self.per_image, strict=True)
+            ],
         }
 
-    def _mean_over(self, iou: list[float | None], classes: Sequence[int] | None) -> dict[str, Any] | None:
+    def _mean_over(
+        self, iou: list[float | None], classes: Sequence[int] | None
+    ) -> dict[str, Any] | None:
         if classes is None:
             return None
         names = self.labels.classes
@@ -141,7 +161,10 @@ class Evaluation:
             return None
         return {
             "kind": self.boundary,
-            "miou": {str(width): iou_scores(band)["miou"] for width, band in zip(self.widths, self.bands, strict=True)},
+            "miou": {
+                str(width): iou_scores(band)["miou"]
+                for width, band in zip(self.widths, self.bands, strict=True)
+            },
             "images_without_outline": sum(not score.outlined for score in self.per_image),
         }
 
@@ -153,33 +176,58 @@ def tables(result: dict[str, Any], metrics: Mapping[str, Metric] | None = None) 
     evaluation) has to show.
     """
     parts = [(name, metric, result[name]) for name, metric in (metrics or {}).items()]
-    more = {heading: shares for _, metric, part in parts for heading, shares in metric.columns(part).items()}
+    more = {
+        heading: shares
+        for _, metric, part in parts
+        for heading, shares in metric.columns(part).items()
+    }
     title = f"{result['data']}/{result['split']}, {result['images']} pictures"
     classes = table(title, ("class", "IoU", "accuracy", "Dice", "pixels", *more), left=("class",))
     pixels = sum(entry["pixels"] for entry in result["classes"])
     for k, entry in enumerate(result["classes"]):
-        shares = [entry["iou"], entry["accuracy"], entry["dice"], entry["pixels"] / pixels if pixels else None]
-        classes.add_row(entry["name"], *map(percent, [*shares, *(column[k] for column in more.values())]))
+        shares = [
+            entry["iou"],
+            entry["accuracy"],
+            entry["dice"],
+            entry["pixels"] / pixels if pixels else None,
+        ]
+        classes.add_row(
+            entry["name"], *map(percent, [*shares, *(column[k] for column in more.values())])
+        )
     classes.add_section()
-    means = [percent(result["miou"]), percent(result["mean_class_accuracy"]), "", "", *(percent(column[-1]) for column in more.values())]
-    classes.add_row(f"mean of {len(result['classes']) - len(result['absent'])}", *means, style="bold")
+    means = [
+        percent(result["miou"]),
+        percent(result["mean_class_accuracy"]),
+        "",
+        "",
+        *(percent(column[-1]) for column in more.values()),
+    ]
+    classes.add_row(
+        f"mean of {len(result['classes']) - len(result['absent'])}", *means, style="bold"
+    )
     shown: list[RenderableType] = [classes, *map(Text, _lines(result))]
     if result["boundary"]:
         shown.append(bands_table(result["boundary"]))
-    return Group(*shown, *(table for name, metric, part in parts for table in metric.tables(name, part)))
+    return Group(
+        *shown, *(table for name, metric, part in parts for table in metric.tables(name, part))
+    )
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
     """Say what stands under the table of classes."""
     weighted = percent(result["frequency_weighted_iou"])
     loss = "" if result["loss"] is None else f", loss {result['loss']:.4f}"
-    lines = [f"pixel accuracy {percent(result['pixel_accuracy'])}, frequency-weighted IoU {weighted}{loss}"]
+    lines = [
+        f"pixel accuracy {percent(result['pixel_accuracy'])}, frequency-weighted IoU {weighted}{loss}"
+    ]
     if result["absent"]:
         lines.append(f"absent, left out of the mean: {', '.join(result['absent'])}")
     # One picture, drawn again and again, has an interval of no width that would say nothing.
     several = result["images"] > 1
     if several and result["miou_interval"]:
-        lines.append(f"95 % interval of the mIoU, pictures drawn with replacement: {_interval(result)}")
+        lines.append(
+            f"95 % interval of the mIoU, pictures drawn with replacement: {_interval(result)}"
+        )
     if over := result["mean_over"]:
         interval = f" ({_interval(over)})" if several and over["miou_interval"] else ""
         lines.append(f"mIoU over {', '.join(over['classes'])}: {percent(over['miou'])}{interval}")

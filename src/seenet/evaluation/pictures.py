@@ -12,7 +12,15 @@ from seenet.prediction.result import blend, colourize
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ERROR_COLOURS", "blend", "colourize", "confusion_figure", "error_map", "panel", "png_bytes"]
+__all__ = [
+    "ERROR_COLOURS",
+    "blend",
+    "colourize",
+    "confusion_figure",
+    "error_map",
+    "panel",
+    "png_bytes",
+]
 
 ERROR_COLOURS = {"right": (222, 226, 230), "wrong": (213, 94, 0), "ignored": (52, 58, 64)}
 """Light grey, vermilion, dark grey: told apart without red and green, and in grey print."""
@@ -33,7 +41,9 @@ def error_map(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np
     return picture
 
 
-def panel(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> Image.Image:
+def panel(
+    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, labels: LabelSet
+) -> Image.Image:
     """Put image, truth, prediction and error map side by side, a white line between: H x (4 W + 3 gaps), RGB.
 
     All have the truth's size; where the image has another it is resized (bilinear) for show. Of sides over `PANEL_SIDE` every so manyth
@@ -43,7 +53,11 @@ def panel(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, labels: 
         size = (truth.shape[1], truth.shape[0])
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     step = -(-max(truth.shape) // PANEL_SIDE)
-    image, truth, prediction = image[::step, ::step], truth[::step, ::step], prediction[::step, ::step]
+    image, truth, prediction = (
+        image[::step, ::step],
+        truth[::step, ::step],
+        prediction[::step, ::step],
+    )
     gap = np.full((truth.shape[0], max(2, truth.shape[1] // 100), 3), 255, np.uint8)
     errors = error_map(truth, prediction, labels)
     parts = [image, gap, colourize(truth, labels), gap, colourize(prediction, labels), gap, errors]
@@ -72,7 +86,9 @@ def confusion_figure(matrix: np.ndarray, labels: LabelSet) -> bytes:
     axes.set_xlabel("predicted")
     axes.set_ylabel("truth")
     if named:
-        axes.set_xticks(range(count), labels.classes, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_xticks(
+            range(count), labels.classes, rotation=60, ha="right", rotation_mode="anchor"
+        )
         axes.set_yticks(range(count), labels.classes)
         for t, p in np.argwhere(share >= 0.5):
             axes.text(

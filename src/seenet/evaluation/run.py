@@ -94,18 +94,34 @@ def run_evaluation(
     folder = out or default_out(path, which)
     # Beside counts of an evaluation under way its pictures are its own: it was killed before its result file was there.
     under_way = (folder / PARTIAL).is_dir()
-    check_free([folder / RESULT, *([] if under_way else [folder / FIGURE, *_shown(folder)])], overwrite=overwrite)
+    check_free(
+        [folder / RESULT, *([] if under_way else [folder / FIGURE, *_shown(folder)])],
+        overwrite=overwrite,
+    )
     opened = open_split(settings, which)
     classes = None if mean_over is None else opened.labels.indices(mean_over)
-    short_forms = {"cityscapes": opened.labels == CITYSCAPES19, "boundary_iou": boundary_iou, "conventions": conventions}
-    measured = open_metrics([*(name for name, asked in short_forms.items() if asked), *metrics], opened)
+    short_forms = {
+        "cityscapes": opened.labels == CITYSCAPES19,
+        "boundary_iou": boundary_iou,
+        "conventions": conventions,
+    }
+    measured = open_metrics(
+        [*(name for name, asked in short_forms.items() if asked), *metrics], opened
+    )
     # The user's own code may change in between, which no hash of a model would show.
     journal = None if chosen.factory or any(":" in name for name in metrics) else folder / PARTIAL
     with init_process_group(chosen.device) as group:
         _check_labels(opened, boundary)
         predictor = open_predictor(path, chosen)
         evaluation = evaluate(
-            predictor, opened, boundary=boundary, widths=widths, loss=True, metrics=measured, what=f"eval {opened.name}", journal=journal
+            predictor,
+            opened,
+            boundary=boundary,
+            widths=widths,
+            loss=True,
+            metrics=measured,
+            what=f"eval {opened.name}",
+            journal=journal,
         )
     result = evaluation.result(command=command, mean_over=classes)
     if group.first:
@@ -113,7 +129,9 @@ def run_evaluation(
             _write(folder, predictor, opened, evaluation, result)
         except OSError as error:
             what = f"{folder}: cannot be written ({error.strerror or error})"
-            raise DataError(f"{what}; make room and run it again: what is counted is kept") from None
+            raise DataError(
+                f"{what}; make room and run it again: what is counted is kept"
+            ) from None
     return EvalReport(evaluation, result, folder, first=group.first)
 
 
@@ -130,7 +148,13 @@ def _check_labels(split: Split, boundary: Boundary | Literal["auto"] | None) -> 
         )
 
 
-def _write(folder: Path, predictor: BasePredictor, split: Split, evaluation: Evaluation, result: dict[str, Any]) -> None:
+def _write(
+    folder: Path,
+    predictor: BasePredictor,
+    split: Split,
+    evaluation: Evaluation,
+    result: dict[str, Any],
+) -> None:
     remove_leftovers([folder / FIGURE, folder / RESULT])
     shown = _panels(predictor, split, evaluation)
     with replacing(folder / FIGURE) as temporary:
@@ -147,10 +171,16 @@ def _write(folder: Path, predictor: BasePredictor, split: Split, evaluation: Eva
 
 
 def _shown(folder: Path) -> list[Path]:
-    return [path for path in sorted((folder / "images").glob("*.jpg")) if re.match(r"(worst|best)-\d+-", path.name)]
+    return [
+        path
+        for path in sorted((folder / "images").glob("*.jpg"))
+        if re.match(r"(worst|best)-\d+-", path.name)
+    ]
 
 
-def data_settings(model: Path, recipe: str | Path | Recipe | None, overrides: list[str]) -> DataSettings:
+def data_settings(
+    model: Path, recipe: str | Path | Recipe | None, overrides: list[str]
+) -> DataSettings:
     """Return the data to score on: of the recipe if given, else of the model's run, else of the overrides."""
     beside = model.parent / "recipe.yaml"
     if recipe is None and beside.is_file():
@@ -158,11 +188,15 @@ def data_settings(model: Path, recipe: str | Path | Recipe | None, overrides: li
     if recipe is not None:
         return load_recipe(recipe, overrides).data
     if not any(override.startswith("data.") for override in overrides):
-        raise UsageError(f"{model}: belongs to no run whose recipe says which data; give a recipe, or data.kind=camvid data.root=PATH")
+        raise UsageError(
+            f"{model}: belongs to no run whose recipe says which data; give a recipe, or data.kind=camvid data.root=PATH"
+        )
     return parse_recipe(DATA_ALONE, "command line", overrides).data
 
 
-def default_out(model: Path, split: str, inside: str = "eval", elsewhere: str = "evaluations") -> Path:
+def default_out(
+    model: Path, split: str, inside: str = "eval", elsewhere: str = "evaluations"
+) -> Path:
     """Return `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT` where it belongs to none; a split given as a path
     by its stem. Other results than an evaluation's say where they go.
     """
@@ -172,7 +206,9 @@ def default_out(model: Path, split: str, inside: str = "eval", elsewhere: str = 
     return Path(elsewhere) / f"{model.stem}-{name}"
 
 
-def _panels(predictor: BasePredictor, split: Split, evaluation: Evaluation) -> dict[str, Image.Image]:
+def _panels(
+    predictor: BasePredictor, split: Split, evaluation: Evaluation
+) -> dict[str, Image.Image]:
     chosen = {"worst": evaluation.worst(SHOWN), "best": evaluation.best(SHOWN)}
     panels = {}
     for kind, scores in chosen.items():

@@ -79,7 +79,11 @@ def open_journal(folder: Path, key: dict[str, Any], rank: int = 0) -> Iterator[S
             content = other.read_bytes()
             if not content.startswith(line):
                 if other == path and content:
-                    log.info("%s: counts of another evaluation (%s); starting anew", path, _difference(content, line))
+                    log.info(
+                        "%s: counts of another evaluation (%s); starting anew",
+                        path,
+                        _difference(content, line),
+                    )
                 continue
             good, scores = read_records(content, len(line))
             found |= scores
@@ -118,7 +122,9 @@ def pack(scores: list[ImageScore]) -> np.ndarray:
     for score in scores:
         bits = np.array([score.loss], np.float64).view(np.int64)[0]
         arrays = (score.cells, score.counts, *score.measured)
-        parts.append(np.array([score.index, score.outlined, bits, len(arrays), *map(len, arrays)], np.int64))
+        parts.append(
+            np.array([score.index, score.outlined, bits, len(arrays), *map(len, arrays)], np.int64)
+        )
         parts += [array.astype(np.int64) for array in arrays]
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
@@ -130,7 +136,9 @@ def unpack(flat: np.ndarray) -> list[ImageScore]:
         index, outlined, _, many = (int(value) for value in flat[at : at + 4])
         loss = float(flat[at + 2 : at + 3].view(np.float64)[0])
         ends = at + 4 + many + np.cumsum(flat[at + 4 : at + 4 + many])
-        cells, counts, *measured = (array.copy() for array in np.split(flat[: ends[-1]], [at + 4 + many, *ends[:-1]])[1:])
+        cells, counts, *measured = (
+            array.copy() for array in np.split(flat[: ends[-1]], [at + 4 + many, *ends[:-1]])[1:]
+        )
         scores.append(ImageScore(index, cells, counts, bool(outlined), loss, tuple(measured)))
         at = int(ends[-1])
     return scores
@@ -152,4 +160,6 @@ def _difference(content: bytes, line: bytes) -> str:
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be written ({error.strerror or error}); make room or give another --out; the same command goes on")
+    return DataError(
+        f"{path}: cannot be written ({error.strerror or error}); make room or give another --out; the same command goes on"
+    )

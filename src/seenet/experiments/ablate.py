@@ -99,7 +99,9 @@ def _check_recipe(run: Run) -> None:
     if path.is_file():
         found = changed_setting(load_recipe(path), run.recipe)
         if found:
-            raise UsageError(f"{path}: {found}; give another --out, or the settings of the runs that are there")
+            raise UsageError(
+                f"{path}: {found}; give another --out, or the settings of the runs that are there"
+            )
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,17 @@ def slots(device: str) -> list[Slot]:
     if where.type != "cuda" or ":" in device or torch.cuda.device_count() < 2:
         return [Slot(device)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    names = (
+        visible.split(",")
+        if visible
+        else [str(index) for index in range(torch.cuda.device_count())]
+    )
     return [Slot("cuda", {"CUDA_VISIBLE_DEVICES": name.strip()}) for name in names]
 
 
-def run_all(runs: list[Run], out: Path, places: list[Slot], after_each: Callable[[], object]) -> dict[str, str]:
+def run_all(
+    runs: list[Run], out: Path, places: list[Slot], after_each: Callable[[], object]
+) -> dict[str, str]:
     """Train what is not finished; return why for each run that failed. Call `after_each` when one more is finished.
 
     A run goes on where it was interrupted. One that another process holds (another `seenet ablate` in the same folder, or a training that
@@ -138,7 +146,13 @@ def run_all(runs: list[Run], out: Path, places: list[Slot], after_each: Callable
                     if run is not None:
                         active[place] = (run, _start(run, out, slot))
                         done = sum(map(is_finished, runs))
-                        log.info("%s: training, %d of %d runs finished; log: %s", run.name, done, total, _log_of(run, out))
+                        log.info(
+                            "%s: training, %d of %d runs finished; log: %s",
+                            run.name,
+                            done,
+                            total,
+                            _log_of(run, out),
+                        )
                 for place, (run, process) in list(active.items()):
                     code = process.poll()
                     if code is None:
@@ -146,7 +160,9 @@ def run_all(runs: list[Run], out: Path, places: list[Slot], after_each: Callable
                     del active[place]
                     if code == BUSY:
                         if run.name not in held:
-                            log.info("%s: another process trains it; waiting for that one", run.name)
+                            log.info(
+                                "%s: another process trains it; waiting for that one", run.name
+                            )
                         held[run.name] = time.monotonic() + BUSY_WAIT_SECONDS
                         waiting.append(run)
                     elif code == 0 and is_finished(run):
@@ -160,7 +176,10 @@ def run_all(runs: list[Run], out: Path, places: list[Slot], after_each: Callable
                     for _, process in active.values():
                         process.send_signal(signal.SIGTERM)
                 if stop.code and not active:
-                    raise Stopped(f"{out}: stopped, every run under way has saved; the same command goes on", stop.code)
+                    raise Stopped(
+                        f"{out}: stopped, every run under way has saved; the same command goes on",
+                        stop.code,
+                    )
                 time.sleep(POLL_SECONDS)
     finally:
         # Only where something went wrong here is a run still under way; its checkpoints are whole whenever it ends.
@@ -183,7 +202,17 @@ def _next(waiting: deque[Run], held: dict[str, float]) -> Run | None:
 def _start(run: Run, out: Path, slot: Slot) -> subprocess.Popen[bytes]:
     recipe = out / "recipes" / f"{run.name}.yaml"
     write_text(recipe, dump(run.recipe))
-    command = [sys.executable, "-m", "seenet", "train", str(recipe), "--out", str(run.folder), "--device", slot.device]
+    command = [
+        sys.executable,
+        "-m",
+        "seenet",
+        "train",
+        str(recipe),
+        "--out",
+        str(run.folder),
+        "--device",
+        slot.device,
+    ]
     if (run.folder / "recipe.yaml").exists():
         command.append("--resume")
     log_path = _log_of(run, out)
@@ -191,7 +220,12 @@ def _start(run: Run, out: Path, slot: Slot) -> subprocess.Popen[bytes]:
     with log_path.open("ab") as stream:
         # A session of its own: Ctrl-C in the terminal reaches this process alone, which tells its runs to stop, once.
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env={**os.environ, **slot.environment}, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, **slot.environment},
+            start_new_session=True,
         )
 
 
@@ -203,6 +237,12 @@ def _reason(code: int, log_path: Path) -> str:
     if code == 0:
         return "ended without a score: every pixel of the val split is ignored"
     if code < 0:
-        return f"killed by signal {-code}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
-    lines = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log_path.is_file() else []
+        return f"killed by signal {-code}" + (
+            " (out of memory?)" if -code == signal.SIGKILL else ""
+        )
+    lines = (
+        log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        if log_path.is_file()
+        else []
+    )
     return f"exit {code}: {lines[-1].removeprefix('seenet: ') if lines else 'no word in its log'}"

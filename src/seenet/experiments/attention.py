@@ -10,7 +10,15 @@ from torch import Tensor
 
 from seenet.core.errors import UsageError
 from seenet.evaluation.metrics.boundaries import transition_distance
-from seenet.experiments.drawing import Panel, class_legend, draw_each, in_colours, panel_grid, shown_size, value_range
+from seenet.experiments.drawing import (
+    Panel,
+    class_legend,
+    draw_each,
+    in_colours,
+    panel_grid,
+    shown_size,
+    value_range,
+)
 from seenet.experiments.probe import with_stages
 from seenet.model import VARIANTS
 from seenet.model.files import read_options
@@ -77,7 +85,12 @@ class AttentionReport:
     def result(self) -> dict[str, Any]:
         """Return JSON values."""
         images = [{"image": path, **attention.result()} for path, attention in self.found.items()]
-        return {"model": self.pictures.model, "width": WIDTH, "images": images, "all": self.all.result()}
+        return {
+            "model": self.pictures.model,
+            "width": WIDTH,
+            "images": images,
+            "all": self.all.result(),
+        }
 
     def lines(self) -> list[str]:
         """Return the numbers in words, a line a picture and one for all."""
@@ -85,7 +98,9 @@ class AttentionReport:
         return [f"{path}: {attention.line()}" for path, attention in self.found.items()] + several
 
 
-def write_attention(model: str, images: Sequence[str], out: Path, *, device: str = "auto", overwrite: bool = False) -> AttentionReport:
+def write_attention(
+    model: str, images: Sequence[str], out: Path, *, device: str = "auto", overwrite: bool = False
+) -> AttentionReport:
     """Write OUT/NAME.png for each picture.
 
     Raises UsageError: a model without boundary attention; DataError: no such model or picture, figures there already.
@@ -94,7 +109,9 @@ def write_attention(model: str, images: Sequence[str], out: Path, *, device: str
     variant = read_options(path).get("variant")
     having = [name for name, row in VARIANTS.items() if row.refine == "bam"]
     if variant is not None and variant not in having:
-        raise UsageError(f"{path}: variant {variant} has no boundary attention; the variant that has: {', '.join(having)}")
+        raise UsageError(
+            f"{path}: variant {variant} has no boundary attention; the variant that has: {', '.join(having)}"
+        )
     pictures = find_inputs(images, out)
     predictor = load_trained(path, device)
     found: dict[str, Attention] = {}
@@ -103,7 +120,9 @@ def write_attention(model: str, images: Sequence[str], out: Path, *, device: str
         data, found[str(item.path)] = attention_figure(predictor, image)
         return data
 
-    return AttentionReport(draw_each(predictor, pictures, out, draw, what="attention", overwrite=overwrite), found)
+    return AttentionReport(
+        draw_each(predictor, pictures, out, draw, what="attention", overwrite=overwrite), found
+    )
 
 
 def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, Attention]:
@@ -121,14 +140,26 @@ def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, At
 
     mean = enlarged(maps.mean(1, keepdim=True))
     distance = transition_distance(mask, labels.ignore)
-    outlines = np.zeros(mask.shape, bool) if distance is None else distance <= max(1, max(mask.shape) // 500)
+    outlines = (
+        np.zeros(mask.shape, bool)
+        if distance is None
+        else distance <= max(1, max(mask.shape) // 500)
+    )
     found = compare(mean, distance)
-    chosen = maps[0].var((1, 2), correction=0).argsort(descending=True, stable=True)[:CHANNELS].tolist()
-    single = [(index, enlarged(maps[:, index : index + 1], shown_size(*mask.shape))) for index in chosen]
+    chosen = (
+        maps[0].var((1, 2), correction=0).argsort(descending=True, stable=True)[:CHANNELS].tolist()
+    )
+    single = [
+        (index, enlarged(maps[:, index : index + 1], shown_size(*mask.shape))) for index in chosen
+    ]
     top = [
         Panel(image, "picture"),
         Panel(colourize(mask, labels), "segmentation"),
-        Panel(mean, "attention, mean over channels", f"{value_range(mean)} ({count} channels, {height} x {width} points)"),
+        Panel(
+            mean,
+            "attention, mean over channels",
+            f"{value_range(mean)} ({count} channels, {height} x {width} points)",
+        ),
         Panel(painted(in_colours(mean), outlines), "the same with the segmentation's outlines"),
     ]
     below = [Panel(values, f"channel {index}", value_range(values)) for index, values in single]
@@ -142,7 +173,12 @@ def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, At
 def compare(attention: np.ndarray, distance: np.ndarray | None, width: int = WIDTH) -> Attention:
     """Sum an H x W map where `distance` (`transition_distance` of the predicted mask) is at most `width`, and elsewhere."""
     near = np.zeros(attention.shape, bool) if distance is None else distance <= width
-    return Attention(float(attention[near].sum()), int(near.sum()), float(attention[~near].sum()), int((~near).sum()))
+    return Attention(
+        float(attention[near].sum()),
+        int(near.sum()),
+        float(attention[~near].sum()),
+        int((~near).sum()),
+    )
 
 
 def painted(picture: np.ndarray, outlines: np.ndarray) -> np.ndarray:

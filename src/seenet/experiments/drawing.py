@@ -47,7 +47,9 @@ class Panel:
     """Stands to the left, for a whole row."""
 
 
-def panel_grid(rows: Sequence[Sequence[Panel | None]], caption: str, legend: Sequence[Patch] = ()) -> bytes:
+def panel_grid(
+    rows: Sequence[Sequence[Panel | None]], caption: str, legend: Sequence[Patch] = ()
+) -> bytes:
     """Draw panels in rows (None leaves a place empty), the legend and the caption below; return a PNG."""
     columns = max(len(row) for row in rows)
     left = WORDS if any(panel and panel.side for row in rows for panel in row) else 0
@@ -55,8 +57,19 @@ def panel_grid(rows: Sequence[Sequence[Panel | None]], caption: str, legend: Seq
     lines = textwrap.wrap(caption, round(14.5 * width))
     keys = -(-len(legend) // (2 * columns))
     tall = [PANEL * _proportion(row) for row in rows]
-    above, below = ([WORDS * any(getattr(p, part) for p in row if p) for row in rows] for part in ("title", "note"))
-    height = sum(tall) + sum(above) + sum(below) + GAP * (len(rows) + 1) + WORDS * keys + LINE * len(lines) + GAP
+    above, below = (
+        [WORDS * any(getattr(p, part) for p in row if p) for row in rows]
+        for part in ("title", "note")
+    )
+    height = (
+        sum(tall)
+        + sum(above)
+        + sum(below)
+        + GAP * (len(rows) + 1)
+        + WORDS * keys
+        + LINE * len(lines)
+        + GAP
+    )
     # A user's words may hold a $, which is no formula.
     with rc_context({"text.parse_math": False}):
         # No pyplot: it would keep state and pick a backend. Places in inches, from the top left.
@@ -68,14 +81,20 @@ def panel_grid(rows: Sequence[Sequence[Panel | None]], caption: str, legend: Seq
             for column, panel in enumerate(row):
                 if panel is not None:
                     x = left + GAP + column * (PANEL + GAP)
-                    _draw(figure, panel, (x / width, 1 - (y + inches) / height, PANEL / width, inches / height))
+                    _draw(
+                        figure,
+                        panel,
+                        (x / width, 1 - (y + inches) / height, PANEL / width, inches / height),
+                    )
             y += inches + under + GAP
         if legend:
             figure.legend(
                 handles=list(legend), ncols=2 * columns, fontsize=8.5, frameon=False,
                 loc="upper center", bbox_to_anchor=(0.5, 1 - y / height), borderaxespad=0, borderpad=0,
             )  # fmt: skip
-        figure.text(GAP / width, GAP / height, "\n".join(lines), fontsize=8.5, va="bottom", linespacing=1.3)
+        figure.text(
+            GAP / width, GAP / height, "\n".join(lines), fontsize=8.5, va="bottom", linespacing=1.3
+        )
         return png_bytes(figure)
 
 
@@ -93,7 +112,14 @@ def _draw(figure: Figure, panel: Panel, place: tuple[float, float, float, float]
 
 def _proportion(row: Sequence[Panel | None]) -> float:
     """Return height over width of the tallest panel, within bounds: a strip of one pixel still gives a figure."""
-    return float(min(2.0, max([0.15, *(panel.picture.shape[0] / panel.picture.shape[1] for panel in row if panel)])))
+    return float(
+        min(
+            2.0,
+            max(
+                [0.15, *(panel.picture.shape[0] / panel.picture.shape[1] for panel in row if panel)]
+            ),
+        )
+    )
 
 
 def plot_of(width: float, height: float) -> tuple[Figure, Axes]:
@@ -109,10 +135,17 @@ def plot_of(width: float, height: float) -> tuple[Figure, Axes]:
 def class_legend(masks: Iterable[np.ndarray], labels: LabelSet) -> list[Patch]:
     """Return a key for each class in any of the masks, in the set's order, and one for ignored pixels."""
     found = sorted({int(i) for mask in masks for i in np.unique(mask)})
-    keys = [(labels.classes[i], np.array(labels.colours[i]) / 255) for i in found if 0 <= i < labels.num_classes]
+    keys = [
+        (labels.classes[i], np.array(labels.colours[i]) / 255)
+        for i in found
+        if 0 <= i < labels.num_classes
+    ]
     if labels.ignore in found:
         keys.append(("ignored", np.ones(3)))
-    return [Patch(facecolor=tuple(colour), edgecolor="0.6", linewidth=0.6, label=name) for name, colour in keys]
+    return [
+        Patch(facecolor=tuple(colour), edgecolor="0.6", linewidth=0.6, label=name)
+        for name, colour in keys
+    ]
 
 
 def in_colours(values: np.ndarray) -> np.ndarray:
@@ -136,8 +169,14 @@ def value_range(values: np.ndarray) -> str:
 
 def model_names(files: Sequence[Path], otherwise: Sequence[str]) -> list[str]:
     """Name models (or results) by their run's folder or their file; by `otherwise` where two would have one name."""
-    names = [file.resolve().parent.name if file.stem in {"model", "result"} else file.stem for file in files]
-    return [name if names.count(name) == 1 else other for name, other in zip(names, otherwise, strict=True)]
+    names = [
+        file.resolve().parent.name if file.stem in {"model", "result"} else file.stem
+        for file in files
+    ]
+    return [
+        name if names.count(name) == 1 else other
+        for name, other in zip(names, otherwise, strict=True)
+    ]
 
 
 def check_png(path: Path, *, overwrite: bool) -> None:
@@ -153,7 +192,9 @@ def write_figure(path: Path, data: bytes) -> None:
         with replacing(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error}); make room or choose another --out") from None
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}); make room or choose another --out"
+        ) from None
 
 
 def draw_each(
@@ -193,4 +234,6 @@ def _drawn(item: Input, draw: Callable[[Input, np.ndarray], bytes]) -> bytes:
         if not lacks_memory(error):
             raise
         size = "x".join(map(str, image.shape[:2]))
-        raise DataError(f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy") from None
+        raise DataError(
+            f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy"
+        ) from None

@@ -42,7 +42,11 @@ RULE = (
     "finer average-pooled to it, in float64; branches: the channels of P2 and P3 behind their input alone"
 )
 SEED = 0
-KINDS = {"before": "before enhancement", "after": "after enhancement", "branches": "the branches of SeEM alone"}
+KINDS = {
+    "before": "before enhancement",
+    "after": "after enhancement",
+    "branches": "the branches of SeEM alone",
+}
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,16 @@ def pairs_of(model: Any) -> list[Pair]:
     elif isinstance(model, StageProbe) and model.P2 is not None:
         levels = {"P2": model.P2}
     strides |= {name: strides[f"B{name[1]}"] for name in levels}
-    branches = {name: len(level.rates) * model.options["width"] for name, level in levels.items() if isinstance(level, SeEM)}
-    return [Pair(x, y, (strides[x], strides[y]), branches.get(x, 0)) for x, y in PAIRS if x in strides and y in strides]
+    branches = {
+        name: len(level.rates) * model.options["width"]
+        for name, level in levels.items()
+        if isinstance(level, SeEM)
+    }
+    return [
+        Pair(x, y, (strides[x], strides[y]), branches.get(x, 0))
+        for x, y in PAIRS
+        if x in strides and y in strides
+    ]
 
 
 def draw_points(points: Sequence[int], count: int) -> list[np.ndarray]:
@@ -152,7 +164,9 @@ class Moments:
         rows, self._waiting = torch.cat(self._waiting), []
         mean, total = rows.mean(0), self.count + len(rows)
         centred, apart = rows - mean, mean - self.mean
-        self._scatter.addmm_(centred.T, centred).addr_(apart, apart, alpha=self.count * len(rows) / total)
+        self._scatter.addmm_(centred.T, centred).addr_(
+            apart, apart, alpha=self.count * len(rows) / total
+        )
         self.mean += apart * (len(rows) / total)
         self.count = total
 
@@ -162,7 +176,9 @@ def linear_cka(scatter: Tensor, x: slice, y: slice) -> float:
 
     Source: Kornblith et al., ICML 2019.
     """
-    cross, own, other = (torch.linalg.matrix_norm(scatter[a, b]) for a, b in ((y, x), (x, x), (y, y)))
+    cross, own, other = (
+        torch.linalg.matrix_norm(scatter[a, b]) for a, b in ((y, x), (x, x), (y, y))
+    )
     return float(cross**2 / (own * other))
 
 
@@ -173,26 +189,39 @@ def compare(predictor: Predictor, split: Split, pixels: int = PIXELS) -> list[di
     """
     pairs, sizes = pairs_of(predictor.model), [_size(split, index) for index in range(len(split))]
     grids = {pair.strides[1] for pair in pairs}
-    drawn = {stride: draw_points([ceil(h / stride) * ceil(w / stride) for h, w in sizes], pixels) for stride in grids}
+    drawn = {
+        stride: draw_points([ceil(h / stride) * ceil(w / stride) for h, w in sizes], pixels)
+        for stride in grids
+    }
     moments: dict[Pair, tuple[Moments, int]] = {}
-    wanted = [index for index in range(len(split)) if any(len(points[index]) for points in drawn.values())]
+    wanted = [
+        index for index in range(len(split)) if any(len(points[index]) for points in drawn.values())
+    ]
     for index, read in track(prefetch(wanted, split.image), "gap", len(wanted)):
         features = predictor.features(read.result())
         for pair in pairs:
             x, y = (
-                features[name][..., : ceil(sizes[index][0] / stride), : ceil(sizes[index][1] / stride)]
+                features[name][
+                    ..., : ceil(sizes[index][0] / stride), : ceil(sizes[index][1] / stride)
+                ]
                 for name, stride in zip((pair.x, pair.y), pair.strides, strict=True)
             )
             both = torch.cat([pool_to(x, y), y], dim=1)[0].flatten(1).T
             if pair not in moments:
                 moments[pair] = Moments(both.shape[1]), x.shape[1]
-            moments[pair][0].add(both[torch.from_numpy(drawn[pair.strides[1]][index]).to(both.device)])
+            moments[pair][0].add(
+                both[torch.from_numpy(drawn[pair.strides[1]][index]).to(both.device)]
+            )
     return [entry for pair in pairs for entry in _entries(pair, *moments[pair])]
 
 
 def _size(split: Split, index: int) -> tuple[int, int]:
     path = split.paths(index)[0]
-    return image_size(path) if path is not None else (split.image(index).shape[0], split.image(index).shape[1])
+    return (
+        image_size(path)
+        if path is not None
+        else (split.image(index).shape[0], split.image(index).shape[1])
+    )
 
 
 def _entries(pair: Pair, moments: Moments, channels: int) -> list[dict[str, Any]]:
@@ -201,7 +230,11 @@ def _entries(pair: Pair, moments: Moments, channels: int) -> list[dict[str, Any]
     x, y = slice(0, channels), slice(channels, len(scatter))
     if moments.count < 2 * max(channels, len(scatter) - channels):
         log.warning(
-            "%s and %s: %d points are few for %d channels, which makes any CKA high; take more", pair.x, pair.y, moments.count, len(scatter)
+            "%s and %s: %d points are few for %d channels, which makes any CKA high; take more",
+            pair.x,
+            pair.y,
+            moments.count,
+            len(scatter),
         )
     parts = {"after" if pair.x in {"P2", "P3"} else "before": x}
     if pair.branches:
@@ -210,16 +243,30 @@ def _entries(pair: Pair, moments: Moments, channels: int) -> list[dict[str, Any]
     for kind, part in parts.items():
         cka = linear_cka(scatter, part, y)
         if not isfinite(cka):
-            raise NotFiniteError(f"{pair.x} and {pair.y}: CKA is {cka}, since a stage is NaN or does not vary; its weights are damaged")
+            raise NotFiniteError(
+                f"{pair.x} and {pair.y}: CKA is {cka}, since a stage is NaN or does not vary; its weights are damaged"
+            )
         sizes = [part.stop - part.start, y.stop - y.start]
         names = ["EB2" if pair.x == "P2" else pair.x, pair.y]
-        entries.append({"stages": names, "kind": kind, "cka": cka, "channels": sizes, "stride": pair.strides[1], "pixels": moments.count})
+        entries.append(
+            {
+                "stages": names,
+                "kind": kind,
+                "cka": cka,
+                "channels": sizes,
+                "stride": pair.strides[1],
+                "pixels": moments.count,
+            }
+        )
     return entries
 
 
 def lines(result: dict[str, Any]) -> list[str]:
     """Return a line a pair, for people."""
-    return [f"{_name(entry):<22} {entry['cka']:.3f}  {KINDS[entry['kind']]}" for entry in result["pairs"]]
+    return [
+        f"{_name(entry):<22} {entry['cka']:.3f}  {KINDS[entry['kind']]}"
+        for entry in result["pairs"]
+    ]
 
 
 def _name(entry: dict[str, Any]) -> str:
@@ -234,16 +281,34 @@ def figure(result: dict[str, Any]) -> bytes:
     # A bar's width of room between the groups.
     places = [place + (entry["stages"][1] == "B4") for place, entry in enumerate(entries)]
     for kind, colour in colours.items():
-        chosen = [(place, entry["cka"]) for place, entry in zip(places, entries, strict=True) if entry["kind"] == kind]
+        chosen = [
+            (place, entry["cka"])
+            for place, entry in zip(places, entries, strict=True)
+            if entry["kind"] == kind
+        ]
         if chosen:
-            bars = axes.bar([place for place, _ in chosen], [cka for _, cka in chosen], color=colour, label=KINDS[kind])
+            bars = axes.bar(
+                [place for place, _ in chosen],
+                [cka for _, cka in chosen],
+                color=colour,
+                label=KINDS[kind],
+            )
             axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=9)
-    axes.set_xticks(places, [_name(entry).replace(" and ", "\nand ") for entry in entries], fontsize=9)
+    axes.set_xticks(
+        places, [_name(entry).replace(" and ", "\nand ") for entry in entries], fontsize=9
+    )
     axes.set_ylim(0, 1.08)
     axes.set_ylabel("linear CKA (1: alike)")
     model = Path(result["model"]["file"])
     (name,) = model_names([model], [str(model)])
-    points = " and ".join(f"{count:,}" for count in dict.fromkeys(entry["pixels"] for entry in entries))
-    axes.set_title(f"{name} on {result['data']}/{result['split']}, {points} points", fontsize=10, loc="left", parse_math=False)
+    points = " and ".join(
+        f"{count:,}" for count in dict.fromkeys(entry["pixels"] for entry in entries)
+    )
+    axes.set_title(
+        f"{name} on {result['data']}/{result['split']}, {points} points",
+        fontsize=10,
+        loc="left",
+        parse_math=False,
+    )
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, fontsize=9)
     return png_bytes(image)

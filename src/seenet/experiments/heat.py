@@ -12,7 +12,14 @@ from seenet.core.labels import LabelSet
 from seenet.data.split import size_mismatch
 from seenet.evaluation.confusion import confusion_matrix, pair_codes
 from seenet.evaluation.metrics.iou import iou_scores
-from seenet.experiments.drawing import Panel, class_legend, draw_each, panel_grid, shown_size, value_range
+from seenet.experiments.drawing import (
+    Panel,
+    class_legend,
+    draw_each,
+    panel_grid,
+    shown_size,
+    value_range,
+)
 from seenet.experiments.probe import with_stages
 from seenet.model import PEERS, VARIANTS, Segmenter
 from seenet.prediction.batch import PredictReport
@@ -47,11 +54,18 @@ def write_heat_maps(
     path = with_stages(model)
     pictures = find_inputs(images, out)
     if mask is not None and len(pictures) > 1:
-        raise UsageError(f"--mask {mask}: the truth of one picture, found {len(pictures)} pictures; give one at a time")
+        raise UsageError(
+            f"--mask {mask}: the truth of one picture, found {len(pictures)} pictures; give one at a time"
+        )
     predictor = load_trained(path, device)
     truth = None if mask is None else read_truth(mask, pictures[0].path, predictor.labels)
     return draw_each(
-        predictor, pictures, out, lambda _, image: heat_figure(predictor, image, truth, whole=whole), what="heat maps", overwrite=overwrite
+        predictor,
+        pictures,
+        out,
+        lambda _, image: heat_figure(predictor, image, truth, whole=whole),
+        what="heat maps",
+        overwrite=overwrite,
     )
 
 
@@ -65,7 +79,9 @@ def read_truth(mask: Path, picture: Path, labels: LabelSet) -> np.ndarray:
     return ids
 
 
-def heat_figure(predictor: Predictor, image: np.ndarray, truth: np.ndarray | None = None, *, whole: bool = False) -> bytes:
+def heat_figure(
+    predictor: Predictor, image: np.ndarray, truth: np.ndarray | None = None, *, whole: bool = False
+) -> bytes:
     """Draw Fig. 1 for a picture, H x W x 3 uint8, with `truth` H x W ids; return a PNG."""
     features = predictor.features(image)
     network: Segmenter = predictor.model  # type: ignore[assignment]
@@ -73,11 +89,20 @@ def heat_figure(predictor: Predictor, image: np.ndarray, truth: np.ndarray | Non
     stages = ("B1", "B2", "B3", "B4") if variant in PEERS else ("B2", "B3", "B4")
 
     def panel(name: str, tensor: Tensor, what: str, side: str) -> Panel:
-        values = network.resize(heat_map(tensor.cpu()), features["logits"], shown_size(*image.shape[:2]))[0, 0].numpy()
+        values = network.resize(
+            heat_map(tensor.cpu()), features["logits"], shown_size(*image.shape[:2])
+        )[0, 0].numpy()
         channels, height, width = tensor.shape[1:]
-        return Panel(values, f"{name}{what}", f"{value_range(values)} ({channels} channels, {height} x {width} points)", side)
+        return Panel(
+            values,
+            f"{name}{what}",
+            f"{value_range(values)} ({channels} channels, {height} x {width} points)",
+            side,
+        )
 
-    before = [panel(name, features[name], "", "backbone" if name == stages[0] else "") for name in stages]
+    before = [
+        panel(name, features[name], "", "backbone" if name == stages[0] else "") for name in stages
+    ]
     levels = [name for name in INPUTS if name in features]
     after = [
         panel(
@@ -93,13 +118,21 @@ def heat_figure(predictor: Predictor, image: np.ndarray, truth: np.ndarray | Non
     shown = [Panel(image, "picture")]
     if truth is not None:
         shown.append(Panel(colourize(truth, predictor.labels), "ground truth"))
-    shown.append(Panel(colourize(found, predictor.labels), "segmentation", _score(found, truth, predictor.labels)))
+    shown.append(
+        Panel(
+            colourize(found, predictor.labels),
+            "segmentation",
+            _score(found, truth, predictor.labels),
+        )
+    )
     caption = (
         "Each map is the root mean square over a tensor's channels at every grid point, enlarged bilinearly, in its own colours: "
         "dark blue is the least value, yellow the greatest; both stand below it."
     )
     if any(_enhances(name, variant) for name in levels):
-        caption += " SeEM passes its input on beside what it adds" + (": both are shown together." if whole else ", which is shown alone.")
+        caption += " SeEM passes its input on beside what it adds" + (
+            ": both are shown together." if whole else ", which is shown alone."
+        )
     rows: list[Sequence[Panel | None]] = [before, after, shown] if levels else [before, shown]
     return panel_grid(rows, caption, class_legend(masks, predictor.labels))
 
@@ -113,7 +146,9 @@ def added(features: dict[str, Tensor], name: str, variant: str) -> Tensor:
     """Return the channels that P2's, P3's or P4's module made: SeEM passes its input on as the first channels (Fig. 4a)."""
     if not _enhances(name, variant):
         return features[name]
-    return features[name][:, sum(features[given].shape[1] for given in INPUTS[name] if given in features) :]
+    return features[name][
+        :, sum(features[given].shape[1] for given in INPUTS[name] if given in features) :
+    ]
 
 
 def _enhances(name: str, variant: str) -> bool:
@@ -128,5 +163,9 @@ def _what(name: str, variant: str, whole: bool) -> str:
 
 
 def _score(found: np.ndarray, truth: np.ndarray | None, labels: LabelSet) -> str:
-    miou = None if truth is None else iou_scores(confusion_matrix(truth, found, labels.num_classes, labels.ignore))["miou"]
+    miou = (
+        None
+        if truth is None
+        else iou_scores(confusion_matrix(truth, found, labels.num_classes, labels.ignore))["miou"]
+    )
     return "" if miou is None else f"mIoU {100 * miou:.1f} %"

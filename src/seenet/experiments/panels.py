@@ -16,7 +16,14 @@ from seenet.data.split import FileSplit
 from seenet.evaluation.confusion import score_image
 from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.run import data_settings
-from seenet.experiments.drawing import Panel, check_png, class_legend, model_names, panel_grid, write_figure
+from seenet.experiments.drawing import (
+    Panel,
+    check_png,
+    class_legend,
+    model_names,
+    panel_grid,
+    write_figure,
+)
 from seenet.model.files import find_model, read_options
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.loading import load
@@ -57,18 +64,34 @@ def write_panels(
     already (without `overwrite`).
     """
     if not models:
-        raise UsageError("found no model; expected a run folder, a .safetensors file or a bundled name")
+        raise UsageError(
+            "found no model; expected a run folder, a .safetensors file or a bundled name"
+        )
     if count < 1:
         raise UsageError(f"--count {count}: expected at least 1")
     if images and (recipe or overrides or split):
-        raise UsageError("--images: pictures of your own, without --recipe, settings or --split; leave one of them out")
+        raise UsageError(
+            "--images: pictures of your own, without --recipe, settings or --split; leave one of them out"
+        )
     check_png(out, overwrite=overwrite)
     files = [find_model(model) for model in models]
     opened = None if images else _open(files[0], recipe, list(overrides), split)
-    predictors = [load(file, device, factory=factory if read_options(file).get("factory") else None) for file in files]
+    predictors = [
+        load(file, device, factory=factory if read_options(file).get("factory") else None)
+        for file in files
+    ]
     _check_classes(predictors, files)
-    rows = _own_rows(predictors, images, out) if opened is None else _split_rows(predictors, opened, count)
-    write_figure(out, panels_figure(rows, model_names(files, models), predictors[-1], opened.name if opened else None))
+    rows = (
+        _own_rows(predictors, images, out)
+        if opened is None
+        else _split_rows(predictors, opened, count)
+    )
+    write_figure(
+        out,
+        panels_figure(
+            rows, model_names(files, models), predictors[-1], opened.name if opened else None
+        ),
+    )
 
 
 def _open(model: Path, recipe: str | None, overrides: list[str], split: str | None) -> Split:
@@ -94,7 +117,10 @@ def _own_rows(predictors: Sequence[BasePredictor], images: Sequence[str], out: P
     # Of two folders they may be called the same.
     names = output_names([(path, name if shown[name] == 1 else str(path)) for path, name in found])
     pictures = [(name, read_image(path)) for name, (path, _) in zip(names, found, strict=True)]
-    return [Row(name, image, [p.mask(image) for p in predictors]) for name, image in track(pictures, "panels", len(pictures))]
+    return [
+        Row(name, image, [p.mask(image) for p in predictors])
+        for name, image in track(pictures, "panels", len(pictures))
+    ]
 
 
 def _split_rows(predictors: Sequence[BasePredictor], split: Split, count: int) -> list[Row]:
@@ -102,16 +128,28 @@ def _split_rows(predictors: Sequence[BasePredictor], split: Split, count: int) -
     best = ranking.best(count)
     worst = [score for score in ranking.worst(count) if score not in best]
     if not best:
-        raise DataError(f"{split.name}: nothing is scored, every pixel of its labels is ignored; use another split")
+        raise DataError(
+            f"{split.name}: nothing is scored, every pixel of its labels is ignored; use another split"
+        )
     rows = []
     for side, scores in (("best", best), ("worst", worst[::-1])):
         for score in scores:
             image, truth = split.read(score.index)
-            rows.append(Row(split.key(score.index), image, [p.mask(image, truth.shape[:2]) for p in predictors], truth, side))
+            rows.append(
+                Row(
+                    split.key(score.index),
+                    image,
+                    [p.mask(image, truth.shape[:2]) for p in predictors],
+                    truth,
+                    side,
+                )
+            )
     return rows
 
 
-def panels_figure(rows: Sequence[Row], names: Sequence[str], predictor: BasePredictor, split: str | None) -> bytes:
+def panels_figure(
+    rows: Sequence[Row], names: Sequence[str], predictor: BasePredictor, split: str | None
+) -> bytes:
     """Draw a row a picture, a column a model, below a prediction its mIoU on that picture; return a PNG."""
     labels = predictor.labels
     grid = []
@@ -119,14 +157,24 @@ def panels_figure(rows: Sequence[Row], names: Sequence[str], predictor: BasePred
         cells = [("picture", row.image, row.name)]
         if row.truth is not None:
             cells.append(("ground truth", colourize(row.truth, labels), ""))
-        cells += [(name, colourize(mask, labels), _note(row.truth, mask, predictor)) for name, mask in zip(names, row.masks, strict=True)]
+        cells += [
+            (name, colourize(mask, labels), _note(row.truth, mask, predictor))
+            for name, mask in zip(names, row.masks, strict=True)
+        ]
         sides = [row.side] + [""] * (len(cells) - 1)
         grid.append(
-            [Panel(picture, title if place == 0 else "", note, side) for (title, picture, note), side in zip(cells, sides, strict=True)]
+            [
+                Panel(picture, title if place == 0 else "", note, side)
+                for (title, picture, note), side in zip(cells, sides, strict=True)
+            ]
         )
-    shown = [mask for row in rows for mask in (*row.masks, *([] if row.truth is None else [row.truth]))]
+    shown = [
+        mask for row in rows for mask in (*row.masks, *([] if row.truth is None else [row.truth]))
+    ]
     caption = (
-        "" if split is None else f"{split}: pictures with the highest and the lowest mIoU of {names[-1]}, over each picture's own classes."
+        ""
+        if split is None
+        else f"{split}: pictures with the highest and the lowest mIoU of {names[-1]}, over each picture's own classes."
     )
     return panel_grid(grid, caption, class_legend(shown, labels))
 

@@ -112,7 +112,14 @@ class Plan:
 
 
 def make_plan(
-    recipe: str | Path, settings: list[str], out: Path, *, rows: str | None, seeds: int, vary: list[str], reference: str | None
+    recipe: str | Path,
+    settings: list[str],
+    out: Path,
+    *,
+    rows: str | None,
+    seeds: int,
+    vary: list[str],
+    reference: str | None,
 ) -> Plan:
     """Resolve every run, build every network without memory, and open the data.
 
@@ -120,7 +127,9 @@ def make_plan(
     """
     base = single(recipe, settings)
     check_comparable(base, seeds)
-    points = [tuple(point) for point in product(*(parse_vary(text, rows is not None) for text in vary))]
+    points = [
+        tuple(point) for point in product(*(parse_vary(text, rows is not None) for text in vary))
+    ]
     parsed = [(row, point) for row in parse_rows(rows, base) for point in points]
     recipes = {
         (place, seed): single(recipe, [*settings, *row.settings, *point, f"seed={seed}"])
@@ -128,12 +137,21 @@ def make_plan(
         for seed in range(seeds)
     }
     classes = open_split(base.data, base.data.train).labels.num_classes
-    cells = [_cell(row, point, recipes[place, 0], classes) for place, (row, point) in enumerate(parsed)]
+    cells = [
+        _cell(row, point, recipes[place, 0], classes) for place, (row, point) in enumerate(parsed)
+    ]
     # Values that differ only in what no folder's name can hold.
     named = Counter(cell.name for cell in cells)
-    cells = [replace(cell, name=f"{cell.name}-{digest(*cell.settings)[:6]}") if named[cell.name] > 1 else cell for cell in cells]
+    cells = [
+        replace(cell, name=f"{cell.name}-{digest(*cell.settings)[:6]}")
+        if named[cell.name] > 1
+        else cell
+        for cell in cells
+    ]
     runs = [
-        Run(cell, seed, recipes[place, seed], out / f"{cell.name}-seed-{seed}") for seed in range(seeds) for place, cell in enumerate(cells)
+        Run(cell, seed, recipes[place, seed], out / f"{cell.name}-seed-{seed}")
+        for seed in range(seeds)
+        for place, cell in enumerate(cells)
     ]
     return Plan(out, base, cells, seeds, runs, _reference(cells, reference, base))
 
@@ -156,7 +174,9 @@ def parse_vary(text: str, has_rows: bool) -> list[str]:
     key, equals, values = text.partition("=")
     found = [value.strip() for value in re.findall(r"(?:\[[^\]]*\]|[^,\[])+", values)]
     if not equals or not all(found) or not found:
-        raise UsageError(f"--vary {text}: expected key=value,value,..., for example model.p_out=128,256")
+        raise UsageError(
+            f"--vary {text}: expected key=value,value,..., for example model.p_out=128,256"
+        )
     if key in UNNAMED and (has_rows or key == "seed"):
         raise UsageError(f"--vary {key}: use {UNNAMED[key]}")
     return [f"{key}={value}" for value in dict.fromkeys(found)]
@@ -183,11 +203,15 @@ def _own(recipe: Recipe) -> Row:
 
 def _row(name: str, recipe: Recipe) -> Row:
     if ":" in name:
-        return Row(_safe(name), ("model.variant=factory", f"model.factory={name}", "model.weights=null"))
+        return Row(
+            _safe(name), ("model.variant=factory", f"model.factory={name}", "model.weights=null")
+        )
     variant = LETTERS[name].variant if name in LETTERS else name
     if variant not in (*VARIANTS, *PEERS):
         choices = (*VARIANTS, *PEERS)
-        raise UsageError(f"--rows {name}: no such row; {nearest(name, choices)}, a letter a to j of Table 1, or package.module:callable")
+        raise UsageError(
+            f"--rows {name}: no such row; {nearest(name, choices)}, a letter a to j of Table 1, or package.module:callable"
+        )
     settings = [f"model.variant={variant}"]
     if recipe.model.factory:
         settings.append("model.factory=null")
@@ -216,7 +240,10 @@ def _cell(row: Row, point: tuple[str, ...], recipe: Recipe, classes: int) -> Cel
     name = "-".join([row.name, *map(_short, point)])
     parameters, flops, output_stride = _cost(recipe, classes)
     # With another width or stride than the paper's it is another network than the paper measured.
-    own = all(key in PAPERS or key.partition(".")[0] != "model" for key in (setting.partition("=")[0] for setting in point))
+    own = all(
+        key in PAPERS or key.partition(".")[0] != "model"
+        for key in (setting.partition("=")[0] for setting in point)
+    )
     paper = paper_row(recipe.model.variant, recipe.model.backbone) if own else None
     return Cell(name, (*row.settings, *point), paper, parameters, flops, output_stride)
 
@@ -233,18 +260,28 @@ def _cost(recipe: Recipe, classes: int) -> tuple[int, int | None, int | None]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     stride = model.options.get("output_stride")
     try:
-        return parameters, sum(part.flops for part in summarize(model, *recipe.transforms.crop)), stride
+        return (
+            parameters,
+            sum(part.flops for part in summarize(model, *recipe.transforms.crop)),
+            stride,
+        )
     except Exception:
         if recipe.model.factory is None:
             raise
-        return parameters, None, stride  # the user's network computes something that needs real numbers
+        return (
+            parameters,
+            None,
+            stride,
+        )  # the user's network computes something that needs real numbers
 
 
 def unfilled(recipe: Recipe, classes: int) -> Segmenter:
     """Build the recipe's network without weights or memory for them (a network of the user's own has both)."""
     # The user's own code may want real numbers already when it builds.
     with _quiet(), nullcontext() if recipe.model.factory else torch.device("meta"):
-        return create_model(**{**recipe.model.model_dump(), "weights": None, "num_classes": classes})
+        return create_model(
+            **{**recipe.model.model_dump(), "weights": None, "num_classes": classes}
+        )
 
 
 @contextmanager
@@ -266,7 +303,9 @@ def _reference(cells: list[Cell], name: str | None, base: Recipe) -> Cell:
         name = parse_rows(name, base)[0].name
     named = {cell.name: cell for cell in cells}
     if name not in named:
-        raise UsageError(f"--reference {name}: not among the rows; expected one of {', '.join(named)}")
+        raise UsageError(
+            f"--reference {name}: not among the rows; expected one of {', '.join(named)}"
+        )
     return named[name]
 
 
@@ -295,4 +334,6 @@ def read_result(run: Run) -> dict[str, Any] | None:
         result = json.loads((run.folder / "val.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return dict(result) if isinstance(result, dict) and isinstance(result.get("miou"), float) else None
+    return (
+        dict(result) if isinstance(result, dict) and isinstance(result.get("miou"), float) else None
+    )

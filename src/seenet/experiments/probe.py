@@ -43,7 +43,14 @@ def with_stages(model: str | Path) -> Path:
 
 
 def make_probe_plan(
-    model: str, recipe: str | Path | None, settings: Sequence[str], out: Path | None, *, stages: str | None, joint: bool, seeds: int
+    model: str,
+    recipe: str | Path | None,
+    settings: Sequence[str],
+    out: Path | None,
+    *,
+    stages: str | None,
+    joint: bool,
+    seeds: int,
 ) -> Plan:
     """Plan a run for each stage and seed: the recipe (default: the one beside the model) with a probe as its network.
 
@@ -56,7 +63,10 @@ def make_probe_plan(
     options = read_options(path) or load_model(path).model.options
     names = _stages(path, options, stages)
     source = _recipe_of(path, recipe)
-    forced = [f"model={json.dumps(_model(options, path))}", *(f"{key}={json.dumps(value)}" for key, value in FORCED.items())]
+    forced = [
+        f"model={json.dumps(_model(options, path))}",
+        *(f"{key}={json.dumps(value)}" for key, value in FORCED.items()),
+    ]
     forced.append(f"training.freeze_below={json.dumps(not joint)}")
     _check_settings(settings, forced)
 
@@ -70,8 +80,14 @@ def make_probe_plan(
     classes = open_split(base.data, base.data.train).labels.num_classes
     folder = out or _default_out(path, joint)
     cells = [_cell(resolved(name, 0), name, classes) for name in names]
-    runs = [Run(cell, seed, resolved(cell.name, seed), folder / f"{cell.name}-seed-{seed}") for seed in range(seeds) for cell in cells]
-    rules = {key: rule for key, rule in RULES.items() if key not in MODES.values() or key == MODES[joint]}
+    runs = [
+        Run(cell, seed, resolved(cell.name, seed), folder / f"{cell.name}-seed-{seed}")
+        for seed in range(seeds)
+        for cell in cells
+    ]
+    rules = {
+        key: rule for key, rule in RULES.items() if key not in MODES.values() or key == MODES[joint]
+    }
     about = {"model": {"file": str(path), "sha256": sha256(path)}}
     return Plan(folder, base, cells, seeds, runs, cells[0], f"stage ({MODES[joint]})", rules, about)
 
@@ -87,14 +103,18 @@ def _stages(path: Path, options: dict[str, Any], stages: str | None) -> list[str
         if name not in PROBES:
             raise UsageError(f"--stages {name}: no such stage; {nearest(name, PROBES)}")
         if name not in there:
-            raise UsageError(f"--stages {name}: {path} ({options['variant']}) has no enhanced B2; it has {', '.join(there)}")
+            raise UsageError(
+                f"--stages {name}: {path} ({options['variant']}) has no enhanced B2; it has {', '.join(there)}"
+            )
     return names
 
 
 def _recipe_of(path: Path, recipe: str | Path | None) -> str | Path:
     beside = path.parent / "recipe.yaml"
     if recipe is None and not beside.is_file():
-        raise UsageError(f"{path}: belongs to no run whose recipe says how to train; give a recipe, such as: seenet probe {path} shapes")
+        raise UsageError(
+            f"{path}: belongs to no run whose recipe says how to train; give a recipe, such as: seenet probe {path} shapes"
+        )
     return recipe or beside
 
 
@@ -110,7 +130,10 @@ def _refuse_code(found: Recipe, settings: Sequence[str], source: str | Path) -> 
 
 def _model(options: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the model section of a probe's recipe: the network as it was built, with its weights."""
-    return {**{key: value for key, value in options.items() if key in ModelSettings.model_fields}, "weights": str(path)}
+    return {
+        **{key: value for key, value in options.items() if key in ModelSettings.model_fields},
+        "weights": str(path),
+    }
 
 
 def _check_settings(settings: Sequence[str], forced: Sequence[str]) -> None:
@@ -118,7 +141,9 @@ def _check_settings(settings: Sequence[str], forced: Sequence[str]) -> None:
     for setting in settings:
         key = setting.partition("=")[0]
         if key in taken or key.partition(".")[0] == "model":
-            raise UsageError(f"{setting}: a probe sets {key} itself, by the model, --stages, --joint and --seeds; leave it out")
+            raise UsageError(
+                f"{setting}: a probe sets {key} itself, by the model, --stages, --joint and --seeds; leave it out"
+            )
 
 
 def _default_out(path: Path, joint: bool) -> Path:
@@ -131,7 +156,13 @@ def _default_out(path: Path, joint: bool) -> Path:
 def _cell(recipe: Recipe, stage: str, classes: int) -> Cell:
     model = unfilled(recipe, classes)
     assert isinstance(model, StageProbe)
-    paper = PaperRow(stage, "seenet", "resnet101", TABLE_2[stage]) if recipe.model.variant == "seenet" else None
+    paper = (
+        PaperRow(stage, "seenet", "resnet101", TABLE_2[stage])
+        if recipe.model.variant == "seenet"
+        else None
+    )
     flops = sum(part.flops for part in summarize(model, *recipe.transforms.crop))
     parameters = sum(parameter.numel() for parameter in model.head.parameters())
-    return Cell(stage, (f"model.probe={stage}",), paper, parameters, flops, model.options["output_stride"])
+    return Cell(
+        stage, (f"model.probe={stage}",), paper, parameters, flops, model.options["output_stride"]
+    )

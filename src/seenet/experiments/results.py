@@ -63,7 +63,12 @@ def outcome(plan: Plan, *, failed: dict[str, str], command: str | None) -> dict[
     """
     finished = [run for run in plan.runs if is_finished(run)]
     results = {run.name: read_result(run) or {} for run in finished}
-    mious = {cell.name: {run.seed: float(results[run.name]["miou"]) for run in finished if run.cell is cell} for cell in plan.cells}
+    mious = {
+        cell.name: {
+            run.seed: float(results[run.name]["miou"]) for run in finished if run.cell is cell
+        }
+        for cell in plan.cells
+    }
     first = results[finished[0].name] if finished else {}
     return {
         "complete": len(finished) == len(plan.runs),
@@ -85,7 +90,10 @@ def outcome(plan: Plan, *, failed: dict[str, str], command: str | None) -> dict[
         },
         "protocol": {key: first[key] for key in PROTOCOL if key in first},
         "differs": _differences(list(results.values())),
-        "rows": [_row(plan, cell, [run for run in finished if run.cell is cell], results, mious) for cell in plan.cells],
+        "rows": [
+            _row(plan, cell, [run for run in finished if run.cell is cell], results, mious)
+            for cell in plan.cells
+        ],
         "recipe": dump(plan.recipe),
         "version": seenet.__version__,
         "command": command,
@@ -93,23 +101,38 @@ def outcome(plan: Plan, *, failed: dict[str, str], command: str | None) -> dict[
 
 
 def _differences(results: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    found = {key: [json.loads(text) for text in sorted({json.dumps(result.get(key)) for result in results})] for key in PROTOCOL}
+    found = {
+        key: [
+            json.loads(text) for text in sorted({json.dumps(result.get(key)) for result in results})
+        ]
+        for key in PROTOCOL
+    }
     return {key: values for key, values in found.items() if len(values) > 1}
 
 
-def _row(plan: Plan, cell: Cell, runs: list[Run], results: dict[str, dict[str, Any]], mious: dict[str, dict[int, float]]) -> dict[str, Any]:
+def _row(
+    plan: Plan,
+    cell: Cell,
+    runs: list[Run],
+    results: dict[str, dict[str, Any]],
+    mious: dict[str, dict[int, float]],
+) -> dict[str, Any]:
     metrics = [entry for run in runs for entry in read_metrics(run.folder / "metrics.jsonl")]
     speeds = [entry["images_per_s"] for entry in metrics if "images_per_s" in entry]
     memory = [entry["memory_mib"] for entry in metrics if "memory_mib" in entry]
     own = mious[cell.name]
-    difference = paired_difference(own, mious[plan.reference.name]) if cell is not plan.reference else None
+    difference = (
+        paired_difference(own, mious[plan.reference.name]) if cell is not plan.reference else None
+    )
     return {
         "row": cell.name,
         "settings": list(cell.settings),
         "paper": None if cell.paper is None else asdict(cell.paper),
         "planned": plan.seeds,
         "miou": _spread(spread(list(own.values()))) if own else None,
-        "difference": None if difference is None else {**_spread(difference), "resolved": difference.resolved},
+        "difference": None
+        if difference is None
+        else {**_spread(difference), "resolved": difference.resolved},
         "parameters": cell.parameters,
         "flops": cell.flops,
         "output_stride": cell.output_stride,
@@ -120,11 +143,20 @@ def _row(plan: Plan, cell: Cell, runs: list[Run], results: dict[str, dict[str, A
 
 
 def _spread(value: Spread) -> dict[str, Any]:
-    return {"mean": value.mean, "sd": value.sd, "interval": None if value.interval is None else list(value.interval), "seeds": value.count}
+    return {
+        "mean": value.mean,
+        "sd": value.sd,
+        "interval": None if value.interval is None else list(value.interval),
+        "seeds": value.count,
+    }
 
 
 def _run(run: Run, result: dict[str, Any]) -> dict[str, Any]:
-    validations = [entry["val"]["miou"] for entry in read_metrics(run.folder / "metrics.jsonl") if "val" in entry]
+    validations = [
+        entry["val"]["miou"]
+        for entry in read_metrics(run.folder / "metrics.jsonl")
+        if "val" in entry
+    ]
     model = run.folder / "model.safetensors"
     return {
         "seed": run.seed,
@@ -143,13 +175,19 @@ def partial_note(result: dict[str, Any]) -> str:
         return ""
     missing = result["missing"]
     named = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
-    return f"PARTIAL: {result['finished']} of {result['planned']} runs are finished; missing: {named}"
+    return (
+        f"PARTIAL: {result['finished']} of {result['planned']} runs are finished; missing: {named}"
+    )
 
 
 def markdown(result: dict[str, Any]) -> str:
     """Return one table; measured mIoU and the paper's stand in columns of their own."""
     protocol = result["protocol"]
-    where = f"{protocol['data']}/{protocol['split']}, {protocol['images']} images" if protocol else "nothing yet"
+    where = (
+        f"{protocol['data']}/{protocol['split']}, {protocol['images']} images"
+        if protocol
+        else "nothing yet"
+    )
     header = [
         result["unit"], f"mIoU measured ({where}), %", "sd", "seeds", f"difference to {result['reference']}, points (95 % interval)",
         "parameters, M", "GFLOP", "images/s", "memory, MiB", "mIoU in the paper (VOC val), %",
@@ -160,9 +198,22 @@ def markdown(result: dict[str, Any]) -> str:
     lines += [line(header), line(["---", *["---:"] * (len(header) - 1)])]
     lines += [line(_cells(row, result["reference"])) for row in result["rows"]]
     rules = [f"- {name}: {rule}." for name, rule in result["rules"].items()]
-    model = [f"Model: {result['model']['file']}, SHA-256 {result['model']['sha256']}.", ""] if "model" in result else []
-    command = [f"Command: `{result['command']}`, SeENet {result['version']}."] if result["command"] else []
-    return "\n".join([*lines, "", *rules, "- not resolved: the interval holds 0.", "", *model, *command]).rstrip() + "\n"
+    model = (
+        [f"Model: {result['model']['file']}, SHA-256 {result['model']['sha256']}.", ""]
+        if "model" in result
+        else []
+    )
+    command = (
+        [f"Command: `{result['command']}`, SeENet {result['version']}."]
+        if result["command"]
+        else []
+    )
+    return (
+        "\n".join(
+            [*lines, "", *rules, "- not resolved: the interval holds 0.", "", *model, *command]
+        ).rstrip()
+        + "\n"
+    )
 
 
 def line(cells: list[str]) -> str:
@@ -225,11 +276,28 @@ def plot(result: dict[str, Any]) -> bytes:
     rows = result["rows"]
     figure, axes = plot_of(7, 1.4 + 0.42 * len(rows))
     for place, row in enumerate(rows):
-        axes.scatter([100 * run["miou"] for run in row["runs"]], [place] * len(row["runs"]), s=22, color="#0072b2", alpha=0.6, zorder=2)
+        axes.scatter(
+            [100 * run["miou"] for run in row["runs"]],
+            [place] * len(row["runs"]),
+            s=22,
+            color="#0072b2",
+            alpha=0.6,
+            zorder=2,
+        )
         if row["miou"]:
             low, high = row["miou"]["interval"] or (row["miou"]["mean"],) * 2
-            axes.plot([100 * low, 100 * high], [place, place], color="#d55e00", linewidth=1.6, zorder=1)
-            axes.plot([100 * row["miou"]["mean"]], [place], marker="|", markersize=15, markeredgewidth=2.4, color="#d55e00", zorder=3)
+            axes.plot(
+                [100 * low, 100 * high], [place, place], color="#d55e00", linewidth=1.6, zorder=1
+            )
+            axes.plot(
+                [100 * row["miou"]["mean"]],
+                [place],
+                marker="|",
+                markersize=15,
+                markeredgewidth=2.4,
+                color="#d55e00",
+                zorder=3,
+            )
     axes.set_yticks(range(len(rows)), [row["row"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_ylabel(result["unit"])
@@ -237,6 +305,11 @@ def plot(result: dict[str, Any]) -> bytes:
     axes.set_xlabel(f"mIoU on {protocol['data']}/{protocol['split']}, %" if protocol else "mIoU, %")
     axes.set_title("dot: a seed; bar: mean and its 95 % interval", fontsize=9, loc="left")
     if not result["complete"]:
-        figure.suptitle(f"PARTIAL: {result['finished']} of {result['planned']} runs", color="#d55e00", fontsize=11, fontweight="bold")
+        figure.suptitle(
+            f"PARTIAL: {result['finished']} of {result['planned']} runs",
+            color="#d55e00",
+            fontsize=11,
+            fontweight="bold",
+        )
     axes.grid(axis="x", alpha=0.3)
     return png_bytes(figure)

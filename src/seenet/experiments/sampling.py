@@ -47,7 +47,10 @@ class Pattern:
     @property
     def reach(self) -> int:
         """Return how far from the middle the window or the support goes; Chebyshev, in points."""
-        return max(self.rate, int(np.abs(np.argwhere(self.support) - len(self.support) // 2).max(initial=0)))
+        return max(
+            self.rate,
+            int(np.abs(np.argwhere(self.support) - len(self.support) // 2).max(initial=0)),
+        )
 
     def result(self) -> dict[str, int]:
         """Return rate, points of the window, how many of them are reached, and all that are reached."""
@@ -66,7 +69,11 @@ class ModulePatterns:
 
     def result(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"name": self.name, "branches": [branch.result() for branch in self.branches], "whole": self.whole.result()}
+        return {
+            "name": self.name,
+            "branches": [branch.result() for branch in self.branches],
+            "whole": self.whole.result(),
+        }
 
 
 def measure(kind: type[SeEM], rates: Sequence[int], name: str, *, width: int = 1) -> ModulePatterns:
@@ -76,7 +83,9 @@ def measure(kind: type[SeEM], rates: Sequence[int], name: str, *, width: int = 1
     inputs nothing cancels and every ReLU is open, and a gradient is zero only where no path leads. UsageError: rates.
     """
     if not rates or min(rates) < 1 or max(rates) > MOST:
-        raise UsageError(f"rates {', '.join(map(str, rates))}: expected at least one, whole numbers from 1 to {MOST}")
+        raise UsageError(
+            f"rates {', '.join(map(str, rates))}: expected at least one, whole numbers from 1 to {MOST}"
+        )
     module = kind(1, rates, width=width).double().eval()
     draw = torch.Generator().manual_seed(0)
     for part in module.modules():
@@ -85,9 +94,12 @@ def measure(kind: type[SeEM], rates: Sequence[int], name: str, *, width: int = 1
     # One more than the dilated kernel and the local one reach, so that a border of zeros shows that nothing is cut off.
     reaches = [rate + local_size(rate) // 2 + 1 for rate in rates]
     branches = [
-        Pattern(rate, gradient_support(branch, 1, reach)) for rate, branch, reach in zip(rates, module.branches, reaches, strict=True)
+        Pattern(rate, gradient_support(branch, 1, reach))
+        for rate, branch, reach in zip(rates, module.branches, reaches, strict=True)
     ]
-    return ModulePatterns(name, branches, Pattern(max(rates), gradient_support(module, 1, max(reaches))))
+    return ModulePatterns(
+        name, branches, Pattern(max(rates), gradient_support(module, 1, max(reaches)))
+    )
 
 
 def gradient_support(function: Callable[[Tensor], Tensor], channels: int, reach: int) -> np.ndarray:
@@ -96,7 +108,9 @@ def gradient_support(function: Callable[[Tensor], Tensor], channels: int, reach:
     `function`: 1 x channels x h x w float64, positive -> 1 x c x h x w.
     """
     side = 2 * reach + 1
-    points = torch.rand(1, channels, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).add_(0.1)
+    points = torch.rand(
+        1, channels, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).add_(0.1)
     points.requires_grad_()
     (gradient,) = torch.autograd.grad(function(points)[0, :, reach, reach].sum(), points)
     support: np.ndarray = (gradient[0] != 0).any(0).numpy()
@@ -114,24 +128,44 @@ def levels_of(name: str) -> list[ModulePatterns]:
     UsageError where it has neither SeEM nor SeEM-FS, or is a network of `model.factory`; DataError: no such model.
     """
     model = load_model(with_stages(name)).model
-    found = {path.rpartition(".")[2]: module for path, module in model.named_modules() if isinstance(module, SeEM)}
+    found = {
+        path.rpartition(".")[2]: module
+        for path, module in model.named_modules()
+        if isinstance(module, SeEM)
+    }
     if not found:
-        those = ", ".join(variant for variant, row in VARIANTS.items() if {"seem", "fs"} & set(row.levels))
-        raise UsageError(f"{name}: variant {model.options['variant']} has neither SeEM nor SeEM-FS; variants that do: {those}")
+        those = ", ".join(
+            variant for variant, row in VARIANTS.items() if {"seem", "fs"} & set(row.levels)
+        )
+        raise UsageError(
+            f"{name}: variant {model.options['variant']} has neither SeEM nor SeEM-FS; variants that do: {those}"
+        )
     return [
-        measure(type(module), module.rates, f"{level}: {'SeEM-FS' if isinstance(module, SeEMFS) else 'SeEM'}")
+        measure(
+            type(module),
+            module.rates,
+            f"{level}: {'SeEM-FS' if isinstance(module, SeEMFS) else 'SeEM'}",
+        )
         for level, module in found.items()
     ]
 
 
 def write_sampling(
-    out: Path, *, model: str | None = None, rates: Sequence[int] | None = None, overwrite: bool = False
+    out: Path,
+    *,
+    model: str | None = None,
+    rates: Sequence[int] | None = None,
+    overwrite: bool = False,
 ) -> list[ModulePatterns]:
     """Draw the PNG `out`: the levels of a model, or SeEM over SeEM-FS with `rates` (None: `RATES`). Errors of both, and of `check_png`."""
     check_png(out, overwrite=overwrite)
     if model is not None and rates is not None:
-        raise UsageError(f"{model} has rates of its own; leave --rates {','.join(map(str, rates))} out, or the model")
-    found = sparse_and_full(RATES if rates is None else rates) if model is None else levels_of(model)
+        raise UsageError(
+            f"{model} has rates of its own; leave --rates {','.join(map(str, rates))} out, or the model"
+        )
+    found = (
+        sparse_and_full(RATES if rates is None else rates) if model is None else levels_of(model)
+    )
     write_figure(out, sampling_figure(found))
     return found
 
@@ -140,22 +174,38 @@ def lines(modules: Sequence[ModulePatterns]) -> str:
     """Return in words what was measured, a line a branch."""
     said = []
     for module in modules:
-        said += [f"{module.name}, rate {branch.rate}: {_count(branch, ' in the window')}" for branch in module.branches]
+        said += [
+            f"{module.name}, rate {branch.rate}: {_count(branch, ' in the window')}"
+            for branch in module.branches
+        ]
         said.append(f"{module.name}, the whole module: {_count(module.whole, ' in the window')}")
     return "\n".join(said)
 
 
 def sampling_figure(modules: Sequence[ModulePatterns]) -> bytes:
     """Draw a module a row, its branches and then the whole; return a PNG."""
-    titled = [[*((f"rate {branch.rate}", branch) for branch in module.branches), ("the whole module", module.whole)] for module in modules]
+    titled = [
+        [
+            *((f"rate {branch.rate}", branch) for branch in module.branches),
+            ("the whole module", module.whole),
+        ]
+        for module in modules
+    ]
     # Patterns of one rate in one column are drawn to one scale: sparse over full.
     reaches: dict[tuple[int, int], int] = {}
     for row in titled:
         for column, (_, pattern) in enumerate(row):
-            reaches[column, pattern.rate] = max(reaches.get((column, pattern.rate), 0), pattern.reach)
+            reaches[column, pattern.rate] = max(
+                reaches.get((column, pattern.rate), 0), pattern.reach
+            )
     rows = [
         [
-            Panel(pattern_picture(pattern, reaches[column, pattern.rate]), title, _count(pattern), module.name if column == 0 else "")
+            Panel(
+                pattern_picture(pattern, reaches[column, pattern.rate]),
+                title,
+                _count(pattern),
+                module.name if column == 0 else "",
+            )
             for column, (title, pattern) in enumerate(row)
         ]
         for module, row in zip(modules, titled, strict=True)
@@ -169,7 +219,10 @@ def sampling_figure(modules: Sequence[ModulePatterns]) -> bytes:
         MIDDLE: "reached, in the output point's own place", REACHED: "reached", MISSED: "in the window, not reached",
         BEYOND: "reached beyond the window, by the local convolution",
     }  # fmt: skip
-    keys = [Patch(facecolor=tuple(np.array(colour) / 255), edgecolor="0.6", linewidth=0.6, label=text) for colour, text in names.items()]
+    keys = [
+        Patch(facecolor=tuple(np.array(colour) / 255), edgecolor="0.6", linewidth=0.6, label=text)
+        for colour, text in names.items()
+    ]
     return panel_grid(rows, caption, keys)
 
 

@@ -23,7 +23,9 @@ def write_widths_figure(paths: Sequence[Path], out: Path, *, overwrite: bool = F
     results = [_read(path) for path in paths]
     for path, result in zip(paths, results, strict=True):
         if _about(result) != _about(results[0]):
-            raise DataError(f"{path}: {_about(result)}, but {paths[0]}: {_about(results[0])}; lines of one figure need the same")
+            raise DataError(
+                f"{path}: {_about(result)}, but {paths[0]}: {_about(results[0])}; lines of one figure need the same"
+            )
     write_figure(out, widths_figure(dict(zip(_names(paths, results), results, strict=True))))
 
 
@@ -31,7 +33,11 @@ def widths_figure(results: dict[str, dict[str, Any]]) -> bytes:
     """Draw a line for each name's result: mIoU in percent over the band's width in pixels; return a PNG."""
     figure, axes = plot_of(6.4, 4.4)
     for place, (name, result) in enumerate(results.items()):
-        points = [(int(width), 100 * miou) for width, miou in result["boundary"]["miou"].items() if miou is not None]
+        points = [
+            (int(width), 100 * miou)
+            for width, miou in result["boundary"]["miou"].items()
+            if miou is not None
+        ]
         axes.plot(*zip(*points, strict=True), marker=MARKERS[place % len(MARKERS)], label=name)
     axes.set_title(_about(next(iter(results.values()))))
     axes.set_xlabel("width of the band, pixels")
@@ -52,9 +58,13 @@ def _read(path: Path) -> dict[str, Any]:
         _about(result)
         there = bands is not None and any(miou is not None for miou in bands["miou"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a result file ({type(error).__name__}); expected a result.json of `seenet eval`") from None
+        raise DataError(
+            f"{path}: not a result file ({type(error).__name__}); expected a result.json of `seenet eval`"
+        ) from None
     if not there:
-        raise DataError(f"{path}: has no bands; run seenet eval with --boundary trimap or transition")
+        raise DataError(
+            f"{path}: has no bands; run seenet eval with --boundary trimap or transition"
+        )
     return dict(result)
 
 
@@ -64,5 +74,8 @@ def _about(result: dict[str, Any]) -> str:
 
 
 def _names(paths: Sequence[Path], results: Sequence[dict[str, Any]]) -> list[str]:
-    files = [Path((result.get("model") or {}).get("file") or path) for path, result in zip(paths, results, strict=True)]
+    files = [
+        Path((result.get("model") or {}).get("file") or path)
+        for path, result in zip(paths, results, strict=True)
+    ]
     return model_names(files, list(map(str, paths)))

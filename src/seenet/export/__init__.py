@@ -9,7 +9,9 @@ from typing import Any
 class _Callable(ModuleType):
     """This package is also the function of its name: whichever is imported first, `seenet.export` is both."""
 
-    def __call__(self, model: str | Path, out: str | Path, kind: Any = "onnx", **options: Any) -> dict[str, Any]:
+    def __call__(
+        self, model: str | Path, out: str | Path, kind: Any = "onnx", **options: Any
+    ) -> dict[str, Any]:
         """Write a bundle and return what was checked; `kind` is onnx, openvino or torch, options and errors as `export.run.run_export`."""
         from seenet.export.run import run_export
 

@@ -35,7 +35,13 @@ log = logging.getLogger("seenet")
 Precision = Literal["auto", "fp32", "bf16"]
 Runtime = Literal["auto", "eager", "onnx", "openvino"]
 
-WAYS: tuple[Way, ...] = (PLAIN, ("onnx", "fp32"), ("openvino", "fp32"), ("eager", "bf16"), ("openvino", "bf16"))
+WAYS: tuple[Way, ...] = (
+    PLAIN,
+    ("onnx", "fp32"),
+    ("openvino", "fp32"),
+    ("eager", "bf16"),
+    ("openvino", "bf16"),
+)
 """The first that is left is what a job is begun with."""
 _ONNX = (*BUNDLE_FORMATS["onnx"].written_with, *BUNDLE_FORMATS["onnx"].runs_with)
 PACKAGES = {"onnx": _ONNX, "openvino": (*_ONNX, *BUNDLE_FORMATS["openvino"].runs_with)}
@@ -102,7 +108,9 @@ class Chosen:
     def predictor_for(self, item: Input) -> BasePredictor:
         """Choose anew when the first of the other pictures comes."""
         if self._speeds is not None and item not in self._first:
-            if len(self._took) < 2 and self._rest > AGAIN * sum(self._pixels[one] for one in self._first):
+            if len(self._took) < 2 and self._rest > AGAIN * sum(
+                self._pixels[one] for one in self._first
+            ):
                 self._took += self._timed()
             if len(self._took) > 1:
                 self._choose(self._speeds)
@@ -136,7 +144,9 @@ class Chosen:
         if not untried:
             return
         pictures = list(dict.fromkeys(item for item, _ in self._took))
-        if (1 + len(untried)) * (1 + ROUNDS) * pace * sum(self._pixels[item] for item in pictures) > rounds:
+        if (1 + len(untried)) * (1 + ROUNDS) * pace * sum(
+            self._pixels[item] for item in pictures
+        ) > rounds:
             pictures = pictures[:1]
         once = pace * sum(self._pixels[item] for item in pictures)
         costs = []
@@ -144,18 +154,29 @@ class Chosen:
         for ways in filter(None, (untried, [way for way in untried if speeds.is_ready(way)])):
             costs.append(speeds.forecast(ways, once))
             if saving >= WORTH * costs[-1]:
-                log.info("trying %s: some %.0f s, %.0f s are left", ", ".join(map(" ".join, ways)), costs[-1], left)
+                log.info(
+                    "trying %s: some %.0f s, %.0f s are left",
+                    ", ".join(map(" ".join, ways)),
+                    costs[-1],
+                    left,
+                )
                 paths = [item.path for item in pictures]
                 self._try(speeds, ways, paths, seconds=costs[-1], rounds=rounds, exports=saving / 2)
-                why = "; ".join([_speed(speeds, (self.choice.runtime, self.choice.precision)), *_failed(speeds)])
+                why = "; ".join(
+                    [_speed(speeds, (self.choice.runtime, self.choice.precision)), *_failed(speeds)]
+                )
                 break
         else:
             why = f"{left:.0f} s are left, of which others would save some {saving:.0f} and take {costs[-1]:.0f} to be tried"
         forecast = {"left": round(left, 1), "saving": round(saving, 1), "cost": round(costs[-1], 1)}
-        self.choice = replace(self.choice, why=why, candidates=speeds.candidates(self._left), forecast=forecast)
+        self.choice = replace(
+            self.choice, why=why, candidates=speeds.candidates(self._left), forecast=forecast
+        )
         log.info("runtime %s, precision %s: %s", self.choice.runtime, self.choice.precision, why)
 
-    def _try(self, speeds: Speeds, ways: Sequence[Way], pictures: Sequence[Path], **limits: float) -> None:
+    def _try(
+        self, speeds: Speeds, ways: Sequence[Way], pictures: Sequence[Path], **limits: float
+    ) -> None:
         opened = {(self.choice.runtime, self.choice.precision): self.predictor}
         try:
             speeds.attempt(ways, opened, pictures, **limits)
@@ -169,7 +190,10 @@ class Chosen:
 
 def typical(pixels: Mapping[Input, int]) -> list[Input]:
     """Return at most `PICTURES` pictures: the one with which half of all pixels are reached, by size, and its neighbours."""
-    known = sorted((item for item in pixels if pixels[item] and not item.windows), key=lambda item: pixels[item])
+    known = sorted(
+        (item for item in pixels if pixels[item] and not item.windows),
+        key=lambda item: pixels[item],
+    )
     place = _half([pixels[item] for item in known])
     begin = max(0, min(place - PICTURES // 2, len(known) - PICTURES))
     near = range(begin, min(begin + PICTURES, len(known)))
@@ -183,7 +207,11 @@ def _half(sizes: Sequence[int]) -> int:
 
 def _speed(speeds: Speeds, way: Way) -> str:
     speed = speeds.known.get(way, {}).get("speed", 1.0)
-    return "nothing that answers alike is faster here" if way == PLAIN else f"{speed:.2f} times as fast as plain fp32 where it was tried"
+    return (
+        "nothing that answers alike is faster here"
+        if way == PLAIN
+        else f"{speed:.2f} times as fast as plain fp32 where it was tried"
+    )
 
 
 def _failed(speeds: Speeds) -> list[str]:
@@ -215,20 +243,39 @@ def open_chosen(
     if is_bundle(path):
         kind = FORMATS[path.suffix]
         if runtime not in ("auto", kind):
-            raise UsageError(f"--runtime {runtime}: {path.name} is exported for {kind}; leave it out, or give the model that it came from")
-        predictor = open_predictor(path, plain if precision == "auto" else replace(plain, precision=precision))
-        return Chosen(predictor, Choice(kind, predictor.precision, "the model is exported for it"), (kind, predictor.precision))
+            raise UsageError(
+                f"--runtime {runtime}: {path.name} is exported for {kind}; leave it out, or give the model that it came from"
+            )
+        predictor = open_predictor(
+            path, plain if precision == "auto" else replace(plain, precision=precision)
+        )
+        return Chosen(
+            predictor,
+            Choice(kind, predictor.precision, "the model is exported for it"),
+            (kind, predictor.precision),
+        )
     other = _other_device(plain.device)
     ways, missing = _available(other, plain)
     left = [way for way in ways if runtime in ("auto", way[0]) and precision in ("auto", way[1])]
     if not left:
         here = ", ".join(map(" ".join, ways))
-        reason = next((why for way, why in missing.items() if runtime in ("auto", way[0]) and precision in ("auto", way[1])), "")
-        raise UsageError(f"--runtime {runtime} --precision {precision}: {reason or 'there is no such pair'}; available here: {here}")
+        reason = next(
+            (
+                why
+                for way, why in missing.items()
+                if runtime in ("auto", way[0]) and precision in ("auto", way[1])
+            ),
+            "",
+        )
+        raise UsageError(
+            f"--runtime {runtime} --precision {precision}: {reason or 'there is no such pair'}; available here: {here}"
+        )
     items = find_inputs(inputs, out)
     way, speeds, pixels = left[0], None, {}
     if len(left) == 1:
-        absent = next((why for way, why in missing.items() if runtime == "auto" and way[0] != "eager"), "")
+        absent = next(
+            (why for way, why in missing.items() if runtime == "auto" and way[0] != "eager"), ""
+        )
         why = f"nothing else is available here: {absent}" if absent else "asked for"
     elif int(os.environ.get("WORLD_SIZE") or 1) > 1:
         why = "processes that share the pictures try nothing, so that all take the same"
@@ -243,7 +290,14 @@ def open_chosen(
     exports = bundle_cache.forecast(path, {way[0]} - {"eager"})
     with ticking(f"exporting to {way[0]}", exports) if exports else nullcontext():
         predictor = open_way(path, way, pictures, plain)
-    return Chosen(predictor, Choice(*way, why, speeds.candidates(left) if speeds else []), (runtime, precision), left, speeds, pixels)
+    return Chosen(
+        predictor,
+        Choice(*way, why, speeds.candidates(left) if speeds else []),
+        (runtime, precision),
+        left,
+        speeds,
+        pixels,
+    )
 
 
 def _known(speeds: Speeds, left: Sequence[Way], out: Path) -> tuple[Way, str, bool]:
@@ -252,10 +306,18 @@ def _known(speeds: Speeds, left: Sequence[Way], out: Path) -> tuple[Way, str, bo
     if best and all(way in speeds.known for way in left):
         return best, _speed(speeds, best), True
     # Begun with others than what everything is begun with: these had been chosen. A bundle that has gone since is no reason to make it.
-    begun = [way for way in map(_way, begun_with(out, speeds.key["model"])) if way in left and way != left[0] and speeds.is_ready(way)]
+    begun = [
+        way
+        for way in map(_way, begun_with(out, speeds.key["model"]))
+        if way in left and way != left[0] and speeds.is_ready(way)
+    ]
     if begun:
         return begun[-1], f"{out} was begun with it", True
-    return best or left[0], f"others are tried after {PICTURES} pictures, where that saves more than it costs", False
+    return (
+        best or left[0],
+        f"others are tried after {PICTURES} pictures, where that saves more than it costs",
+        False,
+    )
 
 
 def _pixels(items: Sequence[Input]) -> dict[Input, int]:
@@ -302,7 +364,9 @@ def _available(other: str, options: PredictOptions) -> tuple[list[Way], dict[Way
 
 def _other_device(device: str) -> str:
     """Return the name of the accelerator that `device` means, empty for the CPU; ask torch only where there may be one."""
-    maybe = not sys.platform.startswith("linux") or any(Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg"))
+    maybe = not sys.platform.startswith("linux") or any(
+        Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg")
+    )
     if device == "cpu" or (device == "auto" and not maybe):
         return ""
     from seenet.core.device import choose_device

@@ -40,7 +40,9 @@ TEMPORARY = 75
 """Exit code of an export that failed for a reason of the moment."""
 
 
-def bundle(model: Path, kind: str, pictures: Callable[[], Sequence[Path]], *, patience: float | None = None) -> Path:
+def bundle(
+    model: Path, kind: str, pictures: Callable[[], Sequence[Path]], *, patience: float | None = None
+) -> Path:
     """Return the bundle of a model file, fp32, verified on `pictures`; build it where the cache has none.
 
     Args:
@@ -56,9 +58,19 @@ def bundle(model: Path, kind: str, pictures: Callable[[], Sequence[Path]], *, pa
     if _is_complete(target):
         return target
     try:
-        with _locked_folder(target.parent, WAIT_SECONDS if patience is None else patience) as (temporary, lock):
+        with _locked_folder(target.parent, WAIT_SECONDS if patience is None else patience) as (
+            temporary,
+            lock,
+        ):
             if not _is_complete(target):
-                _build(model, target, temporary, pictures(), lock, EXPORT_SECONDS if patience is None else patience)
+                _build(
+                    model,
+                    target,
+                    temporary,
+                    pictures(),
+                    lock,
+                    EXPORT_SECONDS if patience is None else patience,
+                )
     except OSError as error:
         raise PassingError(
             f"{target.parent}: cannot be written ({error.strerror or error}); set XDG_CACHE_HOME to a folder that can"
@@ -115,7 +127,9 @@ def _target(model: Path, kind: str) -> Path:
 def _is_complete(path: Path) -> bool:
     try:
         files = json.loads(check_path(path).read_text(encoding="utf-8"))["files"]
-        return path.name in files and all(sha256(path.with_name(name)) == digest for name, digest in files.items())
+        return path.name in files and all(
+            sha256(path.with_name(name)) == digest for name, digest in files.items()
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -128,7 +142,10 @@ def _seconds_file() -> Path:
 def _known_seconds() -> dict[str, float]:
     """Read how long the last export and conversion took here, by kind."""
     try:
-        return {kind: float(seconds) for kind, seconds in json.loads(_seconds_file().read_text(encoding="utf-8")).items()}
+        return {
+            kind: float(seconds)
+            for kind, seconds in json.loads(_seconds_file().read_text(encoding="utf-8")).items()
+        }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
@@ -185,7 +202,9 @@ def _wait_for_lock(lock: TextIO, holding: ExitStack, patience: float) -> None:
     lock.flush()
 
 
-def _build(model: Path, target: Path, temporary: Path, pictures: Sequence[Path], lock: int, patience: float) -> None:
+def _build(
+    model: Path, target: Path, temporary: Path, pictures: Sequence[Path], lock: int, patience: float
+) -> None:
     onnx = target.with_suffix(".onnx")
     if target == onnx or not _is_complete(onnx):
         onnx = temporary / onnx.name
@@ -206,10 +225,14 @@ def _export(model: Path, out: Path, pictures: Sequence[Path], lock: int, patienc
     size = model.stat().st_size
     available, needed = processor.available_memory(), EXPORT_BYTES + 10 * size
     if available is not None and available < needed:
-        raise PassingError(f"{model}: exporting it takes some {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} are free")
+        raise PassingError(
+            f"{model}: exporting it takes some {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} are free"
+        )
     free = shutil.disk_usage(out.parent).free
     if free < 10 * size:
-        raise PassingError(f"{out.parent}: exports take some {10 * size / 2**20:.0f} MiB of disk, {free / 2**20:.0f} are free; make room")
+        raise PassingError(
+            f"{out.parent}: exports take some {10 * size / 2**20:.0f} MiB of disk, {free / 2**20:.0f} are free; make room"
+        )
     arguments = [os.path.abspath(path) for path in (model, out, *pictures)]
     try:
         ended = run_module(__name__, *arguments, timeout=patience, pass_fds=(lock,))
@@ -245,7 +268,9 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
     )
     verification.check()
     files = {part.name: sha256(part) for part in bundle_files(out)}
-    write_text(check_path(out), json.dumps({"files": files, **verification.result()}, indent=1) + "\n")
+    write_text(
+        check_path(out), json.dumps({"files": files, **verification.result()}, indent=1) + "\n"
+    )
 
 
 def main() -> None:
@@ -256,7 +281,10 @@ def main() -> None:
     try:
         run_export(model, Path(out), "onnx", images=pictures)
     except Exception as error:  # of exporters, which raise what they like
-        refuse(" ".join(str(error).split()) or type(error).__name__, TEMPORARY if is_temporary(error) else REFUSED)
+        refuse(
+            " ".join(str(error).split()) or type(error).__name__,
+            TEMPORARY if is_temporary(error) else REFUSED,
+        )
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ def open_way(
     file = bundle_cache.bundle(path, runtime, lambda: _readable(pictures), patience=patience)
     info = {"file": str(path), "sha256": sha256(path)}
     opened = open_tried(file, precision=precision)
-    return BundlePredictor(opened, scales=options.scales, flip=options.flip, tiling=options.tiling, info=info)
+    return BundlePredictor(
+        opened, scales=options.scales, flip=options.flip, tiling=options.tiling, info=info
+    )
 
 
 class Speeds:
@@ -78,15 +80,21 @@ class Speeds:
             "threads": processor.threads(), "log2 of pixels": round(math.log2(pixels)), **asdict(options),
         }  # fmt: skip
         del self.key["precision"]
-        self.file = cache_folder() / "choices" / f"{digest(json.dumps(self.key, sort_keys=True))}.json"
+        self.file = (
+            cache_folder() / "choices" / f"{digest(json.dumps(self.key, sort_keys=True))}.json"
+        )
         self.known = _read(self.file)
         self.passing: dict[Way, dict[str, Any]] = {}
         """What failed for a reason of the moment: told, and not remembered."""
 
     def best(self, ways: Collection[Way]) -> Way | None:
         """Return the fastest of `ways`; None where nothing is known, or its bundle is gone: then all is to be tried again."""
-        speeds = {way: self.known[way]["speed"] for way in ways if "speed" in self.known.get(way, {})}
-        found = max(speeds, key=lambda way: speeds[way] * (GAIN if way == PLAIN else 1), default=None)
+        speeds = {
+            way: self.known[way]["speed"] for way in ways if "speed" in self.known.get(way, {})
+        }
+        found = max(
+            speeds, key=lambda way: speeds[way] * (GAIN if way == PLAIN else 1), default=None
+        )
         if found and not self.is_ready(found):
             self.known, found = {}, None
         return found
@@ -103,7 +111,9 @@ class Speeds:
     def candidates(self, ways: Sequence[Way]) -> list[dict[str, Any]]:
         """Return what is known of `ways`, as JSON values."""
         found = {**self.known, **self.passing}
-        return [{"runtime": way[0], "precision": way[1], **found[way]} for way in ways if way in found]
+        return [
+            {"runtime": way[0], "precision": way[1], **found[way]} for way in ways if way in found
+        ]
 
     def attempt(
         self,
@@ -125,10 +135,14 @@ class Speeds:
         images = [read_image(path) for path in pictures]
         with ticking(f"trying {', '.join(map(' '.join, ways))}", seconds) as say:
             # Bundles first: they need the most memory while they are made.
-            for way in sorted({PLAIN, *ways} - opened.keys(), key=lambda way: (way[0] == "eager", way)):
+            for way in sorted(
+                {PLAIN, *ways} - opened.keys(), key=lambda way: (way[0] == "eager", way)
+            ):
                 say(f"{'loading' if self.is_ready(way) else 'exporting to'} {way[0]}")
                 try:
-                    held = next((error for other, error in failed.items() if not self.is_ready(other)), None)
+                    held = next(
+                        (error for other, error in failed.items() if not self.is_ready(other)), None
+                    )
                     if held and not self.is_ready(way):
                         # It would need what could not be made a moment ago.
                         raise held
@@ -143,9 +157,19 @@ class Speeds:
             found = {"failed": " ".join(str(why).split())[:200] or type(why).__name__}
             (self.passing if bundle_cache.is_temporary(why) else self.known)[way] = found
         for way, taken in times.items():
-            self.known[way] = {"seconds": round(taken, 4), "speed": round(times[PLAIN] / taken, 3), "equal": round(equal[way], 6)}
+            self.known[way] = {
+                "seconds": round(taken, 4),
+                "speed": round(times[PLAIN] / taken, 3),
+                "equal": round(equal[way], 6),
+            }
         with suppress(OSError):
-            write_text(self.file, json.dumps({"key": self.key, "candidates": self.candidates([*self.known])}, indent=1) + "\n")
+            write_text(
+                self.file,
+                json.dumps(
+                    {"key": self.key, "candidates": self.candidates([*self.known])}, indent=1
+                )
+                + "\n",
+            )
         # Those that failed for now will need what is there.
         if not self.passing and (best := self.best([*ways, PLAIN])):
             for kind in set(bundle_cache.KINDS) - before - {best[0]}:
@@ -153,7 +177,10 @@ class Speeds:
 
 
 def measured(
-    opened: dict[Way, BasePredictor], images: Sequence[np.ndarray], failed: dict[Way, Exception], limit: float
+    opened: dict[Way, BasePredictor],
+    images: Sequence[np.ndarray],
+    failed: dict[Way, Exception],
+    limit: float,
 ) -> tuple[dict[Way, float], dict[Way, float]]:
     """Measure seconds a picture and share of equal classes of each way that answers as `PLAIN`; the others go to `failed`.
 
@@ -166,7 +193,10 @@ def measured(
     for way in [way for way in opened if way != PLAIN]:
         began = time.perf_counter()
         try:
-            same = [opened[way].mask(image) == mask for image, mask in zip(images, expected, strict=True)]
+            same = [
+                opened[way].mask(image) == mask
+                for image, mask in zip(images, expected, strict=True)
+            ]
         except Exception as error:  # as in opening
             failed[way] = error
             continue
@@ -174,7 +204,9 @@ def measured(
         share = float(sum(one.sum() for one in same) / sum(one.size for one in same))
         if share < AGREEMENT[way[1]]:
             asked = f"expected {100 * AGREEMENT[way[1]]:g} %"
-            failed[way] = CheckError(f"gives {100 * share:.3f} % of the pixels the class of plain fp32, {asked}")
+            failed[way] = CheckError(
+                f"gives {100 * share:.3f} % of the pixels the class of plain fp32, {asked}"
+            )
         elif taken > limit:
             equal[way], times[way] = share, [taken / len(images)] * len(images)
         else:
@@ -218,7 +250,10 @@ def ticking(what: str, seconds: float) -> Iterator[Callable[[str], None]]:
 def _read(file: Path) -> dict[Way, dict[str, Any]]:
     """Read what is known; nothing where the file is damaged, which can be made again."""
     try:
-        found = {(one.pop("runtime"), one.pop("precision")): one for one in json.loads(file.read_text(encoding="utf-8"))["candidates"]}
+        found = {
+            (one.pop("runtime"), one.pop("precision")): one
+            for one in json.loads(file.read_text(encoding="utf-8"))["candidates"]
+        }
         return found if all("failed" in one or one["speed"] > 0 for one in found.values()) else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -25,14 +25,20 @@ from seenet.prediction.bundles.bundle import KEY, Card
 from seenet.prediction.bundles.runtimes import ONNX_BYTES
 
 OPSET = 20
-AXES = {"images": ("batch", "height", "width"), "mask": ("batch", "height", "width"), "scores": ("batch", None, "height", "width")}
+AXES = {
+    "images": ("batch", "height", "width"),
+    "mask": ("batch", "height", "width"),
+    "scores": ("batch", None, "height", "width"),
+}
 LEAST_CHANNELS = 128
 """Of a 3x3: below, moving the tiles costs more than the products saved. The same whatever processor exports."""
 PIECE = 16
 """Points that a piece of a line gives: few, so that little of the last one lies beyond the picture."""
 
 
-def write(path: Path, model: Segmenter, card: Card, *, plain: bool, calibration: Sequence[np.ndarray]) -> None:
+def write(
+    path: Path, model: Segmenter, card: Card, *, plain: bool, calibration: Sequence[np.ndarray]
+) -> None:
     """Write a model as one .onnx; in INT8 where there are pictures to calibrate on."""
     proto = model_proto(model, plain=plain or bool(calibration))
     if calibration:
@@ -92,7 +98,9 @@ def write_proto(path: Path, proto: Any, card: Card) -> None:
 
     helper.set_model_props(proto, {KEY: card.text()})
     if proto.ByteSize() > ONNX_BYTES:
-        raise DataError(f"{path.name}: the network takes {proto.ByteSize()} bytes, ONNX holds {ONNX_BYTES} at most; use --format openvino")
+        raise DataError(
+            f"{path.name}: the network takes {proto.ByteSize()} bytes, ONNX holds {ONNX_BYTES} at most; use --format openvino"
+        )
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
@@ -120,14 +128,20 @@ class Value:
 
     def reshape(self, *sides: Any) -> "Value":
         """Reshape to sides that are numbers (-1: what is left) or values of one element."""
-        return self.graph.add("Reshape", self, self.graph.add("Concat", *(self.graph.value(side) for side in sides), axis=0))
+        return self.graph.add(
+            "Reshape",
+            self,
+            self.graph.add("Concat", *(self.graph.value(side) for side in sides), axis=0),
+        )
 
     def permute(self, *order: int) -> "Value":
         return self.graph.add("Transpose", self, perm=order)
 
     def within(self, side: Any) -> "Value":
         """Say where 0 <= self < side."""
-        return self.graph.add("And", self.graph.add("GreaterOrEqual", self, 0), self.graph.add("Less", self, side))
+        return self.graph.add(
+            "And", self.graph.add("GreaterOrEqual", self, 0), self.graph.add("Less", self, side)
+        )
 
 
 class Graph:
@@ -180,7 +194,9 @@ def rewrite(proto: Any) -> None:
     nodes: list[NodeProto] = []
     constants: list[TensorProto] = []
     for node in graph.node:
-        written = _written(node, weights) if node.op_type == "Conv" and node.input[1] in weights else None
+        written = (
+            _written(node, weights) if node.op_type == "Conv" and node.input[1] in weights else None
+        )
         if written is None:
             nodes.append(node)
         else:
@@ -199,14 +215,28 @@ def _written(node: NodeProto, weights: dict[str, TensorProto]) -> Graph | None:
     least, size = min(out, into), max(kernel, default=0)
     spread = list(attributes.get("dilations", [1] * len(kernel)))
     around = [step * (side // 2) for step, side in zip(spread, kernel, strict=True)] * 2
-    same = list(attributes.get("strides", [1, 1])) == [1, 1] and list(attributes.get("pads", [0, 0] * 2)) == around
-    if weight.data_type != TensorProto.FLOAT or len(kernel) != 2 or attributes.get("group", 1) != 1 or not same:
+    same = (
+        list(attributes.get("strides", [1, 1])) == [1, 1]
+        and list(attributes.get("pads", [0, 0] * 2)) == around
+    )
+    if (
+        weight.data_type != TensorProto.FLOAT
+        or len(kernel) != 2
+        or attributes.get("group", 1) != 1
+        or not same
+    ):
         return None
     g = Graph(node.output[0])
     x, kernels = Value(g, node.input[0]), Value(g, node.input[1]).permute(2, 3, 1, 0)
     if kernel == [3, 3] and spread[0] == spread[1] and least >= LEAST_CHANNELS:
         y = _wide(g, x, kernels, (into, out), spread[0])
-    elif min(kernel) == 1 and size % 2 and size >= fft_conv.LEAST_SIZE and spread == [1, 1] and least >= fft_conv.LEAST_CHANNELS:
+    elif (
+        min(kernel) == 1
+        and size % 2
+        and size >= fft_conv.LEAST_SIZE
+        and spread == [1, 1]
+        and least >= fft_conv.LEAST_CHANNELS
+    ):
         y = _line(g, x, kernels, (into, out), size, upright=kernel[0] > 1)
     else:
         return None
@@ -228,36 +258,61 @@ def _wide(g: Graph, x: Value, kernels: Value, channels: tuple[int, int], d: int)
     inside = g.add("And", down.within(height), right.within(width))
     taken = g.add("Where", inside, (image * height + down) * width + right, n * height * width)
     down, right = g.range(height).reshape(-1, 1), g.range(width)
-    tile = (image * (rows * d) + down // side * d + down % d) * (columns * d) + right // side * d + right % d
-    given = (down % side // d * winograd.OUT + right % side // d) * (n * rows * columns * (d * d)) + tile
+    tile = (
+        (image * (rows * d) + down // side * d + down % d) * (columns * d)
+        + right // side * d
+        + right % d
+    )
+    given = (down % side // d * winograd.OUT + right % side // d) * (
+        n * rows * columns * (d * d)
+    ) + tile
     b, k, a = (np.kron(one, one) for one in _arrays(winograd.matrices))
     return _products(g, x, kernels, channels, (b, k, a), taken, given)
 
 
-def _line(g: Graph, x: Value, kernels: Value, channels: tuple[int, int], size: int, *, upright: bool) -> Value:
+def _line(
+    g: Graph, x: Value, kernels: Value, channels: tuple[int, int], size: int, *, upright: bool
+) -> Value:
     """Write an r x 1 (upright) or 1 x r as Fourier's pieces."""
     n, height, width = _sides(g, x)
     length, number = (height, width) if upright else (width, height)
     pieces = (length + (PIECE - 1)) // PIECE
-    place = g.span(pieces, PIECE, 1, PIECE + 2 * (size // 2), -(size // 2)).reshape(PIECE + 2 * (size // 2), 1, 1, -1)
+    place = g.span(pieces, PIECE, 1, PIECE + 2 * (size // 2), -(size // 2)).reshape(
+        PIECE + 2 * (size // 2), 1, 1, -1
+    )
     image, line = g.range(n).reshape(-1, 1, 1), g.range(number).reshape(-1, 1)
     point = place * width + line if upright else line * width + place
-    taken = g.add("Where", place.within(length), image * (height * width) + point, n * height * width)
+    taken = g.add(
+        "Where", place.within(length), image * (height * width) + point, n * height * width
+    )
     down, right = g.range(height).reshape(-1, 1), g.range(width)
     place, line = (down, right) if upright else (right, down)
-    given = place % PIECE * (n * number * pieces) + (image * number + line) * pieces + place // PIECE
+    given = (
+        place % PIECE * (n * number * pieces) + (image * number + line) * pieces + place // PIECE
+    )
     a, b, k = _arrays(fft_conv.matrices, PIECE, size, False)
     return _products(g, x, kernels, channels, (b, k, a), taken, given)
 
 
 def _products(
-    g: Graph, x: Value, kernels: Value, channels: tuple[int, int], matrices: tuple[np.ndarray, ...], taken: Value, given: Value
+    g: Graph,
+    x: Value,
+    kernels: Value,
+    channels: tuple[int, int],
+    matrices: tuple[np.ndarray, ...],
+    taken: Value,
+    given: Value,
 ) -> Value:
     """N x C x h x w -> N x h x w x C': points `taken` (one more is zero), transformed, multiplied over the channels, those `given` back."""
     into, kernel, back = matrices
     n, height, width = _sides(g, x)
     count, _ = into.shape
-    points = g.add("Concat", x.permute(0, 2, 3, 1).reshape(-1, channels[0]), np.zeros((1, channels[0]), np.float32), axis=0)
+    points = g.add(
+        "Concat",
+        x.permute(0, 2, 3, 1).reshape(-1, channels[0]),
+        np.zeros((1, channels[0]), np.float32),
+        axis=0,
+    )
     windows = g.add("Gather", points, taken.reshape(-1), axis=0).reshape(into.shape[1], -1)
     transformed = (g.value(into) @ windows).reshape(count, -1, channels[0])
     weights = (g.value(kernel) @ kernels.reshape(kernel.shape[1], -1)).reshape(count, *channels)

@@ -18,7 +18,9 @@ FEWEST = 16
 MOST = 300
 
 
-def write(path: Path, model: Segmenter, card: Card, *, plain: bool, calibration: Sequence[np.ndarray]) -> None:
+def write(
+    path: Path, model: Segmenter, card: Card, *, plain: bool, calibration: Sequence[np.ndarray]
+) -> None:
     """Write a model as .xml and .bin, by way of ONNX; in INT8 where there are pictures to calibrate on."""
     # It needs packages that only reading ONNX does without.
     from seenet.export.onnx import model_proto
@@ -55,7 +57,11 @@ def _compare(model: Any) -> None:
     from openvino import opset13 as operators
 
     for search in model.get_ordered_ops():
-        if search.get_type_name() != "TopK" or search.get_axis() != 1 or search.get_attributes()["mode"] != "max":
+        if (
+            search.get_type_name() != "TopK"
+            or search.get_axis() != 1
+            or search.get_attributes()["mode"] != "max"
+        ):
             continue
         scores, found = search.input_value(0), search.output(1).partial_shape[1]
         classes = scores.partial_shape[1]
@@ -65,14 +71,20 @@ def _compare(model: Any) -> None:
         highest = operators.equal(scores, operators.reduce_max(scores, axis, keep_dims=True))
         numbers = np.arange(count, dtype=np.float32)
         # Where nothing is highest (NaN, or -inf alone, which ReduceMax does not see) the last: a class all the same.
-        first = operators.reduce_min(operators.select(highest, numbers[:, None, None], numbers[-1]), axis, keep_dims=True)
-        search.output(1).replace(operators.convert(first, search.output(1).element_type.get_type_name()).output(0))
+        first = operators.reduce_min(
+            operators.select(highest, numbers[:, None, None], numbers[-1]), axis, keep_dims=True
+        )
+        search.output(1).replace(
+            operators.convert(first, search.output(1).element_type.get_type_name()).output(0)
+        )
 
 
 def check_count(count: int) -> None:
     """Refuse fewer pictures than `FEWEST` with a UsageError."""
     if count < FEWEST:
-        raise UsageError(f"--int8: found {count} pictures to calibrate on, expected at least {FEWEST} of what it will see; give --images")
+        raise UsageError(
+            f"--int8: found {count} pictures to calibrate on, expected at least {FEWEST} of what it will see; give --images"
+        )
 
 
 def quantize(model: Any, pictures: Sequence[np.ndarray]) -> Any:

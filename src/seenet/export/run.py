@@ -91,7 +91,11 @@ def run_export(
     """
     card_precision = _precision(kind, int8=int8, half=half, plain=plain)
     _check_out(out, kind, overwrite)
-    require(*BUNDLE_FORMATS[kind].runs_with, *BUNDLE_FORMATS[kind].written_with, *(["nncf"] if int8 else []))
+    require(
+        *BUNDLE_FORMATS[kind].runs_with,
+        *BUNDLE_FORMATS[kind].written_with,
+        *(["nncf"] if int8 else []),
+    )
     labelled = _open_labelled(recipe, overrides, split)
     paths = checking_pictures(images, out)
     if int8:
@@ -115,7 +119,12 @@ def run_export(
         log.info("comparing with the model")
         opened = _open(path, kind)
         bundle = BundlePredictor(opened, info={"file": str(out), "sha256": sha256(path)})
-        reference = Predictor(saved.model, saved.labels, device="cpu", info={"file": str(saved.path), "sha256": saved.sha256})
+        reference = Predictor(
+            saved.model,
+            saved.labels,
+            device="cpu",
+            info={"file": str(saved.path), "sha256": saved.sha256},
+        )
         verification = verify(reference, bundle, pictures[:CHECKED], labelled)
         verification.check()
         report = ExportReport(_parts(out), card, opened.runtime, verification)
@@ -129,7 +138,9 @@ def _precision(kind: Format, *, int8: bool, half: bool, plain: bool) -> str:
         raise UsageError("--int8 and --fp16: expected one of them")
     for option, given in (("--int8", int8), ("--fp16", half)):
         if given and option not in BUNDLE_FORMATS[kind].options:
-            having = ", ".join(name for name, row in BUNDLE_FORMATS.items() if option in row.options)
+            having = ", ".join(
+                name for name, row in BUNDLE_FORMATS.items() if option in row.options
+            )
             safetensors = " (and --format fp16 writes a .safetensors)" * half
             raise UsageError(f"{option}: not for {kind}; available for {having}{safetensors}")
     if plain and (int8 or "--plain" not in BUNDLE_FORMATS[kind].options):
@@ -145,14 +156,20 @@ def _parts(out: Path) -> list[Path]:
 
 def _check_out(out: Path, kind: Format, overwrite: bool) -> None:
     if out.suffix != BUNDLE_FORMATS[kind].suffix:
-        raise DataError(f"{out}: found suffix {out.suffix!r}, expected {BUNDLE_FORMATS[kind].suffix} for --format {kind}")
+        raise DataError(
+            f"{out}: found suffix {out.suffix!r}, expected {BUNDLE_FORMATS[kind].suffix} for --format {kind}"
+        )
     check_free(_parts(out), overwrite=overwrite)
 
 
-def _open_labelled(recipe: str | Path | Recipe | None, overrides: Sequence[str], split: str | None) -> Split | None:
+def _open_labelled(
+    recipe: str | Path | Recipe | None, overrides: Sequence[str], split: str | None
+) -> Split | None:
     if recipe is None:
         if overrides or split:
-            raise UsageError("--split and key=value say which data to compare the mIoU on; give --recipe too")
+            raise UsageError(
+                "--split and key=value say which data to compare the mIoU on; give --recipe too"
+            )
         return None
     settings = load_recipe(recipe, list(overrides)).data
     return open_split(settings, split or settings.val or "val")
@@ -168,12 +185,24 @@ def checking_pictures(images: Sequence[str | Path], out: Path) -> list[Path]:
 def fitted(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
     """Cut to `MOST_SIDE` a side and to as many channels as the network takes (the first again, where it takes more)."""
     channels = len(saved.model.normalization.mean)
-    return np.ascontiguousarray(picture[:MOST_SIDE, :MOST_SIDE, np.arange(channels) % picture.shape[2]])
+    return np.ascontiguousarray(
+        picture[:MOST_SIDE, :MOST_SIDE, np.arange(channels) % picture.shape[2]]
+    )
 
 
-def _write(path: Path, kind: Format, saved: SavedModel, card: Card, calibration: Sequence[np.ndarray], *, plain: bool) -> None:
+def _write(
+    path: Path,
+    kind: Format,
+    saved: SavedModel,
+    card: Card,
+    calibration: Sequence[np.ndarray],
+    *,
+    plain: bool,
+) -> None:
     """Write by the format's own module, imported when it is asked for: it needs packages of its own."""
-    import_module(f"seenet.export.{kind}").write(path, saved.model, card, plain=plain, calibration=calibration)
+    import_module(f"seenet.export.{kind}").write(
+        path, saved.model, card, plain=plain, calibration=calibration
+    )
 
 
 def _open(path: Path, kind: Format) -> Opened:
@@ -190,12 +219,20 @@ def _on_disk(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise PassingError(f"{out}: cannot be written ({error.strerror or error}); make room or choose another --out") from None
+        raise PassingError(
+            f"{out}: cannot be written ({error.strerror or error}); make room or choose another --out"
+        ) from None
 
 
 def _publish(path: Path, out: Path, report: ExportReport) -> None:
     """Write the table beside the bundle, then give each file its name."""
-    text = json.dumps(ExportReport(_parts(path), report.card, report.runtime, report.verification).result(), indent=1) + "\n"
+    text = (
+        json.dumps(
+            ExportReport(_parts(path), report.card, report.runtime, report.verification).result(),
+            indent=1,
+        )
+        + "\n"
+    )
     check_path(path).write_text(text, encoding="utf-8")
     for part, final in zip(_parts(path), _parts(out), strict=True):
         with part.open("rb") as stream:
@@ -206,16 +243,27 @@ def _publish(path: Path, out: Path, report: ExportReport) -> None:
 def table(report: ExportReport) -> Group:
     """Show a row for each size that was run, and what all of them say together."""
     found = report.verification
-    shown = Table(title=f"{report.card.precision} in {report.runtime}, beside the model", title_justify="left")
+    shown = Table(
+        title=f"{report.card.precision} in {report.runtime}, beside the model", title_justify="left"
+    )
     for name in ("batch", "height", "width", "largest score", "largest difference", "same class"):
         shown.add_column(name, justify="right")
     for row in found.rows:
         share = f"{100 * row['agreeing'] / row['pixels']:.3f} %"
-        shown.add_row(*(str(row[key]) for key in ("batch", "height", "width")), f"{row['largest']:.2f}", f"{row['difference']:.1e}", share)
-    lines = [f"largest difference of a score {found.difference:.1e}, same class in {100 * found.agreement:.4f} % of the pixels"]
+        shown.add_row(
+            *(str(row[key]) for key in ("batch", "height", "width")),
+            f"{row['largest']:.2f}",
+            f"{row['difference']:.1e}",
+            share,
+        )
+    lines = [
+        f"largest difference of a score {found.difference:.1e}, same class in {100 * found.agreement:.4f} % of the pixels"
+    ]
     if found.miou is None:
         lines.append("mIoU not compared: no labels; give --recipe")
     else:
         model, bundle = 100 * found.miou["model"], 100 * found.miou["bundle"]
-        lines.append(f"mIoU on {found.miou['data']}, {found.miou['images']} pictures: {bundle:.3f} %, the model's {model:.3f} %")
+        lines.append(
+            f"mIoU on {found.miou['data']}, {found.miou['images']} pictures: {bundle:.3f} %, the model's {model:.3f} %"
+        )
     return Group(shown, *map(Text, lines))

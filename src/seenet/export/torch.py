@@ -43,7 +43,10 @@ class Deployed(nn.Module):
     def __init__(self, model: Segmenter) -> None:
         super().__init__()
         self.model = model
-        mean, std = (torch.tensor(values).mul(255)[:, None, None] for values in (model.normalization.mean, model.normalization.std))
+        mean, std = (
+            torch.tensor(values).mul(255)[:, None, None]
+            for values in (model.normalization.mean, model.normalization.std)
+        )
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
         self.ids = torch.uint8 if model.num_classes <= 256 else torch.int32
@@ -64,11 +67,15 @@ def trace(model: Segmenter) -> ExportedProgram:
     try:
         with torch.no_grad(), _portable():
             program = torch.export.export(
-                deployed, (torch.zeros(*TRACED, len(model.normalization.mean), dtype=torch.uint8),), dynamic_shapes=(any_size,)
+                deployed,
+                (torch.zeros(*TRACED, len(model.normalization.mean), dtype=torch.uint8),),
+                dynamic_shapes=(any_size,),
             )
     except Exception as error:  # whatever a network raises that torch cannot follow
         reason = " ".join(str(error).split())[:200]
-        raise DataError(f"the network cannot be exported: torch.export stops with {type(error).__name__}: {reason}") from error
+        raise DataError(
+            f"the network cannot be exported: torch.export stops with {type(error).__name__}: {reason}"
+        ) from error
     _from_one(program)
     return program
 
@@ -82,15 +89,28 @@ def _portable() -> Iterator[None]:
     points stand alone: beside a copy of themselves they have the same mean, and OpenVINO has no kernel larger than its input. Means over
     n x n parts, which ONNX knows for sizes in the graph alone, as means over rows, then over columns.
     """
-    same_padding, avg_pool2d, adaptive = padding.get_same_padding, functional.avg_pool2d, functional.adaptive_avg_pool2d
+    same_padding, avg_pool2d, adaptive = (
+        padding.get_same_padding,
+        functional.avg_pool2d,
+        functional.adaptive_avg_pool2d,
+    )
 
     def plain(x: int, kernel: int, stride: int, dilation: int) -> int:
         span = (kernel - 1) * dilation + 1
-        return span - stride + -x % stride if span >= stride else same_padding(x, kernel, stride, dilation)
+        return (
+            span - stride + -x % stride
+            if span >= stride
+            else same_padding(x, kernel, stride, dilation)
+        )
 
-    def doubled(x: Tensor, kernel_size: Any, stride: Any = None, *more: Any, **named: Any) -> Tensor:
+    def doubled(
+        x: Tensor, kernel_size: Any, stride: Any = None, *more: Any, **named: Any
+    ) -> Tensor:
         around, ceil_mode, counted, divisor = _pooling(*more, **named)
-        pairs = _pair(kernel_size) == _pair(stride or kernel_size) == (2, 2) and _pair(around) == (0, 0)
+        pairs = _pair(kernel_size) == _pair(stride or kernel_size) == (2, 2) and _pair(around) == (
+            0,
+            0,
+        )
         if pairs and ceil_mode and not counted and not divisor:
             return avg_pool2d(functional.pad(x, (0, 1, 0, 1), mode="replicate"), 2)
         return avg_pool2d(x, kernel_size, stride, around, ceil_mode, counted, divisor)
@@ -102,8 +122,16 @@ def _portable() -> Iterator[None]:
         for axis, parts in zip((-2, -1), sides, strict=True):
             side = x.shape[axis]
             # Part i goes from floor(i side / n) to ceil((i + 1) side / n); nothing negative, which ONNX divides towards zero.
-            slices = [(i * side // parts, ((i + 1) * side + parts - 1) // parts) for i in range(parts)]
-            x = torch.cat([x.transpose(axis, -1)[..., start:end].mean(-1, keepdim=True) for start, end in slices], -1).transpose(axis, -1)
+            slices = [
+                (i * side // parts, ((i + 1) * side + parts - 1) // parts) for i in range(parts)
+            ]
+            x = torch.cat(
+                [
+                    x.transpose(axis, -1)[..., start:end].mean(-1, keepdim=True)
+                    for start, end in slices
+                ],
+                -1,
+            ).transpose(axis, -1)
         return x
 
     padding.get_same_padding, functional.avg_pool2d = plain, doubled  # type: ignore[assignment]
@@ -116,7 +144,10 @@ def _portable() -> Iterator[None]:
 
 
 def _pooling(
-    padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> tuple[Any, bool, bool, int | None]:
     """Return the rest of `avg_pool2d`'s arguments, as it names and orders them."""
     return padding, ceil_mode, count_include_pad, divisor_override
@@ -131,7 +162,9 @@ def _from_one(program: ExportedProgram) -> None:
     `verify` runs it below them.
     """
     for node in list(program.graph.nodes):
-        if node.op == "call_function" and str(node.target).startswith(("aten._assert_", "aten.sym_constrain_range")):
+        if node.op == "call_function" and str(node.target).startswith(
+            ("aten._assert_", "aten.sym_constrain_range")
+        ):
             program.graph.erase_node(node)
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
@@ -181,11 +214,19 @@ def export_half(model: str | Path, out: Path, *, overwrite: bool = False) -> flo
     .safetensors; CheckError: weights too large for fp16.
     """
     if out.suffix != ".safetensors":
-        raise DataError(f"{out}: found suffix {out.suffix!r}, expected .safetensors; other files need --format onnx, openvino or torch")
+        raise DataError(
+            f"{out}: found suffix {out.suffix!r}, expected .safetensors; other files need --format onnx, openvino or torch"
+        )
     check_free([out], overwrite=overwrite)
     saved = load_model(model)
     with replacing(out) as temporary:
-        save_model(temporary, saved.model, saved.labels, notes={**saved.notes, "fp16_of": saved.sha256}, half=True)
+        save_model(
+            temporary,
+            saved.model,
+            saved.labels,
+            notes={**saved.notes, "fp16_of": saved.sha256},
+            half=True,
+        )
         read_back = load_model(temporary).model.state_dict()
         errors = [_error(value, read_back[key]) for key, value in saved.model.state_dict().items()]
         # Of numbers and NaN, max takes whichever it likes.
@@ -200,4 +241,6 @@ def export_half(model: str | Path, out: Path, *, overwrite: bool = False) -> flo
 def _error(before: torch.Tensor, after: torch.Tensor) -> float:
     if not before.is_floating_point():
         return 0.0
-    return float((after - before).abs().max() / before.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
+    return float(
+        (after - before).abs().max() / before.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+    )

@@ -51,7 +51,9 @@ class Verification:
     @property
     def agreement(self) -> float:
         """Return the share of all pixels that get the same class."""
-        return float(sum(row["agreeing"] for row in self.rows) / sum(row["pixels"] for row in self.rows))
+        return float(
+            sum(row["agreeing"] for row in self.rows) / sum(row["pixels"] for row in self.rows)
+        )
 
     @property
     def difference(self) -> float:
@@ -65,24 +67,35 @@ class Verification:
             where = f"{row['batch']} x {row['height']} x {row['width']}"
             if not row["masks_are_argmax"]:
                 found.append(f"at {where} its class map is not the argmax of its scores")
-            if self.bars.score is not None and not row["difference"] <= self.bars.score * row["largest"] + ROUNDING:
+            if (
+                self.bars.score is not None
+                and not row["difference"] <= self.bars.score * row["largest"] + ROUNDING
+            ):
                 found.append(
                     f"at {where} a score differs by {row['difference']:.2g} of {row['largest']:.3g}, allowed is {self.bars.score:g} of it"
                 )
         if not self.agreement >= self.bars.agreement:
-            found.append(f"{100 * self.agreement:.3f} % of the pixels get the same class, expected {100 * self.bars.agreement:g} %")
+            found.append(
+                f"{100 * self.agreement:.3f} % of the pixels get the same class, expected {100 * self.bars.agreement:g} %"
+            )
         if self.miou is not None:
             model, bundle = self.miou["model"], self.miou["bundle"]
             if self.bars.miou_drop is not None and not abs(bundle - model) <= self.bars.miou_drop:
-                found.append(f"mIoU {100 * bundle:.3f} instead of {100 * model:.3f} %, allowed are {100 * self.bars.miou_drop:g} points")
+                found.append(
+                    f"mIoU {100 * bundle:.3f} instead of {100 * model:.3f} %, allowed are {100 * self.bars.miou_drop:g} points"
+                )
             if self.bars.miou_ratio is not None and not bundle >= self.bars.miou_ratio * model:
-                found.append(f"mIoU {100 * bundle:.2f} %, expected {100 * self.bars.miou_ratio:g} % of {100 * model:.2f} %")
+                found.append(
+                    f"mIoU {100 * bundle:.2f} %, expected {100 * self.bars.miou_ratio:g} % of {100 * model:.2f} %"
+                )
         return found
 
     def check(self) -> None:
         """Raise a CheckError that lists what does not hold."""
         if found := self.failures():
-            raise CheckError(f"the exported model does not answer as the trained one: {'; '.join(found[:4])}; nothing was written")
+            raise CheckError(
+                f"the exported model does not answer as the trained one: {'; '.join(found[:4])}; nothing was written"
+            )
 
     def result(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -95,32 +108,53 @@ class Verification:
         }
 
 
-def verify(model: Predictor, bundle: BundlePredictor, pictures: Sequence[np.ndarray], split: Split | None = None) -> Verification:
+def verify(
+    model: Predictor,
+    bundle: BundlePredictor,
+    pictures: Sequence[np.ndarray],
+    split: Split | None = None,
+) -> Verification:
     """Run both on each of `pictures` (H x W x C uint8) as it is, then on them resized to `ODD` in batches, then on a split with labels."""
     found = Verification(BARS[bundle.card.precision])
     for picture in pictures:
         found.rows.append(_compare(model, bundle, [picture]))
     for batch, height, width in ODD:
-        resized = [_resized(pictures[place % len(pictures)], height, width) for place in range(batch)]
+        resized = [
+            _resized(pictures[place % len(pictures)], height, width) for place in range(batch)
+        ]
         found.rows.append(_compare(model, bundle, resized))
     if split is not None:
         one, other = (
-            evaluate(predictor, split, what=f"{name} on {split.name}") for predictor, name in ((model, "model"), (bundle, "bundle"))
+            evaluate(predictor, split, what=f"{name} on {split.name}")
+            for predictor, name in ((model, "model"), (bundle, "bundle"))
         )
         if one.miou is None or other.miou is None:
-            raise CheckError(f"{split.name}: no pixel is scored, so that there is no mIoU to compare; give another --split")
-        found.miou = {"model": one.miou, "bundle": other.miou, "data": split.name, "images": len(split)}
+            raise CheckError(
+                f"{split.name}: no pixel is scored, so that there is no mIoU to compare; give another --split"
+            )
+        found.miou = {
+            "model": one.miou,
+            "bundle": other.miou,
+            "data": split.name,
+            "images": len(split),
+        }
     return found
 
 
-def _compare(model: Predictor, bundle: BundlePredictor, pictures: list[np.ndarray]) -> dict[str, Any]:
+def _compare(
+    model: Predictor, bundle: BundlePredictor, pictures: list[np.ndarray]
+) -> dict[str, Any]:
     """Run one batch through the bundle, and one by one through the model."""
     found, masks = bundle.run(np.stack(pictures))
     expected = np.stack([np.asarray(model.scores(picture)) for picture in pictures])
     wanted = np.stack([to_mask(scores) for scores in expected])
     batch, height, width = wanted.shape
     # What is not a number is as wrong as can be.
-    difference = np.abs(np.nan_to_num(found, nan=np.inf) - expected).max() if found.shape == expected.shape else np.inf
+    difference = (
+        np.abs(np.nan_to_num(found, nan=np.inf) - expected).max()
+        if found.shape == expected.shape
+        else np.inf
+    )
     return {
         "batch": batch, "height": height, "width": width, "pixels": wanted.size, "difference": float(difference),
         "largest": float(np.abs(expected).max()), "agreeing": int((masks == wanted).sum()),
@@ -130,5 +164,8 @@ def _compare(model: Predictor, bundle: BundlePredictor, pictures: list[np.ndarra
 
 def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     # Channel by channel, whatever their number.
-    bands = [Image.fromarray(band).resize((width, height), Image.Resampling.BILINEAR) for band in np.moveaxis(picture, 2, 0)]
+    bands = [
+        Image.fromarray(band).resize((width, height), Image.Resampling.BILINEAR)
+        for band in np.moveaxis(picture, 2, 0)
+    ]
     return np.stack([np.asarray(band) for band in bands], 2)

@@ -13,7 +13,16 @@ from seenet.model.seenet import VARIANTS, SeENet
 from seenet.model.segmenter import Normalization, Segmenter
 from seenet.model.weights import load_part, prepare_backbone
 
-__all__ = ["PEERS", "VARIANTS", "PeerNetwork", "SeENet", "Segmenter", "StageProbe", "assemble", "create_model"]
+__all__ = [
+    "PEERS",
+    "VARIANTS",
+    "PeerNetwork",
+    "SeENet",
+    "Segmenter",
+    "StageProbe",
+    "assemble",
+    "create_model",
+]
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "refine_stride": (4, 8),
@@ -73,9 +82,17 @@ def create_model(
         _check_probe(probe, variant, factory, auxiliary)
     if factory is not None:
         if weights is not None:
-            raise UsageError(f"weights={weights}: the network of factory={factory} loads its own; set model.weights=null")
+            raise UsageError(
+                f"weights={weights}: the network of factory={factory} loads its own; set model.weights=null"
+            )
         return FactoryNetwork(
-            {"variant": FACTORY, "factory": factory, "num_classes": num_classes, "in_channels": in_channels, "auxiliary": auxiliary}
+            {
+                "variant": FACTORY,
+                "factory": factory,
+                "num_classes": num_classes,
+                "in_channels": in_channels,
+                "auxiliary": auxiliary,
+            }
         )
     if variant not in (*VARIANTS, *PEERS):
         raise UsageError(f"variant {variant}: unknown; {nearest(variant, (*VARIANTS, *PEERS))}")
@@ -89,13 +106,20 @@ def create_model(
     }  # fmt: skip
     for name, allowed in CHOICES.items():
         if options[name] not in allowed:
-            raise UsageError(f"{name}={options[name]}: expected one of {', '.join(map(str, allowed))}")
+            raise UsageError(
+                f"{name}={options[name]}: expected one of {', '.join(map(str, allowed))}"
+            )
     for name in ("num_classes", "in_channels", "width"):
         _check_count(name, options[name])
     if p_out != "auto":
         _check_count("p_out", p_out)
     trunk, normalization, options["stride_on"] = prepare_backbone(
-        backbone, weights, output_stride=output_stride, in_channels=in_channels, stride_on=stride_on, levels=levels_of(probe)
+        backbone,
+        weights,
+        output_stride=output_stride,
+        in_channels=in_channels,
+        stride_on=stride_on,
+        levels=levels_of(probe),
     )
     model = assemble(trunk, normalization, options)
     if isinstance(model, StageProbe) and model.P2 is not None:
@@ -103,15 +127,34 @@ def create_model(
     return model
 
 
-def assemble(trunk: Backbone, normalization: Normalization, options: dict[str, Any]) -> SeENet | PeerNetwork | StageProbe:
+def assemble(
+    trunk: Backbone, normalization: Normalization, options: dict[str, Any]
+) -> SeENet | PeerNetwork | StageProbe:
     """The network on a backbone that is built already, by options that `create_model` checked."""
-    kind = StageProbe if options.get("probe") else PeerNetwork if options["variant"] in PEERS else SeENet
+    kind = (
+        StageProbe
+        if options.get("probe")
+        else PeerNetwork
+        if options["variant"] in PEERS
+        else SeENet
+    )
     model: SeENet | PeerNetwork | StageProbe = kind(trunk, normalization, options)
     use_exact_depthwise(model)
     return model
 
 
-OPTIONS = ("variant", "backbone", "num_classes", "in_channels", "weights", "p_out", "width", "auxiliary", "factory", "probe")
+OPTIONS = (
+    "variant",
+    "backbone",
+    "num_classes",
+    "in_channels",
+    "weights",
+    "p_out",
+    "width",
+    "auxiliary",
+    "factory",
+    "probe",
+)
 
 
 def _check_probe(probe: str, variant: str, factory: str | None, auxiliary: bool) -> None:
@@ -120,7 +163,9 @@ def _check_probe(probe: str, variant: str, factory: str | None, auxiliary: bool)
     if probe not in PROBES:
         raise UsageError(f"probe={probe}: unknown; {nearest(probe, PROBES)}")
     if probe not in probes_of(variant):
-        raise UsageError(f"probe={probe}: {variant} has no enhanced B2; expected one of {', '.join(probes_of(variant))}")
+        raise UsageError(
+            f"probe={probe}: {variant} has no enhanced B2; expected one of {', '.join(probes_of(variant))}"
+        )
     if auxiliary:
         raise UsageError(f"probe={probe}: has no auxiliary head; set loss.auxiliary=0")
 

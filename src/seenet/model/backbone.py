@@ -32,14 +32,29 @@ class Backbone(nn.Module):
     Raises UsageError for a name that timm does not know or cannot dilate.
     """
 
-    def __init__(self, name: str, *, output_stride: int = 8, in_channels: int = 3, stride_on: str = "conv2", levels: int = 4) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        output_stride: int = 8,
+        in_channels: int = 3,
+        stride_on: str = "conv2",
+        levels: int = 4,
+    ) -> None:
         super().__init__()
         self.name = name
         if not timm.is_model(name):
-            raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}")
+            raise UsageError(
+                f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}"
+            )
         self.body: Any
         try:
-            self.body = _stages(name, output_stride=output_stride, out_indices=(-4, -3, -2, -1)[:levels], in_chans=in_channels)
+            self.body = _stages(
+                name,
+                output_stride=output_stride,
+                out_indices=(-4, -3, -2, -1)[:levels],
+                in_chans=in_channels,
+            )
         # Of families that cannot be dilated, or have other stages: whatever they raise.
         except Exception as error:
             raise UsageError(
@@ -52,11 +67,15 @@ class Backbone(nn.Module):
         self.strides: tuple[int, ...] = tuple(info.reduction())
         expected = tuple(min(stride, output_stride) for stride in (4, 8, 16, 32)[:levels])
         if self.strides != expected:
-            raise UsageError(f"backbone {name}: stages have strides {self.strides}, expected {expected}; {OTHERS}")
+            raise UsageError(
+                f"backbone {name}: stages have strides {self.strides}, expected {expected}; {OTHERS}"
+            )
         # A size that nothing divides, or one that every stride does.
         self.pad_multiple = 1 if not self._misfit(in_channels, 37, 35) else 32
         if self.pad_multiple > 1 and (misfit := self._misfit(in_channels, 64, 96)):
-            raise UsageError(f"backbone {name}: does not take pictures of any size ({misfit}); {OTHERS}")
+            raise UsageError(
+                f"backbone {name}: does not take pictures of any size ({misfit}); {OTHERS}"
+            )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if self.pad_multiple > 1:
@@ -104,12 +123,21 @@ class Backbone(nn.Module):
         ends: list[int] = []
         for level in self.body.feature_info.get_dicts():
             prefix = str(level["module"]).replace(".", "_")
-            inside = [index for index, (name, _) in enumerate(owners) if name == prefix or name.startswith(f"{prefix}_")]
+            inside = [
+                index
+                for index, (name, _) in enumerate(owners)
+                if name == prefix or name.startswith(f"{prefix}_")
+            ]
             if not inside:
-                raise UsageError(f"backbone {self.name}: has no modules of its stage {len(ends) + 1} alone; use training.freeze_stages=0")
+                raise UsageError(
+                    f"backbone {self.name}: has no modules of its stage {len(ends) + 1} alone; use training.freeze_stages=0"
+                )
             ends.append(max(inside) + 1)
         starts = [0, *ends[:-1]]
-        return [[module for _, module in owners[start:end]] for start, end in zip(starts, ends, strict=True)]
+        return [
+            [module for _, module in owners[start:end]]
+            for start, end in zip(starts, ends, strict=True)
+        ]
 
     def norms(self) -> list[nn.Module]:
         """List every batch norm of the backbone."""
@@ -122,12 +150,18 @@ class Backbone(nn.Module):
         their own (HRNet), or where timm's hooks look into them, which must not see a second pass.
         """
         network = self.network
-        modules = {name.replace(".", "_"): (name, module) for name, module in network.named_modules()}
-        stages = [str(level["module"]).replace(".", "_") for level in self.body.feature_info.get_dicts()]
+        modules = {
+            name.replace(".", "_"): (name, module) for name, module in network.named_modules()
+        }
+        stages = [
+            str(level["module"]).replace(".", "_") for level in self.body.feature_info.get_dicts()
+        ]
         if isinstance(self.body, FeatureHookNet) or not modules.keys() >= set(stages):
             return [self.body]
         parents = {modules[stage][0].rpartition(".")[0] for stage in stages}
-        beside = [child for name in sorted(parents) for child in network.get_submodule(name).children()]
+        beside = [
+            child for name in sorted(parents) for child in network.get_submodule(name).children()
+        ]
         return [child for child in beside if list(child.children())]
 
     def _misfit(self, in_channels: int, height: int, width: int) -> str:
@@ -142,9 +176,14 @@ class Backbone(nn.Module):
             self.body.train(was_training)
         found = [tuple(stage.shape[1:]) for stage in stages]
         expected = [
-            (channels, -(-height // stride), -(-width // stride)) for channels, stride in zip(self.channels, self.strides, strict=True)
+            (channels, -(-height // stride), -(-width // stride))
+            for channels, stride in zip(self.channels, self.strides, strict=True)
         ]
-        return "" if found == expected else f"at {height} x {width} its stages are {found}, expected {expected}"
+        return (
+            ""
+            if found == expected
+            else f"at {height} x {width} its stages are {found}, expected {expected}"
+        )
 
 
 def _stages(name: str, **options: Any) -> Any:
@@ -164,19 +203,30 @@ def _stages(name: str, **options: Any) -> Any:
 def _reason(error: Exception) -> str:
     """Return an error's first line; of an assertion without words the assertion, as timm has it."""
     line = str(error).strip().partition("\n")[0]
-    asserted = [frame.line for frame in traceback.extract_tb(error.__traceback__) if "/timm/" in frame.filename and frame.line]
+    asserted = [
+        frame.line
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "/timm/" in frame.filename and frame.line
+    ]
     return line[:200] or (asserted[-1] if asserted else type(error).__name__)
 
 
 def _own_tensors(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False))
+    return any(True for _ in module.parameters(recurse=False)) or any(
+        True for _ in module.buffers(recurse=False)
+    )
 
 
 def _move_strides(body: nn.Module) -> None:
     """Let blocks stride on their first 1x1, as in ResNet v1, not (v1.5) on their 3x3."""
     for module in body.modules():
         conv1, conv2 = getattr(module, "conv1", None), getattr(module, "conv2", None)
-        if hasattr(module, "conv3") and isinstance(conv1, nn.Conv2d) and isinstance(conv2, nn.Conv2d) and conv2.stride != (1, 1):
+        if (
+            hasattr(module, "conv3")
+            and isinstance(conv1, nn.Conv2d)
+            and isinstance(conv2, nn.Conv2d)
+            and conv2.stride != (1, 1)
+        ):
             conv1.stride, conv2.stride = conv2.stride, (1, 1)
 
 
@@ -198,8 +248,13 @@ def _checkpointed(module: nn.Module, *inputs: Any) -> Any:
 @contextmanager
 def _kept_statistics(body: nn.Module) -> Iterator[None]:
     """Keep batch norm's statistics in a second pass over the same images."""
-    norms = [module for module in body.modules() if isinstance(module, BATCH_NORMS) and module.training]
-    momenta, counts = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]
+    norms = [
+        module for module in body.modules() if isinstance(module, BATCH_NORMS) and module.training
+    ]
+    momenta, counts = (
+        [norm.momentum for norm in norms],
+        [norm.num_batches_tracked.clone() for norm in norms],
+    )  # type: ignore[union-attr]
     for norm in norms:
         norm.momentum = 0.0
     try:

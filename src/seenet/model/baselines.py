@@ -53,15 +53,21 @@ class PeerNetwork(Segmenter):
     Raises UsageError for an output stride it cannot take.
     """
 
-    def __init__(self, backbone: Backbone, normalization: Normalization, options: dict[str, Any]) -> None:
+    def __init__(
+        self, backbone: Backbone, normalization: Normalization, options: dict[str, Any]
+    ) -> None:
         super().__init__(normalization, options)
         self.peer = PEERS[options["variant"]]
         stride = backbone.strides[3]
         self.pad_multiple = max(backbone.pad_multiple, stride if self.peer.divides else 1)
         self.backbone = backbone
         rates = scaled_rates(RATES, stride, options)
-        self.decoder, self.head = self.peer.parts(backbone.channels, self.num_classes, stride, rates)
-        self.auxiliary = auxiliary_head(backbone.channels[2], self.num_classes) if options["auxiliary"] else None
+        self.decoder, self.head = self.peer.parts(
+            backbone.channels, self.num_classes, stride, rates
+        )
+        self.auxiliary = (
+            auxiliary_head(backbone.channels[2], self.num_classes) if options["auxiliary"] else None
+        )
 
     def _features(self, images: Tensor, window: Window | None = None) -> dict[str, Tensor]:
         images = self._padded(images)
@@ -69,7 +75,10 @@ class PeerNetwork(Segmenter):
         stages = self.backbone(images)
         # segmentation-models-pytorch counts from stride 1; none of these decoders looks at the first two.
         top = stages[3] if self.decoder is None else self.decoder([stages[0], stages[0], *stages])
-        return {**dict(zip(("B1", "B2", "B3", "B4"), stages, strict=True)), "scores": self.head(top)}
+        return {
+            **dict(zip(("B1", "B2", "B3", "B4"), stages, strict=True)),
+            "scores": self.head(top),
+        }
 
     def _check_batch_norm(self, images: Tensor) -> None:
         count, _, height, width = images.shape
@@ -91,8 +100,15 @@ def peer_output_stride(variant: str, asked: int) -> int:
     if asked in strides:
         return asked
     if len(strides) > 1:
-        raise UsageError(f"output_stride={asked}: {variant} takes {' or '.join(map(str, strides))}; set model.output_stride={strides[0]}")
-    log.info("%s: output stride %d, since its pyramid goes over a backbone that is not dilated (not %d)", variant, strides[0], asked)
+        raise UsageError(
+            f"output_stride={asked}: {variant} takes {' or '.join(map(str, strides))}; set model.output_stride={strides[0]}"
+        )
+    log.info(
+        "%s: output stride %d, since its pyramid goes over a backbone that is not dilated (not %d)",
+        variant,
+        strides[0],
+        asked,
+    )
     return strides[0]
 
 
@@ -121,7 +137,9 @@ def _pspnet(channels: Sequence[int], classes: int, stride: int, rates: Sequence[
     return _initialized(decoder, 512, classes, kernel=3)
 
 
-def _deeplabv3plus(channels: Sequence[int], classes: int, stride: int, rates: Sequence[int]) -> Parts:
+def _deeplabv3plus(
+    channels: Sequence[int], classes: int, stride: int, rates: Sequence[int]
+) -> Parts:
     decoder = _smp("decoders.deeplabv3.decoder").DeepLabV3PlusDecoder(
         _smp_channels(channels), 5, 256, rates, stride, aspp_separable=True, aspp_dropout=0.5
     )
@@ -129,7 +147,9 @@ def _deeplabv3plus(channels: Sequence[int], classes: int, stride: int, rates: Se
 
 
 def _upernet(channels: Sequence[int], classes: int, stride: int, rates: Sequence[int]) -> Parts:
-    return _initialized(_smp("decoders.upernet.decoder").UPerNetDecoder(_smp_channels(channels)), 256, classes)
+    return _initialized(
+        _smp("decoders.upernet.decoder").UPerNetDecoder(_smp_channels(channels)), 256, classes
+    )
 
 
 def _fpn(channels: Sequence[int], classes: int, stride: int, rates: Sequence[int]) -> Parts:

@@ -39,7 +39,10 @@ class FactoryNetwork(Segmenter):
 
     def __init__(self, options: dict[str, Any]) -> None:
         channels = options["in_channels"]
-        mean, std = (values if channels == 3 else (sum(values) / 3,) * channels for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+        mean, std = (
+            values if channels == 3 else (sum(values) / 3,) * channels
+            for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        )
         super().__init__(Normalization(mean, std), options)
         self.network = _make(options["factory"], self.num_classes)
         use_exact_depthwise(self.network)
@@ -53,11 +56,21 @@ class FactoryNetwork(Segmenter):
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
-            raise UsageError(f"{self._name}: training gives batch norm one point ({error}); use a batch of at least 2 images") from None
+            raise UsageError(
+                f"{self._name}: training gives batch norm one point ({error}); use a batch of at least 2 images"
+            ) from None
         named = found if isinstance(found, dict) else {"out": found}
         scores = named.get("out")
-        if not isinstance(scores, Tensor) or scores.dim() != 4 or scores.shape[:2] != (images.shape[0], self.num_classes):
-            what = f"a tensor {'x'.join(map(str, scores.shape))}" if isinstance(scores, Tensor) else f"a {type(found).__name__}"
+        if (
+            not isinstance(scores, Tensor)
+            or scores.dim() != 4
+            or scores.shape[:2] != (images.shape[0], self.num_classes)
+        ):
+            what = (
+                f"a tensor {'x'.join(map(str, scores.shape))}"
+                if isinstance(scores, Tensor)
+                else f"a {type(found).__name__}"
+            )
             raise UsageError(
                 f"{self._name}: the network gives {what} for {len(images)} image(s), expected scores "
                 f"{len(images)} x {self.num_classes} x h x w, or a dict with them under `out`"
@@ -87,12 +100,18 @@ class FactoryNetwork(Segmenter):
                     self._features(torch.zeros(1, channels, height, width))
             except UsageError:
                 raise
-            except Exception as error:  # whatever the user's network raises at a size it cannot take
-                reason = " ".join(f"{height}x{width}: {type(error).__name__}: {error}".split())[:160]
+            except (
+                Exception
+            ) as error:  # whatever the user's network raises at a size it cannot take
+                reason = " ".join(f"{height}x{width}: {type(error).__name__}: {error}".split())[
+                    :160
+                ]
                 continue
             self.train(was_training)
             return multiple
-        raise UsageError(f"{self._name}: the network takes no size that was tried ({reason}); it must take any multiple of {MULTIPLES[-1]}")
+        raise UsageError(
+            f"{self._name}: the network takes no size that was tried ({reason}); it must take any multiple of {MULTIPLES[-1]}"
+        )
 
 
 class FactoryBackbone:
@@ -115,7 +134,9 @@ class FactoryBackbone:
         return [module for module in self._module.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def stage_modules(self) -> list[list[nn.Module]]:
-        raise UsageError("training.freeze_stages: the stages of a network of model.factory are not known; freeze them in your callable")
+        raise UsageError(
+            "training.freeze_stages: the stages of a network of model.factory are not known; freeze them in your callable"
+        )
 
     @property
     def recompute(self) -> bool:
@@ -124,7 +145,9 @@ class FactoryBackbone:
     @recompute.setter
     def recompute(self, value: bool) -> None:
         if value:
-            raise UsageError("training.activation_checkpointing: not known how in a network of model.factory; do it in your module")
+            raise UsageError(
+                "training.activation_checkpointing: not known how in a network of model.factory; do it in your module"
+            )
 
 
 def _make(name: str, num_classes: int) -> nn.Module:
@@ -132,7 +155,11 @@ def _make(name: str, num_classes: int) -> nn.Module:
     try:
         network = factory(num_classes=num_classes)
     except Exception as error:  # the user's code raises what it likes; --debug shows where
-        raise UsageError(f"model.factory={name}: failed with {type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
+        raise UsageError(
+            f"model.factory={name}: failed with {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        ) from error
     if not isinstance(network, nn.Module):
-        raise UsageError(f"model.factory={name}: gave a {type(network).__name__}, expected a torch.nn.Module")
+        raise UsageError(
+            f"model.factory={name}: gave a {type(network).__name__}, expected a torch.nn.Module"
+        )
     return network

@@ -69,7 +69,9 @@ def save_model(
     tensors = {}
     for key, value in (state or model.state_dict()).items():
         value = value.detach().cpu().contiguous()
-        tensors[key] = value.half() if half and value.is_floating_point() and value.dim() > 1 else value
+        tensors[key] = (
+            value.half() if half and value.is_floating_point() and value.dim() > 1 else value
+        )
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"seenet": json.dumps(card)})
 
@@ -126,7 +128,9 @@ def _read_card(path: Path, text: str) -> tuple[dict[str, Any], LabelSet]:
     try:
         card = json.loads(text)
         if card["format"] > FORMAT:
-            raise DataError(f"{path}: format {card['format']}, this version reads up to {FORMAT}; install a newer seenet")
+            raise DataError(
+                f"{path}: format {card['format']}, this version reads up to {FORMAT}; install a newer seenet"
+            )
         if not isinstance(card["options"], dict) or not isinstance(card["notes"], dict):
             raise TypeError("its options or notes are no mapping")
         return card, LabelSet.from_json(card["labels"])
@@ -135,7 +139,9 @@ def _read_card(path: Path, text: str) -> tuple[dict[str, Any], LabelSet]:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: damaged or foreign model file ({' '.join(str(error).split())[:160]}); export or train it again")
+    return DataError(
+        f"{path}: damaged or foreign model file ({' '.join(str(error).split())[:160]}); export or train it again"
+    )
 
 
 def card_of(model: Segmenter) -> dict[str, Any]:
@@ -163,13 +169,17 @@ def _on_backbone(card: dict[str, Any]) -> Segmenter:
         stride_on=options["stride_on"],
         levels=levels_of(options.get("probe")),
     )
-    normalization = Normalization(tuple(card["normalization"]["mean"]), tuple(card["normalization"]["std"]))
+    normalization = Normalization(
+        tuple(card["normalization"]["mean"]), tuple(card["normalization"]["std"])
+    )
     return assemble(trunk, normalization, options)
 
 
 def _check_factory(path: Path, named: str | None, trusted: str | None) -> None:
     if trusted and not named:
-        raise UsageError(f"{path}: holds no network of model.factory; leave --factory {trusted} out")
+        raise UsageError(
+            f"{path}: holds no network of model.factory; leave --factory {trusted} out"
+        )
     if named and trusted != named:
         given = f", not of {trusted}" if trusted else ""
         raise UsageError(

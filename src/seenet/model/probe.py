@@ -9,7 +9,13 @@ from seenet.model.backbone import Backbone
 from seenet.model.seenet import VARIANTS, ConvUnit, check_batch_norm, enhancement, pool_to
 from seenet.model.segmenter import Normalization, Segmenter, Window
 
-PROBES = {"B2": ("B2",), "EB2": ("P2",), "B3": ("B3",), "B3+B2": ("B2", "B3"), "B3+EB2": ("P2", "B3")}
+PROBES = {
+    "B2": ("B2",),
+    "EB2": ("P2",),
+    "B3": ("B3",),
+    "B3+B2": ("B2", "B3"),
+    "B3+EB2": ("P2", "B3"),
+}
 """Tensors that a probe reads, by its name in Table 2; EB2 is P2, the enhanced B2."""
 WIDTH = 256
 
@@ -32,7 +38,9 @@ class StageProbe(Segmenter):
     it and describes the options.
     """
 
-    def __init__(self, backbone: Backbone, normalization: Normalization, options: dict[str, Any]) -> None:
+    def __init__(
+        self, backbone: Backbone, normalization: Normalization, options: dict[str, Any]
+    ) -> None:
         super().__init__(normalization, options)
         self.backbone = backbone
         self.pad_multiple = backbone.pad_multiple  # the backbone pads its images itself
@@ -40,7 +48,9 @@ class StageProbe(Segmenter):
         channels: dict[str, int] = dict(zip(("B1", "B2", "B3"), backbone.channels, strict=False))
         self.P2: nn.Module | None = None
         if "P2" in self.parts:
-            enhance = enhancement(VARIANTS[options["variant"]].levels[0], 0, channels["B2"], backbone.strides, options)
+            enhance = enhancement(
+                VARIANTS[options["variant"]].levels[0], 0, channels["B2"], backbone.strides, options
+            )
             self.P2, channels["P2"] = enhance, enhance.out_channels
         width = sum(channels[name] for name in self.parts)
         self.head = nn.Sequential(ConvUnit(width, WIDTH, 3), nn.Conv2d(WIDTH, self.num_classes, 1))
@@ -56,5 +66,7 @@ class StageProbe(Segmenter):
         if self.P2 is not None:
             features["P2"] = self.P2(features["B2"])
         parts = [features[name] for name in self.parts]
-        features["scores"] = self.head(torch.cat([pool_to(part, parts[-1]) for part in parts], dim=1))
+        features["scores"] = self.head(
+            torch.cat([pool_to(part, parts[-1]) for part in parts], dim=1)
+        )
         return features

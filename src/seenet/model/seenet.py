@@ -22,7 +22,9 @@ from seenet.model.depthwise import DepthwiseConv2d
 from seenet.model.segmenter import Normalization, Segmenter, Window
 
 
-def same_conv(channels: tuple[int, int], kernel: tuple[int, int], dilation: int = 1, groups: int = 1) -> nn.Conv2d:
+def same_conv(
+    channels: tuple[int, int], kernel: tuple[int, int], dilation: int = 1, groups: int = 1
+) -> nn.Conv2d:
     """Return a convolution without bias that keeps the grid ("same" padding with zeros).
 
     `channels` are those of its input and of its output.
@@ -35,7 +37,15 @@ def same_conv(channels: tuple[int, int], kernel: tuple[int, int], dilation: int 
 class ConvUnit(nn.Sequential):
     """Convolution without bias, batch norm, ReLU (Sec. 3.2): N x C x h x w -> N x C' x h x w."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, *, dilation: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        *,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
         super().__init__(
             same_conv((in_channels, out_channels), (kernel, kernel), dilation, groups),
             nn.BatchNorm2d(out_channels),
@@ -108,7 +118,9 @@ class SeEMFS(SeEM):
     (Eq. 2): with dr_i = 3 an output point takes x_0 to x_8 of a row. A rate of 1 needs none.
     """
 
-    def __init__(self, in_channels: int, rates: Sequence[int], width: int = 128, *, local_conv: str = "full") -> None:
+    def __init__(
+        self, in_channels: int, rates: Sequence[int], width: int = 128, *, local_conv: str = "full"
+    ) -> None:
         self._depthwise = local_conv == "depthwise"
         super().__init__(in_channels, rates, width)
 
@@ -139,7 +151,9 @@ class ParallelPyramid(nn.Module):
     `enhance4` is None for `pfp`, whose ASPP takes [P3, B4].
     """
 
-    def __init__(self, enhance2: nn.Module, enhance3: nn.Module, enhance4: nn.Module | None) -> None:
+    def __init__(
+        self, enhance2: nn.Module, enhance3: nn.Module, enhance4: nn.Module | None
+    ) -> None:
         super().__init__()
         self.P2, self.P3, self.P4 = enhance2, enhance3, enhance4
 
@@ -208,7 +222,9 @@ class ASPP(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, rates: Sequence[int]) -> None:
         super().__init__()
         self.rates = tuple(rates)
-        self.branches = nn.ModuleList(nn.Conv2d(in_channels, num_classes, 3, padding=dr, dilation=dr) for dr in self.rates)
+        self.branches = nn.ModuleList(
+            nn.Conv2d(in_channels, num_classes, 3, padding=dr, dilation=dr) for dr in self.rates
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         first, *others = self.branches
@@ -255,7 +271,9 @@ class SeENet(Segmenter):
     scores N x K x h x w on B1's grid. Where nothing enhances B4, an ASPP is the head instead.
     """
 
-    def __init__(self, backbone: Backbone, normalization: Normalization, options: dict[str, Any]) -> None:
+    def __init__(
+        self, backbone: Backbone, normalization: Normalization, options: dict[str, Any]
+    ) -> None:
         super().__init__(normalization, options)
         self.backbone = backbone
         self.pad_multiple = backbone.pad_multiple  # the backbone pads its images itself
@@ -323,7 +341,9 @@ class SeENet(Segmenter):
         return window.resized(x, strides[3], low, to)
 
 
-def enhancement(kind: str | None, level: int, channels: int, strides: Sequence[int], options: dict[str, Any]) -> Any:
+def enhancement(
+    kind: str | None, level: int, channels: int, strides: Sequence[int], options: dict[str, Any]
+) -> Any:
     """Return the module of this kind in `Variant.levels`; None where nothing enhances the level.
 
     Args:

@@ -30,21 +30,31 @@ class Window:
         """
         for axis in (2, 3):
             begin, side = self.origin[axis - 2], self.whole[axis - 2]
-            here = torch.arange(begin // to, begin // to + like.shape[axis], dtype=torch.float64, device="cpu")
+            here = torch.arange(
+                begin // to, begin // to + like.shape[axis], dtype=torch.float64, device="cpu"
+            )
             count = ceil(side / stride)
-            where = ((here + 0.5) * count / ceil(side / to) - 0.5).clamp(0, count - 1) - begin // stride
+            where = ((here + 0.5) * count / ceil(side / to) - 0.5).clamp(
+                0, count - 1
+            ) - begin // stride
             last = x.shape[axis] - 1
             where = where.clamp(0, last)
             below = where.long()
             weight = (where - below).to(x.device, x.dtype).view((-1, 1) if axis == 2 else (-1,))
             above = (below + 1).clamp(max=last).to(x.device)
-            x = torch.lerp(x.index_select(axis, below.to(x.device)), x.index_select(axis, above), weight)
+            x = torch.lerp(
+                x.index_select(axis, below.to(x.device)), x.index_select(axis, above), weight
+            )
         return x
 
 
 def stride_of(grid: tuple[int, int], image: tuple[int, int]) -> int:
     """Return the stride of a grid on an image, from 1 to 32 in powers of two; 0 where none fits."""
-    fits = (stride for stride in (1, 2, 4, 8, 16, 32) if grid == tuple(ceil(side / stride) for side in image))
+    fits = (
+        stride
+        for stride in (1, 2, 4, 8, 16, 32)
+        if grid == tuple(ceil(side / stride) for side in image)
+    )
     return next(fits, 0)
 
 
@@ -86,7 +96,12 @@ class Segmenter(nn.Module):
         return self._features(images, window)["scores"]
 
     def forward(
-        self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False, window: Window | None = None
+        self,
+        images: Tensor,
+        size: tuple[int, int] | None = None,
+        *,
+        own_grid: bool = False,
+        window: Window | None = None,
     ) -> Tensor:
         """Return class scores N x K x h x w of normalised images N x C x H x W.
 
@@ -130,9 +145,12 @@ class Segmenter(nn.Module):
         multiple = self.pad_multiple
         # Apart from `full_size`, for a traced network: nothing is asked of the sides.
         if size is None:
-            return F.interpolate(scores, (height + -height % multiple, width + -width % multiple), mode="bilinear", align_corners=False)[
-                ..., :height, :width
-            ]
+            return F.interpolate(
+                scores,
+                (height + -height % multiple, width + -width % multiple),
+                mode="bilinear",
+                align_corners=False,
+            )[..., :height, :width]
         h, w = size
         full = full_size((height, width), size, multiple)
         return F.interpolate(scores, full, mode="bilinear", align_corners=False)[..., :h, :w]
@@ -145,4 +163,6 @@ def full_size(image: tuple[int, int], size: tuple[int, int], multiple: int) -> t
     same factor.
     """
     (height, width), (h, w) = image, size
-    return ceil(h * (height + -height % multiple) / height), ceil(w * (width + -width % multiple) / width)
+    return ceil(h * (height + -height % multiple) / height), ceil(
+        w * (width + -width % multiple) / width
+    )

@@ -33,7 +33,9 @@ class ReceptiveField:
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"infinite: {self.reason}" if math.isinf(self.radius) else f"{self.radius:.0f} pixels"
+        return (
+            f"infinite: {self.reason}" if math.isinf(self.radius) else f"{self.radius:.0f} pixels"
+        )
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,13 @@ class Summary:
         lines = [f"{'part':<10} {'output':>18} {'parameters':>12} {'GFLOP':>9}"]
         for part in self.parts:
             shape = " x ".join(map(str, part.shape))
-            lines.append(f"{part.name:<10} {shape:>18} {part.parameters:>12,} {part.flops / 1e9:>9.2f}")
-        parameters, flops = sum(part.parameters for part in self.parts), sum(part.flops for part in self.parts)
+            lines.append(
+                f"{part.name:<10} {shape:>18} {part.parameters:>12,} {part.flops / 1e9:>9.2f}"
+            )
+        parameters, flops = (
+            sum(part.parameters for part in self.parts),
+            sum(part.flops for part in self.parts),
+        )
         lines.append(f"{'sum':<10} {'':>18} {parameters:>12,} {flops / 1e9:>9.2f}")
         return "\n".join([*lines, f"receptive radius: {self.field}"])
 
@@ -87,7 +94,9 @@ def summarize(model: Segmenter, height: int, width: int) -> list[Part]:
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(count)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        features = twin.forward_features(torch.zeros(1, model.options["in_channels"], height, width, device="meta"))
+        features = twin.forward_features(
+            torch.zeros(1, model.options["in_channels"], height, width, device="meta")
+        )
     owners = _owners(twin)
     # What is neither (attention, transposed convolutions) counts for the last part.
     others = counter.get_total_flops() - sum(flops.values())
@@ -99,7 +108,11 @@ def summarize(model: Segmenter, height: int, width: int) -> list[Part]:
             totals[owners[module]][1] += flops.get(module, 0)
     totals["logits"][1] += others
     order = [name for name in (*_ORDER, *features) if name in features]
-    return [Part(name, tuple(features[name].shape[1:]), *totals[name]) for name in dict.fromkeys(order) if name != "attention"]
+    return [
+        Part(name, tuple(features[name].shape[1:]), *totals[name])
+        for name in dict.fromkeys(order)
+        if name != "attention"
+    ]
 
 
 _ORDER = ("B1", "B2", "B3", "B4", "P2", "P3", "P4", "P_out", "auxiliary", "logits")
@@ -147,27 +160,52 @@ def dead_taps(model: Segmenter, crop: tuple[int, int]) -> list[str]:
         grid = (ceil(crop[0] / stride), ceil(crop[1] / stride))
         dead = [str(rate) for rate in rates if rate >= min(grid)]
         if dead:
-            warnings.append(f"{name}: rates {', '.join(dead)} on a {grid[0]}x{grid[1]} grid never see data off their centre")
+            warnings.append(
+                f"{name}: rates {', '.join(dead)} on a {grid[0]}x{grid[1]} grid never see data off their centre"
+            )
     return warnings
 
 
 def _dilated(model: Segmenter) -> list[tuple[str, Sequence[int], int]]:
     """List name, rates and grid stride of each part with atrous convolutions on the backbone."""
     if isinstance(model, PeerNetwork):
-        parts = [module for part in (model.decoder, model.head) if part is not None for module in part.modules()]
-        rates = {module.dilation[0] for module in parts if isinstance(module, nn.Conv2d) and module.dilation[0] > 1}
+        parts = [
+            module
+            for part in (model.decoder, model.head)
+            if part is not None
+            for module in part.modules()
+        ]
+        rates = {
+            module.dilation[0]
+            for module in parts
+            if isinstance(module, nn.Conv2d) and module.dilation[0] > 1
+        }
         return [("ASPP", sorted(rates), model.backbone.strides[3])] if rates else []
     if not isinstance(model, SeENet | StageProbe):
         return []
     # A probe's backbone ends where it stands.
     strides = dict(zip(("P2", "P3", "P4"), model.backbone.strides[1:], strict=False))
     found: list[tuple[str, Sequence[int], int]] = [
-        (name, part.rates, strides[name]) for name, part in _levels(model).items() if isinstance(part, SeEM) and name in strides
+        (name, part.rates, strides[name])
+        for name, part in _levels(model).items()
+        if isinstance(part, SeEM) and name in strides
     ]
-    return [*found, ("ASPP", model.head.rates, model.backbone.strides[3])] if isinstance(model.head, ASPP) else found
+    return (
+        [*found, ("ASPP", model.head.rates, model.backbone.strides[3])]
+        if isinstance(model.head, ASPP)
+        else found
+    )
 
 
-TRIED = ("resnet18", "resnet50", "resnet101", "tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto", "regnetx_002")
+TRIED = (
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "tf_efficientnet_lite0",
+    "mobilenetv3_small_050",
+    "convnext_atto",
+    "regnetx_002",
+)
 
 
 def catalogue() -> dict[str, list[str]]:
@@ -180,12 +218,18 @@ def catalogue() -> dict[str, list[str]]:
     }
 
 
-def summary_of(variant: str, backbone: str, classes: int, size: int, options: dict[str, Any]) -> Summary:
+def summary_of(
+    variant: str, backbone: str, classes: int, size: int, options: dict[str, Any]
+) -> Summary:
     """Summarize a network that is described, not built in memory.
 
     Raises UsageError as `create_model` does, and for options named twice.
     """
-    for name, instead in (("variant", "the argument VARIANT"), ("backbone", "--backbone"), ("num_classes", "--classes")):
+    for name, instead in (
+        ("variant", "the argument VARIANT"),
+        ("backbone", "--backbone"),
+        ("num_classes", "--classes"),
+    ):
         if name in options:
             raise UsageError(f"{name}={options[name]}: give it by {instead}")
     with torch.device("meta"):
@@ -229,7 +273,14 @@ def _radius(twin: Segmenter, axis: int, side: int) -> int:
 
 STRIP = 128
 """So wide that even at stride 64 nothing but its channels is one."""
-GLOBAL = {"mean", "_adaptive_avg_pool2d", "native_group_norm", "linalg_vector_norm", "var_mean", "sum"}
+GLOBAL = {
+    "mean",
+    "_adaptive_avg_pool2d",
+    "native_group_norm",
+    "linalg_vector_norm",
+    "var_mean",
+    "sum",
+}
 POINTWISE = {
     "native_batch_norm", "_native_batch_norm_legit_no_training", "hardswish", "hardswish_", "alias", "clone", "_to_copy", "detach",
 }  # fmt: skip
@@ -262,7 +313,9 @@ class _Reaching(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         flat = [item for arg in args for item in (arg if isinstance(arg, list | tuple) else [arg])]
-        sources = [self.reaches[item] for item in flat if isinstance(item, Tensor) and item in self.reaches]
+        sources = [
+            self.reaches[item] for item in flat if isinstance(item, Tensor) and item in self.reaches
+        ]
         # Of several outputs (where a maximum stood, a batch's statistics) networks use the first.
         first = out[0] if isinstance(out, tuple) else out
         if sources and isinstance(first, Tensor):
@@ -272,10 +325,16 @@ class _Reaching(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def _reach(func: Any, sources: list[Tensor], args: Any, named: dict[str, Any], shape: list[int]) -> Tensor:
+def _reach(
+    func: Any, sources: list[Tensor], args: Any, named: dict[str, Any], shape: list[int]
+) -> Tensor:
     """Return the reach of an operation's output, of this shape, by those of its inputs."""
     name, x = func.overloadpacket.__name__, sources[0]
-    if torch.Tag.pointwise in func.tags or name in POINTWISE or (name == "cat" and x.shape[named["dim"]] == 1):
+    if (
+        torch.Tag.pointwise in func.tags
+        or name in POINTWISE
+        or (name == "cat" and x.shape[named["dim"]] == 1)
+    ):
         return functools.reduce(torch.maximum, sources)
     if name in WINDOWS and not named.get("transposed"):
         kernel = list(named["weight"].shape[2:]) if "weight" in named else named["kernel_size"]
@@ -289,7 +348,9 @@ def _reach(func: Any, sources: list[Tensor], args: Any, named: dict[str, Any], s
     if name == "upsample_bilinear2d":
         for axis in (2, 3):
             points = torch.arange(x.shape[axis], dtype=torch.float64).view(1, 1, -1)
-            where = F.interpolate(points, shape[axis], mode="linear", align_corners=named["align_corners"])
+            where = F.interpolate(
+                points, shape[axis], mode="linear", align_corners=named["align_corners"]
+            )
             # Where a point meets one of the grid exactly, rounding must not make it two.
             where = where.flatten().round(decimals=6)
             ends = (where.floor().long(), where.ceil().long())

@@ -29,7 +29,13 @@ class FitReport:
 
 
 def prepare_backbone(
-    name: str, weights: str | None, *, output_stride: int, in_channels: int, stride_on: str, levels: int = 4
+    name: str,
+    weights: str | None,
+    *,
+    output_stride: int,
+    in_channels: int,
+    stride_on: str,
+    levels: int = 4,
 ) -> tuple[Backbone, Normalization, str]:
     """Build the backbone with its starting weights.
 
@@ -42,7 +48,13 @@ def prepare_backbone(
         state, metadata = read_backbone_weights(str(weights))
         if metadata.get("architecture") == RESNET_V1:
             stride_on = "conv1"
-    backbone = Backbone(name, output_stride=output_stride, in_channels=in_channels, stride_on=stride_on, levels=levels)
+    backbone = Backbone(
+        name,
+        output_stride=output_stride,
+        in_channels=in_channels,
+        stride_on=stride_on,
+        levels=levels,
+    )
     if weights is None:
         log.info("backbone %s: random weights", name)
     elif weights == "imagenet":
@@ -62,7 +74,9 @@ def backbone_normalization(name: str, weights: str | None) -> Normalization:
     try:
         timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError:
-        raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}") from None
+        raise UsageError(
+            f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}"
+        ) from None
     metadata = {} if weights in (None, "imagenet") else read_backbone_weights(str(weights))[1]
     return _normalization(name, metadata, in_channels=3)
 
@@ -73,16 +87,24 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises DataError where the file is not there or not safetensors.
     """
     if path.suffix in {".pth", ".pt", ".bin", ".ckpt"}:
-        raise DataError(f"{path}: a pickled file, expected .safetensors; convert it with: seenet import {path} OUT.safetensors")
+        raise DataError(
+            f"{path}: a pickled file, expected .safetensors; convert it with: seenet import {path} OUT.safetensors"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             metadata = file.metadata() or {}
     except FileNotFoundError:
-        raise DataError(f"{path}: no such weights file; give a .safetensors file, a SeENet model, imagenet, or null") from None
+        raise DataError(
+            f"{path}: no such weights file; give a .safetensors file, a SeENet model, imagenet, or null"
+        ) from None
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a readable .safetensors file ({error}); download or export it again") from None
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, metadata
+        raise DataError(
+            f"{path}: not a readable .safetensors file ({error}); download or export it again"
+        ) from None
+    return {
+        key: value.float() if value.is_floating_point() else value for key, value in state.items()
+    }, metadata
 
 
 def read_backbone_weights(weights: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -92,7 +114,9 @@ def read_backbone_weights(weights: str) -> tuple[dict[str, Tensor], dict[str, st
         return state, metadata
     card = json.loads(metadata["seenet"])
     prefix = "backbone.body."
-    kept = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    kept = {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
     mean, std = (",".join(map(str, card["normalization"][part])) for part in ("mean", "std"))
     architecture = RESNET_V1 if card["options"].get("stride_on") == "conv1" else ""
     return kept, {"architecture": architecture, "mean": mean, "std": std}
@@ -110,22 +134,32 @@ def load_part(part: nn.Module, name: str, weights: str | None) -> None:
         return
     path = _file_of(str(weights))
     state, _ = read_safetensors(path)
-    own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+    own = {
+        key.removeprefix(f"{name}."): value
+        for key, value in state.items()
+        if key.startswith(f"{name}.")
+    }
     try:
         part.load_state_dict(own)
     except RuntimeError as error:
         reason = " ".join(str(error).split("\n")[1].split())[:160]
-        raise DataError(f"{path}: its {name} does not fit ({reason}); expected a SeENet model of the same variant and width") from None
+        raise DataError(
+            f"{path}: its {name} does not fit ({reason}); expected a SeENet model of the same variant and width"
+        ) from None
 
 
 def _file_of(weights: str) -> Path:
-    return find_model(weights) if Path(weights).is_dir() or not Path(weights).suffix else Path(weights)
+    return (
+        find_model(weights) if Path(weights).is_dir() or not Path(weights).suffix else Path(weights)
+    )
 
 
 def fit_weights(model: nn.Module, state: dict[str, Tensor]) -> FitReport:
     """Load what fits by name and shape; list the rest (another class count, other channels)."""
     own = model.state_dict()
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    fitting = {
+        key: value for key, value in state.items() if key in own and own[key].shape == value.shape
+    }
     skipped = [
         f"{key}: file has {tuple(value.shape)}, model has {tuple(own[key].shape) if key in own else 'no such tensor'}"
         for key, value in state.items()
@@ -154,11 +188,23 @@ def _load_file(backbone: Backbone, state: dict[str, Tensor], what: str) -> None:
     """
     own = backbone.body.state_dict()
     flat = {key.replace(".", "_"): key for key in own}
-    flat |= {name.replace(".", "_"): key for name, key in zip(backbone.network.state_dict(), own, strict=True)}
-    renamed = {flat[key.replace(".", "_")]: value for key, value in state.items() if key.replace(".", "_") in flat}
+    flat |= {
+        name.replace(".", "_"): key
+        for name, key in zip(backbone.network.state_dict(), own, strict=True)
+    }
+    renamed = {
+        flat[key.replace(".", "_")]: value
+        for key, value in state.items()
+        if key.replace(".", "_") in flat
+    }
     for key, value in renamed.items():
         target = own[key]
-        if value.dim() == 4 and value.shape != target.shape and value.shape[1] == 3 and value.shape[2:] == target.shape[2:]:
+        if (
+            value.dim() == 4
+            and value.shape != target.shape
+            and value.shape[1] == 3
+            and value.shape[2:] == target.shape[2:]
+        ):
             renamed[key] = adapt_input_conv(target.shape[1], value)
     report = fit_weights(backbone.body, renamed)
     counters = {key for key in own if key.endswith("num_batches_tracked")}
@@ -181,9 +227,15 @@ def _load_file(backbone: Backbone, state: dict[str, Tensor], what: str) -> None:
 
 def _normalization(name: str, metadata: dict[str, str], in_channels: int) -> Normalization:
     config = timm.get_pretrained_cfg(name)
-    mean, std = (config.mean, config.std) if config is not None else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    mean, std = (
+        (config.mean, config.std)
+        if config is not None
+        else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     if "mean" in metadata and "std" in metadata:
-        mean, std = (tuple(float(value) for value in metadata[part].split(",")) for part in ("mean", "std"))
+        mean, std = (
+            tuple(float(value) for value in metadata[part].split(",")) for part in ("mean", "std")
+        )
     if len(mean) != in_channels:
         # No statistics are published for other channel counts: the mean of RGB's for each.
         mean, std = ((sum(values) / len(values),) * in_channels for values in (mean, std))

@@ -60,7 +60,12 @@ class BasePredictor(ABC):
     def settings(self) -> dict[str, Any]:
         """Return what changes the answers besides the model: scales, flip, precision and tiles."""
         tiles = self.tiling.settings if self.tiling else {}
-        return {"scales": list(self.scales), "flip": self.flip, "precision": self.precision, **tiles}
+        return {
+            "scales": list(self.scales),
+            "flip": self.flip,
+            "precision": self.precision,
+            **tiles,
+        }
 
     @property
     @abstractmethod
@@ -70,7 +75,9 @@ class BasePredictor(ABC):
         """
 
     @abstractmethod
-    def row_chunks(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Scores]:
+    def row_chunks(
+        self, image: np.ndarray, size: tuple[int, int] | None = None
+    ) -> Iterator[Scores]:
         """Compute the class scores of a picture, some rows at a time, from the top.
 
         The network has run when this returns.
@@ -142,15 +149,29 @@ class BasePredictor(ABC):
         """
         if not several(pictures):
             return self._result(pictures, "image")
-        return [self._result(picture, f"image-{number}") for number, picture in enumerate(pictures, start=1)]
+        return [
+            self._result(picture, f"image-{number}")
+            for number, picture in enumerate(pictures, start=1)
+        ]
 
     def _result(self, picture: Any, name: str) -> Result:
         image, name = as_array(picture, name)
         scores = self.scores(image)
-        return Result(to_mask(scores), self.labels, image, scores if isinstance(scores, np.ndarray) else scores.cpu(), name)
+        return Result(
+            to_mask(scores),
+            self.labels,
+            image,
+            scores if isinstance(scores, np.ndarray) else scores.cpu(),
+            name,
+        )
 
     def _check(self, image: np.ndarray) -> None:
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != self.channels or 0 in image.shape:
+        if (
+            image.dtype != np.uint8
+            or image.ndim != 3
+            or image.shape[2] != self.channels
+            or 0 in image.shape
+        ):
             raise DataError(
                 f"picture: found an array {image.dtype} {'x'.join(map(str, image.shape))}, expected uint8 height x "
                 f"width x {self.channels} with at least one pixel; convert it (values 0 to 255, channels last, RGB)"

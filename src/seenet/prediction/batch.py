@@ -100,7 +100,9 @@ class PredictReport:
         if count == 1:
             raise kind(self.failed[0][1])
         rest = "the rest is done" if kind is PartialError else "nothing is done"
-        raise kind(f"{len(self.failed)} of {count} pictures failed, {rest}: {'; '.join(message for _, message in self.failed)}")
+        raise kind(
+            f"{len(self.failed)} of {count} pictures failed, {rest}: {'; '.join(message for _, message in self.failed)}"
+        )
 
 
 def predict_files(
@@ -138,15 +140,28 @@ def predict_files(
     """
     started = time.monotonic()
     if "sha256" not in predictor.info:
-        raise UsageError("predict_files: found a model that is in no file, by whose hash outputs are known; use seenet.load")
+        raise UsageError(
+            "predict_files: found a model that is in no file, by whose hash outputs are known; use seenet.load"
+        )
     rank, world = share
     pictures = find_inputs(inputs, out)[rank::world]
     report = PredictReport(out, predictor.info, predictor.settings)
     with open_manifest(out, share) as manifest:
         for windows in (False, True):
-            remove_leftovers(path for item in pictures for path in output_paths(out, item.name, True, windows=windows))
+            remove_leftovers(
+                path
+                for item in pictures
+                for path in output_paths(out, item.name, True, windows=windows)
+            )
         accepted = _accepted(predictor, manifest, chooser)
-        todo = pending(pictures, manifest, _source(predictor), accepted, probabilities=probabilities, overwrite=overwrite)
+        todo = pending(
+            pictures,
+            manifest,
+            _source(predictor),
+            accepted,
+            probabilities=probabilities,
+            overwrite=overwrite,
+        )
         report.skipped = len(pictures) - len(todo)
         todo = chooser.begin(todo) if chooser else todo
 
@@ -157,7 +172,15 @@ def predict_files(
 
         def write(item: Input, source: dict[str, str], result: Result | StoredResult) -> None:
             try:
-                save(result, item, source, manifest, accepted, probabilities=probabilities, overwrite=overwrite)
+                save(
+                    result,
+                    item,
+                    source,
+                    manifest,
+                    accepted,
+                    probabilities=probabilities,
+                    overwrite=overwrite,
+                )
             except DataError as error:
                 # What is wrong with the folder would be with all the others' files.
                 if error.kind != "name":
@@ -167,7 +190,10 @@ def predict_files(
                 report.written += 1
                 advance(note=item.name)
 
-        with bar("predict", len(pictures), report.skipped) as advance, background_writer() as write_later:
+        with (
+            bar("predict", len(pictures), report.skipped) as advance,
+            background_writer() as write_later,
+        ):
             for item, read in prefetch(todo, _read):
                 predictor = chooser.predictor_for(item) if chooser else predictor
                 try:
@@ -178,7 +204,9 @@ def predict_files(
                 except DataError as error:
                     write_later(partial(failed, item, error))
                 else:
-                    write_later(partial(write, item, {**_source(predictor), "input": input_hash}, result))
+                    write_later(
+                        partial(write, item, {**_source(predictor), "input": input_hash}, result)
+                    )
                     report.network_seconds += seconds
                     if chooser:
                         chooser.done(item, seconds)
@@ -187,19 +215,27 @@ def predict_files(
     return report
 
 
-def _segment(predictor: BasePredictor, item: Input, image: np.ndarray | None, out: Path, probabilities: bool) -> Result | StoredResult:
+def _segment(
+    predictor: BasePredictor, item: Input, image: np.ndarray | None, out: Path, probabilities: bool
+) -> Result | StoredResult:
     try:
         if image is None:
             if probabilities:
-                raise DataError(f"{item.path}: read by windows, of which no probabilities are written; leave --probabilities out")
-            return segment(predictor, item.path, output_paths(out, item.name, False, windows=True)[0])
+                raise DataError(
+                    f"{item.path}: read by windows, of which no probabilities are written; leave --probabilities out"
+                )
+            return segment(
+                predictor, item.path, output_paths(out, item.name, False, windows=True)[0]
+            )
         with predictor.tile_bar((image.shape[0], image.shape[1]), item.path.name):
             return predictor.result(image, item.name, probabilities=probabilities)
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
             raise
         size = "its" if image is None else "x".join(map(str, image.shape[:2]))
-        raise DataError(f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy") from None
+        raise DataError(
+            f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy"
+        ) from None
 
 
 def _read(item: Input) -> tuple[str, np.ndarray | None]:
@@ -237,7 +273,13 @@ def _digest(settings: dict[str, Any]) -> str:
 
 
 def pending(
-    inputs: list[Input], manifest: Manifest, source: dict[str, str], settings: Collection[str], *, probabilities: bool, overwrite: bool
+    inputs: list[Input],
+    manifest: Manifest,
+    source: dict[str, str],
+    settings: Collection[str],
+    *,
+    probabilities: bool,
+    overwrite: bool,
 ) -> list[Input]:
     """Return the inputs whose outputs are not all there already, made from the same picture and the
     model of `source` with one of `settings`.
@@ -256,7 +298,11 @@ def pending(
             # It cannot be read: that is told, with the others that fail, when its turn comes.
             missing.append(item)
             continue
-        strange = [path for path in there if not path.is_file() or not manifest.made(item.name, whole, settings, path)]
+        strange = [
+            path
+            for path in there
+            if not path.is_file() or not manifest.made(item.name, whole, settings, path)
+        ]
         foreign += strange
         if strange or len(there) < len(paths):
             missing.append(item)
@@ -289,9 +335,17 @@ def save(
     name = item.name
     paths = output_paths(manifest.out, name, probabilities, windows=item.windows)
     # Looked at before the run too; this is for what came since.
-    strange = [path for path in paths if os.path.lexists(path) and not overwrite and not manifest.made(name, source, settings, path)]
+    strange = [
+        path
+        for path in paths
+        if os.path.lexists(path)
+        and not overwrite
+        and not manifest.made(name, source, settings, path)
+    ]
     if strange:
-        raise DataError(f"{strange[0]}: came to be while predicting; use --overwrite or another --out")
+        raise DataError(
+            f"{strange[0]}: came to be while predicting; use --overwrite or another --out"
+        )
     try:
         with ExitStack() as stack:
             hashes = {}
@@ -302,12 +356,20 @@ def save(
             manifest.record(name, source, hashes)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise DataError(f"{item.path}: its outputs' names are too long here", fix="give it a shorter one", kind="name") from None
+            raise DataError(
+                f"{item.path}: its outputs' names are too long here",
+                fix="give it a shorter one",
+                kind="name",
+            ) from None
         reason = error.strerror or error
-        raise DataError(f"{manifest.out}: cannot write {name} ({reason}); make room or choose another --out") from None
+        raise DataError(
+            f"{manifest.out}: cannot write {name} ({reason}); make room or choose another --out"
+        ) from None
 
 
-def prefetch(items: Iterable[Item], read: Callable[[Item], Value]) -> Iterator[tuple[Item, Future[Value]]]:
+def prefetch(
+    items: Iterable[Item], read: Callable[[Item], Value]
+) -> Iterator[tuple[Item, Future[Value]]]:
     """Yield each item with a future of `read(item)`, which a thread runs one item ahead."""
     with ThreadPoolExecutor(1, "read") as pool:
         previous: tuple[Item, Future[Value]] | None = None

@@ -67,7 +67,9 @@ def load(
         DataError: no such model, or a damaged file.
         UsageError: options that make no sense, or a file for other programs (.pt2).
     """
-    return open_predictor(name, PredictOptions(device, precision, scales, flip, tile, margin, memory, factory))
+    return open_predictor(
+        name, PredictOptions(device, precision, scales, flip, tile, margin, memory, factory)
+    )
 
 
 def open_predictor(name: str | Path, options: PredictOptions) -> BasePredictor:
@@ -76,10 +78,14 @@ def open_predictor(name: str | Path, options: PredictOptions) -> BasePredictor:
     if not is_bundle(path):
         return _open_trained(path, options)
     if options.factory:
-        raise UsageError(f"{path}: an exported model holds its network; leave --factory {options.factory} out")
+        raise UsageError(
+            f"{path}: an exported model holds its network; leave --factory {options.factory} out"
+        )
     opened = open_tried(path, device=options.device, precision=options.precision)
     info = {"file": str(path), "sha256": sha256(path)}
-    return BundlePredictor(opened, scales=options.scales, flip=options.flip, tiling=tiling, info=info)
+    return BundlePredictor(
+        opened, scales=options.scales, flip=options.flip, tiling=tiling, info=info
+    )
 
 
 def load_trained(name: str | Path, device: str = "auto") -> "Predictor":
@@ -91,7 +97,9 @@ def load_trained(name: str | Path, device: str = "auto") -> "Predictor":
     """
     path = find_model(name)
     if is_bundle(path):
-        raise UsageError(f"{path}: an exported model shows nothing but its scores; use the .safetensors that it came from")
+        raise UsageError(
+            f"{path}: an exported model shows nothing but its scores; use the .safetensors that it came from"
+        )
     return _open_trained(path, PredictOptions(device))
 
 

@@ -39,12 +39,18 @@ class Manifest:
         self._journal.flush()
         os.fsync(self._journal.fileno())
 
-    def made(self, name: str, source: dict[str, str], settings: Collection[str], path: Path) -> bool:
+    def made(
+        self, name: str, source: dict[str, str], settings: Collection[str], path: Path
+    ) -> bool:
         """Report whether `path` is the very file that was made under this name from the input and
         model of `source`, with one of `settings`.
         """
         entry = self.entries.get(name)
-        if entry is None or entry["settings"] not in settings or any(entry[key] != source[key] for key in ("input", "model")):
+        if (
+            entry is None
+            or entry["settings"] not in settings
+            or any(entry[key] != source[key] for key in ("input", "model"))
+        ):
             return False
         return bool(entry["outputs"].get(path.relative_to(self.out).as_posix()) == sha256(path))
 
@@ -69,7 +75,9 @@ def open_manifest(out: Path, share: tuple[int, int] = (0, 1)) -> Iterator[Manife
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{out}: cannot be made a folder ({error.strerror}); choose another --out") from None
+        raise DataError(
+            f"{out}: cannot be made a folder ({error.strerror}); choose another --out"
+        ) from None
     rank, world = share
     own = out / (JOURNAL if world == 1 else f".manifest.{rank}-{world}.jsonl")
     with _locked(out, out, shared=world > 1):
@@ -126,7 +134,10 @@ def _fold(out: Path, world: int, own: Path | None = None) -> None:
                 except BusyError:
                     continue
             if done and entries:
-                write_text(out / NAME, json.dumps(entries, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+                write_text(
+                    out / NAME,
+                    json.dumps(entries, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
+                )
             for journal in done:
                 journal.unlink(missing_ok=True)
     finally:
@@ -137,7 +148,9 @@ def begun_with(out: Path, model: str) -> list[tuple[str, str]]:
     """Return the ways in which `out` already holds outputs from the model of this SHA-256, each
     once. DataError where the manifest is damaged.
     """
-    return list(dict.fromkeys(way_of(entry) for entry in _entries(out).values() if entry["model"] == model))
+    return list(
+        dict.fromkeys(way_of(entry) for entry in _entries(out).values() if entry["model"] == model)
+    )
 
 
 def way_of(entry: dict[str, Any]) -> tuple[str, str]:
@@ -168,9 +181,14 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        valid = all(isinstance(entry["outputs"], dict) and {"input", "model", "settings"} <= entry.keys() for entry in entries.values())
+        valid = all(
+            isinstance(entry["outputs"], dict) and {"input", "model", "settings"} <= entry.keys()
+            for entry in entries.values()
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         valid = False
     if not valid:
-        raise DataError(f"{path}: not a manifest of seenet predict; delete it or choose another --out")
+        raise DataError(
+            f"{path}: not a manifest of seenet predict; delete it or choose another --out"
+        )
     return dict(entries)

@@ -61,7 +61,9 @@ def as_array(picture: Any, name: str) -> tuple[np.ndarray, str]:
 
 def _from_path(path: str) -> tuple[np.ndarray, str]:
     if _URL.match(path):
-        raise UsageError(f"{path}: an address, which is not fetched; download it, and give the file")
+        raise UsageError(
+            f"{path}: an address, which is not fetched; download it, and give the file"
+        )
     return read_image(Path(path)), Path(path).stem
 
 
@@ -71,9 +73,13 @@ def _from_file(file: Any, name: str) -> tuple[np.ndarray, str]:
             file.seek(0)
         content = file.read()
     except (ValueError, OSError, TypeError) as error:
-        raise UsageError(f"picture: a file that cannot be read ({error}); open it with 'rb', and close it later") from None
+        raise UsageError(
+            f"picture: a file that cannot be read ({error}); open it with 'rb', and close it later"
+        ) from None
     if not isinstance(content, bytes):
-        raise UsageError(f"picture: a file that gives {type(content).__name__}, expected bytes; open it with 'rb'")
+        raise UsageError(
+            f"picture: a file that gives {type(content).__name__}, expected bytes; open it with 'rb'"
+        )
     path = getattr(file, "name", None)
     name = Path(path).stem if isinstance(path, str) else name
     return read_encoded(content, path if isinstance(path, str) else name), name
@@ -86,8 +92,14 @@ def _from_image(image: Image.Image, name: str) -> np.ndarray:
         # Pillow decodes when pixels are asked for, so a file that was opened may be bad, or closed by then.
         closed = isinstance(error, AssertionError | AttributeError) or "closed" in str(error)
         if closed and getattr(getattr(image, "fp", None), "closed", True):
-            raise UsageError(f"{name}: a PIL image that is closed; load() it before its file is closed, or give the path") from None
-        raise DataError(f"{name}: the PIL image cannot be decoded ({error})", fix="copy its file again", kind="damaged") from None
+            raise UsageError(
+                f"{name}: a PIL image that is closed; load() it before its file is closed, or give the path"
+            ) from None
+        raise DataError(
+            f"{name}: the PIL image cannot be decoded ({error})",
+            fix="copy its file again",
+            kind="damaged",
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,10 @@ def find_inputs(patterns: Iterable[str | Path], out: Path) -> list[Input]:
     get the same outputs.
     """
     found = find_pictures(patterns, out)
-    return [Input(path, name, by_windows(path)) for (path, _), name in zip(found, output_names(found), strict=True)]
+    return [
+        Input(path, name, by_windows(path))
+        for (path, _), name in zip(found, output_names(found), strict=True)
+    ]
 
 
 def find_pictures(patterns: Iterable[str | Path], out: Path) -> list[tuple[Path, str]]:
@@ -130,9 +145,15 @@ def find_pictures(patterns: Iterable[str | Path], out: Path) -> list[tuple[Path,
             found.setdefault(os.path.abspath(path), (path, relative))
     # By any name that the folder has.
     inside = os.path.realpath(out) + os.sep
-    kept = [entry for where, entry in found.items() if not (os.path.realpath(Path(where).parent) + os.sep).startswith(inside)]
+    kept = [
+        entry
+        for where, entry in found.items()
+        if not (os.path.realpath(Path(where).parent) + os.sep).startswith(inside)
+    ]
     if not kept:
-        raise DataError(f"found no picture outside {out}, where the outputs go; give other inputs or another --out")
+        raise DataError(
+            f"found no picture outside {out}, where the outputs go; give other inputs or another --out"
+        )
     return kept
 
 
@@ -140,17 +161,23 @@ def _expand(pattern: Path) -> Iterator[tuple[Path, str]]:
     if pattern.is_dir():
         pictures = files_below(pattern, IMAGE_SUFFIXES)
         if not pictures:
-            raise DataError(f"{pattern}: found no picture in this folder; expected files such as .jpg, .png or .tif, here or below")
+            raise DataError(
+                f"{pattern}: found no picture in this folder; expected files such as .jpg, .png or .tif, here or below"
+            )
         yield from ((path, path.relative_to(pattern).as_posix()) for path in pictures)
     elif pattern.exists() or not glob.has_magic(str(pattern)):
         if not pattern.is_file():
-            raise DataError(f"{pattern}: no such file or folder; expected pictures, folders or a pattern such as 'photos/*.jpg'")
+            raise DataError(
+                f"{pattern}: no such file or folder; expected pictures, folders or a pattern such as 'photos/*.jpg'"
+            )
         yield pattern, pattern.name
     else:
         root = _fixed_part(pattern)
         # pathlib's own glob takes no absolute pattern.
         matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))  # noqa: PTH207
-        pictures = [path for path in matches if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
+        pictures = [
+            path for path in matches if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+        ]
         if not pictures:
             raise DataError(
                 f"{pattern}: found {len(matches)} files for this pattern, none of them a picture; expected files such as .jpg, .png or .tif"
@@ -183,7 +210,9 @@ def output_names(pictures: list[tuple[Path, str]]) -> list[str]:
     while True:
         # Again, since a whole name may meet another file's stem: a.jpg beside a.jpg.png.
         counts = Counter(names)
-        longer = [full if counts[name] > 1 else name for name, full in zip(names, whole, strict=True)]
+        longer = [
+            full if counts[name] > 1 else name for name, full in zip(names, whole, strict=True)
+        ]
         if longer == names:
             return names
         names = longer

@@ -22,7 +22,14 @@ from seenet.model.fast.prediction import prediction_form, state_of
 from seenet.model.segmenter import Window, full_size
 from seenet.model.summary import receptive_field
 from seenet.prediction.base import BasePredictor, tile_done
-from seenet.prediction.tiled import Grid, TiledGrid, averaged_row_chunks, pass_bytes, raw_row_chunks, scaled_part
+from seenet.prediction.tiled import (
+    Grid,
+    TiledGrid,
+    averaged_row_chunks,
+    pass_bytes,
+    raw_row_chunks,
+    scaled_part,
+)
 from seenet.prediction.tiles import Span, Tiling
 
 log = logging.getLogger("seenet")
@@ -64,18 +71,34 @@ class Predictor(BasePredictor):
         if precision not in PRECISIONS:
             raise UsageError(f"precision {precision}: expected one of {', '.join(PRECISIONS)}")
         normalization: Any = model.normalization
-        super().__init__(labels, channels=len(normalization.mean), precision=precision, scales=scales, flip=flip, tiling=tiling, info=info)
+        super().__init__(
+            labels,
+            channels=len(normalization.mean),
+            precision=precision,
+            scales=scales,
+            flip=flip,
+            tiling=tiling,
+            info=info,
+        )
         self.device = choose_device(device)
         self.model = model.to(self.device)
         self._warned = False
         self._prepare()
         # The reference is (v / 255 - mean) / std; one pass over the picture does as well.
-        self._mean = torch.tensor(normalization.mean, dtype=torch.float32, device=self.device).mul(255)[:, None, None]
-        self._std = torch.tensor(normalization.std, dtype=torch.float32, device=self.device).mul(255)[:, None, None]
+        self._mean = torch.tensor(normalization.mean, dtype=torch.float32, device=self.device).mul(
+            255
+        )[:, None, None]
+        self._std = torch.tensor(normalization.std, dtype=torch.float32, device=self.device).mul(
+            255
+        )[:, None, None]
 
     def __getstate__(self) -> dict[str, Any]:
         # The twin is made of the model again: its weights may lie in an order that torch cannot copy.
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_form", "_process")}
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("_lock", "_form", "_process")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -85,7 +108,9 @@ class Predictor(BasePredictor):
         self._lock, self._process = threading.Lock(), os.getpid()
         self._form = self._made()
 
-    def row_chunks(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Tensor]:
+    def row_chunks(
+        self, image: np.ndarray, size: tuple[int, int] | None = None
+    ) -> Iterator[Tensor]:
         """Compute `BasePredictor.row_chunks` on the device, resized once from the head's own grid.
 
         A picture and its mirror are one batch of 2.
@@ -106,7 +131,11 @@ class Predictor(BasePredictor):
                 else:
                     scores = self._pass(network, resized(pixels, scale))
                 grids.append(Grid(scores, full_size(view, size, self._multiple)))
-            return raw_row_chunks(grids[0], size) if self.scales == (1.0,) and not self.flip else averaged_row_chunks(grids, size)
+            return (
+                raw_row_chunks(grids[0], size)
+                if self.scales == (1.0,) and not self.flip
+                else averaged_row_chunks(grids, size)
+            )
 
     def tiles(self, size: tuple[int, int]) -> int:
         """Count tiles as `BasePredictor.tiles`; a tile and its mirror are one."""
@@ -130,7 +159,9 @@ class Predictor(BasePredictor):
         self._after_fork()
         model: Any = self.model
         if not hasattr(model, "forward_features"):
-            raise UsageError(f"{self.info.get('file', 'the model')}: shows nothing but its scores; use the .safetensors that it came from")
+            raise UsageError(
+                f"{self.info.get('file', 'the model')}: shows nothing but its scores; use the .safetensors that it came from"
+            )
         with torch.inference_mode(), evaluating(self.model), self._numerics(), self._cast():
             features: dict[str, Tensor] = model.forward_features(self._normalized(image))
             return features
@@ -175,17 +206,22 @@ class Predictor(BasePredictor):
             self._warned, field = True, receptive_field(model)
             if math.isinf(field.radius):
                 log.warning(
-                    "%s; tiles of a picture see less than it, and their scores differ from a whole pass's: --tile whole", field.reason
+                    "%s; tiles of a picture see less than it, and their scores differ from a whole pass's: --tile whole",
+                    field.reason,
                 )
         return side
 
-    def _tiles(self, network: nn.Module, image: Any, view: tuple[int, int], cut: int | None) -> TiledGrid:
+    def _tiles(
+        self, network: nn.Module, image: Any, view: tuple[int, int], cut: int | None
+    ) -> TiledGrid:
         def run(rows: Span, columns: Span, window: Window) -> Tensor:
             # Asked for whenever its rows are; the contexts of who made it have ended by then.
             with torch.inference_mode(), evaluating(network), self._numerics():
                 seen = scaled_part(image, view, rows, columns, self._normalized)
                 if self.flip:
-                    seen = torch.cat([seen, scaled_part(image[:, ::-1], view, rows, columns, self._normalized)])
+                    seen = torch.cat(
+                        [seen, scaled_part(image[:, ::-1], view, rows, columns, self._normalized)]
+                    )
                 scores = self._pass(network, seen, window)
                 tile_done.get()()
                 return scores
@@ -202,7 +238,11 @@ class Predictor(BasePredictor):
         if window is None and self.flip:
             pixels = torch.cat([pixels, pixels.flip(-1)])
         with self._cast():
-            scores: Tensor = model(pixels, own_grid=True) if window is None else model(pixels, own_grid=True, window=window)
+            scores: Tensor = (
+                model(pixels, own_grid=True)
+                if window is None
+                else model(pixels, own_grid=True, window=window)
+            )
         return scores
 
     def _network(self) -> nn.Module:
@@ -239,7 +279,9 @@ class Predictor(BasePredictor):
         self._lock, self._process = threading.Lock(), os.getpid()
         if self.device.type == "cpu" and torch.get_num_threads() > 1:
             torch.set_num_threads(1)
-            log.warning("predicting in a forked process, on one thread: torch's others do not outlive a fork; spawn it to use all")
+            log.warning(
+                "predicting in a forked process, on one thread: torch's others do not outlive a fork; spawn it to use all"
+            )
 
     def _state(self) -> tuple[Any, ...]:
         return state_of(self.model) if self.device.type == "cpu" else ()
@@ -273,7 +315,9 @@ def resized(pixels: Tensor, scale: float) -> Tensor:
     height, width = (scaled(side, scale) for side in pixels.shape[-2:])
     if (height, width) == tuple(pixels.shape[-2:]):
         return pixels
-    return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
+    return F.interpolate(
+        pixels, (height, width), mode="bilinear", align_corners=False, antialias=scale < 1
+    )
 
 
 _evaluated: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
@@ -301,7 +345,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     Of several threads the first to enter changes the modes, and the last to leave restores them.
     """
     with _evaluating:
-        blocks, training = _evaluated.get(model) or (0, [module for module in model.modules() if module.training])
+        blocks, training = _evaluated.get(model) or (
+            0,
+            [module for module in model.modules() if module.training],
+        )
         _evaluated[model] = blocks + 1, training
         for module in training:
             module.training = False

@@ -72,7 +72,9 @@ class RasterPicture:
 
     dtype, ndim = np.dtype(np.uint8), 3
 
-    def __init__(self, dataset: Any, name: str, values: "Values", *, mirrored: bool = False) -> None:
+    def __init__(
+        self, dataset: Any, name: str, values: "Values", *, mirrored: bool = False
+    ) -> None:
         self.dataset, self.name, self.values, self.mirrored = dataset, name, values, mirrored
         self.shape = (dataset.height, dataset.width, 3)
         colours = 3 if dataset.count >= 3 else 1
@@ -80,13 +82,18 @@ class RasterPicture:
         self._table: np.ndarray | None = None
         if dataset.colorinterp[0].name == "palette":
             table = dataset.colormap(1)
-            self._table = np.array([table.get(index, (0, 0, 0))[:3] for index in range(256)], np.uint8)
+            self._table = np.array(
+                [table.get(index, (0, 0, 0))[:3] for index in range(256)], np.uint8
+            )
 
     def __getitem__(self, key: tuple[slice, slice]) -> Any:
         rows, columns = key
         if columns.step == -1:
             return RasterPicture(self.dataset, self.name, self.values, mirrored=not self.mirrored)
-        (top, bottom, _), (left, right, _) = rows.indices(self.shape[0]), columns.indices(self.shape[1])
+        (top, bottom, _), (left, right, _) = (
+            rows.indices(self.shape[0]),
+            columns.indices(self.shape[1]),
+        )
         if not self.mirrored:
             return self._read(((top, bottom), (left, right)))
         width = self.shape[1]
@@ -155,14 +162,20 @@ def _values(path: Path) -> tuple[Values, int]:
         if image.mode == "LAB" or (image.mode == "CMYK" and bits != 8):
             what = f"{path}: colours of kind {image.mode} with {bits} bits, which are not read by windows"
             raise DataError(what, fix="convert it to RGB", kind="format")
-        multiplied = isinstance(image, TiffImageFile) and image.tag_v2.get(EXTRASAMPLES, ())[:1] == (_MULTIPLIED,)
+        multiplied = isinstance(image, TiffImageFile) and image.tag_v2.get(EXTRASAMPLES, ())[
+            :1
+        ] == (_MULTIPLIED,)
         return Values(bits, inverted, multiplied), image.tell()
 
 
 def _check(path: Path, dataset: Any) -> None:
     pixels = dataset.width * dataset.height
     if pixels > MAX_PIXELS:
-        raise DataError(f"{path}: {pixels} pixels, expected at most {MAX_PIXELS}", fix="cut it into tiles", kind="large")
+        raise DataError(
+            f"{path}: {pixels} pixels, expected at most {MAX_PIXELS}",
+            fix="cut it into tiles",
+            kind="large",
+        )
     if dataset.dtypes[0] not in ("uint8", "uint16"):
         raise no_range(str(path), dataset.dtypes[0], _limits(dataset, str(path)))
 
@@ -217,7 +230,10 @@ def _write(predictor: "BasePredictor", picture: RasterPicture, path: Path) -> Im
     height, width, _ = picture.shape
     factor = max(1, -(-max(height, width) // OVERLAY_SIDE))
     size = (-(-height // factor), -(-width // factor))
-    rows, columns = (((np.arange(count) + 0.5) * length / count).astype(int) for count, length in zip(size, (height, width), strict=True))
+    rows, columns = (
+        ((np.arange(count) + 0.5) * length / count).astype(int)
+        for count, length in zip(size, (height, width), strict=True)
+    )
     small, top = [], 0
     small_type = labels.num_classes <= 256
     profile = {
@@ -230,7 +246,11 @@ def _write(predictor: "BasePredictor", picture: RasterPicture, path: Path) -> Im
     elif source.crs or not source.transform.is_identity:
         profile |= {"transform": source.transform, "crs": source.crs}
     any_picture: Any = picture
-    with environment(path) as rasterio, gdal_errors(str(path)), rasterio.open(os.path.abspath(path), "w", **profile) as mask:
+    with (
+        environment(path) as rasterio,
+        gdal_errors(str(path)),
+        rasterio.open(os.path.abspath(path), "w", **profile) as mask,
+    ):
         if small_type:
             mask.write_colormap(1, _colormap(labels))
         for chunk in predictor.row_chunks(any_picture):
@@ -259,7 +279,11 @@ def environment(path: Path) -> Iterator[Any]:
     from rasterio.errors import NotGeoreferencedWarning
 
     # GDAL reads this setting as megabytes, rasterio as bytes.
-    settings = {"GDAL_CACHEMAX": CACHE, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+    settings = {
+        "GDAL_CACHEMAX": CACHE,
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_PAM_ENABLED": "NO",
+    }
     with rasterio.Env(**settings), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield rasterio
@@ -274,4 +298,8 @@ def gdal_errors(name: str) -> Iterator[None]:
         yield
     except RasterioError as error:
         what = " ".join(str(error).split())[:160]
-        raise DataError(f"{name}: cannot be read or written by windows ({what})", fix="copy it again, make room", kind="damaged") from None
+        raise DataError(
+            f"{name}: cannot be read or written by windows ({what})",
+            fix="copy it again, make room",
+            kind="damaged",
+        ) from None

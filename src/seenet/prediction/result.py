@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 Scores: TypeAlias = "Tensor | np.ndarray"
 """K x h x w float32: logits, or logs of probabilities."""
 
-NOT_FINITE = "the network's scores are NaN or infinite; its weights are damaged, or use --precision fp32"
+NOT_FINITE = (
+    "the network's scores are NaN or infinite; its weights are damaged, or use --precision fp32"
+)
 
 LARGEST_JPEG = 65500
 """Pixels that libjpeg takes along a side; an overlay of more is made smaller."""
@@ -36,7 +38,14 @@ SUFFIXES = {"masks": ".png", "overlays": ".jpg", "probabilities": ".npz"}
 class Result:
     """A segmented picture. In a notebook it shows itself as an overlay."""
 
-    def __init__(self, mask: np.ndarray, labels: LabelSet, image: np.ndarray, scores: "Scores | None", name: str) -> None:
+    def __init__(
+        self,
+        mask: np.ndarray,
+        labels: LabelSet,
+        image: np.ndarray,
+        scores: "Scores | None",
+        name: str,
+    ) -> None:
         self.mask = mask
         """Class ids, H x W uint8 (uint16 over 256 classes)."""
         self.labels = labels
@@ -52,14 +61,18 @@ class Result:
         for.
         """
         if self._scores is None:
-            raise UsageError(f"{self.name}: its scores were not kept; ask for the result with probabilities=True")
+            raise UsageError(
+                f"{self.name}: its scores were not kept; ask for the result with probabilities=True"
+            )
         return to_probabilities(self._scores)
 
     def overlay(self, alpha: float = 0.5) -> Image.Image:
         """Draw the classes' colours over the picture, with opacity `alpha`."""
         return Image.fromarray(blend(self.image, self.mask, self.labels, alpha))
 
-    def save(self, folder: str | Path, *, probabilities: bool = False, overwrite: bool = False) -> list[Path]:
+    def save(
+        self, folder: str | Path, *, probabilities: bool = False, overwrite: bool = False
+    ) -> list[Path]:
         """Write FOLDER/masks/NAME.png, FOLDER/overlays/NAME.jpg and, if asked,
         FOLDER/probabilities/NAME.npz (float16).
 
@@ -70,8 +83,12 @@ class Result:
             DataError: one is there already, without `overwrite`.
             UsageError: `folder` is a file, or is named like one.
         """
-        if not Path(folder).is_dir() and (Path(folder).exists() or Path(folder).suffix.lower() in _OF_FILES):
-            raise UsageError(f"{folder}: the name of a file, expected a folder, in which masks and overlays get folders; name one")
+        if not Path(folder).is_dir() and (
+            Path(folder).exists() or Path(folder).suffix.lower() in _OF_FILES
+        ):
+            raise UsageError(
+                f"{folder}: the name of a file, expected a folder, in which masks and overlays get folders; name one"
+            )
         paths = output_paths(Path(folder), self.name, probabilities)
         there = [path for path in paths if path.exists()]
         if there and not overwrite:
@@ -93,7 +110,11 @@ class Result:
             overlay.save(path, format="jpeg", quality=90)
         else:
             with path.open("wb") as stream:
-                np.savez_compressed(stream, probabilities=self.probabilities.astype(np.float16), classes=np.array(self.labels.classes))
+                np.savez_compressed(
+                    stream,
+                    probabilities=self.probabilities.astype(np.float16),
+                    classes=np.array(self.labels.classes),
+                )
 
     def _repr_png_(self) -> bytes:
         stream = io.BytesIO()
@@ -103,16 +124,24 @@ class Result:
     def __repr__(self) -> str:
         ids, counts = np.unique(self.mask, return_counts=True)
         order = np.argsort(-counts)[:5]
-        shares = ", ".join(f"{self.labels.classes[ids[i]]} {100 * counts[i] / self.mask.size:.0f} %" for i in order)
+        shares = ", ".join(
+            f"{self.labels.classes[ids[i]]} {100 * counts[i] / self.mask.size:.0f} %" for i in order
+        )
         return f"Result({self.name}, {self.mask.shape[0]}x{self.mask.shape[1]}: {shares})"
 
 
-def output_paths(folder: Path, name: str, probabilities: bool, *, windows: bool = False) -> list[Path]:
+def output_paths(
+    folder: Path, name: str, probabilities: bool, *, windows: bool = False
+) -> list[Path]:
     """Return the files of one result. `name` may hold subfolders and dots. With `windows` the mask
     is a TIFF.
     """
     suffixes = {**SUFFIXES, "masks": ".tif"} if windows else SUFFIXES
-    return [folder / kind / f"{name}{suffix}" for kind, suffix in suffixes.items() if probabilities or kind != "probabilities"]
+    return [
+        folder / kind / f"{name}{suffix}"
+        for kind, suffix in suffixes.items()
+        if probabilities or kind != "probabilities"
+    ]
 
 
 def colourize(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
@@ -156,7 +185,11 @@ def stack_chunks(row_chunks: Iterable[Scores], height: int) -> Scores:
             return chunk
         if whole is None:
             shape = (classes, height, width)
-            whole = np.empty(shape, np.float32) if isinstance(chunk, np.ndarray) else chunk.new_empty(shape)
+            whole = (
+                np.empty(shape, np.float32)
+                if isinstance(chunk, np.ndarray)
+                else chunk.new_empty(shape)
+            )
         whole[:, top : top + rows] = chunk
         top += rows
     result: Scores = whole

@@ -54,7 +54,12 @@ class TiledGrid:
     """
 
     def __init__(
-        self, run: Callable[[Span, Span, Window], Tensor], size: tuple[int, int], tiling: Tiling, side: int, multiple: int
+        self,
+        run: Callable[[Span, Span, Window], Tensor],
+        size: tuple[int, int],
+        tiling: Tiling,
+        side: int,
+        multiple: int,
     ) -> None:
         self.run, self.whole = run, (size[0] + -size[0] % multiple, size[1] + -size[1] % multiple)
         self.multiple = multiple
@@ -81,7 +86,9 @@ class TiledGrid:
     def _band(self, rows: Span) -> Tensor:
         band = None
         for columns in self.columns:
-            scores = self.run(rows, columns, Window((rows.begin, columns.begin), self.whole)).float()
+            scores = self.run(
+                rows, columns, Window((rows.begin, columns.begin), self.whole)
+            ).float()
             if not self.stride:
                 seen = (rows.end - rows.begin, columns.end - columns.begin)
                 padded = (seen[0] + -seen[0] % self.multiple, seen[1] + -seen[1] % self.multiple)
@@ -94,9 +101,13 @@ class TiledGrid:
             top, left = rows.first // self.stride, columns.first // self.stride
             bottom, right = self._end(rows.last, 0), self._end(columns.last, 1)
             if band is None:
-                band = scores.new_empty((*scores.shape[:2], bottom - top, ceil(self.whole[1] / self.stride)))
+                band = scores.new_empty(
+                    (*scores.shape[:2], bottom - top, ceil(self.whole[1] / self.stride))
+                )
             above, before = rows.begin // self.stride, columns.begin // self.stride
-            band[..., left:right] = scores[..., top - above : bottom - above, left - before : right - before]
+            band[..., left:right] = scores[
+                ..., top - above : bottom - above, left - before : right - before
+            ]
         assert band is not None
         return band
 
@@ -108,7 +119,13 @@ class TiledGrid:
         return ceil((self.whole[axis] if last == spans[-1].last else last) / self.stride)
 
 
-def scaled_part(picture: Any, size: tuple[int, int], rows: Span, columns: Span, normalized: Callable[[np.ndarray], Tensor]) -> Tensor:
+def scaled_part(
+    picture: Any,
+    size: tuple[int, int],
+    rows: Span,
+    columns: Span,
+    normalized: Callable[[np.ndarray], Tensor],
+) -> Tensor:
     """Resize the part of a picture that a tile sees, as `predictor.resized` resizes the whole.
 
     Bilinear, antialiased when shrinking. No more of the picture is read than that takes.
@@ -140,7 +157,9 @@ def scaled_part(picture: Any, size: tuple[int, int], rows: Span, columns: Span, 
         weights.append((hat / hat.sum(1, keepdim=True)).float())
     if weights[0] is None:
         pixels = normalized(np.ascontiguousarray(picture[sources[0], sources[1]]))
-        return (pixels if weights[1] is None else _along(pixels, weights[1])).contiguous(memory_format=torch.channels_last)
+        return (pixels if weights[1] is None else _along(pixels, weights[1])).contiguous(
+            memory_format=torch.channels_last
+        )
     parts = []
     for top in range(0, len(weights[0]), ROWS):
         part = weights[0][top : top + ROWS]
@@ -168,7 +187,10 @@ class Grid:
     """
 
     def __init__(self, scores: Tensor | TiledGrid, full: tuple[int, int]) -> None:
-        self.scores, self.full = scores.float().contiguous() if isinstance(scores, Tensor) else scores, full
+        self.scores, self.full = (
+            scores.float().contiguous() if isinstance(scores, Tensor) else scores,
+            full,
+        )
         height = scores.shape[-2]
         # As torch has it: the factor in float32, then one rounding.
         factor = (torch.tensor(float(height), dtype=torch.float32) / full[0]).double()
@@ -182,13 +204,23 @@ class Grid:
         """
         above, weight = self._above[top:bottom], self._weight[top:bottom].to(self.scores.device)
         first, last = int(above[0]), min(int(above[-1]) + 2, self.scores.shape[-2])
-        rows = self.scores[..., first:last, :] if isinstance(self.scores, Tensor) else self.scores.rows(first, last)
-        part = F.interpolate(rows, (last - first, self.full[1]), mode="bilinear", align_corners=False)
+        rows = (
+            self.scores[..., first:last, :]
+            if isinstance(self.scores, Tensor)
+            else self.scores.rows(first, last)
+        )
+        part = F.interpolate(
+            rows, (last - first, self.full[1]), mode="bilinear", align_corners=False
+        )
         part = part[..., :width]
         above = (above - first).to(part.device)
         below = (above + 1).clamp_max(last - first - 1)
         # Multiplied and added one by one, which rounds alike in every place; fused it would depend on the place in memory.
-        return part.index_select(-2, above).mul_(1 - weight).add_(part.index_select(-2, below).mul_(weight))
+        return (
+            part.index_select(-2, above)
+            .mul_(1 - weight)
+            .add_(part.index_select(-2, below).mul_(weight))
+        )
 
 
 @torch.inference_mode()
@@ -230,13 +262,23 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.living: dict[int, tuple[Any, int]] = {}
         self.most = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else (out,):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 self.living[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
-        self.living = {key: (reference, size) for key, (reference, size) in self.living.items() if not reference.expired()}
+        self.living = {
+            key: (reference, size)
+            for key, (reference, size) in self.living.items()
+            if not reference.expired()
+        }
         self.most = max(self.most, sum(size for _, size in self.living.values()))
         return out
 
@@ -255,7 +297,12 @@ def pass_bytes(model: nn.Module, channels: int) -> float:
     twin = copy.deepcopy(model).to("meta", torch.float32).eval()
     try:
         with torch.inference_mode(), _Living() as living:
-            twin(torch.zeros(1, channels, MEASURED_SIDE, MEASURED_SIDE, device="meta", dtype=torch.float32), own_grid=True)
+            twin(
+                torch.zeros(
+                    1, channels, MEASURED_SIDE, MEASURED_SIDE, device="meta", dtype=torch.float32
+                ),
+                own_grid=True,
+            )
     except Exception:  # of a network of the user's own, which may need real numbers
         return UNKNOWN_BYTES
     return float(living.most / MEASURED_SIDE**2 * OVERHEAD)

@@ -61,7 +61,9 @@ class Tiling:
             if self.tile not in ("auto", "whole"):
                 raise UsageError(f"tile {self.tile}: expected auto, whole, or a number of pixels")
         elif self.tile < self.least:
-            raise UsageError(f"tile {self.tile}: expected at least {self.least} pixels, for a margin of {self.margin}")
+            raise UsageError(
+                f"tile {self.tile}: expected at least {self.least} pixels, for a margin of {self.margin}"
+            )
 
     @property
     def overlap(self) -> int:
@@ -78,7 +80,11 @@ class Tiling:
         """Return what changes answers; nothing where pictures are never cut."""
         if self.tile == "whole":
             return {}
-        return {"tile": self.tile, "margin": self.margin, **({"memory": self.memory} if self.tile == "auto" else {})}
+        return {
+            "tile": self.tile,
+            "margin": self.margin,
+            **({"memory": self.memory} if self.tile == "auto" else {}),
+        }
 
     def side(self, size: tuple[int, int], seen: float, kept: float) -> int | None:
         """Return the side of the tiles of a picture; None: it is seen whole.
@@ -100,7 +106,9 @@ class Tiling:
             side += STEP
         return side
 
-    def _fits(self, side: int, size: tuple[int, int], seen: float, kept: float, budget: float) -> bool:
+    def _fits(
+        self, side: int, size: tuple[int, int], seen: float, kept: float, budget: float
+    ) -> bool:
         # Two rows of tiles are there at once, where the second one begins; the picture's first one reaches to its border.
         rows = 2 * side - 3 * self.overlap
         return side**2 * seen + rows * size[1] * kept <= budget

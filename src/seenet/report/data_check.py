@@ -44,11 +44,18 @@ def write_page(inspection: Inspection, settings: DataSettings, out: Path) -> Pat
     verdict = verdict_line(inspection)
     numbers = [
         (number(len(inspection.errors)), "errors"),
-        (number(sum(what == "wrong" for one in inspection.splits for _, what in one.verdicts())), "pairs with errors"),
+        (
+            number(sum(what == "wrong" for one in inspection.splits for _, what in one.verdicts())),
+            "pairs with errors",
+        ),
         (number(sum(len(one.pairs) for one in inspection.splits)), "pairs looked at"),
         (number(len(inspection.notes)), "notes, which are no errors"),
     ]
-    total = sum(min(SHOWN, count) for one in inspection.splits for count in Counter(found.kind for found in one.findings).values())
+    total = sum(
+        min(SHOWN, count)
+        for one in inspection.splits
+        for count in Counter(found.kind for found in one.findings).values()
+    )
     pictures = track(_all_rows(inspection), "pictures of the errors", total)
     rows: dict[tuple[str, str], list[EncodedRow]] = defaultdict(list)
     for which, kind, row in pictures:
@@ -56,13 +63,27 @@ def write_page(inspection: Inspection, settings: DataSettings, out: Path) -> Pat
     splits = [_section(one, rows) for one in inspection.splits]
     beside = [found.message for found in inspection.findings]
     title = f"Data check: {settings.root.resolve().name if settings.root else settings.kind}"
-    render(path, "data_check.html.j2", title=title, verdict=verdict, numbers=numbers, splits=splits, beside=beside, strange=STRANGE)
+    render(
+        path,
+        "data_check.html.j2",
+        title=title,
+        verdict=verdict,
+        numbers=numbers,
+        splits=splits,
+        beside=beside,
+        strange=STRANGE,
+    )
     with writing_to(out / "check.json"):
-        write_text(out / "check.json", json.dumps(as_json(inspection, settings), indent=1, ensure_ascii=False) + "\n")
+        write_text(
+            out / "check.json",
+            json.dumps(as_json(inspection, settings), indent=1, ensure_ascii=False) + "\n",
+        )
     return path
 
 
-def _section(verdict: SplitVerdict, rows: dict[tuple[str, str], list[EncodedRow]]) -> dict[str, Any]:
+def _section(
+    verdict: SplitVerdict, rows: dict[tuple[str, str], list[EncodedRow]]
+) -> dict[str, Any]:
     summary = split_summary(verdict)
     kinds = Counter(found.kind for found in verdict.findings)
     stats = verdict.stats()
@@ -72,11 +93,19 @@ def _section(verdict: SplitVerdict, rows: dict[tuple[str, str], list[EncodedRow]
         "labels": verdict.split.labels if verdict.split else None,
         "unused": unused_line(summary),
         "classes": [
-            (entry, verdict.split.labels.colours[entry["id"]], percent(entry["pixels"] / total), number(entry["pixels"]))
+            (
+                entry,
+                verdict.split.labels.colours[entry["id"]],
+                percent(entry["pixels"] / total),
+                number(entry["pixels"]),
+            )
             for entry in summary.get("classes", ())
             if verdict.split
         ],
-        "strange": [(label, number(found["pixels"]), number(found["masks"])) for label, found in summary.get("strange_ids", {}).items()],
+        "strange": [
+            (label, number(found["pixels"]), number(found["masks"]))
+            for label, found in summary.get("strange_ids", {}).items()
+        ],
         "kinds": [
             (
                 f"{KINDS.get(kind, kind)} ({number(count)})",
@@ -92,11 +121,21 @@ def _all_rows(inspection: Inspection) -> Iterator[tuple[str, str, EncodedRow]]:
     """Yield (split, kind, row) of the first errors of each kind."""
     for verdict in inspection.splits:
         shown: Counter[str] = Counter()
-        places = {verdict.split.key(index): index for index in range(len(verdict.pairs))} if verdict.split else {}
+        places = (
+            {verdict.split.key(index): index for index in range(len(verdict.pairs))}
+            if verdict.split
+            else {}
+        )
         for found in verdict.findings:
             shown[found.kind] += 1
             if shown[found.kind] <= SHOWN:
-                yield verdict.which, found.kind, EncodedRow(found.message, _views(verdict.split, places.get(found.key), found), [])
+                yield (
+                    verdict.which,
+                    found.kind,
+                    EncodedRow(
+                        found.message, _views(verdict.split, places.get(found.key), found), []
+                    ),
+                )
 
 
 def _views(split: Split | None, index: int | None, found: Finding) -> list[tuple[str, str]]:
@@ -112,7 +151,9 @@ def _views(split: Split | None, index: int | None, found: Finding) -> list[tuple
         return views
     mask = split.masks[index]
     ids = _attempt(f"mask {mask.name}", lambda: _mask_view(split.mask(index), split.labels))
-    return views + (ids or _attempt(f"file {mask.name} as it is", lambda: png(shrunk(read_image(mask)))))
+    return views + (
+        ids or _attempt(f"file {mask.name} as it is", lambda: png(shrunk(read_image(mask))))
+    )
 
 
 def _attempt(label: str, draw: Callable[[], str]) -> list[tuple[str, str]]:

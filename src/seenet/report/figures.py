@@ -32,7 +32,11 @@ def points(entries: list[dict[str, Any]], *keys: str) -> Points:
 
 def curves(entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Draw what there is of loss, mIoU on val and learning rate: (caption, SVG) each."""
-    loss, val_loss, rate = points(entries, "loss"), points(entries, "val", "loss"), points(entries, "rate")
+    loss, val_loss, rate = (
+        points(entries, "loss"),
+        points(entries, "val", "loss"),
+        points(entries, "rate"),
+    )
     miou = [(step, 100 * value) for step, value in points(entries, "val", "miou")]
     drawn = []
     if loss:
@@ -40,9 +44,16 @@ def curves(entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
         drawn.append((caption, _loss(loss, val_loss)))
     if miou:
         best = max(miou, key=lambda point: point[1])
-        drawn.append((f"mIoU on val, percent. Best: {best[1]:.1f} % at step {best[0]:,}.", _miou(miou, best)))
+        drawn.append(
+            (f"mIoU on val, percent. Best: {best[1]:.1f} % at step {best[0]:,}.", _miou(miou, best))
+        )
     if rate:
-        drawn.append((f"Learning rate of the backbone. Highest: {max(value for _, value in rate):.3g}.", _rate(rate)))
+        drawn.append(
+            (
+                f"Learning rate of the backbone. Highest: {max(value for _, value in rate):.3g}.",
+                _rate(rate),
+            )
+        )
     return drawn
 
 
@@ -61,9 +72,21 @@ def _loss(loss: Points, val: Points) -> str:
     # Two thousand points are more than the picture has pixels.
     every = max(1, len(steps) // 2000)
     axes.plot(steps[::every], values[::every], color=LINE, alpha=0.3, linewidth=0.8)
-    axes.plot(steps[::every], running_mean(values, max(3, len(values) // 30))[::every], color=LINE, linewidth=2)
+    axes.plot(
+        steps[::every],
+        running_mean(values, max(3, len(values) // 30))[::every],
+        color=LINE,
+        linewidth=2,
+    )
     if val:
-        axes.plot(*zip(*val, strict=True), color=SECOND, marker="o", markersize=4, linewidth=0, linestyle="none")
+        axes.plot(
+            *zip(*val, strict=True),
+            color=SECOND,
+            marker="o",
+            markersize=4,
+            linewidth=0,
+            linestyle="none",
+        )
     # A few wild first steps must not flatten the rest.
     shown = np.concatenate([values, [value for _, value in val]])
     axes.set_ylim(0, 1.08 * max(float(np.quantile(shown, 0.99)), 1e-6))
@@ -73,7 +96,15 @@ def _loss(loss: Points, val: Points) -> str:
 def _miou(miou: Points, best: tuple[int, float]) -> str:
     figure, axes = _axes()
     axes.plot(*zip(*miou, strict=True), color=LINE, marker="o", markersize=3.5, linewidth=2)
-    axes.plot([best[0]], [best[1]], color=SECOND, marker="o", markersize=8, fillstyle="none", markeredgewidth=2)
+    axes.plot(
+        [best[0]],
+        [best[1]],
+        color=SECOND,
+        marker="o",
+        markersize=8,
+        fillstyle="none",
+        markeredgewidth=2,
+    )
     axes.set_ylim(0, min(100, max(10, 1.15 * best[1])))
     axes.set_xlim(left=0)
     return _svg(figure, "miou")
@@ -109,13 +140,22 @@ def _axes() -> tuple[Figure, Any]:
 def _svg(figure: Figure, name: str) -> str:
     """Render the figure as an <svg> element: text as text, ids of its own, nothing that names another address."""
     stream = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "svg.id": f"curve-{name}"}):
+    with rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": name,
+            "font.family": "sans-serif",
+            "svg.id": f"curve-{name}",
+        }
+    ):
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})  # type: ignore[no-untyped-call]
     text = stream.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     # Ids are unique in a figure, but not among the figures of a page.
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" focusable="false">', text)
+    text = re.sub(
+        r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" focusable="false">', text
+    )
     # Font and its families are the page's.
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
     for colour, variable in VARIABLES.items():

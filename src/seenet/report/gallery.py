@@ -45,31 +45,55 @@ class EncodedRow:
 
 
 def write_gallery(
-    path: Path, title: str, intro: str, rows: Iterable[GalleryRow], labels: LabelSet, links: Iterable[tuple[str, str]] = ()
+    path: Path,
+    title: str,
+    intro: str,
+    rows: Iterable[GalleryRow],
+    labels: LabelSet,
+    links: Iterable[tuple[str, str]] = (),
 ) -> None:
     """Write `path`, one HTML file with everything in it; rows are taken one at a time, and only their JPEGs kept.
 
     `links`: (text, address relative to the page) that stand behind the intro.
     """
     encoded = [
-        EncodedRow(row.caption, [(label, photograph(picture)) for label, picture in row.pictures], class_shares(row.mask, labels))
+        EncodedRow(
+            row.caption,
+            [(label, photograph(picture)) for label, picture in row.pictures],
+            class_shares(row.mask, labels),
+        )
         for row in rows
     ]
-    render(path, "gallery.html.j2", title=title, intro=intro, rows=encoded, labels=labels, links=list(links))
+    render(
+        path,
+        "gallery.html.j2",
+        title=title,
+        intro=intro,
+        rows=encoded,
+        labels=labels,
+        links=list(links),
+    )
 
 
-def class_shares(mask: np.ndarray | None, labels: LabelSet) -> list[tuple[str, tuple[int, int, int], str]]:
+def class_shares(
+    mask: np.ndarray | None, labels: LabelSet
+) -> list[tuple[str, tuple[int, int, int], str]]:
     """List (class, colour, percent of all pixels) of the classes in a mask, the largest first, the ignored pixels last."""
     if mask is None or not mask.size:
         return []
     ids, counts = np.unique(mask, return_counts=True)
-    found = sorted(zip(ids.tolist(), counts.tolist(), strict=True), key=lambda entry: (entry[0] == labels.ignore, -entry[1]))
+    found = sorted(
+        zip(ids.tolist(), counts.tolist(), strict=True),
+        key=lambda entry: (entry[0] == labels.ignore, -entry[1]),
+    )
     shares = []
     for index, count in found:
         if index == labels.ignore:
             shares.append(("ignored", (255, 255, 255), percent(count / mask.size)))
         elif 0 <= index < labels.num_classes:
-            shares.append((labels.classes[index], labels.colours[index], percent(count / mask.size)))
+            shares.append(
+                (labels.classes[index], labels.colours[index], percent(count / mask.size))
+            )
     return shares
 
 
@@ -85,20 +109,36 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
     normalization = backbone_normalization(recipe.model.backbone, recipe.model.weights)
     samples = TrainingSet(
         split,
-        JointTransform(recipe.transforms, normalization.mean, normalization.std, split.labels.ignore, classes=split.labels.num_classes),
+        JointTransform(
+            recipe.transforms,
+            normalization.mean,
+            normalization.std,
+            split.labels.ignore,
+            classes=split.labels.num_classes,
+        ),
         recipe.seed,
     )
-    chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)).tolist()
+    chosen = np.unique(
+        np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)
+    ).tolist()
 
     def rows() -> Iterable[GalleryRow]:
         for index in track(chosen, f"pictures of {split.name}", len(chosen)):
             image, mask = split.read(index)
-            pictures = [("picture", image), ("with its mask", striped(blend(image, mask, split.labels), mask, split.labels))]
+            pictures = [
+                ("picture", image),
+                ("with its mask", striped(blend(image, mask, split.labels), mask, split.labels)),
+            ]
             for epoch in range(DRAWS):
                 pixels, ids, _ = samples[Draw(epoch, index)]
                 seen, seen_mask = restored(pixels, normalization), ids.numpy()
                 pictures.append((f"seen in epoch {epoch + 1}", seen))
-                pictures.append(("its labels", striped(colourize(seen_mask, split.labels), seen_mask, split.labels)))
+                pictures.append(
+                    (
+                        "its labels",
+                        striped(colourize(seen_mask, split.labels), seen_mask, split.labels),
+                    )
+                )
             size = f"{image.shape[1]} x {image.shape[0]} pixels"
             yield GalleryRow(f"{split.key(index)}, {size}", pictures, mask)
 
@@ -116,7 +156,9 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
 
 def restored(pixels: Tensor, normalization: Normalization) -> np.ndarray:
     """Undo the normalisation: 3 x h x w floats to h x w x 3 uint8."""
-    values = pixels.permute(1, 2, 0).numpy() * np.array(normalization.std) + np.array(normalization.mean)
+    values = pixels.permute(1, 2, 0).numpy() * np.array(normalization.std) + np.array(
+        normalization.mean
+    )
     picture: np.ndarray = np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8)
     return picture
 
@@ -141,22 +183,40 @@ class Group:
     rows: list[EncodedRow]
 
 
-def picture_groups(predictor: BasePredictor, split: Split, result: dict[str, Any] | None, count: int) -> list[Group]:
+def picture_groups(
+    predictor: BasePredictor, split: Split, result: dict[str, Any] | None, count: int
+) -> list[Group]:
     """Predict and encode the worst, the best and sample pictures, `count` of each; none stands there twice.
 
     `result` is the content of val.json for this very split; without it there are samples alone, and no scores.
     """
     places = {split.key(index): index for index in range(len(split))}
-    scores = {entry["key"]: entry["miou"] for entry in result["per_image"] if entry["key"] in places} if result else {}
-    ranked = sorted((key for key, score in scores.items() if score is not None), key=lambda key: (scores[key], places[key]))
+    scores = (
+        {entry["key"]: entry["miou"] for entry in result["per_image"] if entry["key"] in places}
+        if result
+        else {}
+    )
+    ranked = sorted(
+        (key for key, score in scores.items() if score is not None),
+        key=lambda key: (scores[key], places[key]),
+    )
     worst = ranked[:count]
     best = [key for key in ranked[::-1][:count] if key not in worst]
     rest = [key for key in places if key not in worst and key not in best]
     spread = np.unique(np.linspace(0, len(rest) - 1, min(count, len(rest))).round().astype(int))
     chosen = {
-        "Worst pictures": ("The lowest mIoU over a picture's own classes, the lowest first. Small or rare classes weigh much here.", worst),
-        "Best pictures": ("The highest mIoU over a picture's own classes, the highest first.", best),
-        "Samples": (f"Evenly spread over {split.name}, chosen without a look at any score.", [rest[place] for place in spread]),
+        "Worst pictures": (
+            "The lowest mIoU over a picture's own classes, the lowest first. Small or rare classes weigh much here.",
+            worst,
+        ),
+        "Best pictures": (
+            "The highest mIoU over a picture's own classes, the highest first.",
+            best,
+        ),
+        "Samples": (
+            f"Evenly spread over {split.name}, chosen without a look at any score.",
+            [rest[place] for place in spread],
+        ),
     }
     wanted = [(title, key) for title, (_, keys) in chosen.items() for key in keys]
     rows: dict[str, list[EncodedRow]] = {title: [] for title in chosen}
@@ -166,7 +226,9 @@ def picture_groups(predictor: BasePredictor, split: Split, result: dict[str, Any
 
 
 def _caption(key: str, scores: dict[str, float | None]) -> str:
-    return f"{key}, mIoU {percent(scores[key], 'none: nothing is scored')}" if key in scores else key
+    return (
+        f"{key}, mIoU {percent(scores[key], 'none: nothing is scored')}" if key in scores else key
+    )
 
 
 def _row(predictor: BasePredictor, split: Split, index: int, caption: str) -> EncodedRow:

@@ -19,7 +19,11 @@ LONGEST = 960
 def render(path: Path, template: str, **values: Any) -> None:
     """Write a page, whole or not at all; DataError where the disk does not take it."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     footer = f"Written by SeENet {seenet.__version__}. One file: it needs no server and no network."
     page = environment.get_template(template).render(footer=footer, **values)
@@ -39,10 +43,16 @@ def photograph(picture: np.ndarray, longest: int = LONGEST) -> str:
 
 def png(picture: np.ndarray) -> str:
     """Encode an H x W x 3 uint8 picture exactly as a data URI (PNG); up to 256 colours as a palette, at a third of the bytes."""
-    colours, ids = np.unique(picture.reshape(-1, 3) @ np.array([65536, 256, 1]), return_inverse=True)
+    colours, ids = np.unique(
+        picture.reshape(-1, 3) @ np.array([65536, 256, 1]), return_inverse=True
+    )
     if len(colours) <= 256:
         image = Image.fromarray(ids.reshape(picture.shape[:2]).astype(np.uint8))
-        image.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8).tobytes())
+        image.putpalette(
+            np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1)
+            .astype(np.uint8)
+            .tobytes()
+        )
     else:
         image = Image.fromarray(picture)
     stream = io.BytesIO()

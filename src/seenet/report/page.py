@@ -33,7 +33,14 @@ PAIRS = 6
 """Confusions listed in words."""
 
 
-def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: str | None = None, model: str | Path | None = None) -> Path:
+def write_report(
+    run: Path,
+    *,
+    device: str = "auto",
+    images: int = 6,
+    factory: str | None = None,
+    model: str | Path | None = None,
+) -> Path:
     """Write RUN/report/index.html and return its path: one file with pictures, curves, tables and settings, that fetches nothing.
 
     Numbers are those of RUN/val.json; `images` worst, best and sample pictures each are predicted anew, in float32. Without a
@@ -43,10 +50,14 @@ def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: s
     Raises DataError where there is no run, or its model or val.json is missing or damaged; UsageError: device.
     """
     if not (run / "recipe.yaml").is_file():
-        raise DataError(f"{run}: no recipe.yaml, expected a run folder (seenet train ... --out {run})")
+        raise DataError(
+            f"{run}: no recipe.yaml, expected a run folder (seenet train ... --out {run})"
+        )
     recipe = load_recipe(run / "recipe.yaml")
     if recipe.stages:
-        raise UsageError(f"{run}: a run with stages; give one of them: {', '.join(map(str, stage_folders(run, recipe)))}")
+        raise UsageError(
+            f"{run}: a run with stages; give one of them: {', '.join(map(str, stage_folders(run, recipe)))}"
+        )
     saved = load_model(run, factory=factory)
     result = read_result(run / "val.json", saved.labels) if recipe.data.val else None
     entries = read_metrics(run / "metrics.jsonl")
@@ -73,9 +84,13 @@ def read_result(path: Path, labels: LabelSet) -> dict[str, Any] | None:
         result = json.loads(path.read_text(encoding="utf-8"))
         names, shape = [entry["name"] for entry in result["classes"]], np.shape(result["confusion"])
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a result file ({type(error).__name__}); validate again, or remove it") from None
+        raise DataError(
+            f"{path}: not a result file ({type(error).__name__}); validate again, or remove it"
+        ) from None
     if names != list(labels.classes) or shape != (len(names), len(names)):
-        raise DataError(f"{path}: {len(names)} classes that are not the model's {labels.num_classes}; it belongs to another run")
+        raise DataError(
+            f"{path}: {len(names)} classes that are not the model's {labels.num_classes}; it belongs to another run"
+        )
     return dict(result)
 
 
@@ -85,7 +100,10 @@ def headline_scores(result: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     loss = result.get("loss")
     return [
-        (percent(result["miou"], "none"), f"mIoU on {result['data']}/{result['split']}, {counted(result['images'], 'image')}"),
+        (
+            percent(result["miou"], "none"),
+            f"mIoU on {result['data']}/{result['split']}, {counted(result['images'], 'image')}",
+        ),
         (percent(result["pixel_accuracy"], "none"), "pixel accuracy"),
         (percent(result["mean_class_accuracy"], "none"), "mean class accuracy"),
         (percent(result["frequency_weighted_iou"], "none"), "frequency-weighted IoU"),
@@ -118,13 +136,20 @@ def _shares(result: dict[str, Any]) -> np.ndarray:
     return shares
 
 
-def confusion_rows(result: dict[str, Any] | None, labels: LabelSet) -> list[tuple[str, list[tuple[str, float]]]]:
+def confusion_rows(
+    result: dict[str, Any] | None, labels: LabelSet
+) -> list[tuple[str, list[tuple[str, float]]]]:
     """List (class, (text, share) of each cell), where the classes are few enough for a table."""
     if result is None or labels.num_classes > MOST_NAMED:
         return []
     rows = []
     for name, shares in zip(labels.classes, _shares(result), strict=True):
-        cells = [("", 0.0) if np.isnan(s) else (f"{100 * s:.0f}" if s >= 0.005 else "", round(float(s), 3)) for s in shares]
+        cells = [
+            ("", 0.0)
+            if np.isnan(s)
+            else (f"{100 * s:.0f}" if s >= 0.005 else "", round(float(s), 3))
+            for s in shares
+        ]
         rows.append((name, cells))
     return rows
 
@@ -145,7 +170,11 @@ def frequent_confusions(result: dict[str, Any] | None) -> list[tuple[str, str, s
     names = [entry["name"] for entry in result["classes"]]
     order = np.argsort(-shares, axis=None, kind="stable")[:PAIRS]
     found = [(int(place) // len(names), int(place) % len(names)) for place in order]
-    return [(names[t], names[p], percent(float(shares[t, p]))) for t, p in found if shares[t, p] >= 0.0005]
+    return [
+        (names[t], names[p], percent(float(shares[t, p])))
+        for t, p in found
+        if shares[t, p] >= 0.0005
+    ]
 
 
 def counted(count: int, what: str) -> str:
@@ -159,10 +188,17 @@ def _name(run: Path) -> str:
 
 def _predictor(saved: SavedModel, model: str | Path | None, device: str) -> BasePredictor:
     if model is None:
-        return Predictor(saved.model, saved.labels, device=device, info={"file": str(saved.path), "sha256": saved.sha256})
+        return Predictor(
+            saved.model,
+            saved.labels,
+            device=device,
+            info={"file": str(saved.path), "sha256": saved.sha256},
+        )
     predictor = load(model, device)
     if predictor.labels.classes != saved.labels.classes:
-        raise DataError(f"{model}: its {predictor.labels.num_classes} classes are not those of {saved.path}; it belongs to another run")
+        raise DataError(
+            f"{model}: its {predictor.labels.num_classes} classes are not those of {saved.path}; it belongs to another run"
+        )
     return predictor
 
 
@@ -171,9 +207,13 @@ def _by(predictor: BasePredictor) -> str:
     return f"{file} (SHA-256 {str(predictor.info['sha256'])[:12]}...{f', in {runtime}' if runtime else ''})"
 
 
-def _pictures(recipe: Recipe, predictor: BasePredictor, result: dict[str, Any] | None, count: int) -> tuple[list[Group], str]:
+def _pictures(
+    recipe: Recipe, predictor: BasePredictor, result: dict[str, Any] | None, count: int
+) -> tuple[list[Group], str]:
     try:
-        split: Split = open_split(recipe.data, recipe.data.val if recipe.data.val else recipe.data.train)
+        split: Split = open_split(
+            recipe.data, recipe.data.val if recipe.data.val else recipe.data.train
+        )
     except DataError as error:
         log.warning("the report has no pictures: %s", error)
         return [], str(error)
@@ -182,7 +222,9 @@ def _pictures(recipe: Recipe, predictor: BasePredictor, result: dict[str, Any] |
 
 def _about(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None) -> str:
     data = recipe.data
-    trained = f"{data.kind}/{data.train}" + (f" without drive {data.hold_out}" if data.hold_out else "")
+    trained = f"{data.kind}/{data.train}" + (
+        f" without drive {data.hold_out}" if data.hold_out else ""
+    )
     text = (
         f"A {_network(recipe)} that gives each pixel of a picture one of {saved.labels.num_classes} "
         f"classes, trained on {trained} for {counted(recipe.training.steps, 'step')} of {counted(recipe.training.batch, 'crop')}"
@@ -199,69 +241,126 @@ def _about(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None) -> 
 def _network(recipe: Recipe) -> str:
     model = recipe.model
     probe = f"probe {model.probe} in a " if model.probe else ""
-    return f"network of {model.factory}" if model.factory else f"{probe}{model.variant} network on {model.backbone}"
+    return (
+        f"network of {model.factory}"
+        if model.factory
+        else f"{probe}{model.variant} network on {model.backbone}"
+    )
 
 
 def _stride(saved: SavedModel) -> str:
     """Name the output stride of the network as it was built: some peers have one of their own."""
-    return f"output stride {saved.model.options['output_stride']}, " if "output_stride" in saved.model.options else ""
+    return (
+        f"output stride {saved.model.options['output_stride']}, "
+        if "output_stride" in saved.model.options
+        else ""
+    )
 
 
 def _speed(entries: list[dict[str, Any]]) -> str:
-    speeds, memory = [value for _, value in points(entries, "images_per_s")], [value for _, value in points(entries, "memory_mib")]
+    speeds, memory = (
+        [value for _, value in points(entries, "images_per_s")],
+        [value for _, value in points(entries, "memory_mib")],
+    )
     if not speeds:
         return ""
     text = f"Median speed {np.median(speeds):.1f} images a second"
     return f"{text}, at most {max(memory):,.0f} MiB of memory." if memory else f"{text}."
 
 
-def _card(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None, entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def _card(
+    recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None, entries: list[dict[str, Any]]
+) -> list[tuple[str, str]]:
     parameters = sum(parameter.numel() for parameter in saved.model.parameters())
     rows = [
-        ("Model file", f"{saved.path.name}, {saved.path.stat().st_size / 1e6:.1f} MB, SHA-256 {saved.sha256}"),
+        (
+            "Model file",
+            f"{saved.path.name}, {saved.path.stat().st_size / 1e6:.1f} MB, SHA-256 {saved.sha256}",
+        ),
         (
             "Network",
             f"{_network(recipe)}, {_stride(saved)}{parameters:,} parameters",
         ),
         ("Started from", recipe.training.start_from or recipe.model.weights or "random weights"),
-        ("Classes", f"{saved.labels.num_classes} ({saved.labels.name}), label {saved.labels.ignore} is not scored"),
-        ("Trained on", f"{recipe.data.kind}, split {recipe.data.train}; its terms of use are the data set's own"),
+        (
+            "Classes",
+            f"{saved.labels.num_classes} ({saved.labels.name}), label {saved.labels.ignore} is not scored",
+        ),
+        (
+            "Trained on",
+            f"{recipe.data.kind}, split {recipe.data.train}; its terms of use are the data set's own",
+        ),
     ]
     if entries:
-        rows.append(("Trained for", f"{max(entry['step'] for entry in entries):,} of {recipe.training.steps:,} steps, seed {recipe.seed}"))
+        rows.append(
+            (
+                "Trained for",
+                f"{max(entry['step'] for entry in entries):,} of {recipe.training.steps:,} steps, seed {recipe.seed}",
+            )
+        )
     if result is None:
-        return [*rows, ("Scores", "none: not validated yet" if recipe.data.val else "none: this run has no validation split")]
+        return [
+            *rows,
+            (
+                "Scores",
+                "none: not validated yet"
+                if recipe.data.val
+                else "none: this run has no validation split",
+            ),
+        ]
     absent = ", ".join(result["absent"]) or "none"
     scales = ", ".join(f"{scale:g}" for scale in result.get("scales", []))
     flip = "with" if result.get("flip") else "without"
     return [
         *rows,
-        ("Chosen by", f"the best mIoU on {result['data']}/{result['split']}, so this score is a little flattering"),
-        ("Scored", f"scale {scales}, {flip} flip, {result.get('precision', 'unknown precision')}; {result['size_rule']}"),
+        (
+            "Chosen by",
+            f"the best mIoU on {result['data']}/{result['split']}, so this score is a little flattering",
+        ),
+        (
+            "Scored",
+            f"scale {scales}, {flip} flip, {result.get('precision', 'unknown precision')}; {result['size_rule']}",
+        ),
         ("Ignored", result["ignore_rule"]),
         ("Absent classes", f"{absent}; {result['absent_rule']}"),
-        ("Limits", "measured on this split alone: other cameras, places, weather and light may do worse"),
+        (
+            "Limits",
+            "measured on this split alone: other cameras, places, weather and light may do worse",
+        ),
     ]
 
 
 def _versions(saved: SavedModel) -> list[tuple[str, str]]:
     """List the versions that trained, as the model file has them, then those that write this page and differ."""
-    here = {"version": seenet.__version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    here = {
+        "version": seenet.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
     trained = [
-        (f"{'SeENet' if key == 'version' else key}, training", str(saved.notes[key])) for key in ("device", *here) if key in saved.notes
+        (f"{'SeENet' if key == 'version' else key}, training", str(saved.notes[key]))
+        for key in ("device", *here)
+        if key in saved.notes
     ]
     changed = [
-        (f"{'SeENet' if key == 'version' else key}, this page", value) for key, value in here.items() if saved.notes.get(key) != value
+        (f"{'SeENet' if key == 'version' else key}, this page", value)
+        for key, value in here.items()
+        if saved.notes.get(key) != value
     ]
     return [*trained, *changed]
 
 
 def _commands(run: Path, result: dict[str, Any] | None) -> str:
     folder = shlex.quote(str(run))
-    lines = [f"seenet train {shlex.quote(str(run / 'recipe.yaml'))} --out {shlex.quote(f'{run}-again')}   # train the same again"]
+    lines = [
+        f"seenet train {shlex.quote(str(run / 'recipe.yaml'))} --out {shlex.quote(f'{run}-again')}   # train the same again"
+    ]
     if result is not None:
         lines.append(f"seenet eval {folder}   # measure it")
-    lines += [f"seenet predict {folder} picture.jpg   # use it", f"seenet report {folder}   # write this page"]
+    lines += [
+        f"seenet predict {folder} picture.jpg   # use it",
+        f"seenet report {folder}   # write this page",
+    ]
     if result and result.get("command"):
         lines.insert(0, f"{result['command']}   # what was run")
     return "\n".join(lines)

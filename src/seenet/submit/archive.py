@@ -25,7 +25,13 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip
 
 
 def submit_model(
-    benchmark: Benchmark, predictor: BasePredictor, images: Path, out: Path, *, folder: str = "", overwrite: bool = False
+    benchmark: Benchmark,
+    predictor: BasePredictor,
+    images: Path,
+    out: Path,
+    *,
+    folder: str = "",
+    overwrite: bool = False,
 ) -> Submission:
     """Predict every picture and pack the masks.
 
@@ -54,7 +60,14 @@ def submit_model(
 
 
 def submit_masks(
-    benchmark: Benchmark, masks: Path, images: Path, out: Path, *, folder: str = "", stored: bool = False, overwrite: bool = False
+    benchmark: Benchmark,
+    masks: Path,
+    images: Path,
+    out: Path,
+    *,
+    folder: str = "",
+    stored: bool = False,
+    overwrite: bool = False,
 ) -> Submission:
     """Pack masks that are there: one PNG for each picture, named as it is, in a folder or below it.
 
@@ -67,19 +80,25 @@ def submit_masks(
     pictures = find_pictures(images, benchmark)
     sizes = _checked_sizes(pictures, benchmark)
     if not masks.is_dir():
-        raise DataError(f"{masks}: no such folder; expected predicted masks, one PNG a picture (--masks)")
+        raise DataError(
+            f"{masks}: no such folder; expected predicted masks, one PNG a picture (--masks)"
+        )
     found: dict[str, Path] = {}
     for path in files_below(masks, {".png"}):
         match = benchmark.mask.fullmatch(path.name)
         key = match["id"] if match else None
         if key is None or key not in pictures:
-            raise CheckError(f"{path}: belongs to none of the {len(pictures)} pictures; take it out, or give other --images")
+            raise CheckError(
+                f"{path}: belongs to none of the {len(pictures)} pictures; take it out, or give other --images"
+            )
         if key in found:
             raise CheckError(f"{path}: a second mask of {key}, besides {found[key]}; take one out")
         found[key] = path
     for key, picture in pictures.items():
         if key not in found:
-            raise CheckError(f"{masks}: no mask of {picture.name} ({len(found)} of {len(pictures)} are there); every picture needs one")
+            raise CheckError(
+                f"{masks}: no mask of {picture.name} ({len(found)} of {len(pictures)} are there); every picture needs one"
+            )
     table = {value: value for value in benchmark.stored.values()} if stored else benchmark.stored
     return _build(benchmark, found, sizes, out, folder, table)
 
@@ -90,14 +109,22 @@ def predictions_folder(out: Path, benchmark: Benchmark) -> Path:
 
 
 def _build(
-    benchmark: Benchmark, masks: Mapping[str, Path], sizes: Mapping[str, tuple[int, int]], out: Path, folder: str, table: Mapping[int, int]
+    benchmark: Benchmark,
+    masks: Mapping[str, Path],
+    sizes: Mapping[str, tuple[int, int]],
+    out: Path,
+    folder: str,
+    table: Mapping[int, int],
 ) -> Submission:
     """Pack beside `out`, check what was packed as one made elsewhere is checked, then give it its name."""
 
     def files() -> Iterator[tuple[str, bytes]]:
         for key in track(sorted(masks), f"packing {out.name}", len(masks)):
             name = benchmark.written.format(key)
-            yield f"{folder}/{name}" if folder else name, _encoded(masks[key], benchmark, sizes[key], table)
+            yield (
+                f"{folder}/{name}" if folder else name,
+                _encoded(masks[key], benchmark, sizes[key], table),
+            )
 
     try:
         with replacing(out) as temporary:
@@ -107,14 +134,18 @@ def _build(
             except CheckError as error:
                 raise CheckError(str(error).replace(str(temporary), str(out))) from None
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror or error}); make room or choose another --out") from None
+        raise DataError(
+            f"{out}: cannot be written ({error.strerror or error}); make room or choose another --out"
+        ) from None
     return replace(done, path=out)
 
 
 def write_archive(path: Path, suffix: str, files: Iterable[tuple[str, bytes]]) -> None:
     """Pack (name, content) as `.tar.gz` or `.zip` in the order given, without times or owners: same files, same bytes."""
     if suffix == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
+        with zipfile.ZipFile(
+            path, "w", zipfile.ZIP_STORED
+        ) as archive:  # PNGs are compressed already
             for name, content in files:
                 entry = zipfile.ZipInfo(name, _EPOCH)
                 entry.create_system, entry.external_attr = 3, (stat.S_IFREG | 0o644) << 16
@@ -131,7 +162,9 @@ def write_archive(path: Path, suffix: str, files: Iterable[tuple[str, bytes]]) -
             archive.addfile(member, io.BytesIO(content))
 
 
-def _encoded(path: Path, benchmark: Benchmark, size: tuple[int, int], table: Mapping[int, int]) -> bytes:
+def _encoded(
+    path: Path, benchmark: Benchmark, size: tuple[int, int], table: Mapping[int, int]
+) -> bytes:
     """Return a mask as the server's PNG; CheckError that names the mask where it is none."""
     ids = read_ids(path)
     fault = benchmark.fault(ids.shape, size)
@@ -154,11 +187,15 @@ def _encoded(path: Path, benchmark: Benchmark, size: tuple[int, int], table: Map
 
 def _check_out(out: Path, benchmark: Benchmark, *, overwrite: bool) -> None:
     if not out.name.endswith(benchmark.suffix):
-        raise UsageError(f"--out {out}: {benchmark.name} takes {benchmark.suffix}; name the archive so")
+        raise UsageError(
+            f"--out {out}: {benchmark.name} takes {benchmark.suffix}; name the archive so"
+        )
     check_free([out], overwrite=overwrite)
 
 
-def _checked_sizes(pictures: Mapping[str, Path], benchmark: Benchmark) -> dict[str, tuple[int, int]]:
+def _checked_sizes(
+    pictures: Mapping[str, Path], benchmark: Benchmark
+) -> dict[str, tuple[int, int]]:
     """Return the pictures' sizes; CheckError for one that the benchmark cannot have, before hours are spent on it."""
     sizes = sizes_of(pictures)
     for key, size in sizes.items():

@@ -44,7 +44,9 @@ class Benchmark:
         """Return the benchmark's id of a picture; DataError where the file is not named as the benchmark's are."""
         match = self.picture.fullmatch(path.stem)
         if match is None:
-            raise DataError(f"{path}: not named as {self.name}'s pictures are ({self.example}); give --images those alone")
+            raise DataError(
+                f"{path}: not named as {self.name}'s pictures are ({self.example}); give --images those alone"
+            )
         return match["id"]
 
     def fault(self, shape: tuple[int, ...], size: tuple[int, int] | None) -> str | None:

@@ -47,7 +47,9 @@ class Submission:
             if self.against_pictures
             else "pictures were not given, so names and sizes are only plausible"
         )
-        return f"{self.path}: {self.count} masks for {self.benchmark}, all as they should be ({how})"
+        return (
+            f"{self.path}: {self.count} masks for {self.benchmark}, all as they should be ({how})"
+        )
 
 
 def check_submission(path: Path, images: Path | None = None) -> Submission:
@@ -59,19 +61,27 @@ def check_submission(path: Path, images: Path | None = None) -> Submission:
     Raises CheckError that names the first offending file; DataError where archive or pictures cannot be read.
     """
     benchmark = CITYSCAPES if suffix_of(path) == ".zip" else VOC
-    return check_archive(path, benchmark, None if images is None else sizes_of(find_pictures(images, benchmark)))
+    return check_archive(
+        path, benchmark, None if images is None else sizes_of(find_pictures(images, benchmark))
+    )
 
 
-def check_archive(path: Path, benchmark: Benchmark, sizes: Mapping[str, tuple[int, int]] | None) -> Submission:
+def check_archive(
+    path: Path, benchmark: Benchmark, sizes: Mapping[str, tuple[int, int]] | None
+) -> Submission:
     """Check against the pictures' ids and sizes (height, width); errors as `check_submission`."""
     seen: dict[str, str] = {}
     folder: str | None = None
-    with bar(f"checking for {benchmark.name}", benchmark.test_count if sizes is None else len(sizes)) as advance:
+    with bar(
+        f"checking for {benchmark.name}", benchmark.test_count if sizes is None else len(sizes)
+    ) as advance:
         for name, content in read_archive(path):
             where = f"{path}: {name}"
             match = benchmark.member.fullmatch(name)
             if match is None:
-                raise CheckError(f"{where}: not a name that {benchmark.name} takes; expected {benchmark.expected} and nothing else")
+                raise CheckError(
+                    f"{where}: not a name that {benchmark.name} takes; expected {benchmark.expected} and nothing else"
+                )
             key, inside = match["id"], match.groupdict().get("folder")
             if folder not in (None, inside):
                 raise CheckError(f"{where}: lies beside {folder}; expected one folder for all")
@@ -79,13 +89,17 @@ def check_archive(path: Path, benchmark: Benchmark, sizes: Mapping[str, tuple[in
             if key in seen:
                 raise CheckError(f"{where}: a second mask of {key}, besides {seen[key]}; pack one")
             if sizes is not None and key not in sizes:
-                raise CheckError(f"{where}: none of the {len(sizes)} pictures is called {key}; leave it out, or give other --images")
+                raise CheckError(
+                    f"{where}: none of the {len(sizes)} pictures is called {key}; leave it out, or give other --images"
+                )
             seen[key] = name
             _check_png(content, where, benchmark, sizes[key] if sizes is not None else None)
             advance()
     if sizes is not None and len(seen) < len(sizes):
         first = min(set(sizes) - set(seen))
-        raise CheckError(f"{path}: no mask of {first} ({len(seen)} of {len(sizes)} pictures have one); every picture needs one")
+        raise CheckError(
+            f"{path}: no mask of {first} ({len(seen)} of {len(sizes)} pictures have one); every picture needs one"
+        )
     if sizes is None and len(seen) != benchmark.test_count:
         raise CheckError(
             f"{path}: {len(seen)} masks, expected {benchmark.test_count}, one for each picture of {benchmark.name}'s test set; "
@@ -94,14 +108,14 @@ def check_archive(path: Path, benchmark: Benchmark, sizes: Mapping[str, tuple[in
     return Submission(path, benchmark.name, len(seen), sizes is not None)
 
 
-def _check_png(content: bytes, where: str, benchmark: Benchmark, size: tuple[int, int] | None) -> None:
+def _check_png(
+    content: bytes, where: str, benchmark: Benchmark, size: tuple[int, int] | None
+) -> None:
     try:
         mode, shape = png_header(content, where)
         fault = benchmark.fault(shape, size)
         if mode not in benchmark.modes:
-            fault = (
-                f"mode {mode}, expected {' or '.join(sorted(benchmark.modes))}: one 8-bit value a pixel{' and a palette' * (mode == 'L')}"
-            )
+            fault = f"mode {mode}, expected {' or '.join(sorted(benchmark.modes))}: one 8-bit value a pixel{' and a palette' * (mode == 'L')}"
         if fault is None:
             # The size is right, so there is no more to decode than there should be.
             fault = benchmark.wrong_values(png_ids(content, where))
@@ -117,12 +131,16 @@ def suffix_of(path: Path) -> str:
         with path.open("rb") as stream:
             start = stream.read(4)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected an archive to check") from None
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); expected an archive to check"
+        ) from None
     if start[:2] == b"\x1f\x8b":
         return ".tar.gz"
     if start in (b"PK\x03\x04", b"PK\x05\x06"):
         return ".zip"
-    raise CheckError(f"{path}: neither a .tar.gz nor a .zip; expected results packed as the benchmark asks")
+    raise CheckError(
+        f"{path}: neither a .tar.gz nor a .zip; expected results packed as the benchmark asks"
+    )
 
 
 def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -146,7 +164,10 @@ def _zipped(path: Path) -> Iterator[tuple[str, bytes | None]]:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             if not entry.is_dir():
-                yield entry.filename, None if stat.S_ISLNK(entry.external_attr >> 16) else archive.read(entry)
+                yield (
+                    entry.filename,
+                    None if stat.S_ISLNK(entry.external_attr >> 16) else archive.read(entry),
+                )
 
 
 def _tarred(path: Path) -> Iterator[tuple[str, bytes | None]]:
@@ -170,21 +191,31 @@ def find_pictures(images: Path, benchmark: Benchmark) -> dict[str, Path]:
     if images.is_dir():
         paths = files_below(images, IMAGE_SUFFIXES)
     else:
-        paths = [_listed(images, line) for line in read_list(images, "expected a folder of pictures or a list of them (--images)")]
+        paths = [
+            _listed(images, line)
+            for line in read_list(
+                images, "expected a folder of pictures or a list of them (--images)"
+            )
+        ]
     if not paths:
         raise DataError(f"{images}: no pictures found; expected files such as {benchmark.example}")
     found: dict[str, Path] = {}
     for path in paths:
         key = benchmark.id_of(path)
         if key in found:
-            raise UsageError(f"{path}: a second picture of {key}, besides {found[key]}; give --images a folder or list with one of them")
+            raise UsageError(
+                f"{path}: a second picture of {key}, besides {found[key]}; give --images a folder or list with one of them"
+            )
         found[key] = path
     return dict(sorted(found.items()))
 
 
 def sizes_of(pictures: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
     """Read height and width of each; DataError for one that cannot be read."""
-    return {key: image_size(path) for key, path in track(pictures.items(), "sizes of the pictures", len(pictures))}
+    return {
+        key: image_size(path)
+        for key, path in track(pictures.items(), "sizes of the pictures", len(pictures))
+    }
 
 
 def _listed(images: Path, line: str) -> Path:
@@ -192,5 +223,7 @@ def _listed(images: Path, line: str) -> Path:
     jpegs = home[2] / "JPEGImages" if len(home) > 2 and home[0].name == "Segmentation" else None
     path = jpegs / f"{line}.jpg" if jpegs and jpegs.is_dir() else images.parent / line
     if not path.is_file():
-        raise DataError(f"{path}: no such picture, though {images} lists it; copy it there or take it off the list")
+        raise DataError(
+            f"{path}: no such picture, though {images} lists it; copy it there or take it off the list"
+        )
     return path

@@ -19,7 +19,9 @@ VOC = Benchmark(
     labels=VOC21,
     stored={label: label for label in range(VOC21.num_classes)},
     modes=frozenset({"P"}),
-    member=re.compile(r"(?P<folder>results/VOC2012/Segmentation/comp[56]_test_cls)/" + _ID + r"\.png", re.ASCII),
+    member=re.compile(
+        r"(?P<folder>results/VOC2012/Segmentation/comp[56]_test_cls)/" + _ID + r"\.png", re.ASCII
+    ),
     mask=re.compile(rf"{_ID}\.png", re.ASCII),
     written="{}.png",
     picture=re.compile(_ID, re.ASCII),

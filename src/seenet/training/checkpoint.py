@@ -68,7 +68,10 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     """Write all files with their manifest, and sync them."""
     folder.mkdir(parents=True)
     for name, tensors in checkpoint.tensors.items():
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+            folder / f"{name}.safetensors",
+        )
     (folder / "state.json").write_text(json.dumps(checkpoint.state), encoding="utf-8")
     manifest = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(_text(manifest), encoding="utf-8")
@@ -88,7 +91,9 @@ def load(folder: Path) -> Checkpoint:
         tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
         return Checkpoint(tensors, json.loads((folder / "state.json").read_text(encoding="utf-8")))
     except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{folder}: cannot be read ({error}); remove it to go on from an earlier one") from None
+        raise DataError(
+            f"{folder}: cannot be read ({error}); remove it to go on from an earlier one"
+        ) from None
 
 
 def newest(root: Path) -> Checkpoint | None:
@@ -107,7 +112,9 @@ def newest(root: Path) -> Checkpoint | None:
         except DataError as error:
             log.warning("%s; trying the one before", error)
     if folders:
-        raise DataError(f"{root}: none of {len(folders)} checkpoints is whole; start again with another --out")
+        raise DataError(
+            f"{root}: none of {len(folders)} checkpoints is whole; start again with another --out"
+        )
     return None
 
 
@@ -120,10 +127,14 @@ def verify(folder: Path) -> None:
         manifest, text = None, ""
     # Byte by byte: blanks are part of it, which JSON would not mind.
     if not isinstance(manifest, dict) or text != _text(manifest):
-        raise DataError(f"{folder / MANIFEST}: missing or damaged, expected the SHA-256 of each file")
+        raise DataError(
+            f"{folder / MANIFEST}: missing or damaged, expected the SHA-256 of each file"
+        )
     found = {path.name for path in folder.iterdir()} - {MANIFEST}
     if found != set(manifest):
-        raise DataError(f"{folder}: holds {', '.join(sorted(found))}, but its manifest names other files")
+        raise DataError(
+            f"{folder}: holds {', '.join(sorted(found))}, but its manifest names other files"
+        )
     for name, digest in manifest.items():
         if sha256(folder / name) != digest:
             raise DataError(f"{folder / name}: damaged, its SHA-256 differs from the manifest's")
@@ -148,8 +159,12 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
         like = parameters[int(index)]
         # Strides and alignment of the parameter, as the optimizer made them: other loops may round
         # otherwise.
-        state.setdefault(int(index), {})[name] = torch.empty_like(like).copy_(value) if value.shape == like.shape else value.clone()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        state.setdefault(int(index), {})[name] = (
+            torch.empty_like(like).copy_(value) if value.shape == like.shape else value.clone()
+        )
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
 
 
 def _text(manifest: dict[str, str]) -> str:

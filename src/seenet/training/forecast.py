@@ -70,7 +70,11 @@ def forecast(recipe: Recipe, device: str = "auto") -> Forecast:
     seconds = []
     # Also of a run of one step, of which the loader would give no second.
     drawn = recipe.model_copy(update={"training": training.model_copy(update={"steps": STEPS})})
-    with closing(step_batches(drawn, data, learner.model, first_step=0, rank=ONE_PROCESS.rank, world=ONE_PROCESS.world)) as batches:
+    with closing(
+        step_batches(
+            drawn, data, learner.model, first_step=0, rank=ONE_PROCESS.rank, world=ONE_PROCESS.world
+        )
+    ) as batches:
         for _ in range(STEPS):
             started = time.perf_counter()
             learner.update(next(batches))
@@ -84,12 +88,16 @@ def forecast(recipe: Recipe, device: str = "auto") -> Forecast:
     validations, image_seconds = 0, 0.0
     if data.val is not None:
         weights = learner.ema.state if learner.ema else learner.model.state_dict()
-        predictor = validation_predictor(learner.model, weights, data.train.labels, where, StopRequest())
+        predictor = validation_predictor(
+            learner.model, weights, data.train.labels, where, StopRequest()
+        )
         for _ in range(STEPS):
             started = time.perf_counter()
             evaluate(predictor, data.val, indices=[0], loss=True)
             image_seconds = time.perf_counter() - started
-        validations = max(1, training.steps // training.validate_every if training.validate_every else 1)
+        validations = max(
+            1, training.steps // training.validate_every if training.validate_every else 1
+        )
     val_images = len(data.val) if data.val is not None else 0
     total = seconds[-1] * training.steps + validations * val_images * image_seconds
     return Forecast(

@@ -68,5 +68,9 @@ def memory_mib(device: torch.device) -> float:
     """Return memory in use, MiB: the device's highest on CUDA, else this process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
+    pages = (
+        int(Path("/proc/self/statm").read_text().split()[1])
+        if Path("/proc/self/statm").exists()
+        else 0
+    )
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -39,10 +39,14 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Sum the losses of N x K x H x W scores against N x H x W labels."""
         logits = logits.float()
-        losses = F.cross_entropy(logits, masks, self.class_weights, ignore_index=self.ignore, reduction="none")
+        losses = F.cross_entropy(
+            logits, masks, self.class_weights, ignore_index=self.ignore, reduction="none"
+        )
         if self.settings.ohem is None:
             return losses.sum()
-        return torch.stack([self._hard(*one) for one in zip(losses, logits, masks, strict=True)]).sum()
+        return torch.stack(
+            [self._hard(*one) for one in zip(losses, logits, masks, strict=True)]
+        ).sum()
 
     def _hard(self, losses: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
         """Sum the losses of a picture's hard pixels, scaled up to the weight of all its valid ones.
@@ -56,7 +60,9 @@ class CrossEntropy(nn.Module):
             return losses.sum()
         with torch.no_grad():
             target = mask.clamp(0, logits.shape[0] - 1)
-            plain = F.cross_entropy(logits[None], target[None], reduction="none")[0].masked_fill(~valid, -1)
+            plain = F.cross_entropy(logits[None], target[None], reduction="none")[0].masked_fill(
+                ~valid, -1
+            )
             least = max(1, math.ceil(self.settings.ohem_keep * total))
             threshold = torch.minimum(
                 plain.flatten().kthvalue(plain.numel() - least + 1).values,
@@ -64,7 +70,9 @@ class CrossEntropy(nn.Module):
             )
             # So that a loss that is not a number stays in, and is met.
             kept = valid & ~(plain < threshold)
-            weights = valid.float() if self.class_weights is None else self.class_weights[target] * valid
+            weights = (
+                valid.float() if self.class_weights is None else self.class_weights[target] * valid
+            )
             scale = weights.sum() / weights[kept].sum().clamp(min=1e-12)
         return losses[kept].sum() * scale
 
@@ -83,7 +91,9 @@ class LossModel(nn.Module):
         if not self.auxiliary:
             return self._sum(self.model(images, own_grid=True), images, masks)
         features = self.model.forward_features(images, own_grid=True)
-        main, auxiliary = (self._sum(features[name], images, masks) for name in ("logits", "auxiliary"))
+        main, auxiliary = (
+            self._sum(features[name], images, masks) for name in ("logits", "auxiliary")
+        )
         return main + self.auxiliary * auxiliary
 
     def _sum(self, scores: Tensor, images: Tensor, masks: Tensor) -> Tensor:
@@ -93,7 +103,9 @@ class LossModel(nn.Module):
         that: this way they are there of one picture at a time.
         """
         losses: list[Tensor] = [
-            checkpoint(self._of_picture, *one, images, use_reentrant=False, preserve_rng_state=False)
+            checkpoint(
+                self._of_picture, *one, images, use_reentrant=False, preserve_rng_state=False
+            )
             for one in zip(torch.split(scores, 1), torch.split(masks, 1), strict=True)
         ]
         return torch.stack(losses).sum()
@@ -103,7 +115,9 @@ class LossModel(nn.Module):
         return loss
 
 
-def class_weights(settings: LossSettings, frequency_weights: list[float] | None, num_classes: int) -> Tensor | None:
+def class_weights(
+    settings: LossSettings, frequency_weights: list[float] | None, num_classes: int
+) -> Tensor | None:
     """Return the weights that a recipe asks for, to the power it asks for.
 
     Args:
@@ -116,8 +130,14 @@ def class_weights(settings: LossSettings, frequency_weights: list[float] | None,
     """
     if settings.class_weights is None:
         return None
-    values = frequency_weights if settings.class_weights == "median_frequency" else settings.class_weights
+    values = (
+        frequency_weights
+        if settings.class_weights == "median_frequency"
+        else settings.class_weights
+    )
     assert values is not None
     if len(values) != num_classes:
-        raise UsageError(f"loss.class_weights: found {len(values)} weights, expected one for each of {num_classes} classes")
+        raise UsageError(
+            f"loss.class_weights: found {len(values)} weights, expected one for each of {num_classes} classes"
+        )
     return torch.tensor(values, dtype=torch.float32) ** settings.weight_power

@@ -19,12 +19,16 @@ def build_optimizer(model: Segmenter, settings: OptimizerSettings) -> torch.opti
             parameters = [
                 parameter
                 for parameter in model.parameters()
-                if parameter.requires_grad and (parameter not in backbone) == in_head and (parameter.dim() == 1) == is_vector
+                if parameter.requires_grad
+                and (parameter not in backbone) == in_head
+                and (parameter.dim() == 1) == is_vector
             ]
             if parameters:
                 rate = settings.rate * (settings.head_factor if in_head else 1)
                 decay = 0.0 if is_vector and not settings.decay_norms else settings.weight_decay
-                groups.append({"params": parameters, "lr": rate, "base_rate": rate, "weight_decay": decay})
+                groups.append(
+                    {"params": parameters, "lr": rate, "base_rate": rate, "weight_decay": decay}
+                )
     if settings.kind == "sgd":
         return torch.optim.SGD(groups, lr=settings.rate, momentum=settings.momentum)
     return torch.optim.AdamW(groups, lr=settings.rate, betas=settings.betas)

@@ -42,7 +42,11 @@ class Precision:
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of a forward pass."""
         dtype = DTYPES[self.name]
-        return torch.autocast(self.device.type, dtype if self.name != "fp32" else torch.bfloat16, enabled=self.name != "fp32")
+        return torch.autocast(
+            self.device.type,
+            dtype if self.name != "fp32" else torch.bfloat16,
+            enabled=self.name != "fp32",
+        )
 
     def check_scale(self) -> None:
         """Raise NotFiniteError where the scale fell under 1: nothing is left to lower."""
@@ -84,17 +88,33 @@ def gradient_cosine(name: Name, device: torch.device, memory_format: torch.memor
         expected.append(_gradients(module, images, Precision("fp32", device), memory_format))
         found.append(_gradients(module, images, Precision(name, device), memory_format))
     a, b = torch.cat(found), torch.cat(expected)
-    return float(nn.functional.cosine_similarity(a, b, dim=0)) if torch.isfinite(a).all() else float("nan")
+    return (
+        float(nn.functional.cosine_similarity(a, b, dim=0))
+        if torch.isfinite(a).all()
+        else float("nan")
+    )
 
 
-def _gradients(module: nn.Module, images: Tensor, precision: Precision, memory_format: torch.memory_format) -> Tensor:
+def _gradients(
+    module: nn.Module, images: Tensor, precision: Precision, memory_format: torch.memory_format
+) -> Tensor:
     module.zero_grad()
     with precision.autocast():
         out = module(images.to(precision.device, memory_format=memory_format))
     # A sum alone would vanish behind batch norm; the signs of a fixed draw do not.
-    signs = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).sign().to(precision.device)
+    signs = (
+        torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+        .sign()
+        .to(precision.device)
+    )
     (out.float() * signs).mean().backward()
-    return torch.cat([parameter.grad.double().flatten() for parameter in module.parameters() if parameter.grad is not None]).cpu()
+    return torch.cat(
+        [
+            parameter.grad.double().flatten()
+            for parameter in module.parameters()
+            if parameter.grad is not None
+        ]
+    ).cpu()
 
 
 def is_trustworthy(name: Name, device: torch.device, memory_format: torch.memory_format) -> bool:
@@ -136,7 +156,9 @@ def choose(
         return Precision("fp32", device)
     if setting != "auto":
         return Precision(asked, device)
-    seconds = {name: _seconds_a_pass(model, images, Precision(name, device)) for name in ("fp32", "bf16")}
+    seconds = {
+        name: _seconds_a_pass(model, images, Precision(name, device)) for name in ("fp32", "bf16")
+    }
     chosen: Name = "bf16" if seconds["bf16"] < 0.95 * seconds["fp32"] else "fp32"
     message = "precision: %s (a pass takes %.2f s in fp32, %.2f s in bf16)"
     log.info(message, chosen, seconds["fp32"], seconds["bf16"])

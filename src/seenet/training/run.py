@@ -114,19 +114,29 @@ def _start_or_resume(out: Path, recipe: Recipe, resume: bool, ours: bool) -> Non
     path = out / "recipe.yaml"
     if path.exists() and has_steps(out):
         if not resume:
-            raise DataError(f"{out}: a run is there already; go on with --resume, or give another --out")
+            raise DataError(
+                f"{out}: a run is there already; go on with --resume, or give another --out"
+            )
         before = load_recipe(path)
         found = changed_setting(before, recipe)
         if found:
-            raise UsageError(f"{path}: {found}; resume with the same settings, or start another run with --out")
+            raise UsageError(
+                f"{path}: {found}; resume with the same settings, or start another run with --out"
+            )
         return
     if resume and not (ours and path.exists()):
         raise DataError(f"{path}: no run to resume here; start it without --resume")
-    left = {"lock", "exit.json"} | (START_FILES | {folder.name for folder in stage_folders(out, recipe)} if ours else set())
+    left = {"lock", "exit.json"} | (
+        START_FILES | {folder.name for folder in stage_folders(out, recipe)} if ours else set()
+    )
     # Hidden ones are what a killed start leaves of a file half written.
-    others = sorted(entry.name for entry in out.iterdir() if entry.name not in left and entry.name[0] != ".")
+    others = sorted(
+        entry.name for entry in out.iterdir() if entry.name not in left and entry.name[0] != "."
+    )
     if others:
-        raise DataError(f"{out}: holds {others[0]} but no run; give a new or empty folder with --out")
+        raise DataError(
+            f"{out}: holds {others[0]} but no run; give a new or empty folder with --out"
+        )
     # First, so that a recipe that a killed start leaves is known as its own.
     _write_exit(out, 0, None, UNDER_WAY)
     with writing(out):
@@ -136,13 +146,21 @@ def _start_or_resume(out: Path, recipe: Recipe, resume: bool, ours: bool) -> Non
 def origin(device: torch.device, command: str | None) -> dict[str, str | None]:
     """Describe what a model was computed with: command, device, versions."""
     versions = {name: metadata.version(name) for name in PACKAGES}
-    return {"command": command, "device": str(device), "version": __version__, "python": platform.python_version(), **versions}
+    return {
+        "command": command,
+        "device": str(device),
+        "version": __version__,
+        "python": platform.python_version(),
+        **versions,
+    }
 
 
 def has_steps(out: Path) -> bool:
     """Report whether a step was ever made here, or in one of the stages here."""
     metrics = out / METRICS
-    steps = (metrics.exists() and metrics.stat().st_size > 0) or any((out / "checkpoints").glob("step-*"))
+    steps = (metrics.exists() and metrics.stat().st_size > 0) or any(
+        (out / "checkpoints").glob("step-*")
+    )
     return steps or any(has_steps(folder) for folder in out.glob("[0-9]*-*") if folder.is_dir())
 
 
@@ -162,7 +180,14 @@ def changed_setting(before: Recipe, now: Recipe) -> str:
         if list(earlier) != list(later):
             had, have = (", ".join(names) or "none" for names in (earlier, later))
             return f"stages were {had} and are now {have}"
-        return next((f"stages.{name}.{found}" for name in later if (found := changed_setting(earlier[name], later[name]))), "")
+        return next(
+            (
+                f"stages.{name}.{found}"
+                for name in later
+                if (found := changed_setting(earlier[name], later[name]))
+            ),
+            "",
+        )
     old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
     for section, values in new.items():
         if not isinstance(values, dict):
@@ -190,7 +215,11 @@ def _exit_recorded(out: Path, rank: int) -> Iterator[None]:
         code, reason = error.exit_code, str(error)
         raise
     except (KeyboardInterrupt, Terminated) as error:
-        code, reason = (error.exit_code, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
+        code, reason = (
+            (error.exit_code, "terminated")
+            if isinstance(error, Terminated)
+            else (130, "interrupted")
+        )
         raise
     except BaseException as error:
         code, reason = 1, f"{type(error).__name__}: {error}"
@@ -230,7 +259,9 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         what = f"{folder}: cannot be written ({error})"
-        raise DataError(f"{what}; make room or give another --out; earlier checkpoints are whole, for --resume") from None
+        raise DataError(
+            f"{what}; make room or give another --out; earlier checkpoints are whole, for --resume"
+        ) from None
 
 
 class IdleSignal(BaseException):
@@ -271,7 +302,9 @@ def stop_requests() -> Iterator[StopRequest]:
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        log.info("not in the main thread: SIGTERM and Ctrl-C do not end this after a step, what is saved is the last checkpoint")
+        log.info(
+            "not in the main thread: SIGTERM and Ctrl-C do not end this after a step, what is saved is the last checkpoint"
+        )
         yield request
         return
     before = {number: signal.signal(number, request.handle) for number in EXIT_CODES}

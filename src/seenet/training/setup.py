@@ -53,7 +53,10 @@ class Data:
         Classes, and of each split the number of its samples and a hash of their names.
         """
         splits = {"train": self.train, **({"val": self.val} if self.val is not None else {})}
-        samples = {which: [len(split), digest(*map(split.key, range(len(split))))] for which, split in splits.items()}
+        samples = {
+            which: [len(split), digest(*map(split.key, range(len(split))))]
+            for which, split in splits.items()
+        }
         return {"classes": list(self.train.labels.classes), "samples": samples}
 
     def check_record(self, before: dict[str, Any], where: str, other: str) -> None:
@@ -82,16 +85,25 @@ def open_data(recipe: Recipe) -> Data:
     val = open_split(recipe.data, recipe.data.val) if recipe.data.val else None
     for split in (train, val):
         if isinstance(split, FileSplit):
-            seen = {label for counts in check_split(split) for label in counts} - {split.labels.ignore}
+            seen = {label for counts in check_split(split) for label in counts} - {
+                split.labels.ignore
+            }
             if not seen:
                 raise DataError(f"{split.name}: {no_class(len(split), split.labels)}")
             absent = [name for label, name in enumerate(split.labels.classes) if label not in seen]
             if absent:
-                log.warning("%s: no pixel of %s in its %d pictures", split.name, ", ".join(absent), len(split))
+                log.warning(
+                    "%s: no pixel of %s in its %d pictures",
+                    split.name,
+                    ", ".join(absent),
+                    len(split),
+                )
     return Data(train, val)
 
 
-def build_model(recipe: Recipe, data: Data, device: torch.device, card: dict[str, Any] | None = None) -> Segmenter:
+def build_model(
+    recipe: Recipe, data: Data, device: torch.device, card: dict[str, Any] | None = None
+) -> Segmenter:
     """Build the network with its starting weights, frozen as asked.
 
     Args:
@@ -106,17 +118,34 @@ def build_model(recipe: Recipe, data: Data, device: torch.device, card: dict[str
     if card and not recipe.model.factory:
         model = from_card(card)
     else:
-        model = create_model(**recipe.model.model_dump(), num_classes=data.train.labels.num_classes, auxiliary=recipe.loss.auxiliary > 0)
+        model = create_model(
+            **recipe.model.model_dump(),
+            num_classes=data.train.labels.num_classes,
+            auxiliary=recipe.loss.auxiliary > 0,
+        )
     if training.start_from and not card:
-        report = fit_weights(model, load_model(training.start_from, factory=recipe.model.factory).model.state_dict())
+        report = fit_weights(
+            model, load_model(training.start_from, factory=recipe.model.factory).model.state_dict()
+        )
         if not report.loaded:
-            raise DataError(f"{training.start_from}: no tensor fits this network; training.start_from wants the same variant and backbone")
-        log.info("start_from %s: %d tensors loaded, %d not", training.start_from, report.loaded, len(report.skipped))
+            raise DataError(
+                f"{training.start_from}: no tensor fits this network; training.start_from wants the same variant and backbone"
+            )
+        log.info(
+            "start_from %s: %d tensors loaded, %d not",
+            training.start_from,
+            report.loaded,
+            len(report.skipped),
+        )
         for line in report.skipped:
             log.info("  not loaded: %s", line)
     for warning in dead_taps(model, recipe.transforms.crop):
         others = "" if recipe.model.rates == "scaled" else ", model.rates=scaled"
-        log.warning("%s: a larger transforms.crop%s or a smaller model.output_stride feeds them", warning, others)
+        log.warning(
+            "%s: a larger transforms.crop%s or a smaller model.output_stride feeds them",
+            warning,
+            others,
+        )
     for module in _frozen(model, recipe):
         module.requires_grad_(False)
     model.backbone.recompute = training.activation_checkpointing
@@ -132,12 +161,20 @@ def memory_format(recipe: Recipe) -> torch.memory_format:
 
 def build_loss(recipe: Recipe, data: Data, model: Segmenter, device: torch.device) -> LossModel:
     """Build the module of network and loss, on the device."""
-    frequency = split_stats(data.train).median_frequency() if recipe.loss.class_weights == "median_frequency" else None
+    frequency = (
+        split_stats(data.train).median_frequency()
+        if recipe.loss.class_weights == "median_frequency"
+        else None
+    )
     weights = class_weights(recipe.loss, frequency, data.train.labels.num_classes)
-    return LossModel(model, CrossEntropy(recipe.loss, weights, data.train.labels.ignore), recipe.loss.auxiliary).to(device)
+    return LossModel(
+        model, CrossEntropy(recipe.loss, weights, data.train.labels.ignore), recipe.loss.auxiliary
+    ).to(device)
 
 
-def parallelize(loss_model: LossModel, device: torch.device, group: Ranks, *, compiled: bool) -> Any:
+def parallelize(
+    loss_model: LossModel, device: torch.device, group: Ranks, *, compiled: bool
+) -> Any:
     """Return what to call in training: with several processes DDP's module, compiled if asked."""
     module: nn.Module = loss_model
     if group.world > 1:
@@ -162,13 +199,20 @@ def _frozen(model: Segmenter, recipe: Recipe) -> list[nn.Module]:
     """List the modules whose parameters and statistics stay as they are."""
     training = recipe.training
     norms = model.backbone.norms() if training.freeze_norms else []
-    stages = model.backbone.stage_modules()[: training.freeze_stages] if training.freeze_stages else []
+    stages = (
+        model.backbone.stage_modules()[: training.freeze_stages] if training.freeze_stages else []
+    )
     below = model.below() if isinstance(model, StageProbe) and training.freeze_below else []
     return [*norms, *(module for stage in stages for module in stage), *below]
 
 
 def choose_precision(
-    recipe: Recipe, model: Segmenter, device: torch.device, group: Ranks = ONE_PROCESS, *, before: Name | None = None
+    recipe: Recipe,
+    model: Segmenter,
+    device: torch.device,
+    group: Ranks = ONE_PROCESS,
+    *,
+    before: Name | None = None,
 ) -> Precision:
     """Choose the precision to train in; the first rank chooses for all.
 
@@ -176,24 +220,40 @@ def choose_precision(
     is not measured anew, but used only where this machine can be trusted with it.
     """
     names: list[Name] = ["fp32", "bf16", "fp16"]
-    chosen = _choose(recipe, model, device, before or recipe.training.precision).name if group.first else "fp32"
+    chosen = (
+        _choose(recipe, model, device, before or recipe.training.precision).name
+        if group.first
+        else "fp32"
+    )
     return Precision(names[group.from_first(names.index(chosen))], device)
 
 
-def _choose(recipe: Recipe, model: Segmenter, device: torch.device, asked: Name | Literal["auto"]) -> Precision:
+def _choose(
+    recipe: Recipe, model: Segmenter, device: torch.device, asked: Name | Literal["auto"]
+) -> Precision:
     layout = memory_format(recipe)
-    images = torch.zeros(min(recipe.training.batch, 4), 3, *recipe.transforms.crop, device=device).contiguous(memory_format=layout)
+    images = torch.zeros(
+        min(recipe.training.batch, 4), 3, *recipe.transforms.crop, device=device
+    ).contiguous(memory_format=layout)
     return choose(asked, device, layout, model, images)
 
 
-def step_batches(recipe: Recipe, data: Data, model: Segmenter, *, first_step: int, rank: int, world: int) -> Generator[tuple[Batch, ...]]:
+def step_batches(
+    recipe: Recipe, data: Data, model: Segmenter, *, first_step: int, rank: int, world: int
+) -> Generator[tuple[Batch, ...]]:
     """Load the micro-batches of this rank, step by step from `first_step`.
 
     Which images those are is arithmetic: a resumed run replays nothing.
     """
     training = recipe.training
     normalization, labels = model.normalization, data.train.labels
-    transform = JointTransform(recipe.transforms, normalization.mean, normalization.std, labels.ignore, classes=labels.num_classes)
+    transform = JointTransform(
+        recipe.transforms,
+        normalization.mean,
+        normalization.std,
+        labels.ignore,
+        classes=labels.num_classes,
+    )
     sampler = StepSampler(
         len(data.train),
         training.batch,
@@ -221,7 +281,9 @@ def _start_loader(loader: DataLoader[Batch]) -> Iterator[Batch]:
         return iter(loader)
     except (ConnectionError, EOFError):
         # Not forked, it is sent what it needs when it runs.
-        raise LostError("a loader worker ended before it began; see its own message, or set training.workers=0") from None
+        raise LostError(
+            "a loader worker ended before it began; see its own message, or set training.workers=0"
+        ) from None
 
 
 def _step_batches(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batch, ...]]:
@@ -236,7 +298,9 @@ def _step_batches(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple
         with signals_blocked():
             others = multiprocessing.active_children()
             batches = _start_loader(loader)
-            workers = [process for process in multiprocessing.active_children() if process not in others]
+            workers = [
+                process for process in multiprocessing.active_children() if process not in others
+            ]
         yield from zip(*[batches] * accumulate, strict=True)
     except SeenetError as error:
         _, _, message = str(error).strip().rpartition("\n")[2].partition(": ")
@@ -245,7 +309,9 @@ def _step_batches(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple
         if not str(error).startswith("DataLoader worker"):
             raise
         what = " ".join(str(error).split())[:120]
-        raise LostError(f"{what}; perhaps memory is short: use fewer training.workers, and go on with --resume") from None
+        raise LostError(
+            f"{what}; perhaps memory is short: use fewer training.workers, and go on with --resume"
+        ) from None
     finally:
         # Its own way waits some seconds, and then for ever for workers that hang: they ignore the
         # signal that it sends.

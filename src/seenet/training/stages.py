@@ -24,7 +24,14 @@ log = logging.getLogger("seenet")
 MODEL = "model.safetensors"
 
 
-def train_recipe(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", command: str | None = None) -> TrainResult:
+def train_recipe(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    command: str | None = None,
+) -> TrainResult:
     """Run a recipe, with stages or without, into the folder `out`, or resume the run there.
 
     Stages are runs of their own in OUT/1-NAME, OUT/2-NAME, ...; OUT/model.safetensors is the last
@@ -35,16 +42,25 @@ def train_recipe(recipe: Recipe, out: Path, *, resume: bool = False, device: str
         return train(recipe, out, resume=resume, device=device, command=command)
     where = choose_device(device)
     timeout = timedelta(minutes=recipe.training.timeout_minutes)
-    with init_process_group(where, timeout) as group, open_run(out, recipe, resume=resume, rank=group.rank):
+    with (
+        init_process_group(where, timeout) as group,
+        open_run(out, recipe, resume=resume, rank=group.rank),
+    ):
         runs = chain_stages(recipe, out)
-        todo = {folder: stage for folder, stage in runs.items() if not models_written(folder, stage.training.steps)}
+        todo = {
+            folder: stage
+            for folder, stage in runs.items()
+            if not models_written(folder, stage.training.steps)
+        }
         for stage in todo.values():
             group.check_batch(stage.training.batch, stage.training.accumulate)
         check_data({folder.name.partition("-")[2]: stage for folder, stage in todo.items()})
         for number, (folder, stage) in enumerate(runs.items(), start=1):
             if folder in todo:
                 log.info("stage %d of %d: %s", number, len(runs), folder)
-                train_in_group(group, stage, folder, where, resume=has_steps(folder), command=command)
+                train_in_group(
+                    group, stage, folder, where, resume=has_steps(folder), command=command
+                )
                 # The next stage reads what the first process writes.
                 group.any(False)
         if group.first:
@@ -58,9 +74,13 @@ def chain_stages(recipe: Recipe, out: Path) -> dict[Path, Recipe]:
     """Return the stages' recipes by folder; from the second on each starts from the one before."""
     runs: dict[Path, Recipe] = {}
     before: Path | None = None
-    for folder, stage in zip(stage_folders(out, recipe), stage_recipes(recipe).values(), strict=True):
+    for folder, stage in zip(
+        stage_folders(out, recipe), stage_recipes(recipe).values(), strict=True
+    ):
         start = {"start_from": str(before / LAST)} if before else {}
-        runs[folder] = stage.model_copy(update={"training": stage.training.model_copy(update=start)})
+        runs[folder] = stage.model_copy(
+            update={"training": stage.training.model_copy(update=start)}
+        )
         before = folder
     return runs
 
@@ -97,11 +117,18 @@ class StagesForecast:
         return sum(stage.hours for stage in self.stages.values())
 
     def as_dict(self) -> dict[str, Any]:
-        return {"stages": {name: stage.as_dict() for name, stage in self.stages.items()}, "hours": self.hours}
+        return {
+            "stages": {name: stage.as_dict() for name, stage in self.stages.items()},
+            "hours": self.hours,
+        }
 
     def lines(self) -> list[str]:
         """Say it for people, one fact a line."""
-        lines = [line for name, stage in self.stages.items() for line in (f"stage {name}:", *(f"  {line}" for line in stage.lines()))]
+        lines = [
+            line
+            for name, stage in self.stages.items()
+            for line in (f"stage {name}:", *(f"  {line}" for line in stage.lines()))
+        ]
         return [*lines, f"all stages take about {self.hours:.2f} hours"]
 
 

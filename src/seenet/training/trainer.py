@@ -57,7 +57,14 @@ class TrainResult:
     first: bool = True
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", command: str | None = None) -> TrainResult:
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    command: str | None = None,
+) -> TrainResult:
     """Run a recipe into the folder `out`, or resume the run there.
 
     Args:
@@ -78,7 +85,15 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "aut
         return train_in_group(group, recipe, out, where, resume=resume, command=command)
 
 
-def train_in_group(group: Ranks, recipe: Recipe, out: Path, device: torch.device, *, resume: bool, command: str | None) -> TrainResult:
+def train_in_group(
+    group: Ranks,
+    recipe: Recipe,
+    out: Path,
+    device: torch.device,
+    *,
+    resume: bool,
+    command: str | None,
+) -> TrainResult:
     """Train as `train` does, among the processes of a group that exists already."""
     with open_run(out, recipe, resume=resume, rank=group.rank):
         group.check_batch(recipe.training.batch, recipe.training.accumulate)
@@ -91,22 +106,35 @@ class Learner:
     It starts from the checkpoint `found` where there is one. `name` stands before its errors.
     """
 
-    def __init__(self, recipe: Recipe, device: torch.device, group: Ranks, name: str, found: checkpoint.Checkpoint | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: torch.device,
+        group: Ranks,
+        name: str,
+        found: checkpoint.Checkpoint | None = None,
+    ) -> None:
         self.recipe, self.device, self.group, self.name = recipe, device, group, name
         if recipe.training.workers:
             check_main_guard("set training.workers=0")
         self.data = open_data(recipe)
-        self.model = build_model(recipe, self.data, device, found.state.get("network") if found else None)
+        self.model = build_model(
+            recipe, self.data, device, found.state.get("network") if found else None
+        )
         self.loss_model = build_loss(recipe, self.data, self.model, device)
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.ema = EMA(self.model, recipe.training.ema) if recipe.training.ema else None
         self.step = 0
         set_train_mode(self.model, recipe)
-        self.precision = choose_precision(recipe, self.model, device, group, before=found.state["precision"] if found else None)
+        self.precision = choose_precision(
+            recipe, self.model, device, group, before=found.state["precision"] if found else None
+        )
         if found:
             self._restore(found)
         self._check_shared()
-        self.parallel = parallelize(self.loss_model, device, group, compiled=recipe.training.compile)
+        self.parallel = parallelize(
+            self.loss_model, device, group, compiled=recipe.training.compile
+        )
         per_process = recipe.training.batch // group.world // recipe.training.accumulate
         if per_process < 4 and not recipe.training.freeze_norms:
             log.warning(
@@ -154,7 +182,9 @@ class Learner:
 
         # Clip. Gradients that overflow under a loss scale are no fault: the scaler skips the step.
         scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        gradients = [
+            parameter.grad for parameter in self.model.parameters() if parameter.grad is not None
+        ]
         norm = nn.utils.get_total_norm(gradients)
         overflow = scaler.is_enabled() and not torch.isfinite(norm)
         # A variance that overflows makes its norm's output 0: loss and gradients are finite then.
@@ -162,7 +192,9 @@ class Learner:
         finite = math.isfinite(step_loss) and statistics and bool(overflow or torch.isfinite(norm))
         if group.any(not finite):
             what = "" if statistics else ", statistics of a batch norm that overflow"
-            raise self._not_finite(step_loss, f"gradient norm {norm:.4g}{what}", factor, micro_batches)
+            raise self._not_finite(
+                step_loss, f"gradient norm {norm:.4g}{what}", factor, micro_batches
+            )
         if overflow:
             message = "step %d: gradients overflow at loss scale %.0f; step skipped, scale lowered"
             log.info(message, self.step + 1, scaler.get_scale())
@@ -172,7 +204,9 @@ class Learner:
         # Update. The weights are the same on all processes.
         scaler.step(self.optimizer)
         if not is_finite(self.model.parameters()):
-            raise self._not_finite(step_loss, "weights that overflow in the update", factor, micro_batches)
+            raise self._not_finite(
+                step_loss, "weights that overflow in the update", factor, micro_batches
+            )
         scale = scaler.get_scale()
         scaler.update()
         self.precision.check_scale()
@@ -184,7 +218,9 @@ class Learner:
 
     def _restore(self, found: checkpoint.Checkpoint) -> None:
         """Restore a checkpoint; raise DataError for other data or another network."""
-        other = f"start another run with --out, from these weights with training.start_from={self.name}"
+        other = (
+            f"start another run with --out, from these weights with training.start_from={self.name}"
+        )
         self.data.check_record(found.state, self.name, other)
         try:
             self.model.load_state_dict(found.tensors["model"])
@@ -193,7 +229,9 @@ class Learner:
                 self.ema.load(found.tensors["ema"], found.state["ema_updates"])
         except (RuntimeError, KeyError, ValueError) as error:
             what = str(error).splitlines()[0][:120]
-            raise DataError(f"{self.name}: its checkpoint does not fit this network ({what}); {other}") from None
+            raise DataError(
+                f"{self.name}: its checkpoint does not fit this network ({what}); {other}"
+            ) from None
         if found.state["scaler"]:
             self.precision.scaler.load_state_dict(found.state["scaler"])
         self.step = found.state["step"]
@@ -209,7 +247,9 @@ class Learner:
                 "give with --out one that they share"
             )
 
-    def _not_finite(self, loss: float, what: str, factor: float, micro_batches: tuple[Batch, ...]) -> NotFiniteError:
+    def _not_finite(
+        self, loss: float, what: str, factor: float, micro_batches: tuple[Batch, ...]
+    ) -> NotFiniteError:
         indices = [int(index) for _, _, draws in micro_batches for _, index in draws]
         samples = [self.data.train.key(index) for index in indices]
         rate = self.recipe.optimizer.rate * factor
@@ -222,7 +262,14 @@ class Learner:
 class Trainer(Learner):
     """A run: steps until the last one, with validations and checkpoints, in the folder `out`."""
 
-    def __init__(self, recipe: Recipe, out: Path, device: torch.device, group: Ranks, command: str | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        device: torch.device,
+        group: Ranks,
+        command: str | None = None,
+    ) -> None:
         found = checkpoint.newest(out / "checkpoints")
         super().__init__(recipe, device, group, str(out), found)
         self.out, self.command = out, command
@@ -238,8 +285,14 @@ class Trainer(Learner):
         recipe, group, training = self.recipe, self.group, self.recipe.training
         if self.finished:
             return self._result()
-        batches = step_batches(recipe, self.data, self.model, first_step=self.step, rank=group.rank, world=group.world)
-        with stop_requests() as stop, bar("training", training.steps, self.step) as advance, closing(batches):
+        batches = step_batches(
+            recipe, self.data, self.model, first_step=self.step, rank=group.rank, world=group.world
+        )
+        with (
+            stop_requests() as stop,
+            bar("training", training.steps, self.step) as advance,
+            closing(batches),
+        ):
             while True:
                 # A step's checkpoint comes before its validation, with which a resumed run begins.
                 if self.validation_due:
@@ -272,7 +325,9 @@ class Trainer(Learner):
     def validation_due(self) -> bool:
         """Whether this step ends with a validation; the last one always does."""
         every = self.recipe.training.validate_every
-        return self.step > 0 and (self.step == self.recipe.training.steps or bool(every and self.step % every == 0))
+        return self.step > 0 and (
+            self.step == self.recipe.training.steps or bool(every and self.step % every == 0)
+        )
 
     def validate(self, stop: StopRequest) -> None:
         """Score the val split; write the last model, and the best where it is the best so far."""
@@ -294,7 +349,10 @@ class Trainer(Learner):
         """Write a checkpoint from which the run goes on bit for bit."""
         if not self.group.first or self.metrics is None:
             return
-        tensors = {"model": self.model.state_dict(), "optimizer": checkpoint.pack_optimizer(self.optimizer)}
+        tensors = {
+            "model": self.model.state_dict(),
+            "optimizer": checkpoint.pack_optimizer(self.optimizer),
+        }
         if self.ema:
             tensors["ema"] = self.ema.state
         state = {
@@ -311,7 +369,9 @@ class Trainer(Learner):
         content = checkpoint.Checkpoint(tensors, state)
         checkpoint.save(self.out / "checkpoints", self.step, content, self.recipe.training.keep)
 
-    def _log(self, loss: float, rate: float, started: float, waited: float, advance: Advance) -> None:
+    def _log(
+        self, loss: float, rate: float, started: float, waited: float, advance: Advance
+    ) -> None:
         seconds = time.perf_counter() - started + waited
         speed = self.recipe.training.batch / seconds
         memory = memory_mib(self.device)
@@ -325,7 +385,9 @@ class Trainer(Learner):
         result |= {"step": self.step, "precision_of_training": self.precision.name}
         if self.metrics:
             self.metrics.write(self.step, val={"miou": result["miou"], "loss": result["loss"]})
-        log.info("step %d: val mIoU %.2f %%, loss %.4f", self.step, 100 * result["miou"], result["loss"])
+        log.info(
+            "step %d: val mIoU %.2f %%, loss %.4f", self.step, 100 * result["miou"], result["loss"]
+        )
         if not self.best or result["miou"] > self.best["miou"]:
             self.best = result
         return result

@@ -28,18 +28,28 @@ LAST = "model-last.safetensors"
 class StoppablePredictor(Predictor):
     """Predictor that raises Stopped before a picture: evaluation need not know of signals."""
 
-    def __init__(self, model: Segmenter, labels: LabelSet, device: torch.device, stop: StopRequest) -> None:
+    def __init__(
+        self, model: Segmenter, labels: LabelSet, device: torch.device, stop: StopRequest
+    ) -> None:
         super().__init__(model, labels, device=device)
         self.stop = stop
 
-    def row_chunks(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Tensor]:
+    def row_chunks(
+        self, image: np.ndarray, size: tuple[int, int] | None = None
+    ) -> Iterator[Tensor]:
         if self.stop.code:
             raise Stopped("validation was cut short", self.stop.code)
         return super().row_chunks(image, size)
 
 
 def score(
-    model: Segmenter, state: dict[str, Tensor], labels: LabelSet, val: Split, device: torch.device, group: Ranks, stop: StopRequest
+    model: Segmenter,
+    state: dict[str, Tensor],
+    labels: LabelSet,
+    val: Split,
+    device: torch.device,
+    group: Ranks,
+    stop: StopRequest,
 ) -> Evaluation:
     """Score a copy of the model with the weights `state`.
 
@@ -47,16 +57,28 @@ def score(
         Stopped: On all ranks, where one of them was asked to stop.
     """
     try:
-        return evaluate(validation_predictor(model, state, labels, device, stop), val, loss=True, what="validating")
+        return evaluate(
+            validation_predictor(model, state, labels, device, stop),
+            val,
+            loss=True,
+            what="validating",
+        )
     except Exception:
         # Where evaluation fails on one rank it does on all, so that all come to this vote.
         if group.any(bool(stop.code)):
-            raise Stopped(f"{val.name}: stopped while validating, the step is saved; go on with --resume", stop.code or 143) from None
+            raise Stopped(
+                f"{val.name}: stopped while validating, the step is saved; go on with --resume",
+                stop.code or 143,
+            ) from None
         raise
 
 
 def validation_predictor(
-    model: Segmenter, state: dict[str, Tensor], labels: LabelSet, device: torch.device, stop: StopRequest
+    model: Segmenter,
+    state: dict[str, Tensor],
+    labels: LabelSet,
+    device: torch.device,
+    stop: StopRequest,
 ) -> StoppablePredictor:
     """Return the predictor of a copy of the model with the weights `state`."""
     # In memory as weights from a file are: for small pictures another order rounds otherwise, and

@@ -17,10 +17,15 @@ from seenet.data.folder import read_description
 from tests.data.pictures import picture
 
 
-def pairs(folder: Path, *names: str, images: str = "images", masks: str = "masks", suffix: str = "") -> None:
+def pairs(
+    folder: Path, *names: str, images: str = "images", masks: str = "masks", suffix: str = ""
+) -> None:
     for name in names:
         picture(folder / images / f"{name}.jpg")
-        picture(folder / masks / f"{name}{suffix}.png", np.array([[0, 1], [2, 0]], np.uint8).repeat(3, 0).repeat(4, 1))
+        picture(
+            folder / masks / f"{name}{suffix}.png",
+            np.array([[0, 1], [2, 0]], np.uint8).repeat(3, 0).repeat(4, 1),
+        )
 
 
 def keys(folder: Path, which: str) -> list[str]:
@@ -32,7 +37,10 @@ def test_names_of_folders_count_more_than_colours(tmp_path: Path) -> None:
     """Pictures of few colours and masks as JPEG are no reason to swap them, but to say what is wrong."""
     for number in range(3):
         noise = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
-        for folder, pixels, suffix in (("images", noise // 128 * 100, "png"), ("masks", noise, "jpg")):
+        for folder, pixels, suffix in (
+            ("images", noise // 128 * 100, "png"),
+            ("masks", noise, "jpg"),
+        ):
             (tmp_path / folder).mkdir(exist_ok=True)
             Image.fromarray(pixels).save(tmp_path / folder / f"{number}.{suffix}")
     with pytest.raises(DataError, match=r"masks/\d\.jpg: over 256 colours in the masks up to here"):
@@ -59,7 +67,10 @@ def test_lists_that_are_there_are_taken(tmp_path: Path) -> None:
 def test_list_of_other_names_is_refused(tmp_path: Path) -> None:
     pairs(tmp_path, *"abc")
     (tmp_path / "val.txt").write_text("a\nimages/b.jpg\n")
-    with pytest.raises(DataError, match=r"val\.txt: found images/b, no picture below .*images; expected one name a line, such as a"):
+    with pytest.raises(
+        DataError,
+        match=r"val\.txt: found images/b, no picture below .*images; expected one name a line, such as a",
+    ):
         write_proposal(tmp_path)
     assert not (tmp_path / "seenet.yaml").exists()
 
@@ -69,7 +80,10 @@ def test_parts_below_the_folders(tmp_path: Path, train: str, val: str) -> None:
     pairs(tmp_path, f"{train}/a", f"{train}/b", f"{val}/a", "test/c")
     text = write_proposal(tmp_path)
     assert f"train: images/{train}\nval: images/{val}\n" in text
-    assert (keys(tmp_path, "train"), keys(tmp_path, "val")) == ([f"{train}/a", f"{train}/b"], [f"{val}/a"])
+    assert (keys(tmp_path, "train"), keys(tmp_path, "val")) == (
+        [f"{train}/a", f"{train}/b"],
+        [f"{val}/a"],
+    )
     # Pictures that come later belong where they lie.
     pairs(tmp_path, f"{val}/d")
     assert keys(tmp_path, "val") == [f"{val}/a", f"{val}/d"]
@@ -97,7 +111,9 @@ def test_parts_above_the_folders_are_told_what_is_expected(tmp_path: Path) -> No
         pairs(tmp_path, "a", "b", images=f"{part}/images", masks=f"{part}/masks")
     with pytest.raises(DataError) as caught:
         write_proposal(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path}: found train and val on its first level, expected pictures in images/train")
+    assert str(caught.value).startswith(
+        f"{tmp_path}: found train and val on its first level, expected pictures in images/train"
+    )
     pairs(tmp_path, "x", "y", images="train", masks="trainannot")
     with pytest.raises(DataError, match="found train and val on its first level"):
         write_proposal(tmp_path)
@@ -132,7 +148,10 @@ def test_masks_of_32_bits_are_told_by_their_ids(tmp_path: Path) -> None:
 
 def test_proposal_opens(own_folder: Path) -> None:
     write_proposal(own_folder)
-    train, val = (open_split(DataSettings(kind="folder", root=own_folder), which) for which in ("train", "val"))
+    train, val = (
+        open_split(DataSettings(kind="folder", root=own_folder), which)
+        for which in ("train", "val")
+    )
     assert len(train) + len(val) == 20
     assert len(val) > 0
     assert train.labels.num_classes == 3
@@ -141,7 +160,9 @@ def test_proposal_opens(own_folder: Path) -> None:
         write_proposal(own_folder)
 
 
-@pytest.mark.parametrize("kind", ["colours", "zero and 255", "other ids", "a gap", "palette", "16 bit", "grey pictures"])
+@pytest.mark.parametrize(
+    "kind", ["colours", "zero and 255", "other ids", "a gap", "palette", "16 bit", "grey pictures"]
+)
 def test_every_proposal_opens(tmp_path: Path, kind: str) -> None:
     ids = np.array([[0, 1], [2, 1]]).repeat(3, 0).repeat(4, 1)
     for number in range(8):
@@ -153,12 +174,17 @@ def test_every_proposal_opens(tmp_path: Path, kind: str) -> None:
         elif kind == "colours":
             picture(path, np.array([(0, 0, 0), (128, 64, 128), (0, 0, 142)], np.uint8)[ids])
         else:
-            table = {"zero and 255": (0, 255, 0), "other ids": (7, 90, 200), "a gap": (0, 1, 3), "16 bit": (0, 999, 5000)}.get(
-                kind, (0, 1, 2)
-            )
+            table = {
+                "zero and 255": (0, 255, 0),
+                "other ids": (7, 90, 200),
+                "a gap": (0, 1, 3),
+                "16 bit": (0, 999, 5000),
+            }.get(kind, (0, 1, 2))
             picture(path, np.array(table, np.uint16 if kind == "16 bit" else np.uint8)[ids])
         if kind == "grey pictures":
-            Image.open(tmp_path / "off" / f"yes{number}.png").convert("L").save(tmp_path / "off" / f"yes{number}.png")
+            Image.open(tmp_path / "off" / f"yes{number}.png").convert("L").save(
+                tmp_path / "off" / f"yes{number}.png"
+            )
     text = propose(tmp_path)
     (tmp_path / "seenet.yaml").write_text(text)
     split = open_split(DataSettings(kind="folder", root=tmp_path), "all")
@@ -175,7 +201,10 @@ def test_nothing_to_propose(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder of pictures beside a folder of masks"):
         propose(tmp_path)
     for name in ("images", "masks"):
-        picture(tmp_path / name / "b.png", np.random.default_rng(3).integers(0, 255, (40, 40, 3), dtype=np.uint8))
+        picture(
+            tmp_path / name / "b.png",
+            np.random.default_rng(3).integers(0, 255, (40, 40, 3), dtype=np.uint8),
+        )
     picture(tmp_path / "masks" / "a.png", np.zeros((6, 8, 3), np.uint8))
     with pytest.raises(DataError, match="over 256 colours"):
         propose(tmp_path)

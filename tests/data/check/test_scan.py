@@ -32,7 +32,9 @@ def test_check_names_ids_pixels_and_cause(camvid: Path) -> None:
     mask = np.zeros((6, 8), np.uint8)
     mask[0, :3] = 255
     picture(camvid / "trainannot" / "0001TP_1.png", mask)
-    with pytest.raises(DataError, match=r"0001TP_1\.png: ids 255 \(3 pixels\).*masks of camvid11 hold no others"):
+    with pytest.raises(
+        DataError, match=r"0001TP_1\.png: ids 255 \(3 pixels\).*masks of camvid11 hold no others"
+    ):
         check_split(split)
     picture(camvid / "trainannot" / "0001TP_1.png", np.zeros((5, 8), np.uint8))
     with pytest.raises(DataError, match="5 x 8 pixels, but its picture"):
@@ -49,13 +51,21 @@ def test_check_names_ids_pixels_and_cause(camvid: Path) -> None:
         ([0, 9], 3, 255, "add the classes"),
     ],
 )
-def test_causes_in_a_folder_of_ones_own(ids: list[int], classes: int, ignore: int, cause: str) -> None:
+def test_causes_in_a_folder_of_ones_own(
+    ids: list[int], classes: int, ignore: int, cause: str
+) -> None:
     names = tuple(map(str, range(classes)))
     with pytest.raises(DataError, match=cause):
-        check_ids(np.array([ids]), LabelSet("folder", names, tuple((index, 0, 0) for index in range(classes)), ignore), Path("a.png"))
+        check_ids(
+            np.array([ids]),
+            LabelSet("folder", names, tuple((index, 0, 0) for index in range(classes)), ignore),
+            Path("a.png"),
+        )
 
 
-def test_check_decodes_pictures_and_survives_its_own_cache(camvid: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_check_decodes_pictures_and_survives_its_own_cache(
+    camvid: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     split = open_split(DataSettings(kind="camvid", root=camvid), "val")
     check_split(split)
@@ -68,8 +78,13 @@ def test_check_decodes_pictures_and_survives_its_own_cache(camvid: Path, monkeyp
         check_split(split)
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", '["a stamp of the first format"]', '{"a stamp": 3}', '{"a stamp": {"road": 1}}'])
-def test_cache_of_another_format_counts_as_empty(camvid: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1, 2]", '["a stamp of the first format"]', '{"a stamp": 3}', '{"a stamp": {"road": 1}}'],
+)
+def test_cache_of_another_format_counts_as_empty(
+    camvid: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     split = open_split(DataSettings(kind="camvid", root=camvid), "train")
     assert isinstance(split, FileSplit)
@@ -83,9 +98,14 @@ def test_cache_of_another_format_counts_as_empty(camvid: Path, monkeypatch: pyte
 def test_check_says_labelids(tmp_path: Path) -> None:
     root = tmp_path / "cityscapes"
     picture(root / "leftImg8bit" / "val" / "ulm" / "ulm_1_leftImg8bit.png")
-    picture(root / "gtFine" / "val" / "ulm" / "ulm_1_gtFine_labelTrainIds.png", np.full((6, 8), 26, np.uint8))
+    picture(
+        root / "gtFine" / "val" / "ulm" / "ulm_1_gtFine_labelTrainIds.png",
+        np.full((6, 8), 26, np.uint8),
+    )
     split = open_split(DataSettings(kind="cityscapes", root=root, ids="trainIds"), "val")
-    with pytest.raises(DataError, match=r"ids 26 \(48 pixels\).*looks like labelIds; set data.ids=labelIds"):
+    with pytest.raises(
+        DataError, match=r"ids 26 \(48 pixels\).*looks like labelIds; set data.ids=labelIds"
+    ):
         check_split(split)
     with pytest.raises(DataError, match=r"ids 26 \(48 pixels\)"):
         split_stats(split)
@@ -145,7 +165,10 @@ def split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileSplit:
 def pairs(root: Path) -> FileSplit:
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
-    files = [(str(index), root / "images" / f"{index}.png", root / "masks" / f"{index}.png") for index in range(MANY)]
+    files = [
+        (str(index), root / "images" / f"{index}.png", root / "masks" / f"{index}.png")
+        for index in range(MANY)
+    ]
     for index, (_, image, mask) in enumerate(files):
         Image.new("RGB", (4 + index, 5)).save(image)
         Image.fromarray(np.full((5, 4 + index), index % 3, np.uint8)).save(mask)
@@ -161,13 +184,17 @@ def counted(split: FileSplit, decoded: list[str]) -> FileSplit:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 9])
-def test_each_mask_is_read_once(split: FileSplit, monkeypatch: pytest.MonkeyPatch, world: int) -> None:
+def test_each_mask_is_read_once(
+    split: FileSplit, monkeypatch: pytest.MonkeyPatch, world: int
+) -> None:
     decoded: list[str] = []
     noting = counted(split, decoded)
     with grouped(monkeypatch, world) as group:
         found = group.run(lambda _: check_split(noting))
         assert sorted(decoded) == [str(index) for index in range(MANY)]
-        assert all(counts == [{index % 3: 5 * (4 + index)} for index in range(MANY)] for counts in found)
+        assert all(
+            counts == [{index % 3: 5 * (4 + index)} for index in range(MANY)] for counts in found
+        )
         # Remembered by whoever looks again.
         assert group.run(lambda _: check_split(noting)) == found
         tables = group.run(lambda _: split_stats(noting).table())
@@ -175,21 +202,30 @@ def test_each_mask_is_read_once(split: FileSplit, monkeypatch: pytest.MonkeyPatc
     assert set(tables) == {split_stats(split).table()}
 
 
-def test_what_one_remembers_is_not_enough_for_another(split: FileSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_one_remembers_is_not_enough_for_another(
+    split: FileSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on machines that each have a cache of their own."""
     decoded: list[str] = []
     noting = counted(split, decoded)
     whole, remembered = check_split(noting), scan._remembered
     with grouped(monkeypatch, 2) as group:
-        monkeypatch.setattr(scan, "_remembered", lambda store: remembered(store) if group.own.rank else {})
+        monkeypatch.setattr(
+            scan, "_remembered", lambda store: remembered(store) if group.own.rank else {}
+        )
         assert group.run(lambda _: check_split(noting)) == [whole, whole]
     assert sorted(decoded) == sorted([str(index) for index in range(MANY)] * 2)
 
 
-def test_copies_of_the_data_are_each_read_whole(split: FileSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_of_the_data_are_each_read_whole(
+    split: FileSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk of its own may hold a file that is damaged there alone."""
     decoded: list[list[str]] = [[], []]
-    splits = [counted(one, names) for one, names in zip((split, pairs(tmp_path / "copy")), decoded, strict=True)]
+    splits = [
+        counted(one, names)
+        for one, names in zip((split, pairs(tmp_path / "copy")), decoded, strict=True)
+    ]
     with grouped(monkeypatch, 2) as group:
         first, second = group.run(lambda rank: check_split(splits[rank]))
         assert first == second
@@ -199,7 +235,9 @@ def test_copies_of_the_data_are_each_read_whole(split: FileSplit, tmp_path: Path
     assert [str(error).partition(":")[0] for error in errors] == [str(splits[1].masks[4])] * 2
 
 
-def test_the_first_that_is_wrong_is_said_by_all(split: FileSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_that_is_wrong_is_said_by_all(
+    split: FileSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for index in (2, 5):
         Image.fromarray(np.full((5, 4 + index), 77, np.uint8)).save(split.masks[index])
     with pytest.raises(DataError) as alone:
@@ -207,7 +245,9 @@ def test_the_first_that_is_wrong_is_said_by_all(split: FileSplit, monkeypatch: p
     for world in (2, 3):
         with grouped(monkeypatch, world) as group:
             errors = group.run(lambda _: check_split(split))
-        assert [(str(error), error.kind, error.pixels) for error in errors] == [(str(alone.value), "ids", 30)] * world
+        assert [(str(error), error.kind, error.pixels) for error in errors] == [
+            (str(alone.value), "ids", 30)
+        ] * world
 
 
 def test_drawn_scenes_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,10 @@ def test_counts_are_remembered(camvid: Path) -> None:
     assert sorted(decoded) == ["0001TP_1", "0016E5_2"]
     again = split_stats(split)
     assert len(decoded) == 2
-    assert (again.table(), again.holding_pixels.tolist()) == (first.table(), first.holding_pixels.tolist())
+    assert (again.table(), again.holding_pixels.tolist()) == (
+        first.table(),
+        first.holding_pixels.tolist(),
+    )
     picture(camvid / "trainannot" / "0001TP_1.png", np.full((6, 8), 4, np.uint8))
     assert split_stats(split).pixels[4] == 48
     assert decoded[2:] == ["0001TP_1"]
@@ -42,7 +45,9 @@ def test_stats_by_hand(camvid: Path) -> None:
     assert (stats.pixels[0], stats.pixels[3], stats.void) == (24, 16, 8 + 48)
     assert (stats.images[0], stats.images[3], stats.sizes) == (1, 1, {(6, 8): 2})
     # Frequencies 24/48 and 16/48, void in the denominator; their median is 20/48.
-    assert [stats.median_frequency()[index] for index in (0, 3, 5)] == pytest.approx([20 / 24, 20 / 16, 0])
+    assert [stats.median_frequency()[index] for index in (0, 3, 5)] == pytest.approx(
+        [20 / 24, 20 / 16, 0]
+    )
 
 
 def test_camvid_weights_are_the_published_ones(shared: Path, tmp_path: Path) -> None:

@@ -8,32 +8,54 @@ from seenet.evaluation.metrics.bootstrap import DRAWS, class_sums, draws, miou_i
 from seenet.evaluation.metrics.iou import iou_scores
 
 
-def scored(images: int, num_classes: int, seed: int, *, boundary: str | None = None) -> list[ImageScore]:
+def scored(
+    images: int, num_classes: int, seed: int, *, boundary: str | None = None
+) -> list[ImageScore]:
     """Noise with rare classes, so that draws differ in which classes they hold."""
     rng = np.random.default_rng(seed)
     scores = []
     for index in range(images):
         truth = rng.integers(0, rng.integers(1, num_classes + 1), (6, 7)).astype(np.uint8)
         truth[rng.random(truth.shape) < rng.choice([0.1, 1], p=[0.8, 0.2])] = 255
-        prediction = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, num_classes, truth.shape))
+        prediction = np.where(
+            rng.random(truth.shape) < 0.6, truth, rng.integers(0, num_classes, truth.shape)
+        )
         prediction = np.minimum(prediction, num_classes - 1).astype(np.uint8)
-        scores.append(score_image(index, truth, prediction, num_classes, 255, boundary=boundary, widths=(1, 2) if boundary else ()))
+        scores.append(
+            score_image(
+                index,
+                truth,
+                prediction,
+                num_classes,
+                255,
+                boundary=boundary,
+                widths=(1, 2) if boundary else (),
+            )
+        )
     return scores
 
 
-def slow_interval(scores: list[ImageScore], num_classes: int, classes: list[int]) -> tuple[float, float] | None:
+def slow_interval(
+    scores: list[ImageScore], num_classes: int, classes: list[int]
+) -> tuple[float, float] | None:
     """Definitions, draw by draw, from whole matrices."""
     matrices = [score.matrix(num_classes) for score in scores]
     values = []
     for times in draws(len(scores)):
         pooled = sum(count * matrix for count, matrix in zip(times, matrices, strict=True))
-        ious = [iou for k, iou in enumerate(iou_scores(pooled)["iou"]) if k in classes and iou is not None]
+        ious = [
+            iou
+            for k, iou in enumerate(iou_scores(pooled)["iou"])
+            if k in classes and iou is not None
+        ]
         if ious:
             values.append(sum(ious) / len(ious))
     return tuple(np.percentile(values, [2.5, 97.5])) if values else None
 
 
-@pytest.mark.parametrize(("images", "num_classes", "boundary"), [(1, 3, None), (7, 5, None), (12, 4, "trimap")])
+@pytest.mark.parametrize(
+    ("images", "num_classes", "boundary"), [(1, 3, None), (7, 5, None), (12, 4, "trimap")]
+)
 @pytest.mark.parametrize("classes", [None, [0, 2]])
 def test_equals_the_definition(images, num_classes, boundary, classes):
     scores = scored(images, num_classes, seed=images + 3, boundary=boundary)
@@ -67,7 +89,10 @@ def test_nothing_scored_has_no_interval():
     assert miou_interval([nothing], 3) is None
     half = score_image(1, np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), 3, 255)
     # A draw of the empty picture alone says nothing; the other says 1.
-    assert (miou_interval([nothing, half], 3)["low"], miou_interval([nothing, half], 3)["high"]) == (1, 1)
+    assert (
+        miou_interval([nothing, half], 3)["low"],
+        miou_interval([nothing, half], 3)["high"],
+    ) == (1, 1)
     assert miou_interval([half], 3, [2]) is None
 
 

@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seenet.evaluation.metrics.boundaries import WIDTHS, band_index, transition_distance, trimap_distance
+from seenet.evaluation.metrics.boundaries import (
+    WIDTHS,
+    band_index,
+    transition_distance,
+    trimap_distance,
+)
 
 VOID = 255
 
@@ -24,7 +29,9 @@ def slow_edges(mask: np.ndarray) -> np.ndarray:
     for y, x in np.ndindex(mask.shape):
         for i, j in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
             if 0 <= i < mask.shape[0] and 0 <= j < mask.shape[1]:
-                edges[y, x] |= mask[y, x] != VOID and mask[i, j] != VOID and mask[i, j] != mask[y, x]
+                edges[y, x] |= (
+                    mask[y, x] != VOID and mask[i, j] != VOID and mask[i, j] != mask[y, x]
+                )
     return edges
 
 
@@ -32,7 +39,9 @@ def slow_edges(mask: np.ndarray) -> np.ndarray:
 def masks(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     shape = (draw(st.integers(1, 14)), draw(st.integers(1, 14)))
-    mask = np.kron(rng.integers(0, 3, (14, 14)), np.ones((draw(st.integers(1, 7)),) * 2, int))[: shape[0], : shape[1]]
+    mask = np.kron(rng.integers(0, 3, (14, 14)), np.ones((draw(st.integers(1, 7)),) * 2, int))[
+        : shape[0], : shape[1]
+    ]
     mask[rng.random(shape) < draw(st.sampled_from([0, 0.02, 0.3, 1]))] = VOID
     return mask.astype(np.uint8)
 
@@ -65,7 +74,8 @@ def test_diagonal_neighbours_make_no_edge_of_their_own():
 
 
 @given(
-    st.lists(st.integers(0, 60), min_size=1, max_size=30), st.sets(st.one_of(st.integers(1, 50), st.just(10**12)), min_size=1, max_size=8)
+    st.lists(st.integers(0, 60), min_size=1, max_size=30),
+    st.sets(st.one_of(st.integers(1, 50), st.just(10**12)), min_size=1, max_size=8),
 )
 def test_bands_say_the_narrowest_width(distances, widths):
     widths = tuple(sorted(widths))
@@ -86,4 +96,7 @@ def test_the_commands_default_is_the_papers():
     from seenet.cli.arguments import whole_numbers
     from seenet.cli.eval import eval_
 
-    assert tuple(whole_numbers(inspect.signature(eval_).parameters["widths"].default, "--widths")) == WIDTHS
+    assert (
+        tuple(whole_numbers(inspect.signature(eval_).parameters["widths"].default, "--widths"))
+        == WIDTHS
+    )

@@ -26,8 +26,12 @@ def slow_band(mask: np.ndarray, width: int) -> np.ndarray:
     """Pixels of a binary mask whose square of side 2 * width + 1 reaches anything else, pixel by pixel."""
     band = np.zeros(mask.shape, bool)
     for y, x in np.argwhere(mask):
-        square = [(i, j) for i in range(y - width, y + width + 1) for j in range(x - width, x + width + 1)]
-        band[y, x] = not all(0 <= i < mask.shape[0] and 0 <= j < mask.shape[1] and mask[i, j] for i, j in square)
+        square = [
+            (i, j) for i in range(y - width, y + width + 1) for j in range(x - width, x + width + 1)
+        ]
+        band[y, x] = not all(
+            0 <= i < mask.shape[0] and 0 <= j < mask.shape[1] and mask[i, j] for i, j in square
+        )
     return band
 
 
@@ -52,11 +56,15 @@ def oracle(pairs, num_classes, band=eroded_band):
 
 
 def counted(pairs, num_classes):
-    both, of_truth, of_found = sum(metric(labels(num_classes)).count(0, *pair) for pair in pairs).reshape(3, -1)
+    both, of_truth, of_found = sum(
+        metric(labels(num_classes)).count(0, *pair) for pair in pairs
+    ).reshape(3, -1)
     return both, of_truth + of_found - both
 
 
-def blobs(rng: np.random.Generator, shape: tuple[int, int], num_classes: int, block: int, void: float) -> np.ndarray:
+def blobs(
+    rng: np.random.Generator, shape: tuple[int, int], num_classes: int, block: int, void: float
+) -> np.ndarray:
     small = rng.integers(0, num_classes, (shape[0] // block + 1, shape[1] // block + 1))
     mask = np.kron(small, np.ones((block, block), int))[: shape[0], : shape[1]]
     mask[rng.random(shape) < void] = VOID
@@ -65,7 +73,12 @@ def blobs(rng: np.random.Generator, shape: tuple[int, int], num_classes: int, bl
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.integers(1, 11), st.integers(1, 11), st.integers(1, 4), st.integers(1, 6), st.sampled_from([0, 0.03, 0.4, 1]), st.integers(0, 10**6)
+    st.integers(1, 11),
+    st.integers(1, 11),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.sampled_from([0, 0.03, 0.4, 1]),
+    st.integers(0, 10**6),
 )
 def test_bands_equal_brute_force(height, width, distance, block, void, seed):
     mask = blobs(np.random.default_rng(seed), (height, width), 3, block, void)
@@ -77,14 +90,27 @@ def test_bands_equal_brute_force(height, width, distance, block, void, seed):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 130), st.integers(1, 130), st.integers(1, 40), st.sampled_from([0, 0.002, 0.2]), st.integers(0, 10**6))
+@given(
+    st.integers(1, 130),
+    st.integers(1, 130),
+    st.integers(1, 40),
+    st.sampled_from([0, 0.002, 0.2]),
+    st.integers(0, 10**6),
+)
 def test_counts_equal_the_definition(height, width, block, void, seed):
     rng = np.random.default_rng(seed)
     pairs = []
     for _ in range(2):
         truth = blobs(rng, (height, width), 4, block, void)
         prediction = np.roll(blobs(rng, (height, width), 4, block, 0), rng.integers(-3, 4), axis=1)
-        pairs.append((truth, np.where(rng.random(truth.shape) < 0.5, np.minimum(truth, 3), prediction).astype(np.uint8)))
+        pairs.append(
+            (
+                truth,
+                np.where(rng.random(truth.shape) < 0.5, np.minimum(truth, 3), prediction).astype(
+                    np.uint8
+                ),
+            )
+        )
     assert np.array_equal(counted(pairs, 4), oracle(pairs, 4))
 
 
@@ -96,7 +122,10 @@ def test_counts_equal_the_definition_pixel_by_pixel():
     assert np.array_equal(counted(pairs, 3), oracle(pairs, 3, slow_band))
 
 
-@pytest.mark.parametrize(("size", "width"), [((1, 1), 1), ((45, 60), 2), ((75, 100), 3), ((360, 480), 12), ((1024, 2048), 46)])
+@pytest.mark.parametrize(
+    ("size", "width"),
+    [((1, 1), 1), ((45, 60), 2), ((75, 100), 3), ((360, 480), 12), ((1024, 2048), 46)],
+)
 def test_width_rounds_half_up(size, width):
     assert band_width(*size) == width
 
@@ -106,7 +135,9 @@ def test_classes_3_and_5_never_yield_class_2():
     truth = np.full((40, 40), 3, np.uint8)
     truth[10:30, 10:30] = 5
     prediction = np.roll(truth, 1, axis=0)
-    result = metric(labels(6)).result(np.zeros((6, 6), np.int64), [metric(labels(6)).count(0, truth, prediction)])
+    result = metric(labels(6)).result(
+        np.zeros((6, 6), np.int64), [metric(labels(6)).count(0, truth, prediction)]
+    )
     assert [name for name, value in result["classes"].items() if value is not None] == ["c3", "c5"]
     assert result["miou"] == pytest.approx((result["classes"]["c3"] + result["classes"]["c5"]) / 2)
     assert 0 < result["miou"] < 1
@@ -129,7 +160,8 @@ def test_a_right_prediction_has_1_and_swapped_classes_swap():
     assert right["miou"] == 1
     swap = np.array([2, 1, 0] + [VOID] * 253, np.uint8)
     one, other = (
-        edges.result(np.zeros((3, 3)), [edges.count(0, *pair)]) for pair in ((truth, prediction), (swap[truth], swap[prediction]))
+        edges.result(np.zeros((3, 3)), [edges.count(0, *pair)])
+        for pair in ((truth, prediction), (swap[truth], swap[prediction]))
     )
     assert list(one["classes"].values()) == list(other["classes"].values())[::-1]
 
@@ -137,15 +169,23 @@ def test_a_right_prediction_has_1_and_swapped_classes_swap():
 @pytest.mark.parametrize(("ignore", "dtype"), [(-1, np.int32), (65535, np.int32), (11, np.uint8)])
 def test_any_ignored_id(ignore, dtype):
     rng = np.random.default_rng(3)
-    truth, prediction = blobs(rng, (20, 20), 3, 6, 0.05), rng.integers(0, 3, (20, 20)).astype(np.uint8)
+    truth, prediction = (
+        blobs(rng, (20, 20), 3, 6, 0.05),
+        rng.integers(0, 3, (20, 20)).astype(np.uint8),
+    )
     other = LabelSet("toy", ("a", "b", "c"), voc_colours(3), ignore)
     moved = np.where(truth == VOID, ignore, truth.astype(np.int32)).astype(dtype)
-    assert np.array_equal(metric(other).count(0, moved, prediction), metric(labels(3)).count(0, truth, prediction))
+    assert np.array_equal(
+        metric(other).count(0, moved, prediction), metric(labels(3)).count(0, truth, prediction)
+    )
 
 
 def test_pooled_over_the_set_in_an_evaluation():
     split, one = random_split(4), Predictor(TinyNet(), random_split(1).labels, device="cpu")
-    plain, found = evaluate(one, split), evaluate(one, split, metrics={"boundary_iou": BoundaryIou(split)})
+    plain, found = (
+        evaluate(one, split),
+        evaluate(one, split, metrics={"boundary_iou": BoundaryIou(split)}),
+    )
     assert np.array_equal(plain.matrix, found.matrix)
     intersections, unions = oracle([(mask, one.mask(image)) for image, mask in split.pairs], 3)
     result = found.result()["boundary_iou"]
@@ -155,5 +195,9 @@ def test_pooled_over_the_set_in_an_evaluation():
 
 def test_all_ignored_gives_none():
     split = MemorySplit([(np.zeros((3, 3, 3), np.uint8), np.full((3, 3), VOID, np.uint8))])
-    found = evaluate(Predictor(FirstChannel(3), split.labels, device="cpu"), split, metrics={"boundary_iou": BoundaryIou(split)})
+    found = evaluate(
+        Predictor(FirstChannel(3), split.labels, device="cpu"),
+        split,
+        metrics={"boundary_iou": BoundaryIou(split)},
+    )
     assert found.result()["boundary_iou"]["miou"] is None

@@ -28,7 +28,9 @@ def write_frame(root: Path, name: str, instances: np.ndarray, prediction: np.nda
     Image.fromarray(np.repeat(prediction.astype(np.uint8)[:, :, None], 3, 2)).save(image)
     labels = np.where(instances >= 1000, instances // 1000, instances)
     Image.fromarray(labels.astype(np.uint8)).save(mask)
-    Image.fromarray(instances.astype(np.uint16)).save(mask.with_name(f"{name}_gtFine_instanceIds.png"))
+    Image.fromarray(instances.astype(np.uint16)).save(
+        mask.with_name(f"{name}_gtFine_instanceIds.png")
+    )
 
 
 def make_tree(root: Path, seed: int, frames: int = 3, classes: int = 19) -> None:
@@ -39,9 +41,16 @@ def make_tree(root: Path, seed: int, frames: int = 3, classes: int = 19) -> None
         single = np.isin(labels, INSTANCE_LABELS) & (rng.random(labels.shape) < 0.7)
         ids = np.where(single, labels * 1000 + rng.integers(0, 3, labels.shape), labels)
         instances = np.kron(ids, np.ones((4, 3), int))
-        truth = np.array([CITYSCAPES_TRAIN_IDS.get(label, 0) for label in range(34)])[np.kron(labels, np.ones((4, 3), int))]
+        truth = np.array([CITYSCAPES_TRAIN_IDS.get(label, 0) for label in range(34)])[
+            np.kron(labels, np.ones((4, 3), int))
+        ]
         noise = rng.integers(0, classes, truth.shape)
-        write_frame(root, f"ulm_{frame:06d}_000019", instances, np.where(rng.random(truth.shape) < 0.5, truth, noise))
+        write_frame(
+            root,
+            f"ulm_{frame:06d}_000019",
+            instances,
+            np.where(rng.random(truth.shape) < 0.5, truth, noise),
+        )
 
 
 def official(pairs: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch) -> dict:
@@ -85,7 +94,10 @@ def scores(root: Path) -> tuple[dict, list]:
     split = open_split(DataSettings(kind="cityscapes", root=root), "val")
     predictor = Predictor(FirstChannel(19), CITYSCAPES19, device="cpu")
     found = evaluate(predictor, split, metrics={"cityscapes": CityscapesScores(split)})
-    pairs = [label_file(split.paths(i)[1], predictor.mask(split.image(i)), root / "predictions") for i in range(len(split))]
+    pairs = [
+        label_file(split.paths(i)[1], predictor.mask(split.image(i)), root / "predictions")
+        for i in range(len(split))
+    ]
     return found.result(), pairs
 
 
@@ -132,20 +144,31 @@ def test_without_instance_files_iiou_is_null_and_says_why(tmp_path):
     result = scores(tmp_path)[0]["cityscapes"]
     assert result["iiou_missing"].startswith("1 of 3 pictures have no")
     assert (result["iiou_class"], result["iiou_category"]) == (None, None)
-    assert all(entry["iiou"] is None for entry in [*result["classes"].values(), *result["categories"].values()])
-    assert (result["iou_class"], result["iou_category"]) == (whole["iou_class"], whole["iou_category"])
+    assert all(
+        entry["iiou"] is None
+        for entry in [*result["classes"].values(), *result["categories"].values()]
+    )
+    assert (result["iou_class"], result["iou_category"]) == (
+        whole["iou_class"],
+        whole["iou_category"],
+    )
 
 
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.full((3, 3), 24001, np.uint16), r"instanceIds\.png: 3x3 pixels, but its labels have 32x30"),
+        (
+            np.full((3, 3), 24001, np.uint16),
+            r"instanceIds\.png: 3x3 pixels, but its labels have 32x30",
+        ),
         (np.full((32, 30), 40001, np.uint16), r"id 40001 is no Cityscapes instanceId"),
     ],
 )
 def test_wrong_instance_files_are_named(tmp_path, array, message):
     make_tree(tmp_path, 5, frames=1)
-    Image.fromarray(array).save(tmp_path / "gtFine/val/ulm/ulm_000000_000019_gtFine_instanceIds.png")
+    Image.fromarray(array).save(
+        tmp_path / "gtFine/val/ulm/ulm_000000_000019_gtFine_instanceIds.png"
+    )
     with pytest.raises(DataError, match=message):
         scores(tmp_path)
 

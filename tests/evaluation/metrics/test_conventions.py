@@ -25,14 +25,20 @@ def pair(seed: int, size: tuple[int, int] = (40, 60)) -> tuple[np.ndarray, np.nd
     """Ids of classes 0, 1 and 3, some ignored, and predictions that also say 2; never 4."""
     rng = np.random.default_rng(seed)
     truth = rng.choice([0, 1, 3, 255], size).astype(np.uint8)
-    prediction = np.where((truth < 4) & (rng.random(size) < 0.7), truth, rng.integers(0, 4, size)).astype(np.uint8)
+    prediction = np.where(
+        (truth < 4) & (rng.random(size) < 0.7), truth, rng.integers(0, 4, size)
+    ).astype(np.uint8)
     return truth, prediction
 
 
 def torchmetrics_iou(pairs, absent: float) -> torch.Tensor:
     truth = torch.cat([torch.from_numpy(truth.ravel().astype(np.int64)) for truth, _ in pairs])
-    prediction = torch.cat([torch.from_numpy(prediction.ravel().astype(np.int64)) for _, prediction in pairs])
-    return multiclass_jaccard_index(prediction, truth, 5, average=None, ignore_index=255, zero_division=absent)
+    prediction = torch.cat(
+        [torch.from_numpy(prediction.ravel().astype(np.int64)) for _, prediction in pairs]
+    )
+    return multiclass_jaccard_index(
+        prediction, truth, 5, average=None, ignore_index=255, zero_division=absent
+    )
 
 
 def rows(pairs) -> dict[tuple[str, str | float], float | None]:
@@ -46,10 +52,14 @@ def test_absent_classes_as_torchmetrics_has_them():
     pairs = [pair(0), pair(1)]
     found = rows(pairs)
     for absent in (0.0, 1.0):
-        assert found["own", absent] == pytest.approx(float(torchmetrics_iou(pairs, absent).mean()), abs=1e-6)
+        assert found["own", absent] == pytest.approx(
+            float(torchmetrics_iou(pairs, absent).mean()), abs=1e-6
+        )
     assert torch.isnan(torchmetrics_iou(pairs, math.nan).mean())
     assert found["own", "NaN"] is None
-    assert found["own", "left out"] == pytest.approx(float(torchmetrics_iou(pairs, math.nan).nanmean()), abs=1e-6)
+    assert found["own", "left out"] == pytest.approx(
+        float(torchmetrics_iou(pairs, math.nan).nanmean()), abs=1e-6
+    )
     assert found["own", 0.0] < found["own", "left out"] < found["own", 1.0]
 
 
@@ -57,7 +67,13 @@ def test_absent_as_1_is_what_smp_says():
     smp = pytest.importorskip("segmentation_models_pytorch").metrics
     truth, prediction = (torch.from_numpy(ids.astype(np.int64))[None] for ids in pair(2))
     # SMP counts ignored pixels by another id than a class's.
-    statistics = smp.get_stats(prediction, torch.where(truth == 255, -1, truth), mode="multiclass", num_classes=5, ignore_index=-1)
+    statistics = smp.get_stats(
+        prediction,
+        torch.where(truth == 255, -1, truth),
+        mode="multiclass",
+        num_classes=5,
+        ignore_index=-1,
+    )
     expected = float(smp.iou_score(*statistics, reduction="macro", zero_division=1.0))
     assert rows([pair(2)])["own", 1.0] == pytest.approx(expected, abs=1e-6)
 
@@ -74,7 +90,10 @@ def test_resized_as_pillow_and_torchmetrics_have_it(size):
     truth, prediction = pair(3, size)
     least = min(size)
     height, width = (int(520 * side / least) for side in size)
-    resized = [np.asarray(Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST)) for ids in (truth, prediction)]
+    resized = [
+        np.asarray(Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST))
+        for ids in (truth, prediction)
+    ]
     expected = torchmetrics_iou([tuple(resized)], math.nan)
     found = rows([(truth, prediction)])
     assert found["520", "left out"] == pytest.approx(float(expected.nanmean()), abs=1e-6)
@@ -90,7 +109,9 @@ def test_a_long_narrow_picture_takes_no_more_than_itself():
     ids = np.random.default_rng(0).integers(0, 5, (1, 100_000)).astype(np.uint8)
     cells, pixels = METRIC.count(0, ids, ids).reshape(2, -1)
     assert pixels.sum() == 520 * 520 * 100_000
-    assert pixels.tolist() == [520 * 520 * int((ids == cell // LABELS.num_classes).sum()) for cell in cells]
+    assert pixels.tolist() == [
+        520 * 520 * int((ids == cell // LABELS.num_classes).sum()) for cell in cells
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -98,8 +119,13 @@ def test_a_long_narrow_picture_takes_no_more_than_itself():
 def test_resized_ids_by_fractions(height, width, shorter):
     ids = np.arange(height * width).reshape(height, width)
     found = resized_ids(ids, shorter)
-    assert found.shape == tuple(int(Fraction(shorter * side, min(height, width))) for side in (height, width))
-    for at, side, get in ((0, height, lambda i: found[i, 0] // width), (1, width, lambda i: found[0, i] % width)):
+    assert found.shape == tuple(
+        int(Fraction(shorter * side, min(height, width))) for side in (height, width)
+    )
+    for at, side, get in (
+        (0, height, lambda i: found[i, 0] // width),
+        (1, width, lambda i: found[0, i] % width),
+    ):
         for i in range(found.shape[at]):
             assert get(i) == int((Fraction(i) + Fraction(1, 2)) * side / found.shape[at])
 
@@ -108,13 +134,20 @@ def test_the_size_of_the_torchvision_reference():
     from torchvision.transforms.v2.functional import InterpolationMode, resize
 
     ids = np.random.default_rng(0).integers(0, 5, (360, 480)).astype(np.uint8)
-    expected = resize(torch.from_numpy(ids)[None], [520], interpolation=InterpolationMode.NEAREST_EXACT)[0].numpy()
+    expected = resize(
+        torch.from_numpy(ids)[None], [520], interpolation=InterpolationMode.NEAREST_EXACT
+    )[0].numpy()
     assert np.array_equal(resized_ids(ids), expected)
 
 
 def test_nothing_scored():
     empty = np.zeros((5, 5), np.int64)
-    assert [miou_with_absent(empty, absent) for absent in ("left out", 0.0, 1.0, "NaN")] == [None, 0, 1, None]
+    assert [miou_with_absent(empty, absent) for absent in ("left out", 0.0, 1.0, "NaN")] == [
+        None,
+        0,
+        1,
+        None,
+    ]
 
 
 def test_one_pass_and_one_table():
@@ -128,8 +161,17 @@ def test_one_pass_and_one_table():
     assert np.array_equal(found.matrix, evaluate(one, split).matrix)
     result = found.result()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert {(row["size"], row["absent"]): row["miou"] for row in result["conventions"]} == rows([pair(0, (20, 30)), pair(1, (25, 21))])
+    assert {(row["size"], row["absent"]): row["miou"] for row in result["conventions"]} == rows(
+        [pair(0, (20, 30)), pair(1, (25, 21))]
+    )
     assert result["conventions"][0]["miou"] == result["miou"]
     text = shown(found)
-    for word in ("mIoU by convention", "NaN", "count as 1", "mmsegmentation", "PaddleSeg", "Hugging Face"):
+    for word in (
+        "mIoU by convention",
+        "NaN",
+        "count as 1",
+        "mmsegmentation",
+        "PaddleSeg",
+        "Hugging Face",
+    ):
         assert word in text

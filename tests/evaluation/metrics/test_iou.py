@@ -56,9 +56,15 @@ def test_equals_torchmetrics(num_classes, seed, void):
     keywords = {"num_classes": num_classes, "ignore_index": 255}
     assert np.array_equal(matrix, multiclass_confusion_matrix(p, t, **keywords).numpy())
     result = iou_scores(matrix)
-    assert result["miou"] == pytest.approx(float(multiclass_jaccard_index(p, t, average="macro", **keywords)), abs=1e-6)
-    assert result["pixel_accuracy"] == pytest.approx(float(multiclass_accuracy(p, t, average="micro", **keywords)), abs=1e-6)
-    assert result["mean_class_accuracy"] == pytest.approx(float(multiclass_accuracy(p, t, average="macro", **keywords)), abs=1e-6)
+    assert result["miou"] == pytest.approx(
+        float(multiclass_jaccard_index(p, t, average="macro", **keywords)), abs=1e-6
+    )
+    assert result["pixel_accuracy"] == pytest.approx(
+        float(multiclass_accuracy(p, t, average="micro", **keywords)), abs=1e-6
+    )
+    assert result["mean_class_accuracy"] == pytest.approx(
+        float(multiclass_accuracy(p, t, average="macro", **keywords)), abs=1e-6
+    )
     assert result["frequency_weighted_iou"] == pytest.approx(
         float(multiclass_jaccard_index(p, t, average="weighted", **keywords)), abs=1e-6
     )
@@ -68,7 +74,9 @@ def test_equals_torchmetrics(num_classes, seed, void):
 @given(st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_renaming_classes_moves_their_numbers_along(num_classes, seed):
     rng = np.random.default_rng(seed)
-    matrix = rng.integers(0, 50, (num_classes, num_classes)) * rng.integers(0, 2, (num_classes, num_classes))
+    matrix = rng.integers(0, 50, (num_classes, num_classes)) * rng.integers(
+        0, 2, (num_classes, num_classes)
+    )
     order = rng.permutation(num_classes)
     one, other = iou_scores(matrix), iou_scores(matrix[np.ix_(order, order)])
     assert other["iou"] == [one["iou"][k] for k in order]

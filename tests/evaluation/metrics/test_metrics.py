@@ -27,7 +27,11 @@ def _outside(tmp_path, monkeypatch) -> None:
 @pytest.mark.usefixtures("_outside")
 def test_one_of_your_own_is_counted_shown_and_written():
     split = random_split(4)
-    found = evaluate(Predictor(TinyNet(), LABELS, device="cpu"), split, metrics=open_metrics([NAME, "boundary_iou"], split))
+    found = evaluate(
+        Predictor(TinyNet(), LABELS, device="cpu"),
+        split,
+        metrics=open_metrics([NAME, "boundary_iou"], split),
+    )
     result = found.result()
     wrong = int(found.matrix.sum() - np.diag(found.matrix).sum())
     assert wrong > 0
@@ -53,7 +57,13 @@ def test_what_makes_no_metric_is_refused(name, message):
 
 
 @pytest.mark.parametrize(
-    ("part", "shown"), [({"a": 0.25, "b": 3, "c": [1, 2]}, "mine: a 0.25, b 3"), (0.5, "mine: 0.5"), ([1, 2], None), (None, None)]
+    ("part", "shown"),
+    [
+        ({"a": 0.25, "b": 3, "c": [1, 2]}, "mine: a 0.25, b 3"),
+        (0.5, "mine: 0.5"),
+        ([1, 2], None),
+        (None, None),
+    ],
 )
 def test_numbers_are_shown_by_themselves(part, shown):
     class Mine(Metric):
@@ -63,4 +73,6 @@ def test_numbers_are_shown_by_themselves(part, shown):
         def result(self, matrix, counted):
             return part
 
-    assert [str(text) for text in Mine(random_split(1)).tables("mine", part)] == ([shown] if shown else [])
+    assert [str(text) for text in Mine(random_split(1)).tables("mine", part)] == (
+        [shown] if shown else []
+    )

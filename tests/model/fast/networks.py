@@ -20,7 +20,10 @@ def spread_norms(model: nn.Module, seed: int = 0) -> None:
             spread = 10 ** torch.empty(count).uniform_(-4, 4, generator=generator)
             norm.running_var.copy_(spread)
             norm.running_mean.copy_(torch.randn(count, generator=generator) * 0.3)
-            norm.weight.copy_(torch.empty(count).uniform_(0.5, 1.2, generator=generator) * (spread + norm.eps).sqrt())
+            norm.weight.copy_(
+                torch.empty(count).uniform_(0.5, 1.2, generator=generator)
+                * (spread + norm.eps).sqrt()
+            )
             norm.weight[::3] *= -1
             norm.weight[::5] = 0
             norm.bias.copy_(torch.randn(count, generator=generator) * 0.3)
@@ -29,7 +32,9 @@ def spread_norms(model: nn.Module, seed: int = 0) -> None:
 def network(variant: str = "seenet", backbone: str = "resnet10t", **options: object) -> Segmenter:
     """Small, in eval mode, its norms spread."""
     torch.manual_seed(0)
-    model = create_model(variant, backbone=backbone, num_classes=3, **{"width": 8, "p_out": 16, **options})
+    model = create_model(
+        variant, backbone=backbone, num_classes=3, **{"width": 8, "p_out": 16, **options}
+    )
     spread_norms(model)
     return model.eval()
 

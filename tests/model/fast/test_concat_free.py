@@ -18,9 +18,19 @@ WHOLE = ("pfp-seem", "pfp-seem-fs", "pfp-mixed", "pfp-mixed-bf", "seenet")
 def results(model: Any, images: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
     scores = model(images)
-    (scores * torch.linspace(-1, 1, scores.numel(), dtype=scores.dtype).view_as(scores)).sum().backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    return {"scores": scores.detach(), **gradients, **{f"buffer {name}": buffer.clone() for name, buffer in model.named_buffers()}}
+    (
+        scores * torch.linspace(-1, 1, scores.numel(), dtype=scores.dtype).view_as(scores)
+    ).sum().backward()
+    gradients = {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    return {
+        "scores": scores.detach(),
+        **gradients,
+        **{f"buffer {name}": buffer.clone() for name, buffer in model.named_buffers()},
+    }
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -33,7 +43,9 @@ def results(model: Any, images: Tensor) -> dict[str, Tensor]:
         ("pfp-mixed-bf", {"output_stride": 32}),
     ],
 )
-def test_scores_gradients_and_statistics(variant: str, options: dict[str, Any], training: bool) -> None:
+def test_scores_gradients_and_statistics(
+    variant: str, options: dict[str, Any], training: bool
+) -> None:
     torch.manual_seed(0)
     plain = create_model(variant, **SMALL, **options).double().train(training)
     fast = copy.deepcopy(plain)
@@ -43,7 +55,9 @@ def test_scores_gradients_and_statistics(variant: str, options: dict[str, Any], 
     expected, found = results(plain, images), results(fast, images)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-8, atol=1e-9 * max(1.0, float(value.abs().max())), msg=name)
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-8, atol=1e-9 * max(1.0, float(value.abs().max())), msg=name
+        )
 
 
 @pytest.mark.parametrize("variant", ["baseline", "pfp", "seem-fs"])

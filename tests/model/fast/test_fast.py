@@ -16,7 +16,9 @@ from seenet.model.fast.winograd import WinogradConv2d
 
 
 def depthwise(channels: int, dilation: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False)
+    return nn.Conv2d(
+        channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False
+    )
 
 
 def line(*kernel: int) -> nn.Conv2d:
@@ -41,22 +43,41 @@ def check(plain: nn.Conv2d, form: type[nn.Conv2d], x: torch.Tensor) -> None:
     for module, dtype in ((plain.double(), torch.float64), (fast, torch.float32)):
         image = x.to(dtype).requires_grad_()
         out = module(image)
-        results.append([out.detach(), *torch.autograd.grad(out, [image, *module.parameters()], grad.to(dtype))])
+        results.append(
+            [out.detach(), *torch.autograd.grad(out, [image, *module.parameters()], grad.to(dtype))]
+        )
     for expected, found in zip(*results, strict=True):
-        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+        torch.testing.assert_close(
+            found.double(), expected, rtol=0, atol=1e-5 * float(expected.abs().max())
+        )
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 30), st.integers(1, 30), st.integers(2, 28), st.booleans())
-def test_depthwise(batch: int, channels: int, height: int, width: int, dilation: int, channels_last: bool) -> None:
+@given(
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.integers(2, 28),
+    st.booleans(),
+)
+def test_depthwise(
+    batch: int, channels: int, height: int, width: int, dilation: int, channels_last: bool
+) -> None:
     x = torch.randn(batch, channels, height, width)
-    check(depthwise(channels, dilation), ShiftedDepthwiseConv2d, x.contiguous(memory_format=torch.channels_last) if channels_last else x)
+    check(
+        depthwise(channels, dilation),
+        ShiftedDepthwiseConv2d,
+        x.contiguous(memory_format=torch.channels_last) if channels_last else x,
+    )
 
 
 @pytest.mark.parametrize("kernel", [(7, 1), (1, 7), (25, 1), (1, 25)])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_lines(kernel: tuple[int, int], memory_format: torch.memory_format) -> None:
-    check(line(*kernel), FFTConv2d, torch.randn(2, 64, 15, 70).contiguous(memory_format=memory_format))
+    check(
+        line(*kernel), FFTConv2d, torch.randn(2, 64, 15, 70).contiguous(memory_format=memory_format)
+    )
 
 
 @pytest.mark.parametrize(("dilation", "bias"), [(1, False), (2, True)])
@@ -84,11 +105,18 @@ def test_depthwise_computes_in_float32_under_bf16() -> None:
     assert ((found.double() - exact).abs() <= 2**-8 * exact.abs() + 1e-6).all()
 
 
-@pytest.mark.parametrize(("plain", "form", "module"), [(line(9, 1), FFTConv2d, fft_conv), (wide(), WinogradConv2d, winograd)])
-def test_the_plain_form_under_autocast(plain: nn.Conv2d, form: type[nn.Conv2d], module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("plain", "form", "module"),
+    [(line(9, 1), FFTConv2d, fft_conv), (wide(), WinogradConv2d, winograd)],
+)
+def test_the_plain_form_under_autocast(
+    plain: nn.Conv2d, form: type[nn.Conv2d], module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "convolve", lambda *_: pytest.fail("the faster form was used"))
     with torch.autocast("cpu", torch.bfloat16):
-        assert faster(plain, form)(torch.randn(1, plain.in_channels, 12, 12)).dtype == torch.bfloat16
+        assert (
+            faster(plain, form)(torch.randn(1, plain.in_channels, 12, 12)).dtype == torch.bfloat16
+        )
 
 
 def test_the_plain_form_where_tiles_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

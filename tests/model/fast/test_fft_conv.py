@@ -24,7 +24,9 @@ def check(lines: int, side: int, into: int, out: int, size: int) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 3), st.integers(1, 200), st.integers(1, 4), st.integers(1, 4), st.integers(0, 14))
+@given(
+    st.integers(1, 3), st.integers(1, 200), st.integers(1, 4), st.integers(1, 4), st.integers(0, 14)
+)
 def test_equals_the_convolution(lines: int, side: int, into: int, out: int, half: int) -> None:
     check(lines, side, into, out, 2 * half + 1)
 
@@ -36,7 +38,10 @@ def test_pieces_meet_without_a_seam(side: int) -> None:
 
 def test_rounding_is_small() -> None:
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(8, 90, 128, generator=generator), torch.randn(25, 128, 128, generator=generator)
+    x, weight = (
+        torch.randn(8, 90, 128, generator=generator),
+        torch.randn(25, 128, 128, generator=generator),
+    )
     exact = convolve(x.double(), weight.double())
     assert (convolve(x, weight) - exact).abs().max() < 1e-5 * exact.abs().max()
     assert fft_conv.LONGEST < 90

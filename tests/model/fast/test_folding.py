@@ -19,9 +19,19 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, *, project: bool) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        self.conv2, self.bn2 = nn.Conv2d(channels, channels, 3, padding=2, dilation=2), nn.BatchNorm2d(channels)
-        self.short = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)) if project else nn.Identity()
+        self.conv1, self.bn1 = (
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.conv2, self.bn2 = (
+            nn.Conv2d(channels, channels, 3, padding=2, dilation=2),
+            nn.BatchNorm2d(channels),
+        )
+        self.short = (
+            nn.Sequential(nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels))
+            if project
+            else nn.Identity()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
@@ -74,12 +84,22 @@ MODULES = {
     "local": lambda: LocalConv(4, 7),
     "local, depthwise": lambda: LocalConv(4, 3, depthwise=True),
     "block": lambda: Block(4, project=False),
-    "projected": lambda: nn.Sequential(Block(4, project=True), Block(4, project=False), Block(4, project=False)),
-    "norm with activation": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), BatchNormAct2d(6, act_layer=nn.Hardswish)),
-    "norm with another": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), BatchNormAct2d(6, act_layer=nn.Tanh)),
-    "two norms": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.BatchNorm2d(6, affine=False), nn.SiLU()),
+    "projected": lambda: nn.Sequential(
+        Block(4, project=True), Block(4, project=False), Block(4, project=False)
+    ),
+    "norm with activation": lambda: nn.Sequential(
+        nn.Conv2d(4, 6, 3), BatchNormAct2d(6, act_layer=nn.Hardswish)
+    ),
+    "norm with another": lambda: nn.Sequential(
+        nn.Conv2d(4, 6, 3), BatchNormAct2d(6, act_layer=nn.Tanh)
+    ),
+    "two norms": lambda: nn.Sequential(
+        nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.BatchNorm2d(6, affine=False), nn.SiLU()
+    ),
     "same": lambda: nn.Sequential(nn.Conv2d(4, 6, 3, padding="same"), nn.BatchNorm2d(6)),
-    "reflected": lambda: nn.Sequential(nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(6)),
+    "reflected": lambda: nn.Sequential(
+        nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(6)
+    ),
     "unruly": Unruly,
     "lasting": Lasting,
     "winding": Winding,
@@ -95,7 +115,10 @@ def made(name: str) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("fused", [False, pytest.param(True, marks=pytest.mark.skipif(not available(), reason="no oneDNN here"))])
+@pytest.mark.parametrize(
+    "fused",
+    [False, pytest.param(True, marks=pytest.mark.skipif(not available(), reason="no oneDNN here"))],
+)
 @pytest.mark.parametrize("name", MODULES)
 def test_answers_as_the_module(name: str, fused: bool) -> None:
     module = made(name)
@@ -111,11 +134,24 @@ def test_answers_as_the_module(name: str, fused: bool) -> None:
         assert torch.equal(images, kept)
 
 
-@pytest.mark.parametrize(("name", "norms"), [("unit", 0), ("local", 0), ("projected", 0), ("winding", 0), ("unruly", 3), ("same", 1)])
+@pytest.mark.parametrize(
+    ("name", "norms"),
+    [("unit", 0), ("local", 0), ("projected", 0), ("winding", 0), ("unruly", 3), ("same", 1)],
+)
 def test_norms_that_are_left(name: str, norms: int) -> None:
     folded = fold(made(name))
-    calls = [node for part in folded.modules() if isinstance(part, torch.fx.GraphModule) for node in part.graph.nodes]
-    names = [type(part.get_submodule(str(node.target))) for part in [folded] for node in calls if node.op == "call_module"]
+    calls = [
+        node
+        for part in folded.modules()
+        if isinstance(part, torch.fx.GraphModule)
+        for node in part.graph.nodes
+    ]
+    names = [
+        type(part.get_submodule(str(node.target)))
+        for part in [folded]
+        for node in calls
+        if node.op == "call_module"
+    ]
     assert sum(kind is nn.BatchNorm2d for kind in names) == norms
 
 
@@ -129,4 +165,9 @@ def test_scale_and_shift() -> None:
     scale, shift = scale_and_shift(norm.eval())
     x = torch.randn(3, 5, 2, 2, dtype=torch.float64)
     assert scale.dtype == shift.dtype == torch.float64
-    torch.testing.assert_close(copy.deepcopy(norm).double()(x), x * scale[:, None, None] + shift[:, None, None], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        copy.deepcopy(norm).double()(x),
+        x * scale[:, None, None] + shift[:, None, None],
+        rtol=1e-12,
+        atol=1e-12,
+    )

@@ -44,7 +44,9 @@ def test_every_variant(variant: str, kind: Form) -> None:
     form = prediction_form(model, kind)
     assert form is not model
     assert not any(isinstance(part, nn.BatchNorm2d) for part in form.modules())
-    assert {type(part) for part in convolutions(form)} == {FusedConv if kind == "fused" and available() else FoldedConv}
+    assert {type(part) for part in convolutions(form)} == {
+        FusedConv if kind == "fused" and available() else FoldedConv
+    }
     for size in ((1, 3, 33, 47), (2, 3, 18, 9), (1, 3, 1, 1)):
         assert off(form, model, images(*size)) <= 1e-5
     assert off(form, model, images(1, 3, 31, 44), size=(50, 13)) <= 1e-5
@@ -86,7 +88,10 @@ def test_other_backbones(backbone: str) -> None:
 def test_the_model_is_not_touched() -> None:
     model = network().train()
     model.backbone.eval()
-    before, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
+    before, modes = (
+        copy.deepcopy(model.state_dict()),
+        [module.training for module in model.modules()],
+    )
     random, state = torch.get_rng_state(), state_of(model)
     form = prediction_form(model)
     form(images(1, 3, 20, 20))
@@ -136,7 +141,9 @@ def test_a_network_with_hooks_or_of_another_kind_is_left() -> None:
     assert prediction_form(hooked) is hooked
 
 
-def test_a_twin_that_answers_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_twin_that_answers_otherwise_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def spoil(module: nn.Module) -> nn.Module:
         folded = fold(module)
         next(part for part in folded.modules() if isinstance(part, FoldedConv)).weight.mul_(1.01)
@@ -177,17 +184,27 @@ def test_the_predictor_predicts_by_its_twin_and_follows_the_weights() -> None:
         next(model.parameters()).mul_(-2)
     changed = predictor.scores(picture())
     assert not torch.allclose(changed, first)
-    torch.testing.assert_close(changed, Predictor(copy.deepcopy(model), LABELS, device="cpu").scores(picture()))
-    next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).running_var.mul_(3)
+    torch.testing.assert_close(
+        changed, Predictor(copy.deepcopy(model), LABELS, device="cpu").scores(picture())
+    )
+    next(
+        module for module in model.modules() if isinstance(module, nn.BatchNorm2d)
+    ).running_var.mul_(3)
     assert not torch.allclose(predictor.scores(picture()), changed)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_predictor_agrees_with_the_plain_network(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_predictor_agrees_with_the_plain_network(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = network()
-    found = Predictor(model, LABELS, device="cpu", precision=precision, scales=(0.5, 1.0), flip=True).scores(picture())
+    found = Predictor(
+        model, LABELS, device="cpu", precision=precision, scales=(0.5, 1.0), flip=True
+    ).scores(picture())
     monkeypatch.setattr("seenet.prediction.predictor.prediction_form", lambda model, *_: model)
-    plain = Predictor(model, LABELS, device="cpu", precision=precision, scales=(0.5, 1.0), flip=True).scores(picture())
+    plain = Predictor(
+        model, LABELS, device="cpu", precision=precision, scales=(0.5, 1.0), flip=True
+    ).scores(picture())
     bound = 1e-4 if precision == "fp32" else 0.1
     assert (found.exp() - plain.exp()).abs().max() <= bound
 
@@ -200,9 +217,22 @@ def test_a_deep_copy_of_a_used_predictor() -> None:
 
 
 STEADY: dict[type[nn.Module], dict[str, Any]] = {
-    FoldedWinograd: {"in_channels": 256, "out_channels": 264, "kernel_size": 3, "padding": 2, "dilation": 2},
+    FoldedWinograd: {
+        "in_channels": 256,
+        "out_channels": 264,
+        "kernel_size": 3,
+        "padding": 2,
+        "dilation": 2,
+    },
     FoldedLine: {"in_channels": 64, "out_channels": 72, "kernel_size": (9, 1), "padding": (4, 0)},
-    FoldedDepthwise: {"in_channels": 16, "out_channels": 16, "kernel_size": 3, "padding": 7, "dilation": 7, "groups": 16},
+    FoldedDepthwise: {
+        "in_channels": 16,
+        "out_channels": 16,
+        "kernel_size": 3,
+        "padding": 7,
+        "dilation": 7,
+        "groups": 16,
+    },
 }
 
 
@@ -228,10 +258,15 @@ def check(folded: FoldedConv, form: type[nn.Module], x: torch.Tensor, summed: bo
 
 @pytest.mark.parametrize("form", STEADY)
 @pytest.mark.parametrize(
-    ("bias", "activation", "summed"), [(False, None, False), (True, nn.ReLU(inplace=True), True), (True, nn.ReLU6(), False)]
+    ("bias", "activation", "summed"),
+    [(False, None, False), (True, nn.ReLU(inplace=True), True), (True, nn.ReLU6(), False)],
 )
-def test_what_follows_is_done(form: type[nn.Module], bias: bool, activation: nn.Module | None, summed: bool) -> None:
-    x = torch.randn(2, STEADY[form]["in_channels"], 16, 25).contiguous(memory_format=torch.channels_last)
+def test_what_follows_is_done(
+    form: type[nn.Module], bias: bool, activation: nn.Module | None, summed: bool
+) -> None:
+    x = torch.randn(2, STEADY[form]["in_channels"], 16, 25).contiguous(
+        memory_format=torch.channels_last
+    )
     check(conv(form, bias, activation), form, x, summed)
 
 

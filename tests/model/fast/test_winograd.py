@@ -12,13 +12,24 @@ SIZES = settings(deadline=None, max_examples=40)
 
 
 @SIZES
-@given(st.integers(1, 2), st.integers(1, 4), st.integers(1, 4), st.integers(1, 26), st.integers(1, 26), st.integers(1, 5))
-def test_equals_the_convolution(batch: int, into: int, out: int, height: int, width: int, dilation: int) -> None:
+@given(
+    st.integers(1, 2),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(1, 26),
+    st.integers(1, 26),
+    st.integers(1, 5),
+)
+def test_equals_the_convolution(
+    batch: int, into: int, out: int, height: int, width: int, dilation: int
+) -> None:
     """In float64, where nothing is lost to rounding: the mathematics."""
     x = torch.randn(batch, into, height, width, dtype=torch.float64)
     weight = torch.randn(out, into, 3, 3, dtype=torch.float64, requires_grad=True)
     expected = F.conv2d(x, weight, padding=dilation, dilation=dilation)
-    found = convolve(x.permute(0, 2, 3, 1), transform_kernels(weight.detach()), dilation).permute(0, 3, 1, 2)
+    found = convolve(x.permute(0, 2, 3, 1), transform_kernels(weight.detach()), dilation).permute(
+        0, 3, 1, 2
+    )
     torch.testing.assert_close(found, expected.detach(), rtol=1e-10, atol=1e-10)
     grad = torch.randn_like(found)
     (expected_gradient,) = torch.autograd.grad(expected, weight, grad)
@@ -29,14 +40,22 @@ def test_equals_the_convolution(batch: int, into: int, out: int, height: int, wi
 def test_rounding_is_small() -> None:
     """256 channels in float32: within 1e-5 of the largest value."""
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(1, 256, 24, 32, generator=generator), torch.randn(256, 256, 3, 3, generator=generator)
+    x, weight = (
+        torch.randn(1, 256, 24, 32, generator=generator),
+        torch.randn(256, 256, 3, 3, generator=generator),
+    )
     expected = F.conv2d(x.double(), weight.double(), padding=2, dilation=2)
-    found = convolve(x.permute(0, 2, 3, 1).contiguous(), transform_kernels(weight), 2).permute(0, 3, 1, 2)
+    found = convolve(x.permute(0, 2, 3, 1).contiguous(), transform_kernels(weight), 2).permute(
+        0, 3, 1, 2
+    )
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_chunks_change_nothing() -> None:
-    x, weight = torch.randn(2, 37, 21, 3, dtype=torch.float64), torch.randn(5, 3, 3, 3, dtype=torch.float64)
+    x, weight = (
+        torch.randn(2, 37, 21, 3, dtype=torch.float64),
+        torch.randn(5, 3, 3, 3, dtype=torch.float64),
+    )
     grad = torch.randn(2, 37, 21, 5, dtype=torch.float64)
     whole = convolve(x, transform_kernels(weight), 2), weight_gradient(x, grad, 2)
     kept, winograd.CHUNK_BYTES = winograd.CHUNK_BYTES, 1

@@ -18,7 +18,9 @@ def external(model: Any) -> None:
 
 
 def external_attribute(model: Any) -> None:
-    tensor = TensorProto(name="far", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor = TensorProto(
+        name="far", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL
+    )
     model.graph.node.insert(0, helper.make_node("Constant", [], ["far"], value=tensor))
 
 
@@ -50,13 +52,17 @@ def unknown_domain(model: Any) -> None:
 
 def hidden_in_a_branch(model: Any) -> None:
     inner = helper.make_graph([helper.make_node("Evil", [], ["x"])], "inner", [], [])
-    model.graph.node.append(helper.make_node("If", ["first"], ["y"], then_branch=inner, else_branch=inner))
+    model.graph.node.append(
+        helper.make_node("If", ["first"], ["y"], then_branch=inner, else_branch=inner)
+    )
 
 
 def nested(model: Any) -> None:
     inner = helper.make_graph([], "inner", [], [])
     for depth in range(20):
-        inner = helper.make_graph([helper.make_node("If", ["c"], [f"y{depth}"], then_branch=inner)], "inner", [], [])
+        inner = helper.make_graph(
+            [helper.make_node("If", ["c"], [f"y{depth}"], then_branch=inner)], "inner", [], []
+        )
     model.graph.node.append(helper.make_node("If", ["first"], ["y"], then_branch=inner))
 
 

@@ -16,7 +16,14 @@ CENTRES = (21.0, 63.5, 106.0, 148.5, 191.0, 233.5)
 
 
 def card(labels: LabelSet = SHAPES) -> Card:
-    return Card(labels=labels, mean=(0.0,) * 3, std=(1.0,) * 3, precision="fp32", version="0.1.0", model_sha256="0" * 64)
+    return Card(
+        labels=labels,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        precision="fp32",
+        version="0.1.0",
+        model_sha256="0" * 64,
+    )
 
 
 def red_model() -> onnx.ModelProto:
@@ -31,21 +38,32 @@ def red_model() -> onnx.ModelProto:
         helper.make_node("ArgMax", ["scores"], ["ids"], axis=1, keepdims=0),
         helper.make_node("Cast", ["ids"], ["mask"], to=TensorProto.UINT8),
     ]
-    constants = {"first": np.array([0]), "centres": np.array(CENTRES, np.float32).reshape(1, -1, 1, 1)}
+    constants = {
+        "first": np.array([0]),
+        "centres": np.array(CENTRES, np.float32).reshape(1, -1, 1, 1),
+    }
     graph = helper.make_graph(
         nodes,
         "red",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", "height", "width", 3])],
+        [
+            helper.make_tensor_value_info(
+                "images", TensorProto.UINT8, ["batch", "height", "width", 3]
+            )
+        ],
         [
             helper.make_tensor_value_info("mask", TensorProto.UINT8, ["batch", "height", "width"]),
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", len(CENTRES), "height", "width"]),
+            helper.make_tensor_value_info(
+                "scores", TensorProto.FLOAT, ["batch", len(CENTRES), "height", "width"]
+            ),
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
-def write_red(path: Path, *, text: str | None = None, edit: Callable[[Any], None] | None = None) -> Path:
+def write_red(
+    path: Path, *, text: str | None = None, edit: Callable[[Any], None] | None = None
+) -> Path:
     """The bundle at `path`; `text` replaces its card, `edit` changes the model."""
     model = red_model()
     helper.set_model_props(model, {KEY: card().text() if text is None else text})

@@ -41,7 +41,9 @@ assert "torch" not in sys.modules, "torch was imported"
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_tiles_of_a_bundle(red: Path, flip: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tiles_of_a_bundle(
+    red: Path, flip: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = picture(300, 333)
     whole, tiles = load(red, flip=flip), load(red, flip=flip, tile=160, margin=32)
     assert isinstance(tiles, BundlePredictor)
@@ -64,7 +66,9 @@ def test_tiles_of_a_bundle(red: Path, flip: bool, monkeypatch: pytest.MonkeyPatc
     assert tiles.settings["tile"] == 160
     assert "tile" not in whole.settings
     # A row of tiles keeps none of their margins.
-    assert all(chunk.base is None or chunk.base.shape == chunk.shape for chunk in tiles.row_chunks(image))
+    assert all(
+        chunk.base is None or chunk.base.shape == chunk.shape for chunk in tiles.row_chunks(image)
+    )
     # Very little memory, and each row of tiles is one chunk.
     assert len(list(load(red, tile="auto", margin=32, memory=1e-6).row_chunks(image))) == 4
 
@@ -79,20 +83,30 @@ def picture(height: int = 6, width: int = 9) -> np.ndarray:
 
 
 def expected_scores(image: np.ndarray) -> np.ndarray:
-    return -np.abs(image[None, :, :, 0].astype(np.float32) - np.array(CENTRES, np.float32)[:, None, None])
+    return -np.abs(
+        image[None, :, :, 0].astype(np.float32) - np.array(CENTRES, np.float32)[:, None, None]
+    )
 
 
 def test_load_predict_and_eval_import_no_torch(red: Path, tmp_path: Path) -> None:
     image = picture(48, 40)
     Image.fromarray(image).save(tmp_path / "red.png")
-    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     expected = expected_scores(image).argmax(0)
     assert np.array_equal(np.load(tmp_path / "mask.npy"), expected)
     with Image.open(tmp_path / "predictions" / "masks" / "red.png") as mask:
         assert np.array_equal(np.array(mask), expected)
     with np.load(tmp_path / "out" / "probabilities" / "red.npz") as stored:
-        np.testing.assert_allclose(stored["probabilities"], to_probabilities(expected_scores(image)), atol=1e-3)
+        np.testing.assert_allclose(
+            stored["probabilities"], to_probabilities(expected_scores(image)), atol=1e-3
+        )
     result = json.loads((tmp_path / "scored" / "result.json").read_text())
     assert result["images"] == 50
     assert result["flip"] is True
@@ -110,7 +124,11 @@ def test_scores_and_flip(red: Path) -> None:
     assert np.array_equal(net.mask(image[:, ::-1]), expected_scores(image[:, ::-1]).argmax(0))
     # The network is blind to place: mirrored there and back it says the same.
     flipped = load(red, flip=True)
-    np.testing.assert_allclose(flipped.scores(image), np.log(np.maximum(to_probabilities(expected_scores(image)), TINY)), rtol=1e-6)
+    np.testing.assert_allclose(
+        flipped.scores(image),
+        np.log(np.maximum(to_probabilities(expected_scores(image)), TINY)),
+        rtol=1e-6,
+    )
     assert flipped.settings["flip"] is True
 
 
@@ -160,14 +178,22 @@ def test_the_card_comes_back_and_bad_ones_are_told() -> None:
         ("[]", "metadata is damaged"),
         (json.dumps({**values, "format": 2}), "install a newer seenet"),
         (json.dumps({**values, "labels": {}}), "metadata is damaged"),
-        (json.dumps({**values, "labels": {**values["labels"], "colours": [[0, 0, 0]]}}), "metadata is damaged"),
-        (json.dumps({**values, "labels": {**values["labels"], "colours": [[0, 0, 256]] * 6}}), "not of 0 to 255"),
+        (
+            json.dumps({**values, "labels": {**values["labels"], "colours": [[0, 0, 0]]}}),
+            "metadata is damaged",
+        ),
+        (
+            json.dumps({**values, "labels": {**values["labels"], "colours": [[0, 0, 256]] * 6}}),
+            "not of 0 to 255",
+        ),
     ):
         with pytest.raises(DataError, match=message):
             parse_card(path, text)
 
 
-def test_the_command_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_it_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_red(tmp_path / "red.onnx", text="")
     with pytest.raises(SystemExit) as caught:
         main(["predict", str(tmp_path / "red.onnx"), str(tmp_path), "--out", str(tmp_path / "out")])

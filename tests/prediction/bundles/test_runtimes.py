@@ -46,7 +46,11 @@ def test_truncated_and_damaged_files(tmp_path: Path) -> None:
         # A cut may fall between two fields: the metadata is what comes last, and is then missing.
         assert "seenet" not in hostile.metadata_or_refusal(path)
     for place in generator.integers(0, len(whole), 300):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << int(generator.integers(8)))]) + whole[place + 1 :])
+        path.write_bytes(
+            whole[:place]
+            + bytes([whole[place] ^ (1 << int(generator.integers(8)))])
+            + whole[place + 1 :]
+        )
         hostile.metadata_or_refusal(path)
 
 
@@ -64,9 +68,13 @@ def test_it_answers_without_torch(red: Path) -> None:
     )
     image = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
     np.save(red.parent / "image.npy", image)
-    done = subprocess.run([sys.executable, "-c", program], cwd=red.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=red.parent, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    expected = -np.abs(image[None, :, :, 0].astype(np.float32) - np.array(CENTRES, np.float32)[:, None, None])
+    expected = -np.abs(
+        image[None, :, :, 0].astype(np.float32) - np.array(CENTRES, np.float32)[:, None, None]
+    )
     assert np.array_equal(np.load(red.parent / "scores.npy"), expected)
 
 
@@ -98,7 +106,11 @@ def test_precisions(red: Path) -> None:
         load(red, precision="fp16")
     assert load(red, precision="bf16").settings["precision"] == "bf16"
     half = red.with_name("half.xml")
-    write_openvino(half, openvino.Core().read_model(red_model().SerializeToString()), replace(card(), precision="fp16"))
+    write_openvino(
+        half,
+        openvino.Core().read_model(red_model().SerializeToString()),
+        replace(card(), precision="fp16"),
+    )
     assert load(half).settings["precision"] == "fp16"
 
 
@@ -112,7 +124,10 @@ def test_the_same_bytes_again(red: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("Check 'ptr' failed at cpu_memory.cpp:257:\nFailed to allocate 108000000 bytes of memory\n", MemoryError),
+        (
+            "Check 'ptr' failed at cpu_memory.cpp:257:\nFailed to allocate 108000000 bytes of memory\n",
+            MemoryError,
+        ),
         ("Status Message: std::bad_alloc", MemoryError),
         ("Output 1 of node Add is not allocated", DataError),
         ("Failed to allocate required number of vector registers", DataError),

@@ -14,7 +14,15 @@ from tests.prediction.bundles.red import write_red
 
 
 @pytest.mark.parametrize(
-    "edit", [hostile.huge, hostile.negative, hostile.huge_constant, hostile.unknown_type, hostile.grows, hostile.wrong_shape]
+    "edit",
+    [
+        hostile.huge,
+        hostile.negative,
+        hostile.huge_constant,
+        hostile.unknown_type,
+        hostile.grows,
+        hostile.wrong_shape,
+    ],
 )
 def test_refused_in_one_line(edit: Callable[[Any], None], tmp_path: Path) -> None:
     path = write_red(tmp_path / "hostile.onnx", edit=edit)

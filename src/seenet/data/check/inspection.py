@@ -93,7 +93,10 @@ class SplitVerdict:
         sums = [sum(one[1][channel] for one in moments) for channel in range(3)]
         squares = [sum(one[2][channel] for one in moments) for channel in range(3)]
         # In whole numbers up to the last step, so that nothing cancels.
-        variances = [(total * square - part**2) / total**2 for part, square in zip(sums, squares, strict=True)]
+        variances = [
+            (total * square - part**2) / total**2
+            for part, square in zip(sums, squares, strict=True)
+        ]
         means = [part / total / 255 for part in sums]
         return means, [math.sqrt(variance) / 255 for variance in variances]
 
@@ -102,7 +105,10 @@ class SplitVerdict:
         alike: dict[tuple[str, str], list[Finding]] = defaultdict(list)
         for found in self.findings:
             alike[self._cure(found)].append(found)
-        cures = [Cure(kind, len(some), sum(one.pixels or 0 for one in some), fix) for (kind, fix), some in alike.items()]
+        cures = [
+            Cure(kind, len(some), sum(one.pixels or 0 for one in some), fix)
+            for (kind, fix), some in alike.items()
+        ]
         return sorted(cures, key=lambda cure: -cure.times)
 
     def _cure(self, found: Finding) -> tuple[str, str]:
@@ -164,7 +170,9 @@ def inspect(settings: DataSettings, processes: int | None = None) -> Inspection:
     splits = {which: split for which, split in opened.items() if not isinstance(split, DataError)}
     pairs = {which: tuple(examine_all(split, processes)) for which, split in splits.items()}
     # Known data sets have one kind of mask; those of one's own may be of two.
-    suspected = settings.kind == "folder" and not _void_beside_classes([pair for some in pairs.values() for pair in some])
+    suspected = settings.kind == "folder" and not _void_beside_classes(
+        [pair for some in pairs.values() for pair in some]
+    )
     seen: dict[str, _First] = {}
     verdicts = []
     for which, found in opened.items():
@@ -193,7 +201,9 @@ def _judge(
 ) -> SplitVerdict:
     """List what is wrong with single files, then with files that are each good on their own."""
     keyed = [(split.key(index), pair) for index, pair in enumerate(pairs)]
-    findings = [Finding(split.name, key, *problem) for key, pair in keyed for problem in pair.problems]
+    findings = [
+        Finding(split.name, key, *problem) for key, pair in keyed for problem in pair.problems
+    ]
     findings += _duplicates(split, pairs, seen)
     if suspected:
         findings += _binary_masks(split, pairs)
@@ -205,11 +215,15 @@ def _judge(
     return SplitVerdict(which, split, pairs, tuple(findings), tuple(notes))
 
 
-def _finding(split: str, key: str, path: Path | str, error: DataError, *, other: str = "") -> Finding:
+def _finding(
+    split: str, key: str, path: Path | str, error: DataError, *, other: str = ""
+) -> Finding:
     return Finding(split, key, *Problem.of(path, error), other)
 
 
-def _duplicates(split: Split, pairs: Sequence[Examined], seen: dict[str, _First]) -> Iterator[Finding]:
+def _duplicates(
+    split: Split, pairs: Sequence[Examined], seen: dict[str, _First]
+) -> Iterator[Finding]:
     """Find pictures that stood before, in this split or another, whatever their format.
 
     `seen` remembers all by their decoded pixels.
@@ -227,7 +241,11 @@ def _duplicates(split: Split, pairs: Sequence[Examined], seen: dict[str, _First]
         what = "the same file stands" if same else f"the same pixels as {first.file}"
         where = f" in {first.split} too" if leak else " twice" if same else ""
         differ = pair.mask and first.mask and pair.mask != first.mask
-        fix = f"a score on it says nothing: take it out of one of {first.split} and {split.name}" if leak else "keep one of the two"
+        fix = (
+            f"a score on it says nothing: take it out of one of {first.split} and {split.name}"
+            if leak
+            else "keep one of the two"
+        )
         error = DataError(
             f"{file}: {what}{where}{', and their masks differ' if differ else ''}",
             fix=fix,
@@ -250,7 +268,9 @@ def _binary_masks(split: Split, pairs: Sequence[Examined]) -> Iterator[Finding]:
 
 def _void_beside_classes(pairs: Sequence[Examined]) -> bool:
     """Tell whether 255 stands in a mask with a class other than 0, so that it is a rim."""
-    return any(255 in pair.counts and pair.counts.keys() - {0, 255} for pair in pairs if pair.counts)
+    return any(
+        255 in pair.counts and pair.counts.keys() - {0, 255} for pair in pairs if pair.counts
+    )
 
 
 def _outside(settings: DataSettings, splits: Sequence[Split]) -> Iterator[Finding]:

@@ -24,7 +24,17 @@ PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
 """What folders of a split are called."""
 HERE = "."
 PICTURES = ("images", "image", "imgs", "img", "pictures", "photos", "jpegimages")
-MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "segmentation", "segmentationclass")
+MASKS = (
+    "masks",
+    "mask",
+    "labels",
+    "label",
+    "annotations",
+    "annotation",
+    "gt",
+    "segmentation",
+    "segmentationclass",
+)
 """What folders of these are called; of others it is their colours that tell."""
 
 
@@ -50,8 +60,14 @@ def propose(folder: Path) -> str:
     else a share.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected one with a folder of pictures and a folder of masks")
-    found = {entry.name: by_stem(entry) for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")}
+        raise DataError(
+            f"{folder}: no such folder; expected one with a folder of pictures and a folder of masks"
+        )
+    found = {
+        entry.name: by_stem(entry)
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir() and not entry.name.startswith(".")
+    }
     found = {name: files for name, files in found.items() if files}
     pair = _pair(found)
     if pair is None:
@@ -60,13 +76,17 @@ def propose(folder: Path) -> str:
     images, masks, suffix = pair
     paths = [found[masks][stem + suffix] for stem in found[images] if stem + suffix in found[masks]]
     paths = paths[:: -(-len(paths) // LOOKED_AT)]
-    head = [f"images: {_quoted(images)}", f"masks: {_quoted(masks)}"] + ([f"mask_suffix: {_quoted(suffix)}"] if suffix else [])
+    head = [f"images: {_quoted(images)}", f"masks: {_quoted(masks)}"] + (
+        [f"mask_suffix: {_quoted(suffix)}"] if suffix else []
+    )
     parts = {part: _part(part, folder, images, found[images]) for part in PARTS}
     head += [f"{part}: {_quoted(where)}" for part, where in parts.items() if where]
     if not parts["val"]:
         paired = [stem for stem in found[images] if stem + suffix in found[masks]]
         count = f"{len(in_share(paired, 0.2))} of {len(paired)}"
-        head.append(f"val: 0.2  # this share, chosen by a hash of the names (now {count}); or a list: val.txt")
+        head.append(
+            f"val: 0.2  # this share, chosen by a hash of the names (now {count}); or a list: val.txt"
+        )
     return "\n".join([*head, *_classes(paths)]) + "\n"
 
 
@@ -85,7 +105,9 @@ def _part(part: str, folder: Path, images: str, pictures: dict[str, Path]) -> st
     strange = [stem for stem in read_stems(path, path, pictures) if stem not in pictures]
     if strange:
         example = next(iter(pictures))
-        raise DataError(f"{path}: found {strange[0]}, no picture below {folder / images}; expected one name a line, such as {example}")
+        raise DataError(
+            f"{path}: found {strange[0]}, no picture below {folder / images}; expected one name a line, such as {example}"
+        )
     return path.name
 
 
@@ -107,14 +129,24 @@ def _pair(found: dict[str, dict[str, Path]]) -> tuple[str, str, str] | None:
     for images, pictures in found.items():
         for masks, others in found.items():
             named = images.lower() in PICTURES or masks.lower() in MASKS
-            if (images != masks and HERE in {images, masks}) or images.lower() in MASKS or masks.lower() in PICTURES:
+            if (
+                (images != masks and HERE in {images, masks})
+                or images.lower() in MASKS
+                or masks.lower() in PICTURES
+            ):
                 continue
             for suffix in SUFFIXES if images != masks else SUFFIXES[1:]:
                 common = [stem for stem in pictures if stem + suffix in others]
-                if len(common) > best[0] and (named or _count_colours(others[common[0] + suffix]) < _count_colours(pictures[common[0]])):
+                if len(common) > best[0] and (
+                    named
+                    or _count_colours(others[common[0] + suffix])
+                    < _count_colours(pictures[common[0]])
+                ):
                     best = (len(common), images, masks, suffix)
     # A folder called train or val is a part: alone, or beside its masks, it is not the whole set.
-    return best[1:] if best[0] and not {best[1], best[2]} & {*PARTS["train"], *PARTS["val"]} else None
+    return (
+        best[1:] if best[0] and not {best[1], best[2]} & {*PARTS["train"], *PARTS["val"]} else None
+    )
 
 
 def _unpaired(found: dict[str, dict[str, Path]], folder: Path) -> NoReturn:
@@ -142,13 +174,20 @@ def _count_colours(path: Path) -> int:
 
 def _classes(paths: list[Path]) -> list[str]:
     mode = read_header(paths[0]).mode
-    return _by_colour(paths) if mode in {"RGB", "RGBA"} else _by_id(paths, "palette" if mode == "P" else "index")
+    return (
+        _by_colour(paths)
+        if mode in {"RGB", "RGBA"}
+        else _by_id(paths, "palette" if mode == "P" else "index")
+    )
 
 
 def _by_colour(paths: list[Path]) -> list[str]:
     colours: set[tuple[int, int, int]] = set()
     for path in track(paths, "looking at masks", len(paths)):
-        colours |= {(red, green, blue) for red, green, blue in np.unique(read_colours(path).reshape(-1, 3), axis=0).tolist()}
+        colours |= {
+            (red, green, blue)
+            for red, green, blue in np.unique(read_colours(path).reshape(-1, 3), axis=0).tolist()
+        }
         if len(colours) > MOST_COLOURS:
             raise DataError(
                 f"{path}: over {MOST_COLOURS} colours in the masks up to here, expected one a class; were they blurred or saved as JPEG?"
@@ -171,7 +210,10 @@ def _by_id(paths: list[Path], decode: str) -> list[str]:
     # 255 beside other ids is nearly always void; alone with 0 it is a foreground.
     void = 255 in found and len(found) > 2
     ids = sorted(found - {255} if void else found)
-    head = [f"ignore: 255  # {'a guess: the masks hold it' if void else 'the masks do not hold it'}", "# Give the classes their names."]
+    head = [
+        f"ignore: 255  # {'a guess: the masks hold it' if void else 'the masks do not hold it'}",
+        "# Give the classes their names.",
+    ]
     # A gap may be a class that is rare; ids that are mostly gaps are another numbering.
     if 2 * len(ids) > max(ids) + 1 and max(ids) < 255:
         names = [
@@ -180,7 +222,18 @@ def _by_id(paths: list[Path], decode: str) -> list[str]:
         ]
         return [f"decode: {decode}", *head, "classes:", *names]
     if len(ids) > MOST_COLOURS:
-        raise DataError(f"{paths[0].parent}: over {MOST_COLOURS} ids in the masks, expected one a class; are they instances?")
+        raise DataError(
+            f"{paths[0].parent}: over {MOST_COLOURS} ids in the masks, expected one a class; are they instances?"
+        )
     table = ", ".join(f"{label}: {number}" for number, label in enumerate(ids))
-    named = [f"  id{label}: {list(colour)}" for label, colour in zip(ids, voc_colours(len(ids)), strict=True)]
-    return ["decode: remap", f"remap: {{{table}{', 255: 255' if void else ''}}}", *head, "classes:", *named]
+    named = [
+        f"  id{label}: {list(colour)}"
+        for label, colour in zip(ids, voc_colours(len(ids)), strict=True)
+    ]
+    return [
+        "decode: remap",
+        f"remap: {{{table}{', 255: 255' if void else ''}}}",
+        *head,
+        "classes:",
+        *named,
+    ]

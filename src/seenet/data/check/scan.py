@@ -119,7 +119,11 @@ def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
     stamps = [split.stamp(index) for index in range(len(split))]
     missing = [index for index, stamp in enumerate(stamps) if stamp not in known]
     everyone = all_gather([(digest(*stamps), missing)])
-    same = [rank for rank, (files, _) in enumerate(everyone) if files == everyone[rank_and_world()[0]][0]]
+    same = [
+        rank
+        for rank, (files, _) in enumerate(everyone)
+        if files == everyone[rank_and_world()[0]][0]
+    ]
     todo = sorted({index for rank in same for index in everyone[rank][1]})
     if not any(others for _, others in everyone):
         return [known[stamp] for stamp in stamps]
@@ -170,7 +174,9 @@ def map_across_ranks(
     with ThreadPoolExecutor(threads) as pool:
         values = pool.map(read, mine)
         try:
-            for index, value in zip(mine, track(values, what, len(mine)) if what else values, strict=True):
+            for index, value in zip(
+                mine, track(values, what, len(mine)) if what else values, strict=True
+            ):
                 found[index] = value
         except DataError as error:
             failed.append((mine[len(found)], error))
@@ -185,7 +191,10 @@ def _remembered(store: Path) -> dict[str, dict[int, int]]:
     """Read what earlier checks found good; nothing where the file is damaged or another version."""
     try:
         known = json.loads(store.read_text(encoding="utf-8"))
-        return {str(stamp): {int(label): int(pixels) for label, pixels in counts.items()} for stamp, counts in known.items()}
+        return {
+            str(stamp): {int(label): int(pixels) for label, pixels in counts.items()}
+            for stamp, counts in known.items()
+        }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
@@ -211,7 +220,9 @@ def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
         # From headers: a mask that the check remembers is not decoded.
         counts = check_split(split, threads=threads)
         masks = split.masks
-        sizes = map_across_ranks(indices, lambda index: image_size(masks[index]), None, threads=threads)
+        sizes = map_across_ranks(
+            indices, lambda index: image_size(masks[index]), None, threads=threads
+        )
         return gather(split.labels, zip(counts, (sizes[index] for index in indices), strict=True))
 
     def count(index: int) -> Counted:
@@ -261,7 +272,9 @@ def examine(split: Split, index: int) -> Examined:
     """Read a pair as training does, and go on after what is wrong."""
     pair = read_pair(split, index)
     notes: list[tuple[str, str]] = []
-    for path, pixels, noted in zip(split.paths(index), (pair.image, pair.mask), (("",), NOTED_OF_MASKS), strict=True):
+    for path, pixels, noted in zip(
+        split.paths(index), (pair.image, pair.mask), (("",), NOTED_OF_MASKS), strict=True
+    ):
         if path is not None and pixels is not None:
             of_file = read_header(path).notes
             notes += [(str(path), note) for note in of_file if note.startswith(noted)]
@@ -279,7 +292,11 @@ def examine(split: Split, index: int) -> Examined:
 def _moments(image: np.ndarray) -> tuple[int, list[int], list[int]]:
     counts = np.array(Image.fromarray(image).histogram(), np.int64).reshape(3, 256)
     values = np.arange(256)
-    return image.shape[0] * image.shape[1], (counts @ values).tolist(), (counts @ values**2).tolist()
+    return (
+        image.shape[0] * image.shape[1],
+        (counts @ values).tolist(),
+        (counts @ values**2).tolist(),
+    )
 
 
 def _pixel_hash(pixels: np.ndarray | None) -> str:
@@ -310,8 +327,12 @@ def examine_all(split: Split, processes: int | None = None) -> Iterator[Examined
     check_main_guard("examine it in one process", "spawn")
     done = 0
     try:
-        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_worker, (split,)) as pool:
-            for examined in track(pool.map(_examine_in_worker, range(len(split)), chunksize=8), what, len(split)):
+        with ProcessPoolExecutor(
+            count, multiprocessing.get_context("spawn"), _start_worker, (split,)
+        ) as pool:
+            for examined in track(
+                pool.map(_examine_in_worker, range(len(split)), chunksize=8), what, len(split)
+            ):
                 yield examined
                 done += 1
     except BrokenProcessPool:

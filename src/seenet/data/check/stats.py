@@ -48,7 +48,9 @@ def refuse_ids(counts: dict[int, int], labels: LabelSet, path: Path) -> None:
     raise DataError(
         f"{path}: ids {some}{', ...' if len(wrong) > 6 else ''} are neither one of "
         f"{labels.num_classes} classes (0 to {labels.num_classes - 1}) nor ignored ({labels.ignore})",
-        fix="JPEG blurs ids; save masks as PNG" if path.suffix.lower() in {".jpg", ".jpeg"} else fix,
+        fix="JPEG blurs ids; save masks as PNG"
+        if path.suffix.lower() in {".jpg", ".jpeg"}
+        else fix,
         kind=kind,
         pixels=sum(wrong.values()),
     )
@@ -60,14 +62,18 @@ def likely_cause(ids: set[int], labels: LabelSet) -> tuple[str, str]:
     if labels.name == "cityscapes19" and ids <= {*range(34), 255}:
         return "mask-kind", "looks like labelIds; set data.ids=labelIds"
     if labels.name != "folder":
-        return "ids", (f"masks of {labels.name} hold no others; another data set's, or masks of your own (data.kind=folder)?")
+        return "ids", (
+            f"masks of {labels.name} hold no others; another data set's, or masks of your own (data.kind=folder)?"
+        )
     if count == 19 and ids <= {*range(34), 255}:
         fix = "looks like Cityscapes' labelIds; use data.kind=cityscapes, or set `decode: remap`"
         return "mask-kind", fix
     if ids <= {0, 255}:
         return "mask-kind", BINARY
     if max(ids) == count != labels.ignore:
-        return "ids", (f"looks like ids counted from 1, or void as {count}; set `decode: remap`, or `ignore: {count}`")
+        return "ids", (
+            f"looks like ids counted from 1, or void as {count}; set `decode: remap`, or `ignore: {count}`"
+        )
     if 255 in ids and labels.ignore != 255:
         return "ids", "looks like void as 255; set `ignore: 255`"
     return "ids", "add the classes, set `ignore`, or map ids with `decode: remap`"
@@ -75,7 +81,9 @@ def likely_cause(ids: set[int], labels: LabelSet) -> tuple[str, str]:
 
 def no_class(masks: int, labels: LabelSet) -> str:
     """Say what is wrong where no pixel of so many masks has a class."""
-    return f"no pixel of {masks} masks has a class, all are {labels.ignore}; is that what to ignore?"
+    return (
+        f"no pixel of {masks} masks has a class, all are {labels.ignore}; is that what to ignore?"
+    )
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,9 @@ class SplitStats:
         """Format a line a class (share of pixels, pictures, weight), then sizes and void."""
         total = max(1, int(self.pixels.sum()))
         lines = [f"{'class':<16} {'% of pixels':>11} {'pictures':>9} {'weight':>7}"]
-        rows = zip(self.labels.classes, self.pixels, self.images, self.median_frequency(), strict=True)
+        rows = zip(
+            self.labels.classes, self.pixels, self.images, self.median_frequency(), strict=True
+        )
         for name, pixels, images, weight in rows:
             lines.append(f"{name:<16} {100 * pixels / total:>11.3f} {images:>9} {weight:>7.3f}")
         common = self.sizes.most_common(4)
@@ -126,7 +136,11 @@ class SplitStats:
 def gather(labels: LabelSet, masks: Iterable[Counted]) -> SplitStats:
     """Add up what was counted of single masks; an id that is no class is void."""
     count = labels.num_classes
-    pixels, images, holding = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
+    pixels, images, holding = (
+        np.zeros(count, np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(count, np.int64),
+    )
     void = 0
     sizes: Counter[tuple[int, int]] = Counter()
     for ids, shape in masks:

@@ -59,8 +59,13 @@ class Metric(ABC):
     def tables(self, name: str, part: Any) -> list[RenderableType]:
         """Return what the terminal shows of `part`, the metric's value in a result."""
         numbers = part if isinstance(part, Mapping) else {"": part}
-        plain = {key: value for key, value in numbers.items() if isinstance(value, int | float | str)}
-        shown = [f"{key} {value:.4g}".strip() if isinstance(value, float) else f"{key} {value}".strip() for key, value in plain.items()]
+        plain = {
+            key: value for key, value in numbers.items() if isinstance(value, int | float | str)
+        }
+        shown = [
+            f"{key} {value:.4g}".strip() if isinstance(value, float) else f"{key} {value}".strip()
+            for key, value in plain.items()
+        ]
         return [Text(f"{name}: {', '.join(shown)}")] if shown else []
 
 
@@ -75,10 +80,14 @@ def open_metrics(names: Iterable[str], split: Split) -> dict[str, Metric]:
 
 def _open(name: str, split: Split) -> Metric:
     if name not in BUILT_IN and ":" not in name:
-        raise UsageError(f"--metric {name}: unknown; {nearest(name, BUILT_IN)}, or package.module:callable of yours")
+        raise UsageError(
+            f"--metric {name}: unknown; {nearest(name, BUILT_IN)}, or package.module:callable of yours"
+        )
     made = load_callable(BUILT_IN.get(name, name), "--metric", "a split")(split)
     if not isinstance(made, Metric):
-        raise UsageError(f"--metric {name}: made {type(made).__name__}, expected a seenet.evaluation.metrics.Metric")
+        raise UsageError(
+            f"--metric {name}: made {type(made).__name__}, expected a seenet.evaluation.metrics.Metric"
+        )
     return made
 
 

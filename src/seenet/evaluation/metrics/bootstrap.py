@@ -28,7 +28,9 @@ def class_sums(scores: Sequence[ImageScore], num_classes: int) -> np.ndarray:
     truth, prediction = np.divmod(cells % num_classes**2, num_classes)
 
     def summed(classes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        flat = np.bincount(image * num_classes + classes, weights, minlength=len(scores) * num_classes)
+        flat = np.bincount(
+            image * num_classes + classes, weights, minlength=len(scores) * num_classes
+        )
         return flat.reshape(len(scores), num_classes)
 
     hits = np.where(truth == prediction, counts, 0)
@@ -49,7 +51,9 @@ def draws(images: int) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def miou_interval(scores: Sequence[ImageScore], num_classes: int, classes: Sequence[int] | None = None) -> dict[str, Any] | None:
+def miou_interval(
+    scores: Sequence[ImageScore], num_classes: int, classes: Sequence[int] | None = None
+) -> dict[str, Any] | None:
     """Return {"low", "high", "rule"} of the mIoU (over `classes`, default all), 0..1; None where nothing is scored.
 
     Pictures count as independent: those of one drive resemble each other, and then the true interval is wider.
@@ -57,8 +61,12 @@ def miou_interval(scores: Sequence[ImageScore], num_classes: int, classes: Seque
     sums = class_sums(scores, num_classes)
     if not sums.any():
         return None
-    pooled = (draws(len(scores)).astype(np.float64) @ sums.reshape(len(scores), -1)).reshape(DRAWS, 3, num_classes)
-    hits, rows, columns = (pooled[:, part, list(classes) if classes is not None else slice(None)] for part in range(3))
+    pooled = (draws(len(scores)).astype(np.float64) @ sums.reshape(len(scores), -1)).reshape(
+        DRAWS, 3, num_classes
+    )
+    hits, rows, columns = (
+        pooled[:, part, list(classes) if classes is not None else slice(None)] for part in range(3)
+    )
     union = rows + columns - hits
     present = union > 0
     iou = np.divide(hits, union, out=np.zeros_like(hits), where=present)

@@ -59,18 +59,31 @@ class BoundaryIou(Metric):
         # Ignored in one, ignored in both: no mask has these pixels, and what they hide is outside of both.
         found = np.where(ignored, truth, prediction)
         width = band_width(*truth.shape)
-        of_truth, of_found = inner_bands(truth, width) & ~ignored, inner_bands(found, width) & ~ignored
+        of_truth, of_found = (
+            inner_bands(truth, width) & ~ignored,
+            inner_bands(found, width) & ~ignored,
+        )
         both = of_truth & of_found & (truth == found)
         return np.concatenate(
-            [np.bincount(ids, minlength=self.labels.num_classes) for ids in (truth[both], truth[of_truth], found[of_found])]
+            [
+                np.bincount(ids, minlength=self.labels.num_classes)
+                for ids in (truth[both], truth[of_truth], found[of_found])
+            ]
         )
 
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> dict[str, Any]:
         """Return `miou` over the classes that are not absent, and `classes` by name, None where absent; 0..1."""
         both, of_truth, of_found = np.sum(counted, axis=0).reshape(3, -1)
         union = of_truth + of_found - both
-        iou = [hit / total if total else None for hit, total in zip(both.tolist(), union.tolist(), strict=True)]
-        return {"miou": mean(iou), "classes": dict(zip(self.labels.classes, iou, strict=True)), "rule": RULE}
+        iou = [
+            hit / total if total else None
+            for hit, total in zip(both.tolist(), union.tolist(), strict=True)
+        ]
+        return {
+            "miou": mean(iou),
+            "classes": dict(zip(self.labels.classes, iou, strict=True)),
+            "rule": RULE,
+        }
 
     def columns(self, part: dict[str, Any]) -> dict[str, Sequence[float | None]]:
         return {"Boundary IoU": [*part["classes"].values(), part["miou"]]}

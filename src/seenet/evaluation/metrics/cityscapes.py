@@ -10,7 +10,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from seenet.core.errors import DataError, UsageError
-from seenet.data.cityscapes import CITYSCAPES19, CITYSCAPES_CATEGORIES, CITYSCAPES_TRAIN_IDS, instance_path, read_instances
+from seenet.data.cityscapes import (
+    CITYSCAPES19,
+    CITYSCAPES_CATEGORIES,
+    CITYSCAPES_TRAIN_IDS,
+    instance_path,
+    read_instances,
+)
 from seenet.data.split import Split, file_stamp
 from seenet.evaluation.metrics import Metric, percent, table
 from seenet.evaluation.metrics.iou import iou_scores, mean
@@ -40,7 +46,9 @@ class CityscapesScores(Metric):
     def __init__(self, split: Split) -> None:
         super().__init__(split)
         if split.labels != CITYSCAPES19:
-            raise UsageError(f"{split.name}: labels {split.labels.name}, but Cityscapes' scores are of {CITYSCAPES19.name}")
+            raise UsageError(
+                f"{split.name}: labels {split.labels.name}, but Cityscapes' scores are of {CITYSCAPES19.name}"
+            )
 
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """Return int64 4 n for the n instances of one picture, by id; `MISSING` where it has no instanceIds file.
@@ -53,7 +61,9 @@ class CityscapesScores(Metric):
             return MISSING
         instances = read_instances(path)
         if instances.shape != truth.shape:
-            raise DataError(f"{path}: {_size(instances)} pixels, but its labels have {_size(truth)}; copy it again")
+            raise DataError(
+                f"{path}: {_size(instances)} pixels, but its labels have {_size(truth)}; copy it again"
+            )
         return count_instances(instances, prediction).ravel()
 
     def stamp(self, index: int) -> str:
@@ -71,10 +81,15 @@ class CityscapesScores(Metric):
         Without instanceIds for each picture all iIoU are None, and `iiou_missing` says why.
         """
         without = sum(np.array_equal(counts, MISSING) for counts in counted)
-        instances = None if without else np.concatenate([np.zeros(0, np.int64), *counted]).reshape(-1, 4)
+        instances = (
+            None if without else np.concatenate([np.zeros(0, np.int64), *counted]).reshape(-1, 4)
+        )
         categories = _by_category(matrix)
         classes_iou, categories_iou = iou_scores(matrix)["iou"], iou_scores(categories)["iou"]
-        classes_iiou, categories_iiou = _instance_iou(matrix, instances), _category_instance_iou(categories, instances)
+        classes_iiou, categories_iiou = (
+            _instance_iou(matrix, instances),
+            _category_instance_iou(categories, instances),
+        )
         return {
             "iou_class": mean(classes_iou),
             "iiou_class": mean(classes_iiou),
@@ -93,7 +108,12 @@ class CityscapesScores(Metric):
             made.add_row(category, percent(entry["iou"]), percent(entry["iiou"]))
         made.add_section()
         for level in ("class", "category"):
-            made.add_row(f"mean, {level}", percent(part[f"iou_{level}"]), percent(part[f"iiou_{level}"]), style="bold")
+            made.add_row(
+                f"mean, {level}",
+                percent(part[f"iou_{level}"]),
+                percent(part[f"iiou_{level}"]),
+                style="bold",
+            )
         return [made, Text(f"no iIoU: {part['iiou_missing']}")] if part["iiou_missing"] else [made]
 
 
@@ -130,32 +150,51 @@ def _by_category(matrix: np.ndarray) -> np.ndarray:
 def _instance_iou(matrix: np.ndarray, instances: np.ndarray | None) -> list[float | None]:
     """Return iIoU by class; None for classes without instances."""
     false = matrix.sum(0) - np.diag(matrix)
-    return [_weighted(instances, [k], 2, int(false[k])) if name in AVERAGE_SIZES else None for k, name in enumerate(CITYSCAPES19.classes)]
-
-
-def _category_instance_iou(categories: np.ndarray, instances: np.ndarray | None) -> list[float | None]:
-    """Return iIoU by category; None where not all of its classes have instances."""
-    false = categories.sum(0) - np.diag(categories)
     return [
-        _weighted(instances, members, 3, int(false[place])) if AVERAGE_SIZES.keys() >= set(names) else None
-        for place, (members, names) in enumerate(zip(MEMBERS, CITYSCAPES_CATEGORIES.values(), strict=True))
+        _weighted(instances, [k], 2, int(false[k])) if name in AVERAGE_SIZES else None
+        for k, name in enumerate(CITYSCAPES19.classes)
     ]
 
 
-def _weighted(instances: np.ndarray | None, members: Sequence[int], column: int, false: int) -> float | None:
+def _category_instance_iou(
+    categories: np.ndarray, instances: np.ndarray | None
+) -> list[float | None]:
+    """Return iIoU by category; None where not all of its classes have instances."""
+    false = categories.sum(0) - np.diag(categories)
+    return [
+        _weighted(instances, members, 3, int(false[place]))
+        if AVERAGE_SIZES.keys() >= set(names)
+        else None
+        for place, (members, names) in enumerate(
+            zip(MEMBERS, CITYSCAPES_CATEGORIES.values(), strict=True)
+        )
+    ]
+
+
+def _weighted(
+    instances: np.ndarray | None, members: Sequence[int], column: int, false: int
+) -> float | None:
     """Return weighted true positives / (weighted true positives + weighted false negatives + false positives as pixels)."""
     if instances is None:
         return None
     chosen = instances[np.isin(instances[:, 0], members)]
     weights = [AVERAGE_SIZES[CITYSCAPES19.classes[k]] / size for k, size in chosen[:, :2].tolist()]
     # fsum: exact, so that it does not depend on the order of pictures.
-    true = math.fsum(weight * hit for weight, hit in zip(weights, chosen[:, column].tolist(), strict=True))
-    whole = math.fsum(weight * size for weight, size in zip(weights, chosen[:, 1].tolist(), strict=True))
+    true = math.fsum(
+        weight * hit for weight, hit in zip(weights, chosen[:, column].tolist(), strict=True)
+    )
+    whole = math.fsum(
+        weight * size for weight, size in zip(weights, chosen[:, 1].tolist(), strict=True)
+    )
     return true / (whole + false) if whole + false else None
 
 
-def _named(names: Sequence[str], iou: list[float | None], iiou: list[float | None]) -> dict[str, dict[str, float | None]]:
-    return {name: {"iou": one, "iiou": other} for name, one, other in zip(names, iou, iiou, strict=True)}
+def _named(
+    names: Sequence[str], iou: list[float | None], iiou: list[float | None]
+) -> dict[str, dict[str, float | None]]:
+    return {
+        name: {"iou": one, "iiou": other} for name, one, other in zip(names, iou, iiou, strict=True)
+    }
 
 
 def _size(array: np.ndarray) -> str:

@@ -16,7 +16,11 @@ TABLE: tuple[tuple[str, str | float, str], ...] = (
     ("own", 0.0, "PyTorch-Encoding"),
     ("own", 1.0, "segmentation_models.pytorch, PaddleSeg"),
     ("own", "NaN", "torchvision's references, without their resizing"),
-    ("520", "left out", "torchvision's references and Hugging Face's example, by their resizing alone"),
+    (
+        "520",
+        "left out",
+        "torchvision's references and Hugging Face's example, by their resizing alone",
+    ),
     ("520", "NaN", "torchvision's references"),
 )
 """Size at which labels and predictions are compared; what the IoU of an absent class counts as; whose convention it is."""
@@ -62,7 +66,9 @@ class Conventions(Metric):
         pairs = pair_codes(truth, prediction, classes, self.labels.ignore)
         rows, columns = copies(*truth.shape)
         # float64, in which these whole numbers are exact.
-        matrix = np.bincount(pairs, np.outer(rows, columns).ravel(), minlength=classes**2 + 1)[:-1].astype(np.int64)
+        matrix = np.bincount(pairs, np.outer(rows, columns).ravel(), minlength=classes**2 + 1)[
+            :-1
+        ].astype(np.int64)
         cells = np.flatnonzero(matrix)
         return np.concatenate([cells, matrix[cells]])
 
@@ -74,16 +80,27 @@ class Conventions(Metric):
             np.add.at(resized, cells, pixels)
         matrices = {"own": matrix, "520": resized.reshape(matrix.shape)}
         return [
-            {"size": size, "absent": absent, "miou": miou_with_absent(matrices[size], absent), "whose": whose}
+            {
+                "size": size,
+                "absent": absent,
+                "miou": miou_with_absent(matrices[size], absent),
+                "whose": whose,
+            }
             for size, absent, whose in TABLE
         ]
 
     def tables(self, name: str, part: list[dict[str, Any]]) -> list[RenderableType]:
         left = ("labels and predictions", "absent classes", "whose")
-        made = table("mIoU by convention", ("labels and predictions", "absent classes", "mIoU", "whose"), left)
+        made = table(
+            "mIoU by convention",
+            ("labels and predictions", "absent classes", "mIoU", "whose"),
+            left,
+        )
         for row in part:
             size = "at the label's size" if row["size"] == "own" else "shorter side 520"
-            absent = row["absent"] if isinstance(row["absent"], str) else f"count as {row['absent']:g}"
+            absent = (
+                row["absent"] if isinstance(row["absent"], str) else f"count as {row['absent']:g}"
+            )
             # A mean that is not there is NaN in a tool that has it so; elsewhere nothing was scored.
             value = "NaN" if row["miou"] is None and absent == "NaN" else percent(row["miou"])
             made.add_row(size, absent, value, row["whose"])

@@ -18,7 +18,11 @@ def iou_scores(matrix: np.ndarray) -> dict[str, Any]:
     total = int(rows.sum())
     iou = _ratio(hits, rows + columns - hits)
     accuracy, dice = _ratio(hits, rows), _ratio(2 * hits, rows + columns)
-    weighted = [row / total * value for row, value in zip(rows.tolist(), iou, strict=True) if value is not None and total]
+    weighted = [
+        row / total * value
+        for row, value in zip(rows.tolist(), iou, strict=True)
+        if value is not None and total
+    ]
     return {
         "miou": mean(iou),
         "pixel_accuracy": int(hits.sum()) / total if total else None,

@@ -58,7 +58,9 @@ class ConcatFreeSeENet(SeENet):
     def fits(model: SeENet) -> bool:
         """Tell whether this form can stand for `model`."""
         pyramid = model.pyramid
-        return pyramid is not None and all(isinstance(level, SeEM) for level in (pyramid.P2, pyramid.P3, pyramid.P4))
+        return pyramid is not None and all(
+            isinstance(level, SeEM) for level in (pyramid.P2, pyramid.P3, pyramid.P4)
+        )
 
     def _scores(self, images: Tensor, window: Window | None = None) -> Tensor:
         check_batch_norm(self, images, self.backbone.strides[3])
@@ -82,7 +84,13 @@ class ConcatFreeSeENet(SeENet):
             unit: Any = refine.fuse[0]
             convolution, norm, activation = unit
             z = refine.project(p_out)
-            x = checkpoint(lambda z, b: convolution(self._boundary(z, b)), z, low, use_reentrant=False, preserve_rng_state=False)
+            x = checkpoint(
+                lambda z, b: convolution(self._boundary(z, b)),
+                z,
+                low,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
             fused = refine.fuse[1](activation(norm(x)))
         else:
             fused = refine.fuse(self._boundary(refine.project(p_out), low, window))

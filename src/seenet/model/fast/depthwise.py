@@ -25,7 +25,10 @@ def taps(side: int, dilation: int) -> list[tuple[int, Tap]]:
     found = []
     for number, shift in enumerate((-dilation, 0, dilation)):
         if abs(shift) < side:
-            written, read = (slice(max(0, -shift), side - max(0, shift)), slice(max(0, shift), side - max(0, -shift)))
+            written, read = (
+                slice(max(0, -shift), side - max(0, shift)),
+                slice(max(0, shift), side - max(0, -shift)),
+            )
             found.append((number, (written, read)))
     return found
 
@@ -48,7 +51,13 @@ class _Depthwise(torch.autograd.Function):
         ctx.dilation = dilation
         if dilation <= QUICK_DILATION:
             kernel = weight.t().reshape(-1, 1, 3, 3)
-            out = F.conv2d(x.permute(0, 3, 1, 2), kernel, padding=dilation, dilation=dilation, groups=len(kernel))
+            out = F.conv2d(
+                x.permute(0, 3, 1, 2),
+                kernel,
+                padding=dilation,
+                dilation=dilation,
+                groups=len(kernel),
+            )
             return out.permute(0, 2, 3, 1)
         return shifted(x, weight, dilation)
 
@@ -100,5 +109,7 @@ class ShiftedDepthwiseConv2d(DepthwiseConv2d):
         exact = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             picture = x.to(exact).permute(0, 2, 3, 1).contiguous()
-            out: Tensor = _Depthwise.apply(picture, self.weight.to(exact).view(-1, 9).t(), self.dilation[0])
+            out: Tensor = _Depthwise.apply(
+                picture, self.weight.to(exact).view(-1, 9).t(), self.dilation[0]
+            )
         return out.permute(0, 3, 1, 2).to(x.dtype)

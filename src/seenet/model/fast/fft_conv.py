@@ -20,7 +20,9 @@ LONGEST = 64
 
 
 @cache
-def matrices(length: int, size: int, alone: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def matrices(
+    length: int, size: int, alone: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return A (length x 3F), B (3F x points read), G (3F x size) for pieces of `length` points.
 
     A piece that stands `alone` has zeros beyond both ends, which may overlap in the circle; another
@@ -59,7 +61,9 @@ def weight_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
     """Return the weights' gradient, r x C x C', by x, N x n x C, and the output's, N x n x C'."""
     number, length = _pieces(x.shape[1])
     a, b, g = matrices(length, size, number == 1, x.dtype)
-    pieces = F.pad(grad, (0, 0, 0, number * length - grad.shape[1])).reshape(-1, length, grad.shape[-1])
+    pieces = F.pad(grad, (0, 0, 0, number * length - grad.shape[1])).reshape(
+        -1, length, grad.shape[-1]
+    )
     products = torch.matmul(a.t(), pieces).transpose(0, 1)
     found = torch.bmm(_frequencies(x, b, number, length, size).transpose(1, 2), products)
     return (g.t() @ found.view(len(g), -1)).view(size, x.shape[-1], grad.shape[-1])
@@ -76,7 +80,11 @@ def _frequencies(x: Tensor, b: Tensor, number: int, length: int, size: int) -> T
     if number > 1:
         half = size // 2
         padded = F.pad(x, (0, 0, half, half + number * length - x.shape[1]))
-        x = padded.unfold(1, b.shape[1], length).transpose(2, 3).reshape(-1, b.shape[1], x.shape[-1])
+        x = (
+            padded.unfold(1, b.shape[1], length)
+            .transpose(2, 3)
+            .reshape(-1, b.shape[1], x.shape[-1])
+        )
     return torch.matmul(b, x).transpose(0, 1)
 
 
@@ -106,12 +114,18 @@ class _Line(torch.autograd.Function):
         needs_x, needs_weight, _ = ctx.needs_input_grad
         return (
             along(grad, upright, weight.flip(0).transpose(1, 2), convolve) if needs_x else None,
-            weight_gradient(_lines(x, upright).flatten(0, 1), _lines(grad, upright).flatten(0, 1), len(weight)) if needs_weight else None,
+            weight_gradient(
+                _lines(x, upright).flatten(0, 1), _lines(grad, upright).flatten(0, 1), len(weight)
+            )
+            if needs_weight
+            else None,
             None,
         )
 
 
-def along(x: Tensor, upright: bool, weight: Tensor, convolve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def along(
+    x: Tensor, upright: bool, weight: Tensor, convolve: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
     """Convolve the columns (`upright`) or rows of N x C x h x w by weights r x C x C'."""
     lines = _lines(x, upright)
     out = convolve(lines.flatten(0, 1), weight).reshape(*lines.shape[:3], -1)
@@ -148,5 +162,7 @@ class FFTConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        out: Tensor = _Line.apply(x, self.weight.flatten(2).permute(2, 1, 0), self.kernel_size[0] > 1)
+        out: Tensor = _Line.apply(
+            x, self.weight.flatten(2).permute(2, 1, 0), self.kernel_size[0] > 1
+        )
         return out

@@ -55,7 +55,10 @@ def fold(module: nn.Module) -> nn.Module:
     if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
         return module
     inner = list(module.modules())[0 if isinstance(module, Backbone) else 1 :]
-    if not any(type(part).__module__.startswith("seenet.model.") and not isinstance(part, nn.Conv2d) for part in inner):
+    if not any(
+        type(part).__module__.startswith("seenet.model.") and not isinstance(part, nn.Conv2d)
+        for part in inner
+    ):
         traced = _traced(module)
         if traced is not None:
             return traced
@@ -97,12 +100,24 @@ class FoldedConv(nn.Module):
             self.bias = (bias if shift is None else bias + shift).to(weight.dtype)
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        y = F.conv2d(self.padded(x), self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        y = F.conv2d(
+            self.padded(x),
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+        )
         return add_and_activate(y, other, self.activation)
 
     def padded(self, x: Tensor) -> Tensor:
         """Pad x by what `same` adds to it."""
-        return pad_same(x, list(self.weight.shape[-2:]), list(self.stride), list(self.dilation)) if self.same else x
+        return (
+            pad_same(x, list(self.weight.shape[-2:]), list(self.stride), list(self.dilation))
+            if self.same
+            else x
+        )
 
 
 def add_and_activate(y: Tensor, other: Tensor | None, activation: nn.Module | None) -> Tensor:
@@ -138,14 +153,24 @@ class _Recorder(GraphAppendingTracer):
 
     def __init__(self, root: nn.Module) -> None:
         super().__init__(fx.Graph())
-        self.tensors = {id(tensor): name for name, tensor in (*root.named_parameters(), *root.named_buffers())}
+        self.tensors = {
+            id(tensor): name for name, tensor in (*root.named_parameters(), *root.named_buffers())
+        }
         leaves = {name: part for name, part in root.named_modules() if name and _is_leaf(part)}
-        before = {name: part.__dict__["forward"] for name, part in leaves.items() if "forward" in part.__dict__}
-        wanted = [one for one in signature(root.forward).parameters.values() if one.default is one.empty]
+        before = {
+            name: part.__dict__["forward"]
+            for name, part in leaves.items()
+            if "forward" in part.__dict__
+        }
+        wanted = [
+            one for one in signature(root.forward).parameters.values() if one.default is one.empty
+        ]
         try:
             for name, part in leaves.items():
                 part.__dict__["forward"] = partial(self._call, name)
-            out = root.forward(*(self.create_proxy("placeholder", one.name, (), {}) for one in wanted))
+            out = root.forward(
+                *(self.create_proxy("placeholder", one.name, (), {}) for one in wanted)
+            )
             self.create_node("output", "output", (self.create_arg(out),), {})
         finally:
             for name, part in leaves.items():
@@ -163,7 +188,9 @@ class _Recorder(GraphAppendingTracer):
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) or not any(isinstance(part, nn.Conv2d) for part in module.modules())
+    return isinstance(module, nn.Conv2d) or not any(
+        isinstance(part, nn.Conv2d) for part in module.modules()
+    )
 
 
 def _traced(module: nn.Module) -> nn.Module | None:
@@ -208,7 +235,11 @@ class _Folding:
                     self._activation(node, type(part))
             elif node.op == "call_function" and node.target in SUMS:
                 self._sum(node)
-            elif node.op == "call_function" and node.target in (F.relu, torch.relu) and len(node.args) == 1:
+            elif (
+                node.op == "call_function"
+                and node.target in (F.relu, torch.relu)
+                and len(node.args) == 1
+            ):
                 self._activation(node, nn.ReLU)
         order = {node: place for place, node in enumerate(self.graph.nodes)}
         for node in order:
@@ -244,7 +275,11 @@ class _Folding:
             self._replace(node, node.args[0])
 
     def _sum(self, node: Any) -> None:
-        if len(node.args) != 2 or node.kwargs or not all(isinstance(arg, Node) for arg in node.args):
+        if (
+            len(node.args) != 2
+            or node.kwargs
+            or not all(isinstance(arg, Node) for arg in node.args)
+        ):
             return
         for one, other in (node.args, node.args[::-1]):
             conv = self._open(one)
@@ -258,7 +293,9 @@ class _Folding:
     def _open(self, node: Any) -> FoldedConv | None:
         """Return a node's convolution if its output has one user and no activation yet."""
         conv = self._conv(node)
-        return conv if conv is not None and len(node.users) == 1 and conv.activation is None else None
+        return (
+            conv if conv is not None and len(node.users) == 1 and conv.activation is None else None
+        )
 
     def _conv(self, node: Any) -> FoldedConv | None:
         if not isinstance(node, Node) or node.op != "call_module":
@@ -270,7 +307,10 @@ class _Folding:
         """Tell whether `other`, a convolution's own output, is read after `node` by nobody."""
         if self._conv(other) is None or other in node.args[:1]:
             return False
-        return all(user is node or (self._conv(user) is not None and order[user] < order[node]) for user in other.users)
+        return all(
+            user is node or (self._conv(user) is not None and order[user] < order[node])
+            for user in other.users
+        )
 
     def _replace(self, node: Any, instead: Any) -> None:
         node.replace_all_uses_with(instead)
@@ -289,7 +329,11 @@ def _zero_padded(conv: Any) -> bool:
 
 def _uses_running_statistics(norm: Any) -> bool:
     """Tell whether a norm goes by running statistics, and drops nothing behind them."""
-    return not norm.training and norm.running_mean is not None and isinstance(getattr(norm, "drop", None), nn.Identity | None)
+    return (
+        not norm.training
+        and norm.running_mean is not None
+        and isinstance(getattr(norm, "drop", None), nn.Identity | None)
+    )
 
 
 class FoldedLocalConv(nn.Module):
@@ -298,7 +342,9 @@ class FoldedLocalConv(nn.Module):
     def __init__(self, local: LocalConv) -> None:
         super().__init__()
         pairs: Any = (local.column_row, local.row_column)
-        self.first, self.second = (nn.ModuleList(FoldedConv(line) for line in pair) for pair in pairs)
+        self.first, self.second = (
+            nn.ModuleList(FoldedConv(line) for line in pair) for pair in pairs
+        )
         factor, shift = scale_and_shift(local.norm)
         last: Any = self.second[1]
         last.scale(factor, shift)
@@ -320,7 +366,10 @@ class FoldedConcatConv(nn.Module):
         for number, weight in enumerate(torch.split(conv.weight, list(channels), dim=1)):
             one = copy.copy(conv)
             # A copy shares its dictionaries with the original otherwise.
-            one._buffers = {"weight": weight.contiguous(), "bias": conv.bias if number == 0 else None}
+            one._buffers = {
+                "weight": weight.contiguous(),
+                "bias": conv.bias if number == 0 else None,
+            }
             one._modules = {"activation": conv.activation if number == len(channels) - 1 else None}
             one.overwrites = number > 0
             self.convs.append(one)
@@ -349,6 +398,10 @@ def fold_concatenations(model: Any) -> None:
     for level, stage in ((pyramid.P2, c3), (pyramid.P3, c4), (pyramid.P4, None)):
         for branch in level.branches:
             branch[0] = FoldedConcatConv(branch[0], channels)
-        channels = [*channels, level.out_channels - sum(channels), *(() if stage is None else (stage,))]
+        channels = [
+            *channels,
+            level.out_channels - sum(channels),
+            *(() if stage is None else (stage,)),
+        ]
     reduce: Any = model.reduce
     model.reduce = FoldedConcatConv(reduce, channels)

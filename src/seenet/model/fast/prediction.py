@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from seenet.model.fast import depthwise, fft_conv, use_plain, winograd
 from seenet.model.fast.concat_free import ConcatFreeSeENet
-from seenet.model.fast.folding import ACTIVATIONS, FoldedConv, add_and_activate, fold, fold_concatenations, fold_local_convs
+from seenet.model.fast.folding import (
+    ACTIVATIONS,
+    FoldedConv,
+    add_and_activate,
+    fold,
+    fold_concatenations,
+    fold_local_convs,
+)
 from seenet.model.seenet import SeENet
 from seenet.model.segmenter import Segmenter
 
@@ -45,7 +52,11 @@ def prediction_form(model: nn.Module, form: Form = "fused") -> nn.Module:
         return model
     reasons = []
     with torch.inference_mode(False), torch.no_grad():
-        for one in (form, "plain") if form == "compiled" or (form == "fused" and available()) else ("plain",):
+        for one in (
+            (form, "plain")
+            if form == "compiled" or (form == "fused" and available())
+            else ("plain",)
+        ):
             try:
                 twin = _twin(model, one)
                 error = _error(model, twin)
@@ -54,8 +65,13 @@ def prediction_form(model: nn.Module, form: Form = "fused") -> nn.Module:
                 continue
             if error <= LARGEST_ERROR:
                 return twin
-            reasons.append(f"scores differ by {error:.1e} of the largest, expected at most {LARGEST_ERROR:.0e}")
-    log.info("predicting with the plain network, more slowly: its folded form does not answer as it does (%s)", "; ".join(reasons))
+            reasons.append(
+                f"scores differ by {error:.1e} of the largest, expected at most {LARGEST_ERROR:.0e}"
+            )
+    log.info(
+        "predicting with the plain network, more slowly: its folded form does not answer as it does (%s)",
+        "; ".join(reasons),
+    )
     return model
 
 
@@ -66,7 +82,10 @@ def state_of(model: nn.Module) -> tuple[Any, ...]:
     """
     tensors = (*model.parameters(), *model.buffers())
     modules = tuple((id(module), _hooked(module)) for module in model.modules())
-    return modules + tuple((id(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version) for tensor in tensors)
+    return modules + tuple(
+        (id(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version)
+        for tensor in tensors
+    )
 
 
 def _twin(model: Segmenter, form: str) -> nn.Module:
@@ -81,7 +100,9 @@ def _twin(model: Segmenter, form: str) -> nn.Module:
     for module in twin.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.data_ptr() in places:
-                module._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+                module._parameters[name] = nn.Parameter(
+                    parameter.detach().clone(), requires_grad=False
+                )
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.data_ptr() in places:
                 module._buffers[name] = buffer.detach().clone()
@@ -92,7 +113,9 @@ def _twin(model: Segmenter, form: str) -> nn.Module:
 
 def _same_tensors(model: Segmenter) -> Segmenter:
     """Copy the modules alone, in eval mode; the tensors are the model's: none is there twice."""
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    memo: dict[int, Any] = {
+        id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())
+    }
     twin = copy.deepcopy(model, memo).eval()
     # The faster forms of a training run: a network read from its file has none of them, and must have the same twin.
     use_plain(twin)
@@ -101,10 +124,19 @@ def _same_tensors(model: Segmenter) -> Segmenter:
 
 def _error(model: Segmenter, twin: nn.Module) -> float:
     """Return the largest difference of scores on a random picture, relative to the largest."""
-    images = torch.randn(1, len(model.normalization.mean), *SIDES, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(
+        1,
+        len(model.normalization.mean),
+        *SIDES,
+        dtype=torch.float32,
+        generator=torch.Generator().manual_seed(0),
+    )
     images = images.contiguous(memory_format=torch.channels_last)
     expected: Tensor = _same_tensors(model)(images)
-    return float((twin(images) - expected).abs().max() / expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny))
+    return float(
+        (twin(images) - expected).abs().max()
+        / expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
+    )
 
 
 def _hooked(module: nn.Module) -> bool:
@@ -118,8 +150,15 @@ KEPT_BYTES = 40 << 20
 def keeps_grid(conv: FoldedConv) -> bool:
     """Tell whether a float32 convolution's output has the grid of its input, padded evenly."""
     kernel = conv.weight.shape[-2:]
-    padding = tuple(spread * (side // 2) for spread, side in zip(conv.dilation, kernel, strict=True))
-    return conv.weight.dtype == torch.float32 and conv.stride == (1, 1) and not conv.same and conv.padding == padding
+    padding = tuple(
+        spread * (side // 2) for spread, side in zip(conv.dilation, kernel, strict=True)
+    )
+    return (
+        conv.weight.dtype == torch.float32
+        and conv.stride == (1, 1)
+        and not conv.same
+        and conv.padding == padding
+    )
 
 
 class FoldedWinograd(nn.Module):
@@ -130,7 +169,12 @@ class FoldedWinograd(nn.Module):
 
     def __init__(self, conv: FoldedConv) -> None:
         super().__init__()
-        self.plain, self.weight, self.bias, self.activation = FusedConv(conv), conv.weight, conv.bias, conv.activation
+        self.plain, self.weight, self.bias, self.activation = (
+            FusedConv(conv),
+            conv.weight,
+            conv.bias,
+            conv.activation,
+        )
         self.dilation = conv.dilation[0]
         size = 36 * self.weight.shape[0] * self.weight.shape[1] * self.weight.element_size()
         self.kernels = winograd.transform_kernels(self.weight) if size <= KEPT_BYTES else None
@@ -140,7 +184,12 @@ class FoldedWinograd(nn.Module):
         """Tell whether this form can stand for `conv`."""
         out, into, *kernel = conv.weight.shape
         square = kernel == [3, 3] and conv.dilation[0] == conv.dilation[1]
-        return keeps_grid(conv) and square and conv.groups == 1 and min(out, into) >= winograd.LEAST_CHANNELS
+        return (
+            keeps_grid(conv)
+            and square
+            and conv.groups == 1
+            and min(out, into) >= winograd.LEAST_CHANNELS
+        )
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         if winograd.waste(x.shape[2], x.shape[3], self.dilation) > winograd.MOST_WASTE:
@@ -165,10 +214,21 @@ class FoldedLine(nn.Module):
         """Tell whether this form can stand for `conv`."""
         out, into, *kernel = conv.weight.shape
         line = min(kernel) == 1 and max(kernel) % 2 == 1 and max(kernel) >= fft_conv.LEAST_SIZE
-        return keeps_grid(conv) and line and conv.dilation == (1, 1) and conv.groups == 1 and min(out, into) >= fft_conv.LEAST_CHANNELS
+        return (
+            keeps_grid(conv)
+            and line
+            and conv.dilation == (1, 1)
+            and conv.groups == 1
+            and min(out, into) >= fft_conv.LEAST_CHANNELS
+        )
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        return _after(fft_conv.along(x, self.upright, self.weight, fft_conv.convolve), self.bias, other, self.activation)
+        return _after(
+            fft_conv.along(x, self.upright, self.weight, fft_conv.convolve),
+            self.bias,
+            other,
+            self.activation,
+        )
 
 
 class FoldedDepthwise(nn.Module):
@@ -183,7 +243,9 @@ class FoldedDepthwise(nn.Module):
     def fits(conv: FoldedConv) -> bool:
         """Tell whether this form can stand for `conv`."""
         out, into, *kernel = conv.weight.shape
-        square = kernel == [3, 3] and conv.dilation[0] == conv.dilation[1] > depthwise.QUICK_DILATION
+        square = (
+            kernel == [3, 3] and conv.dilation[0] == conv.dilation[1] > depthwise.QUICK_DILATION
+        )
         return keeps_grid(conv) and square and into == 1 and conv.groups == out
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
@@ -213,7 +275,9 @@ def _form(conv: FoldedConv, compiled: bool) -> nn.Module:
     return conv if compiled else FusedConv(conv)
 
 
-def _after(y: Tensor, bias: Tensor | None, other: Tensor | None, activation: nn.Module | None) -> Tensor:
+def _after(
+    y: Tensor, bias: Tensor | None, other: Tensor | None, activation: nn.Module | None
+) -> Tensor:
     """Add the bias, then `other`, and activate, in y's own memory."""
     if bias is not None:
         y.add_(bias[:, None, None])
@@ -241,7 +305,9 @@ class FusedConv(nn.Module):
         self.ready: tuple[torch.Size | None, Tensor] = (None, conv.weight)
         """Size of the last call, and the weights in the order for that size, or plain."""
         self.activation = conv.activation
-        self.attribute, self.numbers = ("none", []) if conv.activation is None else ACTIVATIONS[type(conv.activation)]
+        self.attribute, self.numbers = (
+            ("none", []) if conv.activation is None else ACTIVATIONS[type(conv.activation)]
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "ready": (None, _plain(self.ready[1]))}
@@ -253,16 +319,33 @@ class FusedConv(nn.Module):
             x = pad_same(x, self.kernel, stride, dilation)
         weight = self._weight_for(x.shape)
         if other is None:
-            y: Tensor = operators._convolution_pointwise(x, weight, self.bias, *self.geometry, self.attribute, self.numbers, "")
+            y: Tensor = operators._convolution_pointwise(
+                x, weight, self.bias, *self.geometry, self.attribute, self.numbers, ""
+            )
             return y
         if self.attribute not in ("none", "relu") or not self._fits(x, other):
-            y = operators._convolution_pointwise(x, weight, self.bias, *self.geometry, "none", [], "") + other
+            y = (
+                operators._convolution_pointwise(
+                    x, weight, self.bias, *self.geometry, "none", [], ""
+                )
+                + other
+            )
             return y if self.activation is None else self.activation(y)
-        after: tuple[Any, ...] = ("add", 1.0, None if self.attribute == "none" else self.attribute, [], "")
+        after: tuple[Any, ...] = (
+            "add",
+            1.0,
+            None if self.attribute == "none" else self.attribute,
+            [],
+            "",
+        )
         if self.overwrites:
-            y = operators._convolution_pointwise_.binary(other, x, weight, self.bias, *self.geometry, *after)
+            y = operators._convolution_pointwise_.binary(
+                other, x, weight, self.bias, *self.geometry, *after
+            )
         else:
-            y = operators._convolution_pointwise.binary(x, other, weight, self.bias, *self.geometry, *after)
+            y = operators._convolution_pointwise.binary(
+                x, other, weight, self.bias, *self.geometry, *after
+            )
         return y
 
     def _weight_for(self, size: torch.Size) -> Tensor:
@@ -270,7 +353,9 @@ class FusedConv(nn.Module):
         if size != last:
             weight = _plain(weight)
         elif not weight.is_mkldnn:
-            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, list(size))
+            weight = torch.ops.mkldnn._reorder_convolution_weight(
+                weight, *self.geometry, list(size)
+            )
         self.ready = (size, weight)
         return weight
 
@@ -279,7 +364,9 @@ class FusedConv(nn.Module):
         padding, stride, dilation, _ = self.geometry
         sides = (
             (side + 2 * pad - spread * (taps - 1) - 1) // step + 1
-            for side, pad, spread, taps, step in zip(x.shape[2:], padding, dilation, self.kernel, stride, strict=True)
+            for side, pad, spread, taps, step in zip(
+                x.shape[2:], padding, dilation, self.kernel, stride, strict=True
+            )
         )
         return other.shape == (len(x), self.channels, *sides)
 
@@ -292,4 +379,6 @@ def _plain(weight: Tensor) -> Tensor:
 def available() -> bool:
     """Tell whether this torch, on this processor, has oneDNN's fused convolutions."""
     operators = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
-    return bool(torch.backends.mkldnn.is_available()) and all(hasattr(torch.ops.mkldnn, name) for name in operators)  # type: ignore[no-untyped-call]
+    return bool(torch.backends.mkldnn.is_available()) and all(
+        hasattr(torch.ops.mkldnn, name) for name in operators
+    )  # type: ignore[no-untyped-call]

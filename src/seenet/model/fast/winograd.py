@@ -36,10 +36,15 @@ def matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
     def evaluation(coefficients: int) -> np.ndarray:
         at_infinity = np.eye(coefficients)[-1:]
-        return np.concatenate([np.vander(np.array(POINTS), coefficients, increasing=True), at_infinity])
+        return np.concatenate(
+            [np.vander(np.array(POINTS), coefficients, increasing=True), at_infinity]
+        )
 
     tile = np.linalg.inv(evaluation(IN)).T
-    b, g, a = (torch.from_numpy(np.ascontiguousarray(m)).to(dtype) for m in (tile, evaluation(KERNEL), evaluation(OUT).T))
+    b, g, a = (
+        torch.from_numpy(np.ascontiguousarray(m)).to(dtype)
+        for m in (tile, evaluation(KERNEL), evaluation(OUT).T)
+    )
     return b, g, a
 
 
@@ -72,9 +77,13 @@ def convolve(x: Tensor, kernels: Tensor, dilation: int) -> Tensor:
         products = torch.bmm(_transformed(x[image], first, last, dilation), kernels)
         # 6 x 6 points to 4 x 4, one side after the other.
         half = torch.matmul(a, products.view(IN, IN, -1))
-        points = (a @ half.view(IN, -1)).view(OUT, OUT, last - first, dilation, columns, dilation, out_channels)
+        points = (a @ half.view(IN, -1)).view(
+            OUT, OUT, last - first, dilation, columns, dilation, out_channels
+        )
         out[image, first:last] = points.permute(2, 0, 3, 4, 1, 5, 6)
-    return out.view(n, rows * OUT * dilation, columns * OUT * dilation, out_channels)[:, :height, :width]
+    return out.view(n, rows * OUT * dilation, columns * OUT * dilation, out_channels)[
+        :, :height, :width
+    ]
 
 
 def weight_gradient(x: Tensor, grad: Tensor, dilation: int) -> Tensor:
@@ -93,13 +102,20 @@ def weight_gradient(x: Tensor, grad: Tensor, dilation: int) -> Tensor:
         half = a.t() @ points.permute(1, 4, 0, 2, 3, 5, 6).reshape(OUT, -1)
         products = torch.matmul(a.t(), half.view(IN, OUT, -1)).view(36, -1, out_channels)
         found.baddbmm_(_transformed(x[image], first, last, dilation).transpose(1, 2), products)
-    return (torch.kron(g, g).t() @ found.view(36, -1)).view(3, 3, channels, out_channels).permute(3, 2, 0, 1)
+    return (
+        (torch.kron(g, g).t() @ found.view(36, -1))
+        .view(3, 3, channels, out_channels)
+        .permute(3, 2, 0, 1)
+    )
 
 
 def _part(picture: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
     """Rows and columns of a picture h x w x C, zeros where they lie beyond it; `left` is 0 or less, `right` w or more."""
     height, width, _ = picture.shape
-    return F.pad(picture[max(0, top) : bottom], (0, 0, -left, right - width, max(0, -top), max(0, bottom - height)))
+    return F.pad(
+        picture[max(0, top) : bottom],
+        (0, 0, -left, right - width, max(0, -top), max(0, bottom - height)),
+    )
 
 
 def _chunks(x: Tensor, channels: int, dilation: int) -> Iterator[tuple[int, int, int]]:
@@ -119,9 +135,17 @@ def _transformed(picture: Tensor, first: int, last: int, dilation: int) -> Tenso
     b, _, _ = matrices(picture.dtype)
     height, width, channels = picture.shape
     side, (_, columns) = OUT * dilation, tiles(height, width, dilation)
-    padded = _part(picture, first * side - dilation, last * side + dilation, -dilation, columns * side + dilation)
+    padded = _part(
+        picture,
+        first * side - dilation,
+        last * side + dilation,
+        -dilation,
+        columns * side + dilation,
+    )
     row, count = padded[0].numel(), (last - first) * dilation
-    lines = padded.as_strided((IN, last - first, dilation, row), (dilation * row, side * row, row, 1))
+    lines = padded.as_strided(
+        (IN, last - first, dilation, row), (dilation * row, side * row, row, 1)
+    )
     half = b @ lines.reshape(IN, -1)
     tile = half.as_strided(
         (IN, IN, count, columns, dilation, channels),
@@ -178,9 +202,14 @@ class WinogradConv2d(nn.Conv2d):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type) or waste(x.shape[2], x.shape[3], self.dilation[0]) > MOST_WASTE:
+        if (
+            torch.is_autocast_enabled(x.device.type)
+            or waste(x.shape[2], x.shape[3], self.dilation[0]) > MOST_WASTE
+        ):
             return super().forward(x)
-        out: Tensor = _Winograd.apply(x.permute(0, 2, 3, 1).contiguous(), self.weight, self.dilation[0])
+        out: Tensor = _Winograd.apply(
+            x.permute(0, 2, 3, 1).contiguous(), self.weight, self.dilation[0]
+        )
         if self.bias is not None:
             out = out + self.bias
         return out.permute(0, 3, 1, 2)

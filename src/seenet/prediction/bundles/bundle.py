@@ -24,7 +24,10 @@ FORMATS = {row.suffix: name for name, row in BUNDLE_FORMATS.items() if row.read}
 """Format of a bundle that is read, by its suffix."""
 
 INPUT = "images: uint8, N x H x W x {channels}, RGB, 0 to 255; normalised inside"
-OUTPUTS = ("mask: N x H x W, class of each pixel ({mask})", "scores: float32, N x {classes} x H x W, before softmax")
+OUTPUTS = (
+    "mask: N x H x W, class of each pixel ({mask})",
+    "scores: float32, N x {classes} x H x W, before softmax",
+)
 
 
 def is_bundle(path: Path) -> bool:
@@ -69,7 +72,9 @@ class Card:
             "input": INPUT.format(channels=channels),
             "outputs": [line.format(mask=self.mask_type, classes=classes) for line in OUTPUTS],
         }
-        return json.dumps({"format": FORMAT, **asdict(self), **described}, sort_keys=True, ensure_ascii=False)
+        return json.dumps(
+            {"format": FORMAT, **asdict(self), **described}, sort_keys=True, ensure_ascii=False
+        )
 
 
 def parse_card(path: Path, text: str | None) -> Card:
@@ -77,18 +82,24 @@ def parse_card(path: Path, text: str | None) -> Card:
     version.
     """
     if not text:
-        raise DataError(f"{path}: holds no SeENet metadata (classes, version); expected what seenet export wrote: export it again")
+        raise DataError(
+            f"{path}: holds no SeENet metadata (classes, version); expected what seenet export wrote: export it again"
+        )
     try:
         values = json.loads(text)
         if values["format"] > FORMAT:
-            raise DataError(f"{path}: bundle format {values['format']}, this version reads up to {FORMAT}; install a newer seenet")
+            raise DataError(
+                f"{path}: bundle format {values['format']}, this version reads up to {FORMAT}; install a newer seenet"
+            )
         strings = {key: str(values[key]) for key in ("precision", "version", "model_sha256")}
         mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
         return Card(labels=LabelSet.from_json(values["labels"]), mean=mean, std=std, **strings)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: its metadata is damaged ({' '.join(str(error).split())[:120]}); export it again") from None
+        raise DataError(
+            f"{path}: its metadata is damaged ({' '.join(str(error).split())[:120]}); export it again"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -141,16 +152,31 @@ class BundlePredictor(BasePredictor):
     ) -> None:
         card = opened.card
         super().__init__(
-            card.labels, channels=len(card.mean), precision=opened.precision, scales=scales, flip=flip, tiling=tiling, info=info
+            card.labels,
+            channels=len(card.mean),
+            precision=opened.precision,
+            scales=scales,
+            flip=flip,
+            tiling=tiling,
+            info=info,
         )
         if self.scales != (1.0,):
-            raise UsageError(f"scales {list(self.scales)}: an exported model takes scale 1 alone (and --flip); use the .safetensors model")
-        self.card, self.runtime, self.opened, self._process = card, opened.runtime, opened, os.getpid()
+            raise UsageError(
+                f"scales {list(self.scales)}: an exported model takes scale 1 alone (and --flip); use the .safetensors model"
+            )
+        self.card, self.runtime, self.opened, self._process = (
+            card,
+            opened.runtime,
+            opened,
+            os.getpid(),
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _process=os.getpid())
         if self.opened.card != self.card:
-            raise DataError(f"{self.info.get('file', 'the exported model')}: changed since this predictor was copied; load it again")
+            raise DataError(
+                f"{self.info.get('file', 'the exported model')}: changed since this predictor was copied; load it again"
+            )
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return scores N x K x H x W and class maps N x H x W of images N x H x W x C uint8.
@@ -171,9 +197,15 @@ class BundlePredictor(BasePredictor):
     @property
     def machine(self) -> dict[str, Any]:
         """Return device, threads and processor; the runtime is among the settings."""
-        return {"device": self.device, "threads": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+        return {
+            "device": self.device,
+            "threads": os.cpu_count(),
+            "processor": platform.processor() or platform.machine(),
+        }
 
-    def row_chunks(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+    def row_chunks(
+        self, image: np.ndarray, size: tuple[int, int] | None = None
+    ) -> Iterator[np.ndarray]:
         """Compute `BasePredictor.row_chunks`: one of all rows, or one a row of tiles. UsageError
         for another `size` than the picture's.
         """
@@ -198,7 +230,9 @@ class BundlePredictor(BasePredictor):
         scores = 4 * self.labels.num_classes * (1 + self.flip)
         tiling = self.tiling or Tiling()
         side = tiling.side(size, BYTES + scores, scores) or max(size)
-        return tiling.spans(size[0], side, congruent=False), tiling.spans(size[1], side, congruent=False)
+        return tiling.spans(size[0], side, congruent=False), tiling.spans(
+            size[1], side, congruent=False
+        )
 
     def _band(self, image: np.ndarray, rows: Span, columns: list[Span]) -> np.ndarray:
         """Compute the scores of the rows that a row of tiles answers for, K x r x W."""
@@ -218,7 +252,11 @@ class BundlePredictor(BasePredictor):
         row = None
         for span in columns:
             scores = self._one(image[rows.begin : rows.end, span.begin : span.end])
-            part = scores[:, rows.first - rows.begin : rows.last - rows.begin, span.first - span.begin : span.last - span.begin]
+            part = scores[
+                :,
+                rows.first - rows.begin : rows.last - rows.begin,
+                span.first - span.begin : span.last - span.begin,
+            ]
             tile_done.get()()
             if len(columns) == 1:
                 return part
@@ -233,12 +271,18 @@ class BundlePredictor(BasePredictor):
         the bundle gives.
         """
         self._check(image)
-        if self.flip or size not in (None, image.shape[:2]) or self.tiles((image.shape[0], image.shape[1])) > 1:
+        if (
+            self.flip
+            or size not in (None, image.shape[:2])
+            or self.tiles((image.shape[0], image.shape[1])) > 1
+        ):
             return super().mask(image, size)
         scores, masks = self.run(np.ascontiguousarray(image[None]))
         # What is not a number goes through a maximum.
         check_finite(scores[0].max(0))
-        mask: np.ndarray = masks[0].astype(np.uint8 if self.labels.num_classes <= 256 else np.uint16, copy=False)
+        mask: np.ndarray = masks[0].astype(
+            np.uint8 if self.labels.num_classes <= 256 else np.uint16, copy=False
+        )
         return mask
 
     def _one(self, image: np.ndarray) -> np.ndarray:

@@ -33,9 +33,13 @@ def open_bundle(path: Path, *, device: str = "auto", precision: str = "fp32") ->
     """
     kind = FORMATS[path.suffix]
     if device not in DEVICES:
-        raise UsageError(f"device {device}: an exported model runs on {' or '.join(DEVICES)}; use --device cpu")
+        raise UsageError(
+            f"device {device}: an exported model runs on {' or '.join(DEVICES)}; use --device cpu"
+        )
     if precision not in BUNDLE_FORMATS[kind].precisions:
-        raise UsageError(f"precision {precision}: {path.name} ({kind}) runs in {' or '.join(BUNDLE_FORMATS[kind].precisions)}")
+        raise UsageError(
+            f"precision {precision}: {path.name} ({kind}) runs in {' or '.join(BUNDLE_FORMATS[kind].precisions)}"
+        )
     require(*BUNDLE_FORMATS[kind].runs_with)
     card, runtime, run = OPENERS[kind](path, precision)
     again = partial(open_bundle, path, device=device, precision=precision)
@@ -48,7 +52,9 @@ def require(*packages: str) -> None:
         try:
             import_module(package)
         except ImportError as error:
-            raise UsageError(f"exported models need {package} ({error}); install it with: pip install 'seenet[export]'") from None
+            raise UsageError(
+                f"exported models need {package} ({error}); install it with: pip install 'seenet[export]'"
+            ) from None
 
 
 def _open_onnx(path: Path, precision: str) -> tuple[Card, str, Run]:
@@ -59,7 +65,12 @@ def _open_onnx(path: Path, precision: str) -> tuple[Card, str, Run]:
     options.log_severity_level = 4
     with _runtime_errors(path):
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    _check_interface(path, card, [(one.name, one.shape) for one in session.get_inputs()], [one.name for one in session.get_outputs()])
+    _check_interface(
+        path,
+        card,
+        [(one.name, one.shape) for one in session.get_inputs()],
+        [one.name for one in session.get_outputs()],
+    )
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with _runtime_errors(path):
@@ -80,13 +91,22 @@ def read_metadata(path: Path) -> dict[str, str]:
 
     size = path.stat().st_size
     if not 0 < size <= ONNX_BYTES:
-        raise DataError(f"{path}: {size} bytes, expected an ONNX file of 1 to {ONNX_BYTES}; export it again")
+        raise DataError(
+            f"{path}: {size} bytes, expected an ONNX file of 1 to {ONNX_BYTES}; export it again"
+        )
     content = path.read_bytes()
     try:
         model = ModelProto.FromString(content)
-        foreign = [one.domain for part in (model, *model.functions) for one in part.opset_import if one.domain not in ONNX_DOMAINS]
+        foreign = [
+            one.domain
+            for part in (model, *model.functions)
+            for one in part.opset_import
+            if one.domain not in ONNX_DOMAINS
+        ]
         if foreign:
-            raise _refused(path, f"operators of domain {foreign[0][:80]!r}", "those of ai.onnx alone")
+            raise _refused(
+                path, f"operators of domain {foreign[0][:80]!r}", "those of ai.onnx alone"
+            )
         if _has_external_data(model):
             raise _refused(path, "a tensor in another file", "all of them inside")
         checker.check_model(content)
@@ -94,7 +114,11 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise
     except Exception as error:  # protobuf's and the checker's have no class in common
         text = " ".join(str(error).split())[:200]
-        raise _refused(path, f"no valid ONNX model ({type(error).__name__}: {text})", "what seenet export wrote") from None
+        raise _refused(
+            path,
+            f"no valid ONNX model ({type(error).__name__}: {text})",
+            "what seenet export wrote",
+        ) from None
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
@@ -113,7 +137,9 @@ def _has_external_data(message: Any) -> bool:
 
 
 def _refused(path: Path, found: str, expected: str) -> DataError:
-    return DataError(f"{path}: refused: found {found}, expected {expected}; export it again, or do not use this file")
+    return DataError(
+        f"{path}: refused: found {found}, expected {expected}; export it again, or do not use this file"
+    )
 
 
 def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
@@ -121,7 +147,9 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
 
     weights = path.with_suffix(".bin")
     if not weights.is_file():
-        raise DataError(f"{path}: its weights {weights.name} are not beside it; copy both files, or export it again")
+        raise DataError(
+            f"{path}: its weights {weights.name} are not beside it; copy both files, or export it again"
+        )
     core = openvino.Core()
     with _runtime_errors(path):
         model = core.read_model(path, weights)
@@ -134,7 +162,9 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
     _check_interface(path, card, inputs, [one.any_name for one in model.outputs])
     # On its own it would compute in bf16 where the processor has that.
     with _runtime_errors(path):
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"})
+        compiled = core.compile_model(
+            model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+        )
 
     lock = Lock()
 
@@ -147,10 +177,15 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
     return card, f"openvino {openvino.__version__.split('-')[0]}", run
 
 
-OPENERS: dict[str, Callable[[Path, str], tuple[Card, str, Run]]] = {"onnx": _open_onnx, "openvino": _open_openvino}
+OPENERS: dict[str, Callable[[Path, str], tuple[Card, str, Run]]] = {
+    "onnx": _open_onnx,
+    "openvino": _open_openvino,
+}
 
 
-def _check_interface(path: Path, card: Card, inputs: list[tuple[str, Any]], outputs: list[str]) -> None:
+def _check_interface(
+    path: Path, card: Card, inputs: list[tuple[str, Any]], outputs: list[str]
+) -> None:
     if [name for name, _ in inputs] != ["images"] or sorted(outputs) != ["mask", "scores"]:
         raise DataError(
             f"{path}: inputs {[name[:40] for name, _ in inputs]} and outputs {[name[:40] for name in outputs]}, "
@@ -158,7 +193,9 @@ def _check_interface(path: Path, card: Card, inputs: list[tuple[str, Any]], outp
         )
     shape = inputs[0][1]
     if len(shape) != 4 or str(shape[3]) != str(len(card.mean)):
-        raise DataError(f"{path}: input of shape {shape}, expected N x H x W x {len(card.mean)}; export it again")
+        raise DataError(
+            f"{path}: input of shape {shape}, expected N x H x W x {len(card.mean)}; export it again"
+        )
 
 
 @contextmanager
@@ -170,4 +207,6 @@ def _runtime_errors(path: Path) -> Iterator[None]:
         text = " ".join(str(error).split())
         if lacks_memory(error):
             raise MemoryError(text[:160]) from None
-        raise DataError(f"{path}: the runtime refuses it ({type(error).__name__}: {text[:200]}); export it again") from None
+        raise DataError(
+            f"{path}: the runtime refuses it ({type(error).__name__}: {text[:200]}); export it again"
+        ) from None

@@ -47,7 +47,9 @@ def open_tried(path: Path, *, device: str = "auto", precision: str = "fp32") -> 
 
 def _digest(path: Path, packages: tuple[str, ...]) -> str:
     # By module: a package may come under another name (onnxruntime-gpu).
-    versions = (f"{package} {getattr(import_module(package), '__version__', '')}" for package in packages)
+    versions = (
+        f"{package} {getattr(import_module(package), '__version__', '')}" for package in packages
+    )
     parts = [*map(sha256, _files(path)), *versions]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -61,11 +63,15 @@ def _try(path: Path) -> None:
     try:
         ended = run_module("seenet.prediction.bundles.trial", path, timeout=TIMEOUT_SECONDS)
     except TimeoutError:
-        raise PassingError(f"{path}: not loaded within {TIMEOUT_SECONDS} s; refused, export it again") from None
+        raise PassingError(
+            f"{path}: not loaded within {TIMEOUT_SECONDS} s; refused, export it again"
+        ) from None
     if ended.code == REFUSED:
         raise DataError(ended.message)
     if ended.code:
-        raise PassingError(f"{path}: loading it crashes the runtime (a trial process ended with {ended.how}); refused, export it again")
+        raise PassingError(
+            f"{path}: loading it crashes the runtime (a trial process ended with {ended.how}); refused, export it again"
+        )
 
 
 def main() -> None:
@@ -79,11 +85,15 @@ def main() -> None:
         scores, _ = opened.run(np.full((1, SIDE, SIDE, len(opened.card.mean)), 128, np.uint8))
         expected: Any = (1, opened.card.labels.num_classes, SIDE, SIDE)
         if scores.shape != expected:
-            raise DataError(f"{path}: scores of shape {scores.shape} for one {SIDE}x{SIDE} picture, expected {expected}; export it again")
+            raise DataError(
+                f"{path}: scores of shape {scores.shape} for one {SIDE}x{SIDE} picture, expected {expected}; export it again"
+            )
     except SeenetError as error:
         refuse(str(error))
     except MemoryError:
-        refuse(f"{path}: takes more than {limit} bytes of memory for one {SIDE}x{SIDE} picture; refused, export it again")
+        refuse(
+            f"{path}: takes more than {limit} bytes of memory for one {SIDE}x{SIDE} picture; refused, export it again"
+        )
 
 
 if __name__ == "__main__":
