@@ -187,7 +187,7 @@ def test_an_exported_model_has_its_runtime(folder: Path) -> None:
 def test_typical_pictures_stand_for_the_pixels() -> None:
     def names(*sizes: int) -> list[str]:
         items = [Input(Path(str(place)), str(place), windows=size < 0) for place, size in enumerate(sizes)]
-        return [item.name for item in typical(items, {item.path: abs(size) for item, size in zip(items, sizes, strict=True)})]
+        return [item.name for item in typical({item: abs(size) for item, size in zip(items, sizes, strict=True)})]
 
     assert names() == []
     assert names(5) == ["0"]
@@ -208,7 +208,7 @@ def decide(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Decis
 
     def follow(sizes: Sequence[tuple[int, int]], pace: float, left: Sequence[Any] = WAYS, found: Any = None) -> Decision:
         items = [Input(Path(f"{place}.png"), str(place)) for place in range(len(sizes))]
-        pixels = {item.path: height * width for item, (height, width) in zip(items, sizes, strict=True)}
+        pixels = {item: height * width for item, (height, width) in zip(items, sizes, strict=True)}
         tried: list[Any] = []
 
         def attempt(speeds: Speeds, ways: Any, opened: dict[Any, Any], pictures: Any, **limits: float) -> None:
@@ -216,6 +216,9 @@ def decide(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Decis
             if isinstance(found, Exception):
                 raise found
             for way, speed in (found or {}).items():
+                if isinstance(speed, str):
+                    speeds.passing[way] = {"failed": speed}
+                    continue
                 speeds.known[way] = {"speed": speed, "seconds": 1 / speed, "equal": 1.0}
                 opened[way] = way
 
@@ -258,9 +261,10 @@ def test_what_saves_more_than_it_costs_is_tried(decide: Callable[..., Decision])
     assert saving == pytest.approx(choice.forecast["left"] * (1 - 1 / auto.SPEEDUP), abs=0.1)
     assert choice.forecast["cost"] * auto.WORTH <= saving
     assert limits["rounds"] * auto.WORTH <= saving and limits["exports"] < saving
-    # Nothing was faster; those that it would pay to know of failed for now.
-    choice, tried, _ = decide([CAMVID] * 5000, PACE, found={PLAIN: 1.0, ONNX: 0.9})
-    assert (choice.runtime, tried, choice.why) == ("eager", [ONNX, OPENVINO], "nothing that answers alike is faster here")
+    choice, tried, _ = decide([CAMVID] * 5000, PACE, found={PLAIN: 1.0, ONNX: "no room", OPENVINO: "no room"})
+    assert (choice.runtime, tried) == ("eager", [ONNX, OPENVINO])
+    assert choice.why.endswith("; onnx fp32, openvino fp32 failed for now: no room")
+    assert [one.get("failed") for one in choice.candidates] == [None, "no room", "no room"]
 
 
 def test_what_needs_no_export_is_tried_sooner(decide: Callable[..., Decision]) -> None:
@@ -275,14 +279,19 @@ def test_a_trial_that_fails_leaves_the_job_as_it_was(decide: Callable[..., Decis
     assert (choice.runtime, choice.precision, tried) == (*PLAIN, [ONNX, OPENVINO])
 
 
-def job(monkeypatch: pytest.MonkeyPatch, out: str, speed: float = 2.0) -> tuple[PredictReport, Chosen]:
-    """A run in which plain fp32 is begun with and bf16 tried, however few pictures there are."""
+def red(way: Any) -> Predictor:
+    info = {"file": "model.safetensors", "sha256": sha256(Path("model.safetensors"))}
+    return Predictor(RedNet(), LABELS, device="cpu", precision=way[1], info=info)
+
+
+def job(monkeypatch: pytest.MonkeyPatch, out: str) -> tuple[PredictReport, Chosen]:
+    """A run in which plain fp32 is begun with and bf16 tried, however few pictures there are, and found the faster."""
 
     def open_way(path: Path, way: Any, *_: Any, **__: Any) -> Predictor:
-        return Predictor(RedNet(), LABELS, device="cpu", precision=way[1], info={"file": str(path), "sha256": sha256(path)})
+        return red(way)
 
     def measured(opened: Any, *_: Any) -> Any:
-        return {PLAIN: 1.0, BF16: 1 / speed}, dict.fromkeys(opened, 1.0)
+        return {PLAIN: 1.0, BF16: 0.5}, dict.fromkeys(opened, 1.0)
 
     monkeypatch.setattr(auto, "find_spec", lambda name: None)
     monkeypatch.setattr(processor, "has_bf16", lambda: True)
@@ -319,29 +328,47 @@ def test_masks_made_before_the_choice_are_kept(folder: Path, monkeypatch: pytest
     }
 
 
-@pytest.mark.parametrize("cache", [True, False], ids=["remembered", "cache lost"])
-def test_killed_after_the_choice_it_goes_on_as_if_it_had_not_been(folder: Path, cache: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    job(monkeypatch, "whole")
+def forget() -> None:
     for file in Path("cache/seenet/choices").iterdir():
         file.unlink()
+
+
+def stop(*_: Any, **__: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["remembered", "cache lost"])
+@pytest.mark.parametrize("moment", [1, 2, "trial", 4, 5])
+def test_killed_and_run_again_it_leaves_what_one_run_leaves(
+    folder: Path, moment: int | str, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "AGAIN", 0)
+    job(monkeypatch, "whole")
+    forget()
     segment, calls = batch._segment, iter(range(9))
-
-    def stop(*more: Any) -> Any:
-        if next(calls) == 5:
-            raise KeyboardInterrupt
-        return segment(*more)
-
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "_segment", stop)
+        if moment == "trial":
+            patch.setattr(Speeds, "attempt", stop)
+        else:
+            patch.setattr(batch, "_segment", lambda *more: stop() if next(calls) == moment else segment(*more))
         with pytest.raises(KeyboardInterrupt):
             job(patch, "out")
-    # One may still have been in the queue.
-    assert sorted(made("out").values()) in (["bf16", "fp32", "fp32", "fp32"], ["bf16", "bf16", "fp32", "fp32", "fp32"])
-    if not cache:
-        for file in Path("cache/seenet/choices").iterdir():
-            file.unlink()
+    assert len(made("out")) < 6
+    if lost:
+        forget()
     job(monkeypatch, "out")
     assert tree(Path("out")) == tree(Path("whole"))
+
+
+def test_first_pictures_that_are_done_are_done_again_where_much_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that was killed before it chose tells nothing of its pace; to see it again must not cost what it may save."""
+    for again, precision in ((2, "fp32"), (0.5, "bf16")):
+        monkeypatch.setattr(auto, "AGAIN", again)
+        out = f"out{again}"
+        predict_files(red(PLAIN), [f"pictures/{place:02d}.png" for place in (1, 2, 3)], Path(out))
+        report, chosen = job(monkeypatch, out)
+        assert (report.written, report.skipped, chosen.choice.precision) == (3, 3, precision)
+        assert made(out) == dict(zip(("00", "01", "02", "03", "04", "05"), [precision, *["fp32"] * 3, precision, precision], strict=True))
 
 
 COMMAND = """

@@ -3,9 +3,10 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from seenet.core import processor
 from seenet.core.errors import DataError, SeenetError, UsageError
 from seenet.core.files import sha256
 from seenet.core.find import find_model
-from seenet.core.images import image_size
+from seenet.core.images import image_size, read_image
 from seenet.export import bundles
 from seenet.export.fastest import PICTURES, PLAIN, ROUNDS, Speeds, Way, open_way, ticking, versions
 from seenet.prediction.base import BasePredictor
@@ -38,6 +39,8 @@ PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", 
 """OpenVINO gets its network by way of ONNX."""
 SPEEDUP = 1.3
 """What the fastest of others is expected to bring: less than it brought wherever it was measured."""
+AGAIN = 20
+"""Times the first pictures' pixels that have to be left for them to be done again where only their time is wanted."""
 WORTH = 4
 """Others are tried where they are expected to save so many times what trying costs: where they bring nothing, a job took 6 % longer."""
 
@@ -60,7 +63,8 @@ class Chosen:
     """The predictor of a job, and what may replace it while the job runs (a `prediction.batch.Chooser`).
 
     `asked` are runtime and precision, `auto` where they are left open; `left` the ways that are then there. With `speeds` those of which
-    nothing is known are tried after the first pictures, where that pays; `pixels` says how many a picture has.
+    nothing is known are tried after the first pictures, where that pays. `pixels` are those of each picture, also of what is done: so a job
+    that was killed and is run again has the same first ones.
     """
 
     def __init__(
@@ -70,12 +74,12 @@ class Chosen:
         asked: tuple[str, str],
         left: Sequence[Way] = (),
         speeds: Speeds | None = None,
-        pixels: Mapping[Path, int] | None = None,
+        pixels: Mapping[Input, int] | None = None,
     ) -> None:
         self.predictor, self.choice = predictor, choice
         self._asked, self._left, self._speeds, self._pixels = asked, left, speeds, pixels or {}
-        self._first: list[Input] = []
-        self._took: list[tuple[Path, float]] = []
+        self._first = typical(self._pixels)
+        self._took: list[tuple[Input, float]] = []
         self._rest = 0
 
     def accepts(self, way: tuple[str, str]) -> bool:
@@ -88,15 +92,16 @@ class Chosen:
         """Pictures that stand for the others first."""
         if self._speeds is None:
             return todo
-        self._first = typical(todo, self._pixels)
         rest = [item for item in todo if item not in self._first]
-        self._rest = sum(self._pixels.get(item.path, 0) for item in rest)
-        return [*self._first, *rest]
+        self._rest = sum(self._pixels.get(item, 0) for item in rest)
+        return [*(item for item in self._first if item in todo), *rest]
 
     def predictor_for(self, item: Input) -> BasePredictor:
         """Chosen anew when the first of the others comes."""
         if self._speeds is not None and item not in self._first:
-            if self._took:
+            if len(self._took) < 2 and self._rest > AGAIN * sum(self._pixels[one] for one in self._first):
+                self._took += self._timed()
+            if len(self._took) > 1:
                 self._choose(self._speeds)
             self._speeds = None
         return self.predictor
@@ -104,28 +109,40 @@ class Chosen:
     def done(self, item: Input, seconds: float) -> None:
         """Remember how long the first pictures took."""
         if self._speeds is not None:
-            self._took.append((item.path, seconds))
+            self._took.append((item, seconds))
+
+    def _timed(self) -> list[tuple[Input, float]]:
+        """As `done` hears it, of first pictures that were done before this run: it was killed before it had chosen."""
+        found = []
+        for item in self._first[:2]:
+            with suppress(DataError, OSError):
+                image = read_image(item.path)
+                began = time.monotonic()
+                self.predictor.mask(image)
+                found.append((item, time.monotonic() - began))
+        return found
 
     def _choose(self, speeds: Speeds) -> None:
         now: Way = (self.choice.runtime, self.choice.precision)
         # The first one's has in it what is made once.
-        pace = min(seconds / self._pixels[path] for path, seconds in self._took[1:] or self._took)
+        pace = min(seconds / self._pixels[item] for item, seconds in self._took[1:])
         left = pace * self._rest
         saving = left * (1 - 1 / SPEEDUP)
         rounds = saving / WORTH / 2
         untried = [way for way in self._left if way != now and way not in speeds.known]
-        pictures = [path for path, _ in self._took]
-        once = pace * sum(self._pixels[path] for path in pictures)
-        if (1 + len(untried)) * (1 + ROUNDS) * once > rounds:
-            pictures, once = pictures[:1], pace * self._pixels[pictures[0]]
+        pictures = list(dict.fromkeys(item for item, _ in self._took))
+        if (1 + len(untried)) * (1 + ROUNDS) * pace * sum(self._pixels[item] for item in pictures) > rounds:
+            pictures = pictures[:1]
+        once = pace * sum(self._pixels[item] for item in pictures)
         costs = []
         # All of them, or those alone that need no export.
         for ways in filter(None, (untried, [way for way in untried if speeds.is_ready(way)])):
             costs.append(speeds.forecast(ways, once))
             if saving >= WORTH * costs[-1]:
                 log.info("trying %s: some %.0f s, %.0f s are left", ", ".join(map(" ".join, ways)), costs[-1], left)
-                self._try(speeds, ways, pictures, seconds=costs[-1], rounds=rounds, exports=saving / 2)
-                why = _speed(speeds, (self.choice.runtime, self.choice.precision))
+                paths = [item.path for item in pictures]
+                self._try(speeds, ways, paths, seconds=costs[-1], rounds=rounds, exports=saving / 2)
+                why = "; ".join([_speed(speeds, (self.choice.runtime, self.choice.precision)), *_failed(speeds)])
                 break
         else:
             why = f"{left:.0f} s are left, of which others would save some {saving:.0f} and take {costs[-1]:.0f} to be tried"
@@ -145,10 +162,10 @@ class Chosen:
             self.choice = replace(self.choice, runtime=best[0], precision=best[1])
 
 
-def typical(items: Sequence[Input], pixels: Mapping[Path, int]) -> list[Input]:
+def typical(pixels: Mapping[Input, int]) -> list[Input]:
     """At most `PICTURES`: the one with which half of all pixels are reached, by size, then its neighbours."""
-    known = sorted((item for item in items if pixels.get(item.path) and not item.windows), key=lambda item: pixels[item.path])
-    place = _half([pixels[item.path] for item in known])
+    known = sorted((item for item in pixels if pixels[item] and not item.windows), key=lambda item: pixels[item])
+    place = _half([pixels[item] for item in known])
     begin = max(0, min(place - PICTURES // 2, len(known) - PICTURES))
     near = range(begin, min(begin + PICTURES, len(known)))
     return [known[index] for index in sorted(near, key=lambda index: index != place)]
@@ -162,6 +179,14 @@ def _half(sizes: Sequence[int]) -> int:
 def _speed(speeds: Speeds, way: Way) -> str:
     speed = speeds.known.get(way, {}).get("speed", 1.0)
     return "nothing that answers alike is faster here" if way == PLAIN else f"{speed:.2f} times as fast as plain fp32 where it was tried"
+
+
+def _failed(speeds: Speeds) -> list[str]:
+    """What is to be tried another time, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for way, found in speeds.passing.items():
+        reasons.setdefault(found["failed"], []).append(" ".join(way))
+    return [f"{', '.join(ways)} failed for now: {reason}" for reason, ways in reasons.items()]
 
 
 def open_chosen(
@@ -234,7 +259,7 @@ def _known(speeds: Speeds, left: Sequence[Way], out: Path) -> tuple[Way, str, bo
     return best or left[0], f"others are tried after {PICTURES} pictures, where that saves more than it costs", False
 
 
-def _pixels(items: Sequence[Input]) -> dict[Path, int]:
+def _pixels(items: Sequence[Input]) -> dict[Input, int]:
     """Of each picture, from its header; 0 where that cannot be read."""
 
     def count(item: Input) -> int:
@@ -245,7 +270,7 @@ def _pixels(items: Sequence[Input]) -> dict[Path, int]:
         return height * width
 
     with ThreadPoolExecutor(4) as pool:
-        return {item.path: found for item, found in zip(items, pool.map(count, items), strict=True)}
+        return dict(zip(items, pool.map(count, items), strict=True))
 
 
 def _way(begun: tuple[str, str]) -> Way:
