@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from seenet.core.images import read_image
 from seenet.core.labels import CAMVID11
 from seenet.model.segmenter import Normalization, Segmenter
+from seenet.model.window import Window
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import predict_files
 from seenet.prediction.loading import load
@@ -50,7 +51,7 @@ class Tiny(Segmenter):
         torch.manual_seed(0)
         self.layers = nn.Sequential(nn.Conv2d(3, 16, 7, 8, 3), nn.ReLU(), nn.Conv2d(16, 11, 1))
 
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
+    def _features(self, images: Tensor, window: Window | None = None) -> dict[str, Tensor]:
         return {"scores": self.layers(images)}
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from tests.data.planting import chunk, png_of
 
@@ -49,6 +49,11 @@ def _jp2() -> bytes:
     size = struct.pack(">II", 100_000, 100_000)
     content = bytearray(_patched(content, content.index(b"ihdr") + 4, size))
     return _patched(content, content.index(b"\xff\x51") + 6, size)
+
+
+def _avif() -> bytes:
+    content = saved("AVIF")
+    return _patched(content, content.index(b"ispe") + 8, struct.pack(">II", 60_000, 60_000))
 
 
 def tiff(width: int, height: int, *, pages: int = 1, tags: tuple[tuple[int, int, int, int], ...] = ()) -> bytes:
@@ -98,11 +103,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "declared.gif": lambda: _patched(saved("GIF"), 6, struct.pack("<HH", 65535, 65535)),
     "declared.bmp": lambda: _patched(saved("BMP"), 18, struct.pack("<ii", 100_000, 100_000)),
     "declared.jp2": _jp2,
+    **({"declared.avif": _avif} if features.check("avif") else {}),
     "declared.ppm": lambda: b"P6\n100000 100000\n255\n" + bytes(100),
-    "profile.png": lambda: png_of(4, 4, before=chunk(b"iCCP", b"icc\0\0" + zeros(1000))),
-    "ztxt.png": lambda: _texts(b"zTXt", 200),
-    "itxt.png": lambda: _texts(b"iTXt", 200),
-    "late.png": lambda: _texts(b"iTXt", 200, late=True),
     "frames.gif": _frames,
     "pages.tif": lambda: tiff(4, 4, pages=20_000),
     "tile.tif": _tile,
@@ -111,7 +113,13 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 
 HARMLESS: dict[str, Callable[[], bytes]] = {
     "long.png": lambda: png_of(4, 4, pixels=zeros(1000)),
+    "copies.tif": lambda: tiff(4, 4, pages=20_000, tags=((254, 4, 1, 1),)),
     "tags.tif": lambda: tiff(4, 4, tags=((700, 1, 2**31 - 1, 8), (34377, 1, 2**31 - 1, 8))),
+    "profile.png": lambda: png_of(4, 4, before=chunk(b"iCCP", b"icc\0\0" + zeros(1000))),
+    "ztxt.png": lambda: _texts(b"zTXt", 200),
+    "itxt.png": lambda: _texts(b"iTXt", 200),
+    "late.png": lambda: _texts(b"iTXt", 200, late=True),
+    "exif.png": lambda: png_of(4, 4, before=chunk(b"zTXt", b"Raw profile type exif\0\0" + zeros(500))),
     "texts.png": lambda: _texts(b"iTXt", 20),
 }
 """Each declares or holds far more than is used, and is read all the same, or refused."""

@@ -75,7 +75,7 @@ def test_wide_tiffs_of_any_range(tmp_path: Path, bits: int, white_is_zero: bool)
     assert np.array_equal(read_image(tmp_path / "w.tif")[..., 0], 255 - expected if white_is_zero else expected)
 
 
-@pytest.mark.parametrize("dtype", [">u2", "<u2", np.int32])
+@pytest.mark.parametrize("dtype", [">u2", "<u2"])
 def test_wide_tiffs(tmp_path: Path, dtype: object) -> None:
     wide = RAMP.astype(np.uint16) * 257
     path = saved(tmp_path / "w.tif", Image.fromarray(wide.astype(dtype)))  # type: ignore[call-overload]

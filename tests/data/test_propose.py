@@ -112,3 +112,16 @@ def test_other_pictures_in_the_folder_do_not_matter(tmp_path: Path) -> None:
     picture(tmp_path / "preview.jpg")
     picture(tmp_path / "val" / "thumbnail.jpg")
     assert "images: images\nmasks: masks\n" in write_proposal(tmp_path)
+
+
+def test_masks_of_32_bits_are_told_by_their_ids(tmp_path: Path) -> None:
+    """Of folders whose names say nothing; as pictures they have no values."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        for folder, pixels in (
+            ("first", rng.integers(0, 3, (6, 8), dtype=np.int32)),
+            ("second", rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)),
+        ):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.tif")
+    assert propose(tmp_path).startswith("images: second\nmasks: first\n")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import seenet
 from seenet.core.files import sha256
 from seenet.core.labels import SHAPES
 from seenet.data.shapes import ShapesSplit
@@ -79,6 +80,8 @@ def test_the_same_bytes_again(kind: Format, pictures: Path, tmp_path: Path) -> N
     one, other = (run_export(model, tmp_path / name / f"net.{SUFFIX[kind]}", kind, images=[pictures]) for name in ("one", "other"))
     assert [path.name for path in one.files] == [path.name for path in other.files]
     assert [sha256(path) for path in one.files] == [sha256(path) for path in other.files]
+    # Nor does a file say where on the machine it was made.
+    assert not any(str(Path(seenet.__file__).parent).encode() in path.read_bytes() for path in one.files)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])

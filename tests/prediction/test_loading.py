@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import seenet
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError
 from seenet.core.files import sha256
 from seenet.core.labels import SHAPES
 from seenet.model import create_model
@@ -45,3 +45,24 @@ def test_a_model_that_is_not_there_is_bad_data(tmp_path):
     for name in ("no-such-model", tmp_path, tmp_path / "model.safetensors"):
         with pytest.raises(DataError, match="model"):
             seenet.load(name, device="cpu")
+
+
+def test_a_bare_scale(run):
+    assert seenet.load(run, device="cpu", scales=1.5).scales == (1.5,)
+    with pytest.raises(UsageError, match="expected 1 to 16 numbers"):
+        seenet.load(run, device="cpu", scales="1.5")
+
+
+@pytest.mark.parametrize("options", [{}, {"scales": (0.7, 1.3), "flip": True, "tile": 64, "margin": 0}])
+def test_answers_do_not_depend_on_the_default_type(run, options):
+    image = np.random.default_rng(0).integers(0, 256, (70, 81, 3), np.uint8)
+    before = seenet.load(run, device="cpu", **options)
+    expected = before.scores(image)
+    torch.set_default_dtype(torch.float64)
+    try:
+        for net in (before, seenet.load(run, device="cpu", **options)):
+            # Softmax rounds by the place in memory, and the plain form of a network otherwise than the folded one.
+            torch.testing.assert_close(net.scores(image), expected, rtol=0, atol=2e-6)
+            assert np.array_equal(net(image).mask, expected.argmax(0).numpy())
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -10,8 +10,11 @@ from PIL import Image
 
 from seenet.core.errors import DataError
 from seenet.core.images import read_image
+from seenet.core.settings import DataSettings
+from seenet.data import open_split
 from seenet.prediction import raster
 from seenet.prediction.batch import predict_files
+from tests.core.tiffs import Page, long, tiff_of
 from tests.prediction.geotiffs import expected, noise, predictor, rasterio, write
 
 
@@ -75,6 +78,139 @@ def test_palettes_and_copies_for_the_web(tmp_path: Path) -> None:
     assert raster.by_windows(tmp_path / "field.tif")
     with raster.opened_raster(tmp_path / "field.tif") as picture:
         assert picture[0:1, 0:2].tolist() == [[[200, 1, 2], [10, 3, 4]]]
+
+
+def with_copies(path: Path, pixels: np.ndarray, **options: Any) -> None:
+    """A GeoTIFF with an internal mask, and smaller copies of both."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        write(path, pixels, tiled=True, blockxsize=16, blockysize=16, **options)
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(np.indices(pixels.shape[1:]).sum(0) > 9)
+            file.build_overviews([2, 4])
+
+
+THUMBNAIL, GEO = {254: long(1)}, {33550: (12, 3, np.array([0.5, 0.5, 0]).tobytes()), 33922: (12, 6, np.zeros(6).tobytes())}
+
+
+@pytest.mark.parametrize("kind", ["copies", "deflated copies", "thumbnail before", "thumbnail behind"])
+def test_one_picture_whoever_reads_it(tmp_path: Path, kind: str) -> None:
+    """Smaller copies, masks and thumbnails are no pages: in `predict`, by windows or whole, from Python, and in training."""
+    path, pixels = tmp_path / "images/field.tif", noise(3, 40, 50)
+    path.parent.mkdir()
+    whole = np.moveaxis(pixels, 0, 2)
+    pages = [Page(whole, GEO), Page(np.ascontiguousarray(whole[::2, ::2]), THUMBNAIL)]
+    if "copies" in kind:
+        with_copies(path, pixels, **({"compress": "deflate"} if "deflated" in kind else {}))
+    else:
+        path.write_bytes(tiff_of(*(pages if kind.endswith("behind") else pages[::-1])))
+    assert raster.by_windows(path)
+    with raster.opened_raster(path) as picture:
+        assert np.array_equal(picture[0:40, 0:50], whole)
+    assert np.array_equal(read_image(path), whole)
+    assert np.array_equal(predictor()(path).image, whole)
+    assert predict_files(predictor(), [path], tmp_path / "out").written == 1
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/masks/field.tif")), expected(pixels[0]))
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(expected(pixels[0]).astype(np.uint8)).save(tmp_path / "masks/field.png")
+    (tmp_path / "all.txt").write_text("field\n")
+    (tmp_path / "seenet.yaml").write_text("decode: index\ntrain: all.txt\nval: all.txt\nclasses: [sky, road, tree]\n")
+    split = open_split(DataSettings(kind="folder", root=tmp_path), "train")
+    assert np.array_equal(split.read(0)[0], whole)
+
+
+def test_several_pages_are_refused_whoever_reads_them(tmp_path: Path) -> None:
+    whole = np.moveaxis(noise(3, 40, 50), 0, 2)
+    path = tmp_path / "pages.tif"
+    path.write_bytes(tiff_of(Page(whole, GEO), Page(whole, GEO)))
+    assert not raster.by_windows(path)
+    for read in (read_image, predictor(), lambda path: raster.opened_raster(path).__enter__()):
+        with pytest.raises(DataError) as caught:
+            read(path)
+        assert caught.value.kind == "animated"
+    report = predict_files(predictor(), [path], tmp_path / "out")
+    assert "several pages" in report.failed[0][1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16, np.int32, np.int8, np.uint32])
+def test_values_without_a_scale_are_refused_with_one_message(tmp_path: Path, dtype: type) -> None:
+    values = np.linspace(-3 if np.dtype(dtype).kind != "u" else 0, 104, 20 * 30).reshape(1, 20, 30).astype(dtype)
+    write(tmp_path / "field.tif", values)
+    assert raster.by_windows(tmp_path / "field.tif")
+    said = []
+    for read in (read_image, predictor(), lambda path: raster.opened_raster(path).__enter__()):
+        with pytest.raises(DataError) as caught:
+            read(tmp_path / "field.tif")
+        said.append(str(caught.value))
+    assert len(set(said)) == 1
+    assert f"{np.dtype(dtype)} values from {values.min():.7g} to {values.max():.7g}, expected 8 or 16 bits" in said[0]
+    report = predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out")
+    assert report.failed[0][1] == said[0]
+
+
+def test_floats_that_are_no_numbers(tmp_path: Path) -> None:
+    values = np.full((1, 20, 30), np.nan, np.float32)
+    write(tmp_path / "none.tif", values)
+    values[0, 3, 4:6] = 2, -np.inf
+    write(tmp_path / "one.tif", values)
+    for name, found in (("none.tif", "none of them finite"), ("one.tif", "from 2 to 2")):
+        with pytest.raises(DataError, match=found), raster.opened_raster(tmp_path / name):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "interleave", "compress"),
+    [
+        (2, np.uint8, "pixel", None),
+        (2, np.uint8, "pixel", "deflate"),
+        (4, np.uint8, "pixel", None),
+        (4, np.uint8, "pixel", "deflate"),
+        (4, np.uint16, "pixel", None),
+        (4, np.uint16, "pixel", "deflate"),
+        (4, np.uint8, "band", "deflate"),
+        (4, np.uint16, "band", "deflate"),
+    ],
+)
+def test_colours_multiplied_by_alpha(tmp_path: Path, bands: int, dtype: type, interleave: str, compress: str | None) -> None:
+    values = noise(bands, 20, 30, dtype)
+    values[-1, :5] = 0
+    values[-1, 5:9] = np.iinfo(dtype).max
+    options: dict[str, Any] = {"compress": compress} if compress else {}
+    options |= {"photometric": "RGB"} if bands == 4 else {}
+    write(tmp_path / "field.tif", values, alpha="PREMULTIPLIED", interleave=interleave, **options)
+    whole = read_image(tmp_path / "field.tif")
+    with raster.opened_raster(tmp_path / "field.tif") as picture:
+        assert np.array_equal(picture[2:19, 3:25], whole[2:19, 3:25])
+        assert np.array_equal(picture[:, ::-1][0:9, 0:30], whole[0:9, ::-1])
+        assert picture.reduced(5, 6).shape == (5, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "options"),
+    [
+        (3, np.uint16, {}),
+        (3, np.uint16, {"tiled": True, "blockxsize": 16, "blockysize": 16}),
+        (4, np.uint16, {"photometric": "RGB"}),
+        (2, np.uint8, {"alpha": "NON-PREMULTIPLIED"}),
+        (4, np.uint8, {"photometric": "RGB", "alpha": "PREMULTIPLIED"}),
+        (2, np.uint8, {"alpha": "PREMULTIPLIED"}),
+        (2, np.uint8, {"alpha": "PREMULTIPLIED", "compress": "deflate"}),
+    ],
+)
+def test_bands_one_behind_the_other_that_pillow_mistakes(tmp_path: Path, bands: int, dtype: type, options: dict[str, Any]) -> None:
+    """It reads something else from them in silence."""
+    write(tmp_path / "field.tif", noise(bands, 20, 30, dtype), interleave="band", **options)
+    with pytest.raises(DataError) as caught:
+        read_image(tmp_path / "field.tif")
+    assert caught.value.kind == "format"
+    assert predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out").failed[0][1] == str(caught.value)
+
+
+@pytest.mark.parametrize(("bands", "dtype"), [(3, np.uint8), (3, np.uint16), (4, np.uint16)])
+def test_bands_one_behind_the_other_are_those_of_each_pixel(tmp_path: Path, bands: int, dtype: type) -> None:
+    options: dict[str, Any] = {"photometric": "RGB", **({"compress": "deflate"} if dtype == np.uint16 else {})}
+    for interleave in ("band", "pixel"):
+        write(tmp_path / f"{interleave}.tif", noise(bands, 20, 30, dtype), interleave=interleave, **options)
+    assert np.array_equal(read_image(tmp_path / "band.tif"), read_image(tmp_path / "pixel.tif"))
 
 
 def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

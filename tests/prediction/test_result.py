@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError
 from seenet.prediction.predictor import Predictor
 from tests.prediction.doubles import LABELS, TinyNet
 
@@ -46,6 +46,25 @@ def test_save_overwrites_only_when_told(result, tmp_path):
     with pytest.raises(DataError, match=r"overwrite"):
         result.save(tmp_path)
     assert len(result.save(tmp_path, overwrite=True)) == 2
+
+
+@pytest.mark.parametrize("name", ["file.png", "file.JPG", "file.tif", "file.npz", "deep/file.webp"])
+def test_save_makes_no_folder_with_the_name_of_a_file(result, tmp_path, name):
+    with pytest.raises(UsageError, match="expected a folder"):
+        result.save(tmp_path / name)
+    with pytest.raises(UsageError, match="expected a folder"):
+        result.save(str(tmp_path / name), overwrite=True)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / name).mkdir(parents=True)
+    assert len(result.save(tmp_path / name)) == 2
+
+
+def test_save_takes_folders_with_dots_and_no_file(result, tmp_path):
+    assert len(result.save(tmp_path / "run.v2")) == 2
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UsageError, match="expected a folder"):
+        result.save(tmp_path / "notes")
+    assert (tmp_path / "notes").read_text() == "mine"
 
 
 def test_notebooks_show_the_overlay(result):

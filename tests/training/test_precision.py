@@ -12,6 +12,7 @@ from torch import nn
 from seenet.model import SeENet, create_model
 from seenet.model.aspp import ASPP
 from seenet.model.bam import BAM, Classifier, Skip
+from seenet.model.fast import use_fast
 from seenet.model.pyramid import ParallelPyramid
 from seenet.model.seem import SeEM, SeEMFS
 from seenet.training import precision
@@ -23,8 +24,8 @@ CPU = torch.device("cpu")
 SIDE = 32
 
 
-def _whole_network() -> nn.Module:
-    return create_model("seenet", backbone="resnet10t", num_classes=5, width=8, p_out=16, output_stride=16, auxiliary=True)
+def _whole_network(backbone: str = "resnet10t") -> nn.Module:
+    return create_model("seenet", backbone=backbone, num_classes=5, width=8, p_out=16, output_stride=16, auxiliary=True)
 
 
 MODULES: dict[str, tuple[Callable[[], nn.Module], list[tuple[int, int]]]] = {
@@ -40,6 +41,8 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], list[tuple[int, int]]]] = {
         [(8, SIDE), (12, SIDE // 2), (16, SIDE // 4)],
     ),
     "SeENet, auxiliary head": (_whole_network, [(3, 4 * SIDE)]),
+    # Its blocks hold depthwise 5x5 and dilated 3x3 convolutions.
+    "SeENet, depthwise backbone": (lambda: _whole_network("test_efficientnet"), [(3, 4 * SIDE)]),
 }
 """What has gradients, and the channels and sides of its inputs."""
 
@@ -56,11 +59,15 @@ def outputs(module: nn.Module, inputs: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([part.flatten() for part in found]) if isinstance(found, tuple) else found.flatten()
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("kind", MODULES)
 @pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_what_is_trusted_agrees_with_float64(kind: str, name: precision.Name, memory_format: torch.memory_format) -> None:
-    """Independent of the check's own reference: where it trusts, the gradients of every part agree with float64."""
+def test_what_is_trusted_agrees_with_float64(kind: str, name: precision.Name, memory_format: torch.memory_format, fast: bool) -> None:
+    """Independent of the check's own reference: where it trusts, the gradients of every part agree with float64.
+
+    Of the plain modules, which a loop of the user's trains, and of the faster forms, which the trainer takes.
+    """
     if not trusted(name, CPU, memory_format):
         pytest.skip("this processor computes it wrongly: training goes on in fp32 here")
     build, shapes = MODULES[kind]
@@ -69,6 +76,8 @@ def test_what_is_trusted_agrees_with_float64(kind: str, name: precision.Name, me
     reference = copy.deepcopy(module).double()
     inputs = [torch.randn(4, channels, side, side) for channels, side in shapes]
     module.to(memory_format=memory_format)
+    if fast:
+        use_fast(module)
     with Precision(name, CPU).autocast():
         found = outputs(module, [value.contiguous(memory_format=memory_format) for value in inputs])
     expected = outputs(reference, [value.double() for value in inputs])

@@ -1,18 +1,21 @@
 """The one decoder: pictures and masks as arrays, checked before they are decoded."""
 
+import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, IMAGELENGTH, IMAGEWIDTH, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL import Image
+from PIL.Image import Transpose
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
 
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
 from seenet.core.labels import LabelSet
+from seenet.core.metadata import ORIENTATION, exif_block, orientation_of, png_chunks, raw_profile
+from seenet.core.opening import BROKEN, SCALE, opened, too_large
 from seenet.core.opening import MAX_PIXELS as MAX_PIXELS
-from seenet.core.opening import opened, too_large
 
 IMAGE_SUFFIXES = frozenset(
     {".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pcx", ".pgm", ".png"}
@@ -21,8 +24,14 @@ IMAGE_SUFFIXES = frozenset(
 """What counts as a picture when a folder is listed."""
 
 _WIDE = {"I;16", "I;16B", "I;16L", "I;16N"}
-_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+}  # fmt: skip
+_MULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+"""Colours that were multiplied by their alpha, and what they are without that."""
+_FURTHER_TAGS = (0x8769, 0x8825, 0xA005)
 _WHITE_IS_ZERO = 0
 
 
@@ -40,13 +49,10 @@ class Header:
 def read_header(path: Path) -> Header:
     """Of any picture, without decoding it. DataError as for `read_image`, as far as the header tells."""
     with opened(path) as image:
+        turn = orientation(image)
+        # Pillow turns a TIFF's size when it decodes it, as that of others.
         width, height = image.size
-        if isinstance(image, TiffImageFile):
-            # Pillow turns this format's size already when it opens the file; the tags are as stored.
-            width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-        orientation = _orientation(image)
-        size = (width, height) if orientation in _SIDEWAYS else (height, width)
-        return Header(size, image.mode, _notes(image, orientation))
+        return Header((width, height) if turn in _SIDEWAYS else (height, width), image.mode, _notes(image, turn))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -54,44 +60,30 @@ def image_size(path: Path) -> tuple[int, int]:
     return read_header(path).size
 
 
-def _orientation(image: Image.Image) -> int:
-    """The tag that `read_image` will follow, 1 where there is none."""
-    # Pillow decodes a PNG to look for tags behind its pixels; one without any there need not be.
-    if isinstance(image, PngImageFile):
-        if _has_late_tags(image):
-            image.load()
-        elif not image.info.keys() & {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}:
-            return 1
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    return int(orientation) if orientation in range(2, 9) else 1
+def orientation(image: Image.Image) -> int:
+    """How an image says that it is turned, 1 to 8; 1 where that cannot be read."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except BROKEN:
+        # An image of the user's own, with metadata that Pillow stumbles over; the next time it gives what it has by then.
+        text = image.info.get("Raw profile type exif")
+        found = orientation_of([raw_profile(text.encode())] if isinstance(text, str) else [], b"")
+        image.getexif()[ORIENTATION] = found
+    return int(found) if found in range(2, 9) else 1
 
 
-def _has_late_tags(image: PngImageFile) -> bool:
-    """Whether chunks that may say how a PNG is turned stand behind its pixels."""
-    stream = image.fp
-    assert stream is not None
-    place = stream.tell()
-    stream.seek(8)
-    pixels = late = False
-    while len(head := stream.read(8)) == 8 and not late:
-        pixels |= head[4:] == b"IDAT"
-        late = pixels and head[4:] in {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
-        stream.seek(int.from_bytes(head[:4], "big") + 4, 1)
-    stream.seek(place)
-    return late
-
-
-def _notes(image: Image.Image, orientation: int) -> tuple[str, ...]:
+def _notes(image: Image.Image, turn: int) -> tuple[str, ...]:
     # Colours of 16 bits have no mode of their own: the readers take their high bytes.
     deep = any(part in str(tile) for tile in getattr(image, "tile", ()) for part in ("'RGB;16", "'RGBA;16", "'RGBX;16", "'LA;16"))
+    wide = image.mode in _WIDE or (image.mode == "I" and not value_type(image))
     found = {
-        "16-bit": image.mode in _WIDE or deep,
-        "32-bit": image.mode in {"I", "F"},
-        "grey": image.mode in {*_WIDE, "1", "L", "LA", "I", "F"},
+        "16-bit": wide or deep,
+        "32-bit": image.mode in {"I", "F"} and not wide,
+        "grey": image.mode in {*_WIDE, "1", "L", "LA", "La", "I", "F"},
         "palette": image.mode in {"P", "PA"},
         "alpha": image.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or "transparency" in image.info,
         image.mode: image.mode in {"CMYK", "YCbCr", "LAB", "HSV"},
-        f"EXIF orientation {orientation}": orientation != 1,
+        f"EXIF orientation {turn}": turn != 1,
     }
     return tuple(note for note, holds in found.items() if holds)
 
@@ -107,23 +99,54 @@ def read_image(path: Path) -> np.ndarray:
         return from_pil(image, str(path))
 
 
+def read_encoded(content: bytes, name: str) -> np.ndarray:
+    """As `read_image`, of a picture file in memory; `name` stands in its errors."""
+    with opened(Path(name), content) as image:
+        return from_pil(image, name)
+
+
 def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
     """H x W x 3 uint8 RGB of a Pillow image, converted as `read_image` does; `name` stands in its errors."""
     if image.width * image.height > MAX_PIXELS:
-        raise too_large(name, image)
+        raise too_large(name, image.size)
+    kind = value_type(image)
     # Grey of over 8 bits comes as a TIFF holds it; other values come on the scale of 0 to 255, black 0.
     bits, inverted = tiff_values(image) if image.mode in _WIDE else (16, False)
     image = _upright(image)
+    if kind:
+        values = np.asarray(image)
+        # Pillow has no modes of these.
+        raise no_scale(name, kind, values.view(kind) if kind in {"int8", "uint32"} else values)
     if image.mode in _WIDE or image.mode == "I":
-        wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        grey = eight_bits(wide, bits, inverted=inverted)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode == "F":
-        grey = np.clip(np.nan_to_num(np.asarray(image)), 0, 255).astype(np.uint8)
+        grey = eight_bits(np.asarray(image), bits, inverted=inverted)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in {"P", "PA"}:
         image = image.convert("RGBA")  # a palette's transparency is data about it, not a colour
+    if image.mode in _MULTIPLIED:
+        image = image.convert(_MULTIPLIED[image.mode])
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def value_type(image: Image.Image) -> str:
+    """Of an image whose values are not on a scale of 8 or 16 bits that begins with 0: `float32`, `int16`; else nothing."""
+    if isinstance(image, TiffImageFile):
+        form = {2: "int", 3: "float"}.get(max(image.tag_v2.get(SAMPLEFORMAT, (1,))), "uint")
+        bits = image.tag_v2.get(BITSPERSAMPLE, (1,))[0]
+        return "" if form == "uint" and bits <= 16 else f"{form}{bits}"
+    # Pillow has no other mode for the 16 bits of a PGM (and once had none for a PNG's), which it gives on the whole scale.
+    return {"F": "float32", "I": "" if image.format in {"PNG", "PPM"} else "int32"}.get(image.mode, "")
+
+
+def no_scale(name: str, kind: str, values: np.ndarray) -> DataError:
+    """What is said of values that nothing tells black and white of."""
+    finite = values[np.isfinite(values)]
+    return no_range(name, kind, (finite.min(), finite.max()) if finite.size else None)
+
+
+def no_range(name: str, kind: str, limits: tuple[float, float] | None) -> DataError:
+    """As `no_scale`, by the least and the largest of the values; None where none is finite."""
+    found = f"values from {limits[0]:.7g} to {limits[1]:.7g}" if limits else "values, none of them finite"
+    return DataError(f"{name}: {kind} {found}, expected 8 or 16 bits", fix=SCALE, kind="format")
 
 
 def tiff_values(image: Image.Image) -> tuple[int, bool]:
@@ -151,6 +174,8 @@ def read_ids(path: Path) -> np.ndarray:
             return np.asarray(image).astype(np.int32)
         if image.mode == "1":
             return np.asarray(image).astype(np.uint8)
+        if image.mode == "La" and image.getextrema()[1] == (255, 255):
+            image = image.convert("LA")
         if image.mode in {"LA", "PA"}:
             image = image.getchannel(0)
         if image.mode not in {"P", "L"}:
@@ -171,9 +196,14 @@ def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
     with opened(Path(name), content) as image:
         if image.format != "PNG":
             raise DataError(f"{name}: a picture of kind {image.format}, expected PNG")
-        header = image.mode, (image.height, image.width)
-        image.verify()
-        return header
+        kind = b""
+        for kind, place, length in png_chunks(io.BytesIO(content)):
+            end = place + length
+            if zlib.crc32(content[place:end], zlib.crc32(kind)) != int.from_bytes(content[end : end + 4]):
+                raise OSError(f"wrong checksum of {kind!r}")
+        if kind != b"IEND":
+            raise OSError("no end")
+        return image.mode, (image.height, image.width)
 
 
 def png_ids(content: bytes, name: str) -> np.ndarray:
@@ -209,5 +239,22 @@ def write_mask(path: Path, mask: np.ndarray, labels: LabelSet) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Decoded and turned by its tag; the very image where there is nothing to turn."""
+    if isinstance(image, TiffImageFile) and image.tile and not _readable(image):
+        image.info["exif"] = exif_block(orientation(image))
+        image.getexif().load(image.info["exif"])
+        image.info.pop("xmp", None)
     image.load()  # a PNG may have its tag behind its pixels
-    return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) in range(2, 9) else image
+    turn = _TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _readable(image: TiffImageFile) -> bool:
+    """Whether Pillow can read what an image says of itself, as it does when it decodes a TIFF."""
+    try:
+        exif = image.getexif()
+        for tag in _FURTHER_TAGS:
+            if tag in exif:
+                exif.get_ifd(tag)
+    except BROKEN:
+        return False
+    return isinstance(image.info.get("xmp", b""), bytes)

@@ -121,6 +121,8 @@ def _unpaired(found: dict[str, dict[str, Path]], folder: Path) -> NoReturn:
 
 def _count_colours(path: Path) -> int:
     """Different values in a file: few in a mask, many in a picture; JPEG never holds a mask."""
+    if read_header(path).mode == "I":
+        return len(np.unique(read_ids(path)))  # ids of 32 bits, or grey of 16
     colours = read_image(path).astype(np.int32)
     count = len(np.unique(colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]))
     return count if path.suffix.lower() not in {".jpg", ".jpeg"} else count + 2**24

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from seenet.core.errors import UsageError, nearest
 from seenet.model.backbone import Backbone
 from seenet.model.baselines import PEERS, PeerNetwork, check_installed, peer_output_stride
+from seenet.model.depthwise import use_exact_depthwise
 from seenet.model.factory import VARIANT as FACTORY
 from seenet.model.factory import FactoryNetwork, unknown_parts
 from seenet.model.network import VARIANTS, SeENet
@@ -104,9 +105,10 @@ def create_model(
 
 def assemble(trunk: Backbone, normalization: Normalization, options: dict[str, Any]) -> SeENet | PeerNetwork | StageProbe:
     """The network on a backbone that is built already, by options that `create_model` checked."""
-    if options.get("probe"):
-        return StageProbe(trunk, normalization, options)
-    return (PeerNetwork if options["variant"] in PEERS else SeENet)(trunk, normalization, options)
+    kind = StageProbe if options.get("probe") else PeerNetwork if options["variant"] in PEERS else SeENet
+    model: SeENet | PeerNetwork | StageProbe = kind(trunk, normalization, options)
+    use_exact_depthwise(model)
+    return model
 
 
 OPTIONS = ("variant", "backbone", "num_classes", "in_channels", "weights", "p_out", "width", "auxiliary", "factory", "probe")

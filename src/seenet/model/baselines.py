@@ -19,6 +19,7 @@ from seenet.core.errors import UsageError
 from seenet.model.backbone import Backbone
 from seenet.model.network import auxiliary_head
 from seenet.model.segmenter import Normalization, Segmenter
+from seenet.model.window import Window
 
 log = logging.getLogger("seenet")
 
@@ -57,7 +58,7 @@ class PeerNetwork(Segmenter):
         self.decoder, self.head = self.peer.parts(backbone.channels, self.num_classes, stride, rates)
         self.auxiliary = auxiliary_head(backbone.channels[2], self.num_classes) if options["auxiliary"] else None
 
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
+    def _features(self, images: Tensor, window: Window | None = None) -> dict[str, Tensor]:
         images = self._padded(images)
         self._check_batch_norm(images)
         stages = self.backbone(images)

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from seenet.core.errors import UsageError
 from seenet.core.importing import load_callable
+from seenet.model.depthwise import use_exact_depthwise
 from seenet.model.segmenter import Normalization, Segmenter
+from seenet.model.window import Window
 
 VARIANT = "factory"
 MULTIPLES = (1, 8, 16, 32)
@@ -37,11 +39,12 @@ class FactoryNetwork(Segmenter):
         mean, std = (values if channels == 3 else (sum(values) / 3,) * channels for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
         super().__init__(Normalization(mean, std), options)
         self.network = _make(options["factory"], self.num_classes)
+        use_exact_depthwise(self.network)
         self.backbone = FactoryBackbone(self.network)
         self.auxiliary = None
         self.pad_multiple = self._needed_multiple(channels)
 
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
+    def _features(self, images: Tensor, window: Window | None = None) -> dict[str, Tensor]:
         try:
             found = self.network(self._padded(images))
         except ValueError as error:

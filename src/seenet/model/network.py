@@ -15,6 +15,7 @@ from seenet.model.bam import BAM, Classifier, Skip
 from seenet.model.pyramid import ParallelPyramid, pool_to
 from seenet.model.seem import ConvUnit, SeEM, SeEMFS
 from seenet.model.segmenter import Normalization, Segmenter
+from seenet.model.window import Window
 
 PYRAMID_RATES = ((1, 2, 4, 8), (3, 6, 9, 12), (7, 13, 19, 25))
 """Rates at B2, B3, B4 (Sec. 3.4), whatever module stands there."""
@@ -103,7 +104,7 @@ class SeENet(Segmenter):
             self.head = None if self.refine else Classifier(p_out, self.num_classes)
         self.auxiliary = auxiliary_head(c3, self.num_classes) if options["auxiliary"] else None
 
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
+    def _features(self, images: Tensor, window: Window | None = None) -> dict[str, Tensor]:
         check_batch_norm(self, images, self.backbone.strides[3])
         b1, b2, b3, b4 = self.backbone(images)
         features = {"B1": b1, "B2": b2, "B3": b3, "B4": b4}
@@ -120,18 +121,21 @@ class SeENet(Segmenter):
             features["scores"] = self.head(top)
             return features
         low = b1 if self.options["refine_stride"] == 4 else pool_to(b1, b2)
-        p = self.upsampled(top, low)
+        p = self.upsampled(top, low, window)
         if isinstance(self.refine, BAM):
             features["scores"], features["attention"] = self.refine(p, low)
         else:
             features["scores"] = self.refine(p, low)
         return features
 
-    def upsampled(self, x: Tensor, low: Tensor) -> Tensor:
-        """P_out, or what is made of it, bilinear to the grid where it meets B1; x itself where the grids agree."""
+    def upsampled(self, x: Tensor, low: Tensor, window: Window | None = None) -> Tensor:
+        """P_out, or what is made of it, bilinear to the grid where it meets B1; x itself where the grids agree.
+
+        In a tile (`window`) it is resized as in the whole picture.
+        """
         if x.shape[-2:] == low.shape[-2:]:
             return x
-        if self._window is None:
+        if window is None:
             return F.interpolate(x, low.shape[-2:], mode="bilinear", align_corners=False)
         strides = self.backbone.strides
-        return self._window.resized(x, strides[3], low, strides[0] if self.options["refine_stride"] == 4 else strides[1])
+        return window.resized(x, strides[3], low, strides[0] if self.options["refine_stride"] == 4 else strides[1])

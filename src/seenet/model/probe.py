@@ -10,6 +10,7 @@ from seenet.model.network import VARIANTS, check_batch_norm, enhancement
 from seenet.model.pyramid import pool_to
 from seenet.model.seem import ConvUnit
 from seenet.model.segmenter import Normalization, Segmenter
+from seenet.model.window import Window
 
 PROBES = {"B2": ("B2",), "EB2": ("P2",), "B3": ("B3",), "B3+B2": ("B2", "B3"), "B3+EB2": ("P2", "B3")}
 """The tensors that a probe reads, by its name in Table 2; EB2 is P2, the enhanced B2."""
@@ -52,7 +53,7 @@ class StageProbe(Segmenter):
         """All that the probe stands on."""
         return [self.backbone, *([self.P2] if self.P2 is not None else [])]
 
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
+    def _features(self, images: Tensor, window: Window | None = None) -> dict[str, Tensor]:
         check_batch_norm(self, images, self.backbone.strides[-1])
         features = dict(zip(("B1", "B2", "B3"), self.backbone(images), strict=False))
         if self.P2 is not None:

@@ -62,7 +62,7 @@ def receptive_field(model: Segmenter, side: int = 1024) -> ReceptiveField:
     """
     twin = copy.deepcopy(model).to("meta", torch.float32).eval()
     while True:
-        image = torch.zeros(1, model.options["in_channels"], side, side, device="meta")
+        image = torch.zeros(1, model.options["in_channels"], side, side, device="meta", dtype=torch.float32)
         try:
             with torch.no_grad(), _Tracing(image) as tracing:
                 reach = tracing.reaches[twin(image)]

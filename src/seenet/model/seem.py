@@ -5,13 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from seenet.model.depthwise import DepthwiseConv2d
+
 
 class ConvUnit(nn.Sequential):
     """Convolution without bias, batch norm, ReLU (Sec. 3.2); "same" padding, so that the grid stays."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, *, dilation: int = 1, groups: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(
+            _convolution(groups)(
                 in_channels,
                 out_channels,
                 kernel,
@@ -24,6 +26,10 @@ class ConvUnit(nn.Sequential):
             nn.ReLU(inplace=True),
         )
         self.out_channels = out_channels
+
+
+def _convolution(groups: int) -> type[nn.Conv2d]:
+    return nn.Conv2d if groups == 1 else DepthwiseConv2d
 
 
 def local_size(rate: int) -> int:
@@ -43,7 +49,7 @@ class LocalConv(nn.Module):
 
         def line(kernel: tuple[int, int]) -> nn.Conv2d:
             padding = (kernel[0] // 2, kernel[1] // 2)
-            return nn.Conv2d(channels, channels, kernel, padding=padding, groups=groups, bias=False)
+            return _convolution(groups)(channels, channels, kernel, padding=padding, groups=groups, bias=False)
 
         self.column_row = nn.Sequential(line((size, 1)), line((1, size)))
         self.row_column = nn.Sequential(line((1, size)), line((size, 1)))

@@ -34,15 +34,14 @@ class Segmenter(nn.Module):
         super().__init__()
         self.options, self.normalization = options, normalization
         self.num_classes: int = options["num_classes"]
-        self._window: Window | None = None
 
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
+    def _features(self, images: Tensor, window: Window | None = None) -> dict[str, Tensor]:
         """The named tensors of the pass, `scores` on the head's own grid among them, of images or of images padded by `_padded`."""
         raise NotImplementedError
 
-    def _scores(self, images: Tensor) -> Tensor:
+    def _scores(self, images: Tensor, window: Window | None = None) -> Tensor:
         """The class scores of the pass on the head's own grid; a faster form need not have the other tensors."""
-        return self._features(images)["scores"]
+        return self._features(images, window)["scores"]
 
     def forward(
         self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False, window: Window | None = None
@@ -53,14 +52,7 @@ class Segmenter(nn.Module):
         them to `full_size` and cuts them to size. `window`: the images are this tile of larger ones; what is resized on the way is then
         resized as in the whole ones.
         """
-        if window is not None:
-            self._window = window
-        try:
-            scores = self._scores(images)
-        finally:
-            # Asked first, so that a traced network changes nothing of itself.
-            if window is not None:
-                self._window = None
+        scores = self._scores(images, window)
         return scores if own_grid else self.resize(scores, images, size)
 
     def forward_features(self, images: Tensor, *, own_grid: bool = False) -> dict[str, Tensor]:

@@ -3,23 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from numbers import Real
 from typing import Any, overload
 
 import numpy as np
-from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.images import from_pil, read_image
 from seenet.core.labels import LabelSet
 from seenet.core.progress import bar
+from seenet.prediction.pictures import Picture, Pictures, as_array, several
 from seenet.prediction.result import Result
 from seenet.prediction.scores import Scores, joined, to_mask
 from seenet.prediction.tiles import Tiling
 
 MOST_SCALES = 16
-
-Picture = str | Path | Image.Image | np.ndarray
 
 
 class BasePredictor(ABC):
@@ -39,15 +36,13 @@ class BasePredictor(ABC):
         *,
         channels: int,
         precision: str,
-        scales: Sequence[float],
+        scales: Sequence[float] | float,
         flip: bool,
         tiling: Tiling | None,
         info: dict[str, Any] | None,
     ) -> None:
-        if not 1 <= len(scales) <= MOST_SCALES or not all(0 < scale <= 8 for scale in scales):
-            raise UsageError(f"scales {list(scales)}: expected 1 to {MOST_SCALES} numbers over 0, at most 8")
         self.labels, self.channels = labels, channels
-        self.precision, self.scales, self.flip = precision, tuple(float(scale) for scale in scales), flip
+        self.precision, self.scales, self.flip = precision, _scales(scales), flip
         self.tiling = tiling
         self.info = info or {}
 
@@ -105,28 +100,20 @@ class BasePredictor(ABC):
     @overload
     def __call__(self, pictures: Picture) -> Result: ...
     @overload
-    def __call__(self, pictures: list[Picture]) -> list[Result]: ...
-    def __call__(self, pictures: Picture | list[Picture]) -> Result | list[Result]:
-        """Segment a path, PIL image or uint8 array (H x W or H x W x 3), or each of a list of them.
+    def __call__(self, pictures: Pictures) -> list[Result]: ...
+    def __call__(self, pictures: Picture | Pictures) -> Result | list[Result]:
+        """Segment a picture, or each of a list, tuple or generator of them.
 
+        A picture is a path, the bytes of a picture file, a file opened with 'rb', a PIL image, or a uint8 array (H x W or H x W x 3).
         A result keeps its scores (4 K bytes a pixel, in main memory). DataError: unreadable picture, other kind of
-        array.
+        array; UsageError: what is no picture.
         """
-        if isinstance(pictures, list):
-            return [self._result(picture, f"image-{number}") for number, picture in enumerate(pictures, start=1)]
-        return self._result(pictures, "image")
+        if not several(pictures):
+            return self._result(pictures, "image")
+        return [self._result(picture, f"image-{number}") for number, picture in enumerate(pictures, start=1)]
 
-    def _result(self, picture: Picture, name: str) -> Result:
-        if isinstance(picture, str | Path):
-            image, name = read_image(Path(picture)), Path(picture).stem
-        elif isinstance(picture, Image.Image):
-            try:
-                image = from_pil(picture)
-            except OSError as error:
-                # Pillow decodes when pixels are asked for, so a file that was opened may still be bad.
-                raise DataError(f"{name}: the PIL image cannot be decoded ({error}); copy its file again") from None
-        else:
-            image = np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else picture
+    def _result(self, picture: Any, name: str) -> Result:
+        image, name = as_array(picture, name)
         scores = self.scores(image)
         return Result(to_mask(scores), self.labels, image, scores if isinstance(scores, np.ndarray) else scores.cpu(), name)
 
@@ -136,3 +123,15 @@ class BasePredictor(ABC):
                 f"picture: found an array {image.dtype} {'x'.join(map(str, image.shape))}, expected uint8 height x "
                 f"width x {self.channels} with at least one pixel; convert it (values 0 to 255, channels last, RGB)"
             )
+
+
+def _scales(scales: Sequence[float] | float) -> tuple[float, ...]:
+    """As a tuple, one of a bare number; UsageError where there are none or too many, or one makes no sense."""
+    given: Any = [scales] if isinstance(scales, Real) else scales
+    try:
+        found = () if isinstance(given, str) else tuple(map(float, given))
+    except (TypeError, ValueError):
+        found = ()
+    if not 1 <= len(found) <= MOST_SCALES or not all(0 < scale <= 8 for scale in found):
+        raise UsageError(f"scales {scales}: expected 1 to {MOST_SCALES} numbers over 0, at most 8")
+    return found

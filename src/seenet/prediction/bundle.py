@@ -83,6 +83,13 @@ class Opened:
     precision: str
     """What it computes in."""
     run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    again: "Callable[[], Opened] | None" = None
+    """Opens the file anew: a runtime's session cannot be copied or pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.again is None:
+            raise TypeError("this bundle is in no file, from which a copy could be opened")
+        return self.again, ()
 
 
 BYTES = 1600
@@ -101,7 +108,7 @@ class BundlePredictor(BasePredictor):
         self,
         opened: Opened,
         *,
-        scales: Sequence[float] = (1.0,),
+        scales: Sequence[float] | float = (1.0,),
         flip: bool = False,
         tiling: Tiling | None = None,
         info: dict[str, Any] | None = None,
@@ -111,8 +118,22 @@ class BundlePredictor(BasePredictor):
             card.labels, channels=len(card.mean), precision=opened.precision, scales=scales, flip=flip, tiling=tiling, info=info
         )
         if self.scales != (1.0,):
-            raise UsageError(f"scales {list(scales)}: an exported model takes scale 1 alone (and --flip); use the .safetensors model")
-        self.card, self.runtime, self.run = card, opened.runtime, opened.run
+            raise UsageError(f"scales {list(self.scales)}: an exported model takes scale 1 alone (and --flip); use the .safetensors model")
+        self.card, self.runtime, self.opened, self._process = card, opened.runtime, opened, os.getpid()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _process=os.getpid())
+        if self.opened.card != self.card:
+            raise DataError(f"{self.info.get('file', 'the exported model')}: changed since this predictor was copied; load it again")
+
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores N x K x H x W and class maps N x H x W of images N x H x W x C uint8. UsageError in a forked process."""
+        if self._process != os.getpid():
+            raise UsageError(
+                "an exported model that was loaded before a fork: its runtime's threads do not outlive it; load it in the new process, "
+                "or start that by spawn"
+            )
+        return self.opened.run(images)
 
     @property
     def settings(self) -> dict[str, Any]:

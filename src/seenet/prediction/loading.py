@@ -21,7 +21,7 @@ def load(
     device: str = "auto",
     precision: str = "fp32",
     *,
-    scales: Sequence[float] = (1.0,),
+    scales: Sequence[float] | float = (1.0,),
     flip: bool = False,
     tile: TileSize = "whole",
     margin: int = MARGIN,
@@ -48,7 +48,7 @@ def load_trained(
     device: str = "auto",
     precision: str = "fp32",
     *,
-    scales: Sequence[float] = (1.0,),
+    scales: Sequence[float] | float = (1.0,),
     flip: bool = False,
     tile: TileSize = "whole",
     margin: int = MARGIN,
@@ -64,4 +64,7 @@ def load_trained(
         raise UsageError(f"{path}: an exported model shows nothing but its scores; use the .safetensors that it came from")
     saved = load_model(path, factory=factory)
     info = {"file": str(saved.path), "sha256": saved.sha256}
-    return Predictor(saved.model, saved.labels, device=device, precision=precision, scales=scales, flip=flip, tiling=tiling, info=info)
+    # It was made in torch's default type, which the user may have set; pictures are float32.
+    return Predictor(
+        saved.model.float(), saved.labels, device=device, precision=precision, scales=scales, flip=flip, tiling=tiling, info=info
+    )

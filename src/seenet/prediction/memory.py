@@ -43,7 +43,7 @@ def pass_bytes(model: nn.Module, channels: int) -> float:
     twin = copy.deepcopy(model).to("meta", torch.float32).eval()
     try:
         with torch.inference_mode(), _Living() as living:
-            twin(torch.zeros(1, channels, SIDE, SIDE, device="meta"), own_grid=True)
+            twin(torch.zeros(1, channels, SIDE, SIDE, device="meta", dtype=torch.float32), own_grid=True)
     except Exception:  # of a network of the user's own, which may need real numbers
         return UNKNOWN_BYTES
     return float(living.most / SIDE**2 * OVERHEAD)

@@ -2,10 +2,13 @@
 
 import logging
 import math
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -57,7 +60,7 @@ class Predictor(BasePredictor):
         *,
         device: str | torch.device = "auto",
         precision: str = "fp32",
-        scales: Sequence[float] = (1.0,),
+        scales: Sequence[float] | float = (1.0,),
         flip: bool = False,
         tiling: Tiling | None = None,
         info: dict[str, Any] | None = None,
@@ -68,29 +71,41 @@ class Predictor(BasePredictor):
         super().__init__(labels, channels=len(normalization.mean), precision=precision, scales=scales, flip=flip, tiling=tiling, info=info)
         self.device = choose_device(device)
         self.model = model.to(self.device)
-        self._form: nn.Module | None = None
-        self._form_of: tuple[Any, ...] = ()
         self._warned = False
+        self._prepare()
         # The reference is (v / 255 - mean) / std; one pass over the picture does as well.
-        self._mean = torch.tensor(normalization.mean, device=self.device).mul(255)[:, None, None]
-        self._std = torch.tensor(normalization.std, device=self.device).mul(255)[:, None, None]
+        self._mean = torch.tensor(normalization.mean, dtype=torch.float32, device=self.device).mul(255)[:, None, None]
+        self._std = torch.tensor(normalization.std, dtype=torch.float32, device=self.device).mul(255)[:, None, None]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The twin is made of the model again: its weights may lie in an order that torch cannot copy.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_form", "_process")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._lock, self._process = threading.Lock(), os.getpid()
+        self._form = self._made()
 
     def stripes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Tensor]:
         """As `BasePredictor.stripes`, on the device, resized once from the head's own grid; a picture and its mirror are one batch of 2."""
         self._check(image)
+        network = self._network()
         size = size or (image.shape[0], image.shape[1])
         views = self._views((image.shape[0], image.shape[1]))
         cuts = [self._cut(view) for view in views]
-        with torch.inference_mode(), evaluating(self.model), self._numerics():
+        with torch.inference_mode(), evaluating(network), self._numerics():
             # A picture that is read by parts (no array) is resized part by part, too.
             parts = any(cuts) or not isinstance(image, np.ndarray)
             pixels = None if parts else self._normalized(image)
             grids = []
             for scale, view, cut in zip(self.scales, views, cuts, strict=True):
                 if pixels is None:
-                    scores: Any = self._tiles(image, view, cut)
+                    scores: Any = self._tiles(network, image, view, cut)
                 else:
-                    scores = self._pass(resized(pixels, scale))
+                    scores = self._pass(network, resized(pixels, scale))
                 grids.append(Grid(scores, full_size(view, size, self._multiple)))
             return raw_stripes(grids[0], size) if self.scales == (1.0,) and not self.flip else averaged_stripes(grids, size)
 
@@ -109,6 +124,7 @@ class Predictor(BasePredictor):
         another kind of array; UsageError for a model that does not show them.
         """
         self._check(image)
+        self._after_fork()
         model: Any = self.model
         if not hasattr(model, "forward_features"):
             raise UsageError(f"{self.info.get('file', 'the model')}: shows nothing but its scores; use the .safetensors that it came from")
@@ -158,14 +174,14 @@ class Predictor(BasePredictor):
                 )
         return side
 
-    def _tiles(self, image: Any, view: tuple[int, int], cut: int | None) -> TiledGrid:
+    def _tiles(self, network: nn.Module, image: Any, view: tuple[int, int], cut: int | None) -> TiledGrid:
         def run(rows: Span, columns: Span, window: Window) -> Tensor:
             # Asked for whenever its rows are; the contexts of who made it have ended by then.
-            with torch.inference_mode(), evaluating(self.model), self._numerics():
+            with torch.inference_mode(), evaluating(network), self._numerics():
                 seen = scaled_part(image, view, rows, columns, self._normalized)
                 if self.flip:
                     seen = torch.cat([seen, scaled_part(image[:, ::-1], view, rows, columns, self._normalized)])
-                scores = self._pass(seen, window)
+                scores = self._pass(network, seen, window)
                 self.tile_done()
                 return scores
 
@@ -176,9 +192,8 @@ class Predictor(BasePredictor):
         model: Any = self.model
         return int(model.pad_multiple)
 
-    def _pass(self, pixels: Tensor, window: Window | None = None) -> Tensor:
+    def _pass(self, model: nn.Module, pixels: Tensor, window: Window | None = None) -> Tensor:
         """Scores on the head's own grid, of tiles as of views of a whole picture."""
-        model: Any = self._network()
         if window is None and self.flip:
             pixels = torch.cat([pixels, pixels.flip(-1)])
         with self._cast():
@@ -186,16 +201,39 @@ class Predictor(BasePredictor):
         return scores
 
     def _network(self) -> nn.Module:
-        """The model, on the CPU as its twin that predicts faster; made anew where the model has changed since."""
-        if self.device.type != "cpu":
-            return self.model
-        state, form = state_of(self.model), self._form
-        if form is None or state != self._form_of:
-            # The old one goes first: both would be in memory at once.
-            self._form = form = None
-            form = prediction_form(self.model, "fused" if self.precision == "fp32" else "plain")
-            self._form, self._form_of = form, state
+        """Return the model, on the CPU its twin that predicts faster; fold that anew where the model has changed since."""
+        self._after_fork()
+        known, form = self._form
+        if known == self._state():
+            return form
+        with self._lock:
+            known, form = self._form
+            if known != self._state():
+                # The old twin goes first: both would be in memory at once.
+                form = self.model
+                self._form = (None, form)
+                self._form = known, form = self._made()
         return form
+
+    def _made(self) -> tuple[tuple[Any, ...] | None, nn.Module]:
+        """What the model is like now, and the form of it that predicts."""
+        state = self._state()
+        if self.device.type != "cpu":
+            return state, self.model
+        return state, prediction_form(self.model, "fused" if self.precision == "fp32" else "plain")
+
+    def _after_fork(self) -> None:
+        """In a forked process let torch compute on one thread: it would wait for those of its parent, which it has not, for ever."""
+        if self._process == os.getpid():
+            return
+        # Whoever held the lock stayed in the parent.
+        self._lock, self._process = threading.Lock(), os.getpid()
+        if self.device.type == "cpu" and torch.get_num_threads() > 1:
+            torch.set_num_threads(1)
+            log.warning("predicting in a forked process, on one thread: torch's others do not outlive a fork; spawn it to use all")
+
+    def _state(self) -> tuple[Any, ...]:
+        return state_of(self.model) if self.device.type == "cpu" else ()
 
     def _cast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -227,13 +265,39 @@ def resized(pixels: Tensor, scale: float) -> Tensor:
     return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
 
 
+_evaluated: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
+"""Of each network that is in eval mode for a while: for how many blocks, and which of its modules were in training mode before."""
+_evaluating = threading.Lock()
+
+
+def _forget_threads() -> None:
+    global _evaluating
+    _evaluating = threading.Lock()
+    _evaluated.clear()
+
+
+# In a forked process the threads that were inside are not there to leave.
+os.register_at_fork(after_in_child=_forget_threads)
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode within the block; afterwards each module is as it was (norms may be frozen one by one)."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    """Put a network into eval mode within the block; afterwards each module is as it was (norms may be frozen one by one).
+
+    Of several threads the first to enter changes the modes, and the last to leave restores them.
+    """
+    with _evaluating:
+        blocks, training = _evaluated.get(model) or (0, [module for module in model.modules() if module.training])
+        _evaluated[model] = blocks + 1, training
+        for module in training:
+            module.training = False
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        with _evaluating:
+            blocks, training = _evaluated.pop(model)
+            if blocks > 1:
+                _evaluated[model] = blocks - 1, training
+            else:
+                for module in training:
+                    module.training = True

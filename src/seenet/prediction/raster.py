@@ -4,15 +4,18 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image
+from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 
+from seenet.core import tiff
 from seenet.core.errors import DataError
-from seenet.core.images import eight_bits, tiff_values
+from seenet.core.images import eight_bits, from_pil, no_range, orientation, tiff_values
 from seenet.core.opening import MAX_PIXELS, opened
 
 LARGE = 32_000_000
@@ -21,7 +24,8 @@ CACHE = 128_000_000
 """Bytes of decoded blocks that GDAL holds. Where a row of blocks does not fit, each is decoded or compressed again for every line."""
 GEO_TAGS = (33550, 33922, 34264, 34735)
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (OGC 19-008r4, GeoTIFF 1.1, section 7)."""
-_ORIENTATION = 274
+_MULTIPLIED = 1
+"""Of the further samples of a pixel: the alpha by which its colours were multiplied."""
 
 
 def by_windows(path: Path) -> bool:
@@ -32,16 +36,23 @@ def by_windows(path: Path) -> bool:
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
-        # A GeoTIFF made for the web has smaller copies of itself as further pages.
-        with opened(path, pages=True) as image:
-            if not isinstance(image, TiffImageFile):
+        with opened(path) as image:
+            if not isinstance(image, TiffImageFile) or orientation(image) != 1:
                 return False
-            tags = image.tag_v2
-            turned = tags.get(_ORIENTATION, 1) != 1
-            located = any(tag in tags for tag in GEO_TAGS) and find_spec("rasterio") is not None
-            return not turned and (located or image.width * image.height > LARGE)
+            large = image.width * image.height > LARGE
+        directory = _directory(path)
     except DataError:
         return False
+    located = any(tag in directory.tags for tag in GEO_TAGS) and find_spec("rasterio") is not None
+    return located or large
+
+
+def _directory(path: Path) -> tiff.Directory:
+    """Of the page that is the picture, in a TIFF that was opened."""
+    with path.open("rb") as stream:
+        directory, _ = tiff.picture(stream)
+    assert directory is not None
+    return directory
 
 
 class RasterPicture:
@@ -52,19 +63,20 @@ class RasterPicture:
 
     dtype, ndim = np.dtype(np.uint8), 3
 
-    def __init__(self, dataset: Any, name: str, bits: int, *, inverted: bool = False, mirrored: bool = False) -> None:
-        self.dataset, self.name, self.bits, self.inverted, self.mirrored = dataset, name, bits, inverted, mirrored
+    def __init__(self, dataset: Any, name: str, values: "Values", *, mirrored: bool = False) -> None:
+        self.dataset, self.name, self.values, self.mirrored = dataset, name, values, mirrored
         self.shape = (dataset.height, dataset.width, 3)
-        self._bands = [1, 2, 3] if dataset.count >= 3 else [1]
+        colours = 3 if dataset.count >= 3 else 1
+        self._bands = list(range(1, colours + 1 + values.multiplied))
         self._table: np.ndarray | None = None
         if dataset.colorinterp[0].name == "palette":
-            colours = dataset.colormap(1)
-            self._table = np.array([colours.get(index, (0, 0, 0))[:3] for index in range(256)], np.uint8)
+            table = dataset.colormap(1)
+            self._table = np.array([table.get(index, (0, 0, 0))[:3] for index in range(256)], np.uint8)
 
     def __getitem__(self, key: tuple[slice, slice]) -> Any:
         rows, columns = key
         if columns.step == -1:
-            return RasterPicture(self.dataset, self.name, self.bits, inverted=self.inverted, mirrored=not self.mirrored)
+            return RasterPicture(self.dataset, self.name, self.values, mirrored=not self.mirrored)
         (top, bottom, _), (left, right, _) = rows.indices(self.shape[0]), columns.indices(self.shape[1])
         if not self.mirrored:
             return self._read(((top, bottom), (left, right)))
@@ -81,12 +93,26 @@ class RasterPicture:
         if self._table is not None:
             coloured: np.ndarray = self._table[values[0]]
             return coloured
-        if len(values) == 3 and self.bits == 16:
+        if len(values) >= 3 and self.values.bits == 16:
             # Of colours Pillow gives the high byte.
             values = (values >> 8).astype(np.uint8)
         else:
-            values = eight_bits(values, self.bits, inverted=self.inverted)
-        return np.moveaxis(values, 0, 2) if len(values) == 3 else np.repeat(values[0][:, :, None], 3, axis=2)
+            values = eight_bits(values, self.values.bits, inverted=self.values.inverted)
+        pixels = np.moveaxis(values, 0, 2)
+        if self.values.multiplied:
+            mode, stored = ("La", "La") if len(values) == 2 else ("RGBA", "RGBa")
+            size = (pixels.shape[1], pixels.shape[0])
+            return from_pil(Image.frombytes(mode, size, pixels.tobytes(), "raw", stored), self.name)
+        return pixels if len(values) == 3 else np.repeat(pixels, 3, axis=2)
+
+
+@dataclass(frozen=True)
+class Values:
+    """How a TIFF's values are to be read: their bits, whether 0 is white, whether colours were multiplied by the alpha behind them."""
+
+    bits: int
+    inverted: bool
+    multiplied: bool
 
 
 @contextmanager
@@ -94,33 +120,47 @@ def opened_raster(path: Path) -> Iterator[RasterPicture]:
     """The picture; DataError: rasterio is not installed, damaged, of several pages, over the pixel limit, or values or colours that are
     not read by windows.
     """
-    bits, inverted = _values(path)
+    values, directory = _values(path), _directory(path)
+    where = os.path.abspath(path)
+    if not directory.first:
+        where = f"GTIFF_DIR:off:{directory.place}:{where}"
     with environment(path) as rasterio:
         with told(str(path)):
-            dataset = rasterio.open(os.path.abspath(path), driver="GTiff")
+            dataset = rasterio.open(where, driver="GTiff")
         with dataset:
             _check(path, dataset)
-            yield RasterPicture(dataset, str(path), bits, inverted=inverted)
+            yield RasterPicture(dataset, str(path), values)
 
 
-def _values(path: Path) -> tuple[int, bool]:
-    """As `tiff_values`; DataError for colours that GDAL gives as they are stored."""
-    with opened(path, pages=True) as image:
+def _values(path: Path) -> Values:
+    """How its values are read; DataError for colours that GDAL gives as they are stored."""
+    with opened(path) as image:
         bits, inverted = tiff_values(image)
         if image.mode == "LAB" or (image.mode == "CMYK" and bits != 8):
             what = f"{path}: colours of kind {image.mode} with {bits} bits, which are not read by windows"
             raise DataError(what, fix="convert it to RGB", kind="format")
-        return bits, inverted
+        multiplied = isinstance(image, TiffImageFile) and image.tag_v2.get(EXTRASAMPLES, ())[:1] == (_MULTIPLIED,)
+        return Values(bits, inverted, multiplied)
 
 
 def _check(path: Path, dataset: Any) -> None:
     pixels = dataset.width * dataset.height
     if pixels > MAX_PIXELS:
         raise DataError(f"{path}: {pixels} pixels, expected at most {MAX_PIXELS}", fix="cut it into tiles", kind="large")
-    if len(dataset.subdatasets) > 1:
-        raise DataError(f"{path}: of several pages, expected one picture", fix="save one page", kind="animated")
     if dataset.dtypes[0] not in ("uint8", "uint16"):
-        raise DataError(f"{path}: values of type {dataset.dtypes[0]}, expected uint8 or uint16", fix="scale and convert it", kind="format")
+        raise no_range(str(path), dataset.dtypes[0], _limits(dataset, str(path)))
+
+
+def _limits(dataset: Any, name: str) -> tuple[float, float] | None:
+    """The least and the largest value of the first band that are finite; None where none is."""
+    limits: list[float] = []
+    for _, window in dataset.block_windows(1):
+        with told(name):
+            values = dataset.read(1, window=window)
+        values = values[np.isfinite(values)]
+        if values.size:
+            limits = [min([*limits[:1], values.min()]), max([*limits[1:], values.max()])]
+    return (limits[0], limits[1]) if limits else None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import replacing
-from seenet.core.images import write_mask
+from seenet.core.images import IMAGE_SUFFIXES, write_mask
 from seenet.core.labels import LabelSet
 from seenet.prediction.colours import blend
 from seenet.prediction.scores import Scores, to_probabilities
@@ -45,8 +45,10 @@ class Result:
     def save(self, folder: str | Path, *, probabilities: bool = False, overwrite: bool = False) -> list[Path]:
         """Write FOLDER/masks/NAME.png, FOLDER/overlays/NAME.jpg and, if asked, FOLDER/probabilities/NAME.npz (float16).
 
-        Returns their paths. Raises DataError where one is there already, unless `overwrite`.
+        Returns their paths. Raises DataError where one is there already, unless `overwrite`; UsageError for the name of a file.
         """
+        if not Path(folder).is_dir() and (Path(folder).exists() or Path(folder).suffix.lower() in _OF_FILES):
+            raise UsageError(f"{folder}: the name of a file, expected a folder, in which masks and overlays get folders; name one")
         paths = output_paths(Path(folder), self.name, probabilities)
         there = [path for path in paths if path.exists()]
         if there and not overwrite:
@@ -82,6 +84,7 @@ class Result:
         return f"Result({self.name}, {self.mask.shape[0]}x{self.mask.shape[1]}: {shares})"
 
 
+_OF_FILES = IMAGE_SUFFIXES | {".npy", ".npz", ".pdf", ".svg"}
 SUFFIXES = {"masks": ".png", "overlays": ".jpg", "probabilities": ".npz"}
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,8 @@ def open_bundle(path: Path, *, device: str = "auto", precision: str = "fp32") ->
         raise UsageError(f"precision {precision}: {path.name} ({kind}) runs in {' or '.join(PRECISIONS[kind])}")
     require(*PACKAGES[kind])
     card, runtime, run = OPENERS[kind](path, precision)
-    return Opened(card, runtime, card.precision if precision == "fp32" else precision, run)
+    again = partial(open_bundle, path, device=device, precision=precision)
+    return Opened(card, runtime, card.precision if precision == "fp32" else precision, run, again)
 
 
 def require(*packages: str) -> None:
@@ -83,11 +86,13 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
     with _told(path):
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"})
 
+    lock = Lock()
+
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with _told(path):
+        # One at a time, and copies: the runtime writes every answer to the same memory.
+        with lock, _told(path):
             found = compiled({"images": images})
-        # Copies: the runtime writes the next answer to the same memory.
-        return np.array(found["scores"], np.float32), np.array(found["mask"])
+            return np.array(found["scores"], np.float32), np.array(found["mask"])
 
     return card, f"openvino {openvino.__version__.split('-')[0]}", run
 

@@ -26,7 +26,7 @@ class Grid:
         self.scores, self.full = scores.float().contiguous() if isinstance(scores, Tensor) else scores, full
         height = scores.shape[-2]
         # As torch has it: the factor in float32, then one rounding.
-        factor = (torch.tensor(float(height)) / full[0]).double()
+        factor = (torch.tensor(float(height), dtype=torch.float32) / full[0]).double()
         places = ((torch.arange(full[0]).double() + 0.5) * factor - 0.5).float().clamp_min(0)
         self._above = places.long().clamp_max(height - 1)
         self._weight = (places - self._above)[:, None]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from seenet.model.fast import use_fast
-from seenet.model.fast.depthwise import DepthwiseConv2d
+from seenet.model.fast.depthwise import ShiftedDepthwiseConv2d
 
 
 def conv(channels: int, dilation: int) -> nn.Conv2d:
@@ -23,7 +23,7 @@ def both(plain: nn.Conv2d, x: torch.Tensor) -> list[list[torch.Tensor]]:
         plain.to(dtype)
         if dtype == torch.float32:
             use_fast(fast)
-            assert type(plain) is DepthwiseConv2d
+            assert type(plain) is ShiftedDepthwiseConv2d
         x = x.detach().to(dtype).requires_grad_()
         out = plain(x)
         gradients = torch.autograd.grad(out, [x, plain.weight], grad.to(dtype))
@@ -76,4 +76,4 @@ def test_under_bf16_it_computes_in_float32() -> None:
     ],
 )
 def test_others_are_left(other: nn.Conv2d) -> None:
-    assert not DepthwiseConv2d.fits(other)
+    assert not ShiftedDepthwiseConv2d.fits(other)

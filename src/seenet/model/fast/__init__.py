@@ -4,15 +4,23 @@ The modules of `seenet.model` stay as the paper states them; `use_fast` lets the
 equal to the plain one, gradients included (float32, 1e-5 relative).
 """
 
+from typing import Any
+
 from torch import nn
 
-from seenet.model.fast.depthwise import DepthwiseConv2d
+from seenet.model.depthwise import DepthwiseConv2d
+from seenet.model.fast.depthwise import ShiftedDepthwiseConv2d
 from seenet.model.fast.lines import LineConv2d
 from seenet.model.fast.parts import PartsSeENet
 from seenet.model.fast.wide import WideConv2d
 from seenet.model.network import SeENet
 
-FORMS = (DepthwiseConv2d, WideConv2d, LineConv2d)
+FORMS: dict[type[ShiftedDepthwiseConv2d | WideConv2d | LineConv2d], type[nn.Conv2d]] = {
+    ShiftedDepthwiseConv2d: DepthwiseConv2d,
+    WideConv2d: nn.Conv2d,
+    LineConv2d: nn.Conv2d,
+}
+"""Each form, and the plain one that it stands for."""
 
 
 def use_fast(model: nn.Module) -> None:
@@ -21,9 +29,10 @@ def use_fast(model: nn.Module) -> None:
     Worth it on the CPU, in channels-last memory. A network to be traced (exported, compiled) keeps the plain form: the faster ones decide
     by the size of the picture.
     """
+    module: Any
     for module in model.modules():
         # A form adds a way to compute and nothing to store, so the module need not be made anew.
-        if type(module) is nn.Conv2d:
+        if type(module) in (nn.Conv2d, DepthwiseConv2d):
             form = next((form for form in FORMS if form.fits(module)), None)
             if form is not None:
                 module.__class__ = form
@@ -33,8 +42,9 @@ def use_fast(model: nn.Module) -> None:
 
 def use_plain(model: nn.Module) -> None:
     """Take back what `use_fast` did."""
+    module: Any
     for module in model.modules():
         if type(module) in FORMS:
-            module.__class__ = nn.Conv2d
+            module.__class__ = FORMS[type(module)]
         elif type(module) is PartsSeENet:
             module.__class__ = SeENet  # type: ignore[assignment]

@@ -1,6 +1,5 @@
 """One convolution of a folded network with all that follows it at each point: bias, a sum with another tensor, an activation."""
 
-import copy
 from typing import Any
 
 import torch
@@ -9,7 +8,9 @@ from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
+from seenet.model.depthwise import DepthwiseConv2d
+
+CONVOLUTIONS = (nn.Conv2d, DepthwiseConv2d, Conv2dSame)
 """Those whose forward pass is known; a child of theirs may do anything."""
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
@@ -72,8 +73,9 @@ class FusedConv(nn.Module):
     """The same by oneDNN in one pass over the output; float32 on the CPU alone.
 
     From the second of two calls with one size on, the weights lie in the order that the kernel for that size reads; after a call with
-    another size plainly again, since oneDNN would reorder them in every call, slowly. They are there once. The operators are torch's own
-    for `torch.compile` and not documented for others: `available` asks whether they are there, and whoever uses them compares the result.
+    another size plainly again, since oneDNN would reorder them in every call, slowly. They are there once. Several threads may call one:
+    size and weights change together, by one assignment. The operators are torch's own for `torch.compile` and not documented for others:
+    `available` asks whether they are there, and whoever uses them compares the result.
     """
 
     def __init__(self, conv: FoldedConv) -> None:
@@ -82,14 +84,14 @@ class FusedConv(nn.Module):
         self.same, self.overwrites, self.channels = conv.same, conv.overwrites, len(conv.weight)
         self.geometry = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
         # Not buffers: torch cannot copy weights in oneDNN's order.
-        self.weight, self.bias = conv.weight, conv.bias
-        self.size: torch.Size | None = None
+        self.bias = conv.bias
+        self.ready: tuple[torch.Size | None, Tensor] = (None, conv.weight)
+        """The last call's size, and the weights: in the order for that size, or plain."""
         self.activation = conv.activation
         self.attribute, self.numbers = ("none", []) if conv.activation is None else ACTIVATIONS[type(conv.activation)]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "FusedConv":
-        # Tensors here are replaced, never written to, so two modules may share them.
-        return copy.copy(self)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "ready": (None, _plain(self.ready[1]))}
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         operators = torch.ops.mkldnn
@@ -111,13 +113,13 @@ class FusedConv(nn.Module):
         return y
 
     def _weight_for(self, size: torch.Size) -> Tensor:
-        if size != self.size:
-            self.size = size
-            if self.weight.is_mkldnn:
-                self.weight = self.weight.to_dense()
-        elif not self.weight.is_mkldnn:
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, list(size))
-        return self.weight
+        last, weight = self.ready
+        if size != last:
+            weight = _plain(weight)
+        elif not weight.is_mkldnn:
+            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, list(size))
+        self.ready = (size, weight)
+        return weight
 
     def _fits(self, x: Tensor, other: Tensor) -> bool:
         """Whether `other` has the output's very shape, which the fused sum takes for granted."""
@@ -127,6 +129,11 @@ class FusedConv(nn.Module):
             for side, pad, spread, taps, step in zip(x.shape[2:], padding, dilation, self.kernel, stride, strict=True)
         )
         return other.shape == (len(x), self.channels, *sides)
+
+
+def _plain(weight: Tensor) -> Tensor:
+    """The weights in torch's own order, which can be copied."""
+    return weight.to_dense() if weight.is_mkldnn else weight
 
 
 def available() -> bool:

@@ -1,8 +1,8 @@
 """Depthwise atrous 3x3 convolution as nine products of shifted pictures.
 
 On processors the library's kernel leaves its fast path where the dilation passes 4, and its gradients do from 2 on: they cost up to 25
-times what moving the memory does, and in bf16 some are wrong (docs/next.md). A tap multiplies a whole picture by one number a channel, and
-what a tap sees beyond the edge is zero, so large dilations have less to do, not more.
+times what moving the memory does, and in bf16 some are wrong (docs/precision.md). A tap multiplies a whole picture by one number a
+channel, and what a tap sees beyond the edge is zero, so large dilations have less to do, not more.
 """
 
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from seenet.model.depthwise import DepthwiseConv2d
 
 QUICK_DILATION = 4
 """Up to this dilation the library's forward pass is the faster one."""
@@ -74,8 +76,8 @@ def _pairs(x: Tensor, dilation: int) -> list[tuple[int, tuple[slice, ...], tuple
     ]
 
 
-class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` of one 3x3 kernel a channel, without bias, "same" padding; channels-last memory in and out.
+class ShiftedDepthwiseConv2d(DepthwiseConv2d):
+    """One 3x3 kernel a channel, without bias, "same" padding; channels-last memory in and out.
 
     Computes in float32 at least, whatever autocast says: nine roundings to bf16 would add up.
     """

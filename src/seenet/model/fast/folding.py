@@ -5,12 +5,15 @@ kernel of conv times its s; s, t and the product are computed in float64.
 """
 
 import operator
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, fx, nn
 from torch.fx import Node
+from torch.fx.proxy import GraphAppendingTracer
 from torch.nn import functional as F
 
 from seenet.model.backbone import Backbone
@@ -25,15 +28,15 @@ NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
 def fold(module: nn.Module) -> nn.Module:
     """The module in eval mode with every convolution that can be a `FoldedConv`: itself, changed inside, or what takes its place.
 
-    Modules of `seenet.model` keep their structure; others are traced by torch.fx and, where that cannot follow them, folded child by
-    child. What is neither stays as it is. Tensors that are folded are new, the others are those of `module`.
+    Modules of `seenet.model` keep their structure; others are recorded as graphs and, where that cannot be done, folded child by child.
+    What is neither stays as it is. Tensors that are folded are new, the others are those of `module`.
     """
     if type(module) in CONVOLUTIONS and _plain(module):
         return FoldedConv(module)  # type: ignore[arg-type]
     if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
         return module
     inner = list(module.modules())[0 if isinstance(module, Backbone) else 1 :]
-    if not any(type(part).__module__.startswith("seenet.model.") for part in inner):
+    if not any(type(part).__module__.startswith("seenet.model.") and not isinstance(part, nn.Conv2d) for part in inner):
         traced = _traced(module)
         if traced is not None:
             return traced
@@ -52,20 +55,53 @@ def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias.detach().double()
 
 
-class _Tracer(fx.Tracer):
-    """Goes into whatever holds convolutions, and takes the rest as it is."""
+class _Recorder(GraphAppendingTracer):
+    """Record a pass through one module as a graph, by stand-ins for its tensors.
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, nn.Conv2d) or not any(isinstance(part, nn.Conv2d) for part in m.modules()):
-            return True
-        return super().is_leaf_module(m, module_qualified_name)
+    Convolutions, and modules that hold none, are single calls. `fx.Tracer` would do the same, but replaces `nn.Module.__call__` in the
+    whole process while it traces, which breaks every other thread. This replaces `forward` on the module's own parts alone.
+
+    Args:
+        root: Its parts are no one else's. What is recorded is in `graph`.
+
+    Raises whatever the module raises that meets a stand-in for a tensor.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__(fx.Graph())
+        self.tensors = {id(tensor): name for name, tensor in (*root.named_parameters(), *root.named_buffers())}
+        leaves = {name: part for name, part in root.named_modules() if name and _is_leaf(part)}
+        before = {name: part.__dict__["forward"] for name, part in leaves.items() if "forward" in part.__dict__}
+        wanted = [one for one in signature(root.forward).parameters.values() if one.default is one.empty]
+        try:
+            for name, part in leaves.items():
+                part.__dict__["forward"] = partial(self._call, name)
+            out = root.forward(*(self.create_proxy("placeholder", one.name, (), {}) for one in wanted))
+            self.create_node("output", "output", (self.create_arg(out),), {})
+        finally:
+            for name, part in leaves.items():
+                del part.__dict__["forward"]
+                part.__dict__.update({"forward": before[name]} if name in before else {})
+
+    def create_arg(self, a: Any) -> Any:
+        """As the base class, and tensors of the module by their names."""
+        if isinstance(a, Tensor):
+            return self.create_node("get_attr", self.tensors[id(a)], (), {})
+        return super().create_arg(a)
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return self.create_proxy("call_module", name, args, kwargs)
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) or not any(isinstance(part, nn.Conv2d) for part in module.modules())
 
 
 def _traced(module: nn.Module) -> nn.Module | None:
-    """The module's folded graph, or the one convolution that it is; None where it cannot be traced."""
+    """The module's folded graph, or the one convolution that it is; None where it cannot be recorded."""
     try:
-        graph = fx.GraphModule(module, _Tracer().trace(module))
-    except Exception:  # fx raises whatever a module raises that meets a stand-in for a tensor
+        graph = fx.GraphModule(module, _Recorder(module).graph)
+    except Exception:  # of a module that meets a stand-in for a tensor
         return None
     _Folding(graph).run()
     graph.graph.lint()

@@ -16,6 +16,7 @@ from seenet.model.bam import BAM
 from seenet.model.network import SeENet, check_batch_norm
 from seenet.model.pyramid import pool_to
 from seenet.model.seem import ConvUnit, SeEM
+from seenet.model.window import Window
 
 Parts = list[Tensor]
 
@@ -56,7 +57,7 @@ class PartsSeENet(SeENet):
         pyramid = model.pyramid
         return pyramid is not None and all(isinstance(level, SeEM) for level in (pyramid.P2, pyramid.P3, pyramid.P4))
 
-    def _scores(self, images: Tensor) -> Tensor:
+    def _scores(self, images: Tensor, window: Window | None = None) -> Tensor:
         check_batch_norm(self, images, self.backbone.strides[3])
         b1, b2, b3, b4 = self.backbone(images)
         low = b1 if self.options["refine_stride"] == 4 else pool_to(b1, b2)
@@ -73,7 +74,7 @@ class PartsSeENet(SeENet):
             return head(p_out)  # type: ignore[no-any-return]
         if not isinstance(refine, BAM):
             fused = refine.fuse(low)
-        elif self.training and self._window is None:
+        elif self.training and window is None:
             # What the first convolution reads is computed again in the backward pass: this is the largest grid of all.
             unit: Any = refine.fuse[0]
             convolution, norm, activation = unit
@@ -81,10 +82,10 @@ class PartsSeENet(SeENet):
             x = checkpoint(lambda z, b: convolution(self._boundary(z, b)), z, low, use_reentrant=False, preserve_rng_state=False)
             fused = refine.fuse[1](activation(norm(x)))
         else:
-            fused = refine.fuse(self._boundary(refine.project(p_out), low))
+            fused = refine.fuse(self._boundary(refine.project(p_out), low, window))
         # Last, so that the upsampled tensor lives shortest in both passes.
-        return refine.classifier(fused + self.upsampled(p_out, low))  # type: ignore[no-any-return]
+        return refine.classifier(fused + self.upsampled(p_out, low, window))  # type: ignore[no-any-return]
 
-    def _boundary(self, z: Tensor, b: Tensor) -> Tensor:
+    def _boundary(self, z: Tensor, b: Tensor, window: Window | None = None) -> Tensor:
         """Eq. 3 and 4; 1 - sigmoid(z) = sigmoid(-z), which is one tensor less to keep."""
-        return torch.sigmoid(-self.upsampled(z, b)) * b
+        return torch.sigmoid(-self.upsampled(z, b, window)) * b

@@ -93,7 +93,7 @@ def _same_tensors(model: Segmenter) -> Segmenter:
 
 def _error(model: Segmenter, twin: nn.Module) -> float:
     """The largest difference of their scores on a random picture, relative to the largest score."""
-    images = torch.randn(1, len(model.normalization.mean), *SIDES, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, len(model.normalization.mean), *SIDES, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
     images = images.contiguous(memory_format=torch.channels_last)
     expected: Tensor = _same_tensors(model)(images)
     return float((twin(images) - expected).abs().max() / expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny))

@@ -1,0 +1,118 @@
+"""Pictures with metadata, whole and damaged."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, features
+
+from seenet.core.images import image_size, read_image
+from tests.core.tiffs import ASCII, LONG, SHORT, SRATIONAL, Page, tiff_of
+from tests.data.planting import chunk
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+XRESOLUTION, ORIENTATION = 282, 274
+FORMS = [form for form in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") if form != "AVIF" or features.check("avif")]
+
+Entry = tuple[int, int, int, bytes]
+
+
+def exif(*entries: Entry, order: str = "<") -> bytes:
+    """An EXIF block of these tags: tag, type, number, and its bytes: at most four are put in the entry as they are."""
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    start = 8 + 2 + 12 * len(entries) + 4
+    body, behind = struct.pack(f"{order}H", len(entries)), b""
+    for tag, kind, count, data in entries:
+        if len(data) > 4:
+            behind, data = behind + data, struct.pack(f"{order}L", start + len(behind))
+        body += struct.pack(f"{order}HHL", tag, kind, count) + data.ljust(4, b"\0")
+    return b"Exif\0\0" + head + struct.pack(f"{order}L", 8) + body + bytes(4) + behind
+
+
+def turn(orientation: int, order: str = "<") -> Entry:
+    return ORIENTATION, SHORT, 1, struct.pack(f"{order}H", orientation)
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    image = Image.fromarray(pixels)
+    image.getexif()[ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(image))
+
+
+ENDLESS = (XRESOLUTION, SRATIONAL, 1, struct.pack("<ll", -1, 0))
+BEYOND = (270, ASCII, 9, struct.pack("<L", 2**31))
+"""A description that stands behind the end of the file."""
+LETTERS = (XRESOLUTION, ASCII, 2, b"7\0")
+CENTIMETRES = (296, SHORT, 1, struct.pack("<H", 3))
+POINTER = (34665, LONG, 1, struct.pack("<L", 2**31))
+
+BLOCKS: dict[str, tuple[bytes, int]] = {
+    "plain": (exif(turn(6)), 6),
+    "big-endian": (exif(turn(6, ">"), order=">"), 6),
+    "a ratio over zero": (exif(turn(6), ENDLESS), 6),
+    "a ratio over zero, without a turn": (exif(ENDLESS, CENTIMETRES), 1),
+    "beyond the end": (exif(BEYOND, turn(6)), 6),
+    "letters for a number": (exif(turn(6), LETTERS, CENTIMETRES), 6),
+    "a pointer beyond the end": (exif(turn(8), POINTER), 8),
+    "cut within its tags": (exif(turn(6), ENDLESS)[: 6 + 8 + 2 + 12 + 5], 6),
+    "cut before its turn": (exif(ENDLESS, turn(6))[: 6 + 8 + 2 + 12 + 5], 1),
+    "no TIFF": (b"Exif\0\0not a TIFF at all", 1),
+    "nothing": (b"Exif\0\0", 1),
+    "a turn of nine": (exif(turn(9)), 1),
+    "a turn in letters": (exif((ORIENTATION, ASCII, 2, b"6\0")), 1),
+    "a turn of 32 bits": (exif((ORIENTATION, LONG, 1, b"\6\0\0\0")), 6),
+}
+
+
+def tags_of(block: bytes) -> dict[int, tuple[int, int, bytes]]:
+    """The tags of a block for a TIFF's own directory; what stood behind them is beyond the end of the file there."""
+    found, data = {}, block[6:]
+    order = "<" if data[:2] == b"II" else ">"
+    for place in range(10, len(data) - 11, 12):
+        tag, kind, count = struct.unpack_from(f"{order}HHL", data, place)
+        if kind and 254 <= tag < 2**16:
+            found[tag] = kind, count, data[place + 8 : place + 12]
+    return found
+
+
+def saved(form: str, block: bytes | None, xmp: bytes | None = None) -> bytes:
+    """COLOURS as a file with this EXIF block and XMP packet, whatever they are."""
+    stream = io.BytesIO()
+    options: dict[str, object] = {"lossless": True} if form == "WEBP" else {}
+    if form == "TIFF":
+        # Of a little-endian file, so others' tags are nonsense, as damaged ones are.
+        extra = tags_of(block) if block else {}
+        return tiff_of(Page(COLOURS, {**({700: (1, len(xmp), xmp)} if xmp else {}), **extra}))
+    if form == "PNG":
+        Image.fromarray(COLOURS).save(stream, form)
+        content = stream.getvalue()
+        chunks = chunk(b"eXIf", block.removeprefix(b"Exif\0\0")) if block else b""
+        if xmp is not None:
+            chunks += chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+        return content[:33] + chunks + content[33:]
+    if form == "AVIF":
+        # What Pillow writes must be right; it is damaged in the file.
+        Image.fromarray(COLOURS).save(stream, form, exif=exif((270, ASCII, 40, b"x" * 40)), **({"xmp": xmp} if xmp else {}))
+        content = stream.getvalue()
+        if not block:
+            return content
+        place = content.index(b"II*\0")
+        data = block.removeprefix(b"Exif\0\0")[:60]
+        return content[:place] + data + content[place + len(data) :]
+    options |= {"exif": block} if block else {}
+    Image.fromarray(COLOURS).save(stream, form, **options, **({"xmp": xmp} if xmp else {}))
+    return stream.getvalue()
+
+
+def read(path: Path, content: bytes) -> np.ndarray:
+    """The picture; its header says the same size."""
+    path.write_bytes(content)
+    pixels = read_image(path)
+    assert image_size(path) == pixels.shape[:2]
+    return pixels
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    """One segment of a JPEG."""
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data

@@ -1,0 +1,69 @@
+"""Gradients of depthwise convolutions in 16 bits, which some processors compute wrongly or never."""
+
+import pytest
+import torch
+from torch import nn
+
+from seenet.model import create_model
+from seenet.model.depthwise import DepthwiseConv2d, use_exact_depthwise
+
+SHAPES = {
+    "3x3, rate 2": ((3, 3), 2), "3x3, rate 13": ((3, 3), 13), "5x5, rate 2": ((5, 5), 2), "1x25": ((1, 25), 1), "19x1": ((19, 1), 1),
+}  # fmt: skip
+
+
+def convolution(kernel: tuple[int, int], rate: int, kind: type[nn.Conv2d] = DepthwiseConv2d) -> nn.Conv2d:
+    torch.manual_seed(0)
+    padding = (rate * (kernel[0] // 2), rate * (kernel[1] // 2))
+    return kind(16, 16, kernel, padding=padding, dilation=rate, groups=16)
+
+
+def gradients(module: nn.Module, x: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+    x = x.clone().requires_grad_()
+    (module(x).double() * signs).mean().backward()
+    assert x.grad is not None
+    return torch.cat([tensor.grad.double().flatten() for tensor in (x, *module.parameters())])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gradients_under_autocast(shape: str, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    conv = convolution(*SHAPES[shape])
+    x, signs = torch.randn(2, 16, 32, 32).contiguous(memory_format=memory_format), torch.randn(2, 16, 32, 32).sign()
+    expected = gradients(convolution(*SHAPES[shape], nn.Conv2d).double(), x.double(), signs)
+    conv.to(memory_format=memory_format)
+    with torch.autocast("cpu", dtype):
+        assert conv(x).dtype == dtype
+        found = gradients(conv, x, signs)
+    assert nn.functional.cosine_similarity(found, expected, dim=0) > 0.999
+
+
+def test_weights_in_sixteen_bits() -> None:
+    conv = convolution((3, 3), 7).to(torch.bfloat16)
+    out = conv(torch.randn(1, 16, 32, 32, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last))
+    out.float().sum().backward()
+    assert out.dtype == torch.bfloat16 and conv.weight.grad is not None
+    assert torch.isfinite(conv.weight.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_elsewhere_it_is_the_plain_convolution(dtype: torch.dtype) -> None:
+    conv = convolution((3, 3), 4).to(dtype)
+    plain = convolution((3, 3), 4, nn.Conv2d).to(dtype)
+    x = torch.randn(2, 16, 20, 20, dtype=dtype)
+    assert torch.equal(conv(x), plain(x))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(conv(x), plain(x))
+
+
+def test_every_depthwise_convolution_of_a_network() -> None:
+    model = create_model("seenet", backbone="test_efficientnet", num_classes=2, width=8, p_out=8, local_conv="depthwise", output_stride=16)
+    depthwise = [part for part in model.modules() if isinstance(part, nn.Conv2d) and part.groups > 1]
+    assert {type(part) for part in depthwise} == {DepthwiseConv2d}
+    assert any(part.kernel_size == (1, 13) for part in depthwise) and any(
+        part.kernel_size == (5, 5) or part.stride == (2, 2) for part in depthwise
+    )
+    other = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(1, 1, 3))
+    use_exact_depthwise(other)
+    assert [type(part) for part in other] == [DepthwiseConv2d, nn.Conv2d, nn.Conv2d]
