@@ -130,6 +130,8 @@ class Chosen:
         saving = left * (1 - 1 / SPEEDUP)
         rounds = saving / WORTH / 2
         untried = [way for way in self._left if way != now and way not in speeds.known]
+        if not untried:
+            return
         pictures = list(dict.fromkeys(item for item, _ in self._took))
         if (1 + len(untried)) * (1 + ROUNDS) * pace * sum(self._pixels[item] for item in pictures) > rounds:
             pictures = pictures[:1]
