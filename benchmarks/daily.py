@@ -56,12 +56,12 @@ def predict() -> dict[str, Any]:
         return {"skipped": MISSING}
     pictures = sorted((root / "val").glob("*.png"))[:PICTURES]
     with tempfile.TemporaryDirectory() as folder:
-        predictor, choice = open_chosen("camvid-lite0", pictures, Path(folder) / "all", device="cpu")
-        predict_files(predictor, pictures[:1], Path(folder) / "warm")
-        report = predict_files(predictor, pictures, Path(folder) / "all")
+        job = open_chosen("camvid-lite0", pictures, Path(folder) / "all", device="cpu")
+        predict_files(job.predictor, pictures[:1], Path(folder) / "warm")
+        report = predict_files(job.predictor, pictures, Path(folder) / "all", chooser=job)
     return {
         "values": {"predict in the network": significant(report.network_seconds / report.seconds)},
         "pictures": report.written,
-        "choice": {"runtime": choice.runtime, "precision": choice.precision},
+        "choice": {"runtime": job.choice.runtime, "precision": job.choice.precision},
         "seconds": {"network": significant(report.network_seconds), "all": significant(report.seconds)},
     }

@@ -5,6 +5,7 @@ import pty
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +51,17 @@ def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) ->
         advance(note="street")
     # Not every step has a line, the last one has.
     assert re.fullmatch(r"pictures: 4/4, \d+ s, ETA 0 s, street\n", capsys.readouterr().err)
+
+
+def test_what_is_left_goes_by_the_last_lines_pace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+    with bar("pictures", 1000) as advance:
+        for now in (100.0, *(100.0 + step for step in range(1, 31))):
+            advance(1 if now == 100 else 10)
+    lines = re.findall(r"(\d+)/1000, \d+ s, ETA (\d+) s", capsys.readouterr().err)
+    # The first took long; since then there are ten a second.
+    assert lines == [("1", "99900"), ("151", "85"), ("301", "70")]
 
 
 @pytest.mark.parametrize(("every", "shown"), [(15.0, ""), (0.0, "tiles: 1/2 2/2 ")])

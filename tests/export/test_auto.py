@@ -1,85 +1,51 @@
-"""What is left to choose from, and when nothing is measured."""
+"""What is left to choose from, what is known of it, and what a job is begun with."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from seenet.core import processor
-from seenet.core.errors import DataError, UsageError
+from seenet.core.errors import UsageError
 from seenet.core.files import sha256
-from seenet.export import auto, bundles, fastest
-from seenet.export.auto import LEAST, open_chosen
-from seenet.export.fastest import Choice
-from seenet.prediction.manifest import begun_with
-from seenet.prediction.tiles import MARGIN, MEMORY
-from tests.export.test_bundles import exported
+from seenet.export import auto, bundles
+from seenet.export.auto import PLAIN, Choice, Chosen, open_chosen
+from tests.export.choosing import BF16, ONNX, OPENVINO, known
 from tests.prediction.bundles import write_red
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model file that nobody reads, and pictures."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(processor, "has_bf16", lambda: False)
-    Path("model.safetensors").write_bytes(b"a model")
-    draw(LEAST)
-    return tmp_path
-
-
-def draw(count: int) -> None:
-    Path("pictures").mkdir(exist_ok=True)
-    for number in range(count):
-        image = np.random.default_rng(number).integers(0, 256, (6, 9, 3), np.uint8)
-        Image.fromarray(image).save(f"pictures/{number:02d}.png")
-
-
-def ask(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
-    """The choice, and from which ways it was left to measurement (None: it was not)."""
-    asked: dict[str, Any] = {"ways": None}
-
-    def measure(path: Path, ways: Any, pictures: Any, **more: Any) -> Choice:
-        asked["ways"] = list(ways)
-        return Choice("onnx", "fp32", "fast")
-
-    monkeypatch.setattr(auto, "fastest", measure)
+def ask(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Any, str, list[Any] | None]:
+    """What is begun with, why, and which ways are left to be tried (None: that is settled)."""
     monkeypatch.setattr(auto, "open_way", lambda path, way, *_, **__: way)
-    way, choice = open_chosen("model.safetensors", ["pictures"], Path("out"), **options)
-    assert way == (choice.runtime, choice.precision)
-    return choice, asked["ways"]
+    chosen = open_chosen("model.safetensors", ["pictures"], Path("out"), **options)
+    assert chosen.predictor == (chosen.choice.runtime, chosen.choice.precision)
+    speeds = chosen._speeds
+    untried = None if speeds is None else [way for way in chosen._left if way != chosen.predictor and way not in speeds.known]
+    return chosen.predictor, chosen.choice.why, untried
 
 
-def test_it_is_measured_from_twenty_pictures_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = ("eager", "fp32")
-    assert ask(monkeypatch) == (Choice("onnx", "fp32", "fast"), [plain, ("onnx", "fp32"), ("openvino", "fp32")])
+def test_what_is_left_is_there_to_be_tried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(monkeypatch)[::2] == (PLAIN, [ONNX, OPENVINO])
     monkeypatch.setattr(processor, "has_bf16", lambda: True)
-    assert ask(monkeypatch)[1] == [plain, ("onnx", "fp32"), ("openvino", "fp32"), ("eager", "bf16"), ("openvino", "bf16")]
-    assert ask(monkeypatch, runtime="openvino")[1] == [("openvino", "fp32"), ("openvino", "bf16")]
-    assert ask(monkeypatch, precision="bf16")[1] == [("eager", "bf16"), ("openvino", "bf16")]
-    assert ask(monkeypatch, scales=(1.0, 2.0))[1] == [plain, ("eager", "bf16")]
-    Path("pictures/00.png").unlink()
-    choice, ways = ask(monkeypatch)
-    assert (choice.runtime, choice.precision, ways) == ("eager", "fp32", None)
-    assert "from 20 pictures on" in choice.why
+    assert ask(monkeypatch)[::2] == (PLAIN, [ONNX, OPENVINO, BF16, ("openvino", "bf16")])
+    assert ask(monkeypatch, runtime="openvino")[::2] == (OPENVINO, [("openvino", "bf16")])
+    assert ask(monkeypatch, precision="bf16")[::2] == (BF16, [("openvino", "bf16")])
+    assert ask(monkeypatch, scales=(1.0, 2.0))[::2] == (PLAIN, [BF16])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert ask(monkeypatch)[::2] == (PLAIN, None)
 
 
-def test_what_is_asked_for_is_not_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_asked_for_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ({"runtime": "eager", "precision": "fp32"}, {"runtime": "onnx"}, {"runtime": "openvino", "precision": "fp32"}):
-        choice, ways = ask(monkeypatch, **options)
-        assert (choice.runtime, choice.precision, choice.why, ways) == (options["runtime"], "fp32", "asked for", None)
+        assert ask(monkeypatch, **options) == ((options["runtime"], "fp32"), "asked for", None)
 
 
 def test_without_the_extra_it_is_plain_fp32(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "find_spec", lambda name: None if name == "onnxruntime" else object())
-    choice, ways = ask(monkeypatch)
-    assert (choice.runtime, ways) == ("eager", None)
-    assert choice.why == "nothing else is available here: onnxruntime is not installed: pip install 'seenet[export]'"
+    why = "nothing else is available here: onnxruntime is not installed: pip install 'seenet[export]'"
+    assert ask(monkeypatch) == (PLAIN, why, None)
     with pytest.raises(UsageError, match=r"onnxruntime is not installed: .*; available here: eager fp32$"):
         ask(monkeypatch, runtime="onnx")
 
@@ -100,74 +66,72 @@ def test_what_is_not_there_is_said_with_what_is(folder: Path, options: Any, mess
     assert not Path("out").exists()
 
 
-def test_a_folder_goes_on_with_what_it_was_begun_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_is_taken_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    present = True
+    monkeypatch.setattr(bundles, "present", lambda model, kind, versions: present)
+    known({PLAIN: 1.0, ONNX: 1.5, OPENVINO: "no OpenVINO here"})
+    assert ask(monkeypatch) == (ONNX, "1.50 times as fast as plain fp32 where it was tried", None)
+    # Whatever the count.
+    for path in list(Path("pictures").iterdir())[1:]:
+        path.unlink()
+    assert ask(monkeypatch)[::2] == (ONNX, None)
+    # Begun with what is known of some, others can be tried yet.
+    known({PLAIN: 1.0, OPENVINO: 1.2})
+    assert ask(monkeypatch)[::2] == (OPENVINO, [ONNX])
+    known({PLAIN: 1.0, ONNX: 1.04, OPENVINO: 0.8})
+    assert ask(monkeypatch)[::2] == (PLAIN, None)
+    known({PLAIN: 1.0, ONNX: 1.5, OPENVINO: 1.2})
+    present = False
+    assert ask(monkeypatch)[::2] == (PLAIN, [ONNX, OPENVINO])
+
+
+def test_a_folder_goes_on_with_what_was_chosen_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    present = True
+    monkeypatch.setattr(bundles, "present", lambda model, kind, versions: present)
     entry = {"input": "", "model": sha256(Path("model.safetensors")), "settings": "", "outputs": {}}
     Path("out").mkdir()
-    for more, expected in (
-        ({}, ("eager", "fp32")),
-        ({"runtime": "onnxruntime 1.23.0", "precision": "fp32"}, ("onnx", "fp32")),
-        ({"runtime": "openvino 2026.1", "precision": "fp32"}, ("openvino", "fp32")),
+
+    def begun(**more: str) -> None:
+        # Those before the choice are plain, whatever they are called.
+        entries = {"a": entry, "b": {**entry, **more}, "c": entry}
+        Path("out/manifest.json").write_text(json.dumps(entries))
+
+    for runtime, expected in (("onnxruntime 1.23.0", ONNX), ("openvino 2026.1", OPENVINO)):
+        begun(runtime=runtime, precision="fp32")
+        assert ask(monkeypatch) == (expected, "out was begun with it", None)
+    # What a bundle would have to be made for again is weighed anew.
+    present = False
+    assert ask(monkeypatch)[::2] == (PLAIN, [ONNX, OPENVINO])
+    present = True
+    # Another model's outputs say nothing of this one; what is not on this machine cannot go on.
+    begun(runtime="onnxruntime 1.23.0", model="0")
+    assert ask(monkeypatch)[::2] == (PLAIN, [ONNX, OPENVINO])
+    begun(runtime="eager", precision="bf16")
+    assert ask(monkeypatch)[::2] == (PLAIN, [ONNX, OPENVINO])
+    # Few plain ones are no decision for many more.
+    begun()
+    assert ask(monkeypatch)[::2] == (PLAIN, [ONNX, OPENVINO])
+
+
+def test_what_is_accepted_is_what_may_be_chosen() -> None:
+    predictor: Any = SimpleNamespace(settings={"runtime": "onnxruntime 1.23.0"})
+    made = [PLAIN, ("onnxruntime 1.23.0", "fp32"), ("onnxruntime 1.22.0", "fp32"), BF16]
+    for asked, accepted in (
+        (("auto", "auto"), [True, True, True, True]),
+        (("auto", "fp32"), [True, True, True, False]),
+        (("onnx", "auto"), [False, True, False, False]),
+        (("onnx", "fp32"), [False, True, False, False]),
     ):
-        Path("out/manifest.json").write_text(json.dumps({"a": {**entry, **more}}))
-        choice, ways = ask(monkeypatch)
-        assert (choice.runtime, choice.precision, choice.why, ways) == (*expected, "out was begun with it", None)
-    # Another model's outputs say nothing of this one; what is gone from this machine cannot go on.
-    Path("out/manifest.json").write_text(json.dumps({"a": {**entry, "model": "0"}}))
-    assert ask(monkeypatch)[1] is not None
-    Path("out/manifest.json").write_text(json.dumps({"a": {**entry, "runtime": "eager", "precision": "bf16"}}))
-    assert ask(monkeypatch)[1] is not None
+        chosen = Chosen(predictor, Choice("onnx", "fp32", ""), asked)
+        assert [chosen.accepts(way) for way in made] == accepted, asked
 
 
 def test_an_exported_model_has_its_runtime(folder: Path) -> None:
     write_red(Path("red.onnx"))
-    predictor, choice = open_chosen("red.onnx", ["pictures"], Path("out"))
-    assert (choice.runtime, choice.precision) == ("onnx", "fp32")
-    assert predictor.settings["runtime"].startswith("onnxruntime ")
+    chosen = open_chosen("red.onnx", ["pictures"], Path("out"))
+    assert (chosen.choice.runtime, chosen.choice.precision) == ONNX
+    assert chosen.predictor.settings["runtime"].startswith("onnxruntime ")
     with pytest.raises(UsageError, match="exported for onnx"):
         open_chosen("red.onnx", ["pictures"], Path("out"), runtime="openvino")
     with pytest.raises(UsageError, match="runs in fp32"):
         open_chosen("red.onnx", ["pictures"], Path("out"), precision="bf16")
-
-
-COMMAND = """
-import sys
-from seenet.cli import main
-try:
-    main(["predict", "model.safetensors", "pictures", "--out", "out", "--json"])
-except SystemExit as end:
-    assert not end.code
-assert "torch" not in sys.modules, "torch was imported"
-"""
-
-
-@pytest.mark.slow
-def test_a_remembered_choice_starts_without_torch_and_the_folder_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise DataError("no OpenVINO today")
-
-    monkeypatch.setattr(bundles, "_export", lambda model, out, pictures, lock: exported(model, out, pictures))
-    monkeypatch.setattr(bundles, "_convert", refuse)
-    monkeypatch.setattr(fastest, "load", lambda *_, **__: fastest.open_way(Path("model.safetensors"), ("onnx", "fp32"), [], **options))
-    # What `seenet predict` asks for by default: it is part of what a choice is remembered by.
-    options: dict[str, Any] = {
-        "device": "auto", "scales": (1.0,), "flip": False, "tile": "auto", "margin": MARGIN, "memory": MEMORY, "factory": None,
-    }  # fmt: skip
-    # Whatever is measured, onnx is taken.
-    ways = [("eager", "fp32"), ("onnx", "fp32"), ("openvino", "fp32")]
-    found = ({("eager", "fp32"): 2.0, ("onnx", "fp32"): 1.0}, dict.fromkeys(ways, 1.0))
-    monkeypatch.setattr(fastest, "measured", lambda opened, images, failed: found)
-    pictures = sorted(Path("pictures").iterdir())
-    fastest.fastest(Path("model.safetensors"), ways, pictures, machine=processor.name(), **options)
-    reports = []
-    for count in (LEAST, LEAST + 2):
-        draw(count)
-        done = subprocess.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        reports.append(json.loads(done.stdout))
-        assert "runtime onnx, precision fp32: " in done.stderr
-    assert [(report["written"], report["skipped"]) for report in reports] == [(LEAST, 0), (2, LEAST)]
-    assert reports[0]["choice"]["why"] == "2.00 times as fast as plain fp32 on the first pictures"
-    assert reports[1]["choice"]["why"] == "out was begun with it"
-    assert all(report["runtime"].startswith("onnxruntime ") and report["precision"] == "fp32" for report in reports)
-    runtime, precision = begun_with(Path("out"), sha256(Path("model.safetensors"))) or ("", "")
-    assert (runtime, precision) == (reports[0]["runtime"], "fp32")

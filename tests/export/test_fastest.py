@@ -1,5 +1,6 @@
-"""Which way is taken, with predictors whose speed and answers are made up."""
+"""What is measured and remembered of the ways, with predictors whose speed and answers are made up."""
 
+import errno
 import json
 import time
 from pathlib import Path
@@ -8,127 +9,182 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from seenet.core.errors import BusyError, DataError
+from seenet.core.errors import BusyError, CheckError, DataError, PassingError
 from seenet.core.files import cache_folder
 from seenet.export import bundles, fastest
-from seenet.export.fastest import PLAIN, measured
+from seenet.export.fastest import PLAIN, Speeds, measured, ticking
 
-ONNX, OPENVINO = ("onnx", "fp32"), ("openvino", "fp32")
-WAYS = [PLAIN, ONNX, OPENVINO]
+ONNX, OPENVINO, BF16 = ("onnx", "fp32"), ("openvino", "fp32"), ("eager", "bf16")
 OPTIONS: dict[str, Any] = {"device": "auto", "scales": (1.0,), "flip": False}
+IMAGES = [np.random.default_rng(number).integers(0, 256, (100, 100, 3), np.uint8) for number in range(2)]
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That moves by what `net`s take alone."""
+    net.now = 0.0  # type: ignore[attr-defined]
+    monkeypatch.setattr(fastest, "time", SimpleNamespace(perf_counter=lambda: net.now))  # type: ignore[attr-defined]
 
 
 def net(seconds: float, wrong: int = 0) -> Any:
-    """Takes its time, and gives `wrong` pixels another class."""
+    """Takes its time, counts its calls, and gives `wrong` pixels another class."""
+    one = SimpleNamespace(calls=0)
 
     def mask(image: np.ndarray) -> np.ndarray:
-        time.sleep(seconds)
+        one.calls += 1
+        net.now += seconds  # type: ignore[attr-defined]
         found = image[:, :, 0] // 128
         found.flat[:wrong] += 1
         return found
 
-    return SimpleNamespace(mask=mask)
+    one.mask = mask
+    return one
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "model.safetensors").write_bytes(b"a model")
-    paths = [tmp_path / f"{number}.png" for number in range(5)]
-    for number, path in enumerate(paths):
-        Image.fromarray(np.random.default_rng(number).integers(0, 256, (100, 100, 3), np.uint8)).save(path)
-    paths[0].write_bytes(b"no picture")
-    return paths
+    return tmp_path / "model.safetensors"
 
 
-def choose(pictures: list[Path], nets: dict[Any, Any], monkeypatch: pytest.MonkeyPatch, ways: Any = WAYS, **changed: Any) -> Any:
-    """The choice, and how many networks were opened for it."""
+def known(model: Path, pixels: float = 10_000, **changed: Any) -> Speeds:
+    return Speeds(model, pixels, changed.pop("machine", "a cpu"), {**OPTIONS, **changed})
+
+
+def attempt(model: Path, nets: dict[Any, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Speeds, list[Any]]:
+    """What is known after `nets` were tried, an exception where one does not open; and which were opened for it."""
     opened = []
 
     def open_way(path: Path, way: Any, pictures: Any, **options: Any) -> Any:
         opened.append(way)
-        if isinstance(nets[way], Exception):
+        if isinstance(nets[way], BaseException):
             raise nets[way]
         return nets[way]
 
     monkeypatch.setattr(fastest, "open_way", open_way)
-    choice = fastest.fastest(pictures[0].parent / "model.safetensors", ways, pictures, **{"machine": "a cpu", **OPTIONS, **changed})
-    return choice, len(opened)
+    speeds = known(model)
+    monkeypatch.setattr(fastest, "read_image", lambda path: IMAGES[int(path.stem)])
+    pictures = [Path("0.png"), Path("1.png")]
+    speeds.attempt([way for way in nets if way != PLAIN], {PLAIN: nets[PLAIN]}, pictures, seconds=10, rounds=10, exports=10)
+    return speeds, opened
 
 
 def test_the_fastest_that_answers_alike() -> None:
-    images = [np.random.default_rng(number).integers(0, 256, (100, 100, 3), np.uint8) for number in range(2)]
-    failed: dict[Any, str] = {}
+    failed: dict[Any, Exception] = {}
     nets = {
-        PLAIN: net(0.004), ONNX: net(0.002, wrong=1), OPENVINO: net(0, wrong=2), ("eager", "bf16"): net(0.001, wrong=10),
+        PLAIN: net(0.004), ONNX: net(0.003, wrong=1), OPENVINO: net(0, wrong=2), BF16: net(0.002, wrong=10),
         ("openvino", "bf16"): net(0, wrong=11),
     }  # fmt: skip
-    seconds, equal = measured(nets, images, failed)
-    assert list(seconds) == [PLAIN, ONNX, ("eager", "bf16")]
-    assert equal == {PLAIN: 1.0, ONNX: 0.9999, ("eager", "bf16"): 0.999}
-    assert 0.001 < seconds["eager", "bf16"] < seconds[ONNX] < seconds[PLAIN] < 0.1
-    assert failed == {
+    seconds, equal = measured(nets, IMAGES, failed, 10)
+    assert list(seconds) == [PLAIN, ONNX, BF16]
+    assert equal == {PLAIN: 1.0, ONNX: 0.9999, BF16: 0.999}
+    assert seconds == pytest.approx({PLAIN: 0.004, ONNX: 0.003, BF16: 0.002})
+    assert {way: str(error) for way, error in failed.items()} == {
         OPENVINO: "gives 99.980 % of the pixels the class of plain fp32, expected 99.99 %",
         ("openvino", "bf16"): "gives 99.890 % of the pixels the class of plain fp32, expected 99.9 %",
     }
 
 
-def test_one_picture_has_to_do_where_they_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastest, "LONG_SECONDS", 0.001)
-    calls: list[int] = []
-    slow = SimpleNamespace(mask=lambda image: (time.sleep(0.002), calls.append(int(image[0, 0, 0])), image[:, :, 0])[2])
-    measured({PLAIN: slow}, [np.full((2, 2, 3), number, np.uint8) for number in range(3)], {})
-    assert set(calls) == {0}
+@pytest.mark.parametrize(
+    ("slow", "limit", "calls"),
+    [
+        # Once to compare and three rounds; one that is clearly slower has one round.
+        (1.2, 100, (8, 8, 8)), (6, 100, (8, 4, 8)),
+        # The first round takes 6.4 s.
+        (1.2, 7, (6, 6, 6)), (1.2, 6, (4, 4, 4)),
+        # What takes too long to compare has no round.
+        (6, 11, (8, 2, 8)),
+    ],
+)  # fmt: skip
+def test_timing_ends_early(slow: float, limit: float, calls: tuple[int, ...]) -> None:
+    nets = {PLAIN: net(1), ONNX: net(slow), BF16: net(1)}
+    seconds, _ = measured(nets, IMAGES, {}, limit)
+    assert tuple(one.calls for one in nets.values()) == calls
+    assert seconds == pytest.approx({PLAIN: 1, ONNX: slow, BF16: 1})
 
 
-def test_the_choice_is_remembered_for_this_model_machine_and_settings(pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    removed = []
+def test_what_was_found_is_remembered_for_this_model_machine_and_settings(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed: list[str] = []
     monkeypatch.setattr(bundles, "present", lambda model, kind, versions: False)
     monkeypatch.setattr(bundles, "remove", lambda model, kind, versions: removed.append(kind))
-    nets = {PLAIN: net(0.003), ONNX: net(0.001), OPENVINO: DataError("no OpenVINO today")}
-    choice, opened = choose(pictures, nets, monkeypatch)
-    assert (choice.runtime, choice.precision, opened) == ("onnx", "fp32", 3)
-    assert "times as fast as plain fp32 on the first pictures" in choice.why
-    assert [one.get("failed") for one in choice.candidates] == [None, None, "no OpenVINO today"]
-    assert [set(one) for one in choice.candidates[:2]] == [{"runtime", "precision", "seconds", "equal"}] * 2
-    assert removed == ["openvino"]
-    # Its bundle is gone: tried again.
-    assert choose(pictures, nets, monkeypatch)[1] == 3
-    monkeypatch.setattr(bundles, "present", lambda model, kind, versions: True)
-    again, opened = choose(pictures, nets, monkeypatch)
-    assert (again.runtime, again.precision, opened) == ("onnx", "fp32", 0)
-    assert [set(one) for one in again.candidates] == [set(one) for one in choice.candidates]
+    nets = {PLAIN: net(0.004), BF16: net(0.002), ONNX: net(0.003), OPENVINO: DataError("no OpenVINO here")}
+    speeds, opened = attempt(model, nets, monkeypatch)
+    assert opened == [ONNX, OPENVINO, BF16]
+    assert speeds.best([PLAIN, ONNX, OPENVINO, BF16]) == BF16
+    found = speeds.candidates([PLAIN, ONNX, OPENVINO, BF16])
+    assert [one.get("failed") for one in found] == [None, None, "no OpenVINO here", None]
+    assert found[0]["speed"] == 1 < found[1]["speed"] < found[3]["speed"]
+    assert sorted(removed) == ["onnx", "openvino"]
+    again = known(model)
+    assert (again.known, again.best([PLAIN, BF16])) == (speeds.known, BF16)
+    # Of what its bundle has gone nothing is believed.
+    assert (again.best([PLAIN, ONNX]), again.known) == (None, {})
     (file,) = (cache_folder() / "choices").iterdir()
     assert json.loads(file.read_text())["key"]["processor"] == "a cpu"
-    file.write_text("{")
-    assert choose(pictures, nets, monkeypatch)[1] == 3
-    for changed in ({"machine": "another"}, {"flip": True}, {"ways": [PLAIN, ONNX]}):
-        assert choose(pictures, nets, monkeypatch, **changed)[1] > 0
-        assert choose(pictures, nets, monkeypatch, **changed)[1] == 0
-    pictures[0].parent.joinpath("model.safetensors").write_bytes(b"another")
-    assert choose(pictures, nets, monkeypatch)[1] == 3
+    for other in (known(model, machine="another"), known(model, flip=True), known(model, 40_000)):
+        assert other.known == {}
+    for text in ("{", "[]", '{"candidates": [{"runtime": "onnx", "precision": "fp32", "speed": "fast"}]}', '{"candidates": [1]}'):
+        file.write_text(text)
+        assert known(model).known == {}
+    model.write_bytes(b"another")
+    assert known(model).known == {}
 
 
-def test_where_others_fail_it_is_plain_fp32_and_where_all_do_it_is_said(pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    nets = {PLAIN: net(0), ONNX: DataError("no export"), OPENVINO: net(0, wrong=900)}
-    choice, _ = choose(pictures, nets, monkeypatch)
-    assert (choice.runtime, choice.precision) == PLAIN
-    with pytest.raises(DataError, match="onnx fp32: no export"):
-        choose(pictures, nets, monkeypatch, [ONNX])
-    with pytest.raises(DataError, match="plain fails"):
-        choose(pictures, {PLAIN: DataError("plain fails"), ONNX: net(0)}, monkeypatch, [PLAIN, ONNX])
+PASSING = [
+    OSError(errno.ENOSPC, "No space left on device"), MemoryError(), RuntimeError("bad allocation"), BusyError("held"),
+    PassingError("the process that exported it ended with signal 9"),
+]  # fmt: skip
 
 
-def test_pictures_that_cannot_be_read_measure_nothing(pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose(pictures[:1], {}, monkeypatch)[0].why == "none of the first pictures can be read"
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+def test_a_failure_of_one_moment_is_tried_again(model: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    nets = {PLAIN: net(0.002), BF16: net(0.001), ONNX: error}
+    speeds, _ = attempt(model, nets, monkeypatch)
+    assert speeds.best([PLAIN, ONNX, BF16]) == BF16
+    assert speeds.candidates([ONNX])[0]["failed"]
+    assert set(known(model).known) == {PLAIN, BF16}
+    monkeypatch.setattr(bundles, "present", lambda model, kind, versions: True)
+    assert attempt(model, {PLAIN: net(0.002), ONNX: net(0.001)}, monkeypatch)[0].best([PLAIN, ONNX, BF16]) == ONNX
+    assert set(known(model).known) == {PLAIN, BF16, ONNX}
 
 
-def test_a_cache_that_others_hold_decides_nothing_for_later(pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    nets: dict[Any, Any] = {PLAIN: net(0.02), ONNX: BusyError("held"), OPENVINO: BusyError("held")}
-    choice, _ = choose(pictures, nets, monkeypatch)
-    assert ((choice.runtime, choice.precision), choice.why) == (PLAIN, "held")
-    with pytest.raises(BusyError, match="held"):
-        choose(pictures, nets, monkeypatch, ways=[ONNX, OPENVINO])
-    assert choose(pictures, {**nets, ONNX: net(0), OPENVINO: net(0.01)}, monkeypatch)[0].runtime == "onnx"
+@pytest.mark.parametrize("error", [DataError("cannot be exported"), CheckError("answers otherwise"), ImportError("broken")])
+def test_a_failure_that_lasts_is_remembered(model: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt(model, {PLAIN: net(0.001), ONNX: error}, monkeypatch)
+    assert known(model).known[ONNX] == {"failed": str(error)}
+
+
+def test_what_fails_in_the_comparison_is_sorted_too(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = SimpleNamespace(mask=lambda image: (_ for _ in ()).throw(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
+    broken = SimpleNamespace(mask=lambda image: (_ for _ in ()).throw(RuntimeError("no such operator")))
+    speeds, _ = attempt(model, {PLAIN: net(0.001), ONNX: short, BF16: broken}, monkeypatch)
+    assert (set(speeds.known), set(speeds.passing)) == ({PLAIN, BF16}, {ONNX})
+
+
+def test_what_needs_an_export_that_failed_is_not_waited_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nets = {PLAIN: net(0.001), ONNX: BusyError("held"), OPENVINO: net(0.001), BF16: net(0.001)}
+    speeds, opened = attempt(model, nets, monkeypatch)
+    assert opened == [ONNX, BF16]
+    assert [one["failed"] for one in speeds.candidates([ONNX, OPENVINO])] == ["held", "held"]
+
+
+def test_the_forecast_counts_what_is_there(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = known(model)
+    nothing = speeds.forecast([], 0)
+    eager, both = speeds.forecast([BF16], 2), speeds.forecast([BF16, ONNX, OPENVINO], 2)
+    assert nothing == 0 < eager < both
+    assert both > sum(bundles.SECONDS.values())
+    # OpenVINO gets its network by way of ONNX.
+    assert speeds.forecast([OPENVINO], 0) > sum(bundles.SECONDS.values())
+    monkeypatch.setattr(bundles, "present", lambda model, kind, versions: True)
+    assert eager < speeds.forecast([BF16, ONNX, OPENVINO], 2) < 50
+
+
+def test_a_bar_moves_by_the_clock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("seenet.core.progress.LINE_EVERY_SECONDS", 0)
+    with ticking("trying onnx fp32", 70) as say:
+        say("exporting to onnx")
+        time.sleep(1.3)
+    assert capsys.readouterr().err.startswith("trying onnx fp32: 1/70, 1 s, ETA 69 s, exporting to onnx")

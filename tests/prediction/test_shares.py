@@ -21,7 +21,6 @@ from tests.prediction.doubles import LABELS, RedNet
 from tests.training.launching import ROOT, torchrun
 
 INFO = {"file": "red.safetensors", "sha256": "0" * 64}
-WAY = {"runtime": "eager", "precision": "fp32"}
 
 
 def predictor() -> Predictor:
@@ -52,16 +51,16 @@ def test_shares_one_after_the_other_make_the_same_tree(photos: Path, tmp_path: P
 
 def test_shares_hold_the_folder_together_and_alone(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with open_manifest(out, WAY, (0, 2)) as first, open_manifest(out, WAY, (1, 2)) as second:
+    with open_manifest(out, (0, 2)) as first, open_manifest(out, (1, 2)) as second:
         first.record("a", {"input": "1", "model": "2", "settings": "3"}, {})
-        with pytest.raises(BusyError), open_manifest(out, WAY):
+        with pytest.raises(BusyError), open_manifest(out):
             pass
-        with pytest.raises(BusyError), open_manifest(out, WAY, (1, 2)):
+        with pytest.raises(BusyError), open_manifest(out, (1, 2)):
             pass
         second.record("b", {"input": "1", "model": "2", "settings": "3"}, {})
     assert set(json.loads((out / "manifest.json").read_text())) == {"a", "b"}
     assert [path.name for path in out.iterdir()] == ["manifest.json"]
-    with open_manifest(out, WAY), pytest.raises(BusyError), open_manifest(out, WAY, (0, 2)):
+    with open_manifest(out), pytest.raises(BusyError), open_manifest(out, (0, 2)):
         pass
 
 
@@ -70,7 +69,7 @@ def test_what_a_killed_share_left_is_folded_by_the_next(tmp_path: Path) -> None:
     out.mkdir()
     entry = {"input": "1", "model": "2", "settings": "3", "outputs": {}}
     (out / ".manifest.1-2.jsonl").write_text(json.dumps({"name": "left", "entry": entry}) + "\n" + '{"name": "cut')
-    with open_manifest(out, WAY, (0, 3)) as manifest:
+    with open_manifest(out, (0, 3)) as manifest:
         assert set(manifest.entries) == {"left"}
     assert [path.name for path in out.iterdir()] == ["manifest.json"]
 

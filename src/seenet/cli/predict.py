@@ -20,7 +20,7 @@ def predict(
     ] = "auto",
     runtime: Annotated[
         Literal["auto", "eager", "onnx", "openvino"],
-        typer.Option(help="What computes; auto: the fastest, tried once a model and machine, from 20 pictures on; below, eager."),
+        typer.Option(help="What computes; auto: the fastest, tried once a model and machine, where that saves more than it costs."),
     ] = "auto",
     tile: Annotated[
         str, typer.Option(help="Cut large pictures: side of what is seen at once, in pixels; auto: by --memory; whole: never.")
@@ -49,18 +49,20 @@ def predict(
     from seenet.prediction.batch import predict_files
 
     with joined(device) as (rank, world):
-        predictor, choice = open_chosen(
+        chosen = open_chosen(
             model, inputs, out, runtime=runtime, precision=precision, device=device, scales=numbers(scales, "--scales"), flip=flip,
             tile=tile_size(tile), margin=margin, memory=memory, factory=factory,
         )  # fmt: skip
         if rank == 0:
-            print(f"runtime {choice.runtime}, precision {choice.precision}: {choice.why}", file=sys.stderr)
-        report = predict_files(predictor, inputs, out, probabilities=probabilities, overwrite=overwrite, share=(rank, world))
+            print(f"runtime {chosen.choice.runtime}, precision {chosen.choice.precision}: {chosen.choice.why}", file=sys.stderr)
+        report = predict_files(
+            chosen.predictor, inputs, out, probabilities=probabilities, overwrite=overwrite, share=(rank, world), chooser=chosen
+        )
         report.written, report.skipped = summed([report.written, report.skipped], device)
         failed = listed(report.failed)
         if rank == 0:
             report.failed = failed
-    report.choice = asdict(choice)
+    report.choice = asdict(chosen.choice)
     if rank == 0 and as_json:
         print(json.dumps(report.result(), indent=1, ensure_ascii=False))
     elif rank == 0:

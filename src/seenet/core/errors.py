@@ -35,6 +35,10 @@ class DataError(SeenetError):
         self.fix, self.kind, self.pixels = fix, kind, pixels
 
 
+class PassingError(DataError):
+    """A failure of one moment: a full disk, too little memory, a process that was killed or too slow. The next time it may go well."""
+
+
 class NotFiniteError(SeenetError):
     """A number is NaN or infinite."""
 

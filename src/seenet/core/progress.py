@@ -63,17 +63,18 @@ def _silent(count: int = 1, note: str = "") -> None:
 
 def _lines(what: str, total: int, done: int, inner: bool) -> Advance:
     started = last = time.monotonic()
-    first = done
+    before = done
 
     def advance(count: int = 1, note: str = "") -> None:
-        nonlocal done, last
+        nonlocal done, last, before
         done += count
         now = time.monotonic()
         ended = done >= total and not (inner and last == started)
         if not ended and now - last < LINE_EVERY_SECONDS:
             return
-        last = now
-        eta = (now - started) / max(done - first, 1) * (total - done)
+        # By what was done since the last line: what was long once (a trial, a pause) is over.
+        eta = (now - last) / max(done - before, 1) * (total - done)
+        last, before = now, done
         print(
             f"{what}: {done}/{total}, {now - started:.0f} s, ETA {eta:.0f} s{', ' + note if note else ''}",
             file=sys.stderr,

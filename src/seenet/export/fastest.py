@@ -1,13 +1,12 @@
-"""The fastest way to run a model that answers as plain fp32 does: measured on the user's first pictures, once a model and machine."""
+"""Ways to run a model that answer as plain fp32 does: how fast they are on this machine, measured once and remembered."""
 
 import json
 import logging
 import math
-import statistics
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ import numpy as np
 
 import seenet
 from seenet.core import processor
-from seenet.core.errors import BusyError, DataError, SeenetError
+from seenet.core.errors import CheckError, DataError
 from seenet.core.files import cache_folder, digest, sha256, write_text
 from seenet.core.images import read_image
+from seenet.core.progress import bar
 from seenet.export import bundles
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundle import BundlePredictor
@@ -32,24 +32,17 @@ Way = tuple[str, str]
 """Runtime (eager, onnx, openvino) and precision."""
 PLAIN: Way = ("eager", "fp32")
 PICTURES = 3
-"""That are measured, those of the front that can be read."""
+"""That others are compared and timed on."""
 ROUNDS = 3
-LONG_SECONDS = 10.0
-"""Where plain fp32 takes longer a picture, one picture has to do."""
+SLOW = 1.5
+"""A way that takes so many times as long as the fastest is not run again."""
+GAIN = 1.05
+"""What another way has to bring: less is not told from chance, and not worth masks of two ways."""
+OPENING_SECONDS = 3.0
+"""What loading one way is taken to last: a child process first."""
 AGREEMENT = {"fp32": 0.9999, "bf16": 0.999}
 """Share of the pixels that must get the class that plain fp32 gives them, by precision."""
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is computed with, and why."""
-
-    runtime: str
-    precision: str
-    why: str
-    candidates: list[dict[str, Any]] = field(default_factory=list)
-    """Where it was measured, of each: runtime, precision, and either seconds a picture and the share of equal classes, or what failed."""
 
 
 def open_way(
@@ -64,130 +57,194 @@ def open_way(
     margin: int = MARGIN,
     memory: float = MEMORY,
     factory: str | None = None,
+    patience: float | None = None,
 ) -> BasePredictor:
-    """The predictor of a model file that runs in `way`; where that needs a bundle it is verified on the first of `pictures`."""
+    """The predictor of a model file that runs in `way`; where that needs a bundle it is verified on the first of `pictures`.
+
+    `patience` and errors as `bundles.bundle`.
+    """
     runtime, precision = way
     if runtime == "eager":
         return load(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
-    file = bundles.bundle(path, runtime, lambda: [front for front, _ in _front(pictures)], _versions())
+    file = bundles.bundle(path, runtime, lambda: _readable(pictures), versions(), patience=patience)
     info = {"file": str(path), "sha256": sha256(path)}
     return BundlePredictor(open_tried(file, precision=precision), scales=scales, flip=flip, tiling=Tiling(tile, margin, memory), info=info)
 
 
-def fastest(path: Path, ways: Sequence[Way], pictures: Sequence[Path], *, machine: str, **options: Any) -> Choice:
-    """Of `ways` the fastest on the first of `pictures` that gives the classes of plain fp32; remembered in the cache.
+class Speeds:
+    """What is known of each way to run a model here, on pictures of some size: {"seconds" a picture, "speed" as a multiple of plain fp32's,
+    "equal": share of the pixels} or {"failed": why}. It lies in the cache.
 
-    `machine` names the processor, `options` are those of `open_way`. A way that fails is noted and left out; DataError where all do.
-    Where another process holds the exports for too long it is plain fp32, for this time; BusyError where that is not among `ways`.
+    `options` are those of `open_way`, `machine` names the processor, `pixels` are those of a usual picture.
     """
-    images = [image for _, image in _front(pictures)]
-    if not images:
-        return Choice(*ways[0], "none of the first pictures can be read")
-    side = statistics.median(image.shape[0] * image.shape[1] for image in images)
-    key = {
-        "model": sha256(path), "seenet": seenet.__version__, "libraries": _versions(), "processor": machine,
-        "threads": processor.threads(), "log2 of pixels": round(math.log2(side)), "ways": ways, **options,
-    }  # fmt: skip
-    text = json.dumps(key, sort_keys=True)
-    file = cache_folder() / "choices" / f"{digest(text)}.json"
-    known = _known(file)
-    if known and (known.runtime == "eager" or bundles.present(path, known.runtime, _versions())):
-        return known
-    log.info("trying %s on the first pictures (once for this model and machine; minutes)", ", ".join(map(" ".join, ways)))
-    try:
-        chosen = _tried(path, ways, pictures, images, options)
-    except BusyError as error:
-        if ways[0] != PLAIN:
-            raise
-        return Choice(*PLAIN, str(error))
-    with suppress(OSError):
-        write_text(file, json.dumps({"key": key, "choice": asdict(chosen)}, indent=1) + "\n")
-    return chosen
 
+    def __init__(self, path: Path, pixels: float, machine: str, options: dict[str, Any]) -> None:
+        self.path, self.options = path, options
+        self.key = {
+            "model": sha256(path), "seenet": seenet.__version__, "libraries": versions(), "processor": machine,
+            "threads": processor.threads(), "log2 of pixels": round(math.log2(pixels)), **options,
+        }  # fmt: skip
+        self.file = cache_folder() / "choices" / f"{digest(json.dumps(self.key, sort_keys=True))}.json"
+        self.known = _read(self.file)
+        self.passing: dict[Way, dict[str, Any]] = {}
+        """What failed for a reason of the moment: told, and not remembered."""
 
-def _known(file: Path) -> Choice | None:
-    """Whatever is wrong with the file, it can be made again."""
-    try:
-        return Choice(**json.loads(file.read_text(encoding="utf-8"))["choice"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    def best(self, ways: Collection[Way]) -> Way | None:
+        """The fastest of `ways`; None where nothing is known, or its bundle is gone: then all is to be tried again."""
+        speeds = {way: self.known[way]["speed"] for way in ways if "speed" in self.known.get(way, {})}
+        found = max(speeds, key=lambda way: speeds[way] * (GAIN if way == PLAIN else 1), default=None)
+        if found and not self.is_ready(found):
+            self.known, found = {}, None
+        return found
 
+    def is_ready(self, way: Way) -> bool:
+        """Whether it needs no export."""
+        return way[0] == "eager" or bundles.present(self.path, way[0], versions())
 
-def _tried(path: Path, ways: Sequence[Way], pictures: Sequence[Path], images: list[np.ndarray], options: dict[str, Any]) -> Choice:
-    there = {kind for kind in bundles.SUFFIXES if bundles.present(path, kind, _versions())}
-    failed: dict[Way, str] = {}
-    opened: dict[Way, BasePredictor] = {}
-    # Bundles first: while they are made this process holds no network.
-    for way in sorted({PLAIN, *ways}, key=lambda way: way[0] == "eager"):
-        try:
-            opened[way] = open_way(path, way, pictures, **options)
-        except BusyError:
-            raise
-        except Exception as error:  # of libraries that may be broken in any way; plain torch is there all the same
-            if way == PLAIN:
-                raise
-            failed[way] = " ".join(str(error).split())[:200]
-    seconds, equal = measured(opened, images, failed)
-    right = [way for way in ways if way in seconds]
-    if not right:
-        raise DataError(f"{path}: {'; '.join(f'{runtime} {precision}: {failed[runtime, precision]}' for runtime, precision in ways)}")
-    best = min(right, key=lambda way: seconds[way])
-    for kind in set(bundles.SUFFIXES) - there - {best[0]}:
-        bundles.remove(path, kind, _versions())
-    candidates = []
-    for way in ways:
-        found = {"failed": failed[way]} if way in failed else {"seconds": round(seconds[way], 4), "equal": round(equal[way], 6)}
-        candidates.append({"runtime": way[0], "precision": way[1], **found})
-    return Choice(*best, f"{seconds[PLAIN] / seconds[best]:.2f} times as fast as plain fp32 on the first pictures", candidates)
+    def forecast(self, ways: Collection[Way], once: float) -> float:
+        """Seconds that `attempt` will take, where its pictures take `once` seconds in plain fp32."""
+        exports = bundles.forecast(self.path, {runtime for runtime, _ in ways} - {"eager"}, versions())
+        return exports + len(ways) * OPENING_SECONDS + (1 + len(ways)) * (1 + ROUNDS) * once
+
+    def candidates(self, ways: Sequence[Way]) -> list[dict[str, Any]]:
+        """What is known of `ways`, as JSON values."""
+        found = {**self.known, **self.passing}
+        return [{"runtime": way[0], "precision": way[1], **found[way]} for way in ways if way in found]
+
+    def attempt(
+        self,
+        ways: Sequence[Way],
+        opened: dict[Way, BasePredictor],
+        pictures: Sequence[Path],
+        *,
+        seconds: float,
+        rounds: float,
+        exports: float,
+    ) -> None:
+        """Open `ways`, beside those in `opened` and into it, compare all with plain fp32 on `pictures`, and remember what was found.
+
+        What fails is noted. A bar shows the `seconds` that were forecast; `rounds` are those that timing may take, `exports` those that
+        each export may.
+        """
+        before = {kind for kind in bundles.SUFFIXES if bundles.present(self.path, kind, versions())}
+        failed: dict[Way, Exception] = {}
+        images = [read_image(path) for path in pictures]
+        with ticking(f"trying {', '.join(map(' '.join, ways))}", seconds) as say:
+            # Bundles first: they need the most memory while they are made.
+            for way in sorted({PLAIN, *ways} - opened.keys(), key=lambda way: (way[0] == "eager", way)):
+                say(f"{'loading' if self.is_ready(way) else 'exporting to'} {way[0]}")
+                try:
+                    held = next((error for other, error in failed.items() if not self.is_ready(other)), None)
+                    if held and not self.is_ready(way):
+                        # It would need what could not be made a moment ago.
+                        raise held
+                    opened[way] = open_way(self.path, way, pictures, patience=exports, **self.options)
+                except Exception as error:  # of libraries that may be broken in any way; plain torch is there all the same
+                    if way == PLAIN:
+                        raise
+                    failed[way] = error
+            say("timing")
+            times, equal = measured(opened, images, failed, rounds)
+        for way, why in failed.items():
+            found = {"failed": " ".join(str(why).split())[:200] or type(why).__name__}
+            (self.passing if bundles.passing(why) else self.known)[way] = found
+        for way, taken in times.items():
+            self.known[way] = {"seconds": round(taken, 4), "speed": round(times[PLAIN] / taken, 3), "equal": round(equal[way], 6)}
+        with suppress(OSError):
+            write_text(self.file, json.dumps({"key": self.key, "candidates": self.candidates([*self.known])}, indent=1) + "\n")
+        # Those that failed for now will need what is there.
+        if not self.passing and (best := self.best([*ways, PLAIN])):
+            for kind in set(bundles.SUFFIXES) - before - {best[0]}:
+                bundles.remove(self.path, kind, versions())
 
 
 def measured(
-    opened: dict[Way, BasePredictor], images: Sequence[np.ndarray], failed: dict[Way, str]
+    opened: dict[Way, BasePredictor], images: Sequence[np.ndarray], failed: dict[Way, Exception], limit: float
 ) -> tuple[dict[Way, float], dict[Way, float]]:
     """Seconds a picture and share of equal classes of each way that answers as `PLAIN`; what does not goes to `failed`.
 
-    Each picture is run once to warm up and compare, then `ROUNDS` times in turn; the fastest of these counts.
+    Each picture is run once to warm up and compare, then up to `ROUNDS` times in turn; the fastest of these counts. A way that takes over
+    `limit` seconds to compare is not run again, nor any after so many seconds of rounds; the first round is whole.
     """
-    started = time.perf_counter()
-    expected = [opened[PLAIN].mask(images[0])]
-    if time.perf_counter() - started > LONG_SECONDS:
-        images = images[:1]
-    expected += [opened[PLAIN].mask(image) for image in images[1:]]
-    equal: dict[Way, float] = {}
-    for way, predictor in opened.items():
+    expected = [opened[PLAIN].mask(image) for image in images]
+    equal, times = {PLAIN: 1.0}, {PLAIN: [math.inf] * len(images)}
+    running = [PLAIN]
+    for way in [way for way in opened if way != PLAIN]:
+        began = time.perf_counter()
         try:
-            same = [predictor.mask(image) == mask for image, mask in zip(images, expected, strict=True)]
-        except (SeenetError, MemoryError, RuntimeError) as error:
-            failed[way] = " ".join(str(error).split())[:200]
+            same = [opened[way].mask(image) == mask for image, mask in zip(images, expected, strict=True)]
+        except Exception as error:  # as in opening
+            failed[way] = error
             continue
+        taken = time.perf_counter() - began
         share = float(sum(one.sum() for one in same) / sum(one.size for one in same))
         if share < AGREEMENT[way[1]]:
-            failed[way] = f"gives {100 * share:.3f} % of the pixels the class of plain fp32, expected {100 * AGREEMENT[way[1]]:g} %"
+            asked = f"expected {100 * AGREEMENT[way[1]]:g} %"
+            failed[way] = CheckError(f"gives {100 * share:.3f} % of the pixels the class of plain fp32, {asked}")
+        elif taken > limit:
+            equal[way], times[way] = share, [taken / len(images)] * len(images)
         else:
-            equal[way] = share
-    times: dict[Way, list[list[float]]] = {way: [[] for _ in images] for way in equal}
+            equal[way], times[way] = share, [math.inf] * len(images)
+            running.append(way)
+    began = time.perf_counter()
     for _ in range(ROUNDS):
         for place, image in enumerate(images):
-            for way in equal:
+            for way in running:
                 started = time.perf_counter()
                 opened[way].mask(image)
-                times[way][place].append(time.perf_counter() - started)
-    return {way: sum(map(min, found)) / len(images) for way, found in times.items()}, equal
+                times[way][place] = min(times[way][place], time.perf_counter() - started)
+        least = min(sum(times[way]) for way in running)
+        running = [way for way in running if sum(times[way]) <= SLOW * least]
+        if len(running) == 1 or time.perf_counter() - began > limit:
+            break
+    return {way: sum(found) / len(images) for way, found in times.items()}, equal
 
 
-def _front(pictures: Sequence[Path]) -> list[tuple[Path, np.ndarray]]:
-    """The first that can be read, each of another file name, by which `seenet export` would name them."""
-    found: dict[str, tuple[Path, np.ndarray]] = {}
-    for path in pictures[: 4 * PICTURES]:
-        if path.name not in found and len(found) < PICTURES:
-            with suppress(DataError, OSError):
-                found[path.name] = (path, read_image(path))
-    return list(found.values())
+@contextmanager
+def ticking(what: str, seconds: float) -> Iterator[Callable[[str], None]]:
+    """A bar of as many steps as seconds are forecast, which moves by the clock; yields what sets the note at its end."""
+    total, note, ended = max(1, round(seconds)), [""], threading.Event()
+    with bar(what, total, inner=True) as advance:
+
+        def tick() -> None:
+            left = total - 1
+            while not ended.wait(1):
+                advance(min(1, left), note[0])
+                left = max(0, left - 1)
+
+        thread = threading.Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield lambda text: note.__setitem__(0, text)
+        finally:
+            ended.set()
+            thread.join()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the libraries that bundles and speeds depend on."""
     found = {}
     for name in LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
+
+
+def _read(file: Path) -> dict[Way, dict[str, Any]]:
+    """Whatever is wrong with the file, it can be made again."""
+    try:
+        found = {(one.pop("runtime"), one.pop("precision")): one for one in json.loads(file.read_text(encoding="utf-8"))["candidates"]}
+        return found if all("failed" in one or one["speed"] > 0 for one in found.values()) else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _readable(pictures: Sequence[Path]) -> list[Path]:
+    """The first that can be read, each of another file name, by which `seenet export` would name them."""
+    found: dict[str, Path] = {}
+    for path in pictures[: 4 * PICTURES]:
+        if path.name not in found and len(found) < PICTURES:
+            with suppress(DataError, OSError):
+                read_image(path)
+                found[path.name] = path
+    return list(found.values())

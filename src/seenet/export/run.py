@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 import seenet
-from seenet.core.errors import DataError, UsageError
+from seenet.core.errors import DataError, PassingError, UsageError
 from seenet.core.files import check_free, sha256
 from seenet.core.images import read_image
 from seenet.core.recipe_files import load_recipe
@@ -207,7 +207,7 @@ def _on_disk(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror or error}); make room or choose another --out") from None
+        raise PassingError(f"{out}: cannot be written ({error.strerror or error}); make room or choose another --out") from None
 
 
 def _publish(path: Path, out: Path, report: ExportReport) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from seenet.core.progress import bar
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.behind import behind
 from seenet.prediction.inputs import Input, find_inputs
-from seenet.prediction.manifest import open_manifest
+from seenet.prediction.manifest import Manifest, open_manifest, way_of
 from seenet.prediction.outputs import remove_leftovers, save, to_do
 from seenet.prediction.prefetch import prefetch
 from seenet.prediction.raster_mask import StoredResult, segment
@@ -30,6 +30,22 @@ log = logging.getLogger("seenet")
 
 FORMAT = 2
 """Raised when the same settings give other files than before, so that old ones are not taken for new."""
+
+
+class Chooser(Protocol):
+    """Who may have other predictors do some of a job, and lets what they made stay."""
+
+    def accepts(self, way: tuple[str, str]) -> bool:
+        """Whether what was made in a way (runtime and precision, as the manifest has them) counts as done."""
+
+    def begin(self, todo: list[Input]) -> list[Input]:
+        """The pictures that are to be done, in the order in which they will be."""
+
+    def predictor_for(self, item: Input) -> BasePredictor:
+        """What computes this picture."""
+
+    def done(self, item: Input, seconds: float) -> None:
+        """Hear how long this picture took in the predictor."""
 
 
 @dataclass
@@ -78,12 +94,14 @@ def predict_files(
     probabilities: bool = False,
     overwrite: bool = False,
     share: tuple[int, int] = (0, 1),
+    chooser: Chooser | None = None,
 ) -> PredictReport:
     """Write OUT/masks/NAME.png, OUT/overlays/NAME.jpg and, if asked, OUT/probabilities/NAME.npz for each of `inputs`.
 
     A picture that cannot be read is noted in the report and the rest done. What is there from the same picture, model
     and settings is skipped. Interrupted at any moment, a second run completes the folder to what one run had made. `share` is (rank,
-    world): of several processes that are given the same arguments each does every world-th picture.
+    world): of several processes that are given the same arguments each does every world-th picture. `chooser` may replace `predictor`
+    by others that differ in runtime and precision alone.
 
     Raises DataError: no input, a file in the way (without `overwrite`), the disk full; UsageError: two inputs of one
     name; BusyError: another process predicts into OUT; NotFiniteError: the network gives NaN.
@@ -94,22 +112,21 @@ def predict_files(
     rank, world = share
     pictures = find_inputs(inputs, out)[rank::world]
     report = PredictReport(out, predictor.info, predictor.settings)
-    source = {"model": str(predictor.info["sha256"]), "settings": _digest({**predictor.settings, "format": FORMAT})}
-    way = {"runtime": predictor.settings.get("runtime", "eager"), "precision": predictor.precision}
-    with open_manifest(out, way, share) as manifest:
+    with open_manifest(out, share) as manifest:
         remove_leftovers(out, [item.name for item in pictures])
-        todo = to_do(pictures, manifest, source, probabilities=probabilities, overwrite=overwrite)
+        accepted = _accepted(predictor, manifest, chooser)
+        todo = to_do(pictures, manifest, _source(predictor), accepted, probabilities=probabilities, overwrite=overwrite)
         report.skipped = len(pictures) - len(todo)
+        todo = chooser.begin(todo) if chooser else todo
 
         def failed(item: Input, error: DataError) -> None:
             log.warning("failed: %s", error)
             report.failed.append((item.path, str(error)))
             advance(note=item.name)
 
-        def write(item: Input, digest: str, result: Result | StoredResult) -> None:
-            whole = {**source, "input": digest}
+        def write(item: Input, source: dict[str, str], result: Result | StoredResult) -> None:
             try:
-                save(result, item, whole, manifest, probabilities=probabilities, overwrite=overwrite)
+                save(result, item, source, manifest, accepted, probabilities=probabilities, overwrite=overwrite)
             except DataError as error:
                 # What is wrong with the folder would be with all the others' files.
                 if error.kind != "name":
@@ -121,15 +138,20 @@ def predict_files(
 
         with bar("predict", len(pictures), report.skipped) as advance, behind() as later:
             for item, read in prefetch(todo, _read):
+                predictor = chooser.predictor_for(item) if chooser else predictor
                 try:
                     digest, image = read.result()
                     before = time.monotonic()
                     result = _segment(predictor, item, image, out, probabilities)
-                    report.network_seconds += time.monotonic() - before
+                    seconds = time.monotonic() - before
                 except DataError as error:
                     later(partial(failed, item, error))
                 else:
-                    later(partial(write, item, digest, result))
+                    later(partial(write, item, {**_source(predictor), "input": digest}, result))
+                    report.network_seconds += seconds
+                    if chooser:
+                        chooser.done(item, seconds)
+    report.settings = predictor.settings
     report.seconds = time.monotonic() - started
     return report
 
@@ -156,5 +178,26 @@ def _read(item: Input) -> tuple[str, np.ndarray | None]:
         raise DataError(f"{item.path}: cannot be read ({error.strerror or error})") from None
 
 
+def _source(predictor: BasePredictor) -> dict[str, str]:
+    """What outputs are known by, besides their picture."""
+    settings = predictor.settings
+    way = {"runtime": settings.get("runtime", "eager"), "precision": predictor.precision}
+    return {"model": str(predictor.info["sha256"]), "settings": _digest(settings), **way}
+
+
+def _accepted(predictor: BasePredictor, manifest: Manifest, chooser: Chooser | None) -> set[str]:
+    """Settings, by hash, whose outputs count as done: the predictor's own, and the same in another way that `chooser` accepts."""
+    own = predictor.settings
+    found = {_digest(own)}
+    for way in {way_of(entry) for entry in manifest.entries.values()} if chooser else ():
+        if chooser and chooser.accepts(way):
+            runtime, precision = way
+            settings = {**own, "runtime": runtime, "precision": precision}
+            if runtime == "eager":
+                del settings["runtime"]
+            found.add(_digest(settings))
+    return found
+
+
 def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps({**settings, "format": FORMAT}, sort_keys=True).encode()).hexdigest()

@@ -4,7 +4,7 @@ did not make.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
@@ -19,31 +19,29 @@ JOURNALS = ".manifest*.jsonl"
 
 
 class Manifest:
-    """Entries by output name: {"input", "model", "settings": SHA-256 each, "outputs": {path in OUT: SHA-256}}, and `way`, for readers:
-    {"runtime", "precision"}.
-    """
+    """Entries by output name: {"input", "model", "settings": SHA-256 each, "runtime", "precision", "outputs": {path in OUT: SHA-256}}."""
 
-    def __init__(self, out: Path, entries: dict[str, dict[str, Any]], journal: IO[str], way: dict[str, str]) -> None:
-        self.out, self.entries, self.way = out, entries, way
+    def __init__(self, out: Path, entries: dict[str, dict[str, Any]], journal: IO[str]) -> None:
+        self.out, self.entries = out, entries
         self._journal = journal
 
     def record(self, name: str, source: dict[str, str], outputs: dict[str, str]) -> None:
         """Note what is about to get its name in OUT; on disk when this returns."""
-        self.entries[name] = {**source, **self.way, "outputs": outputs}
+        self.entries[name] = {**source, "outputs": outputs}
         self._journal.write(json.dumps({"name": name, "entry": self.entries[name]}) + "\n")
         self._journal.flush()
         os.fsync(self._journal.fileno())
 
-    def made(self, name: str, source: dict[str, str], path: Path) -> bool:
-        """Whether `path` is the very file that was made from `source` (input, model, settings) under this name."""
+    def made(self, name: str, source: dict[str, str], settings: Collection[str], path: Path) -> bool:
+        """Whether `path` is the very file that was made under this name from the input and model of `source`, by one of `settings`."""
         entry = self.entries.get(name)
-        if entry is None or any(entry[key] != value for key, value in source.items()):
+        if entry is None or entry["settings"] not in settings or any(entry[key] != source[key] for key in ("input", "model")):
             return False
         return bool(entry["outputs"].get(path.relative_to(self.out).as_posix()) == sha256(path))
 
 
 @contextmanager
-def open_manifest(out: Path, way: dict[str, str], share: tuple[int, int] = (0, 1)) -> Iterator[Manifest]:
+def open_manifest(out: Path, share: tuple[int, int] = (0, 1)) -> Iterator[Manifest]:
     """Hold the folder for this process; whatever ends the block, fold what was recorded into OUT/manifest.json.
 
     Entries are appended to a journal before the outputs get their names: after a kill at any moment each file in OUT is
@@ -62,7 +60,7 @@ def open_manifest(out: Path, way: dict[str, str], share: tuple[int, int] = (0, 1
         # What a killed process left, before anything is written behind its last line, which may be cut.
         _fold(out, world)
         with _journal(own, out) as journal:
-            manifest = Manifest(out, _entries(out), journal, way)
+            manifest = Manifest(out, _entries(out), journal)
             try:
                 yield manifest
             finally:
@@ -119,13 +117,14 @@ def _fold(out: Path, world: int, own: Path | None = None) -> None:
         os.close(above)
 
 
-def begun_with(out: Path, model: str) -> tuple[str, str] | None:
-    """Runtime (eager, onnxruntime 1.23.0, ...) and precision of what `out` already holds from the model of this SHA-256; None: nothing.
+def begun_with(out: Path, model: str) -> list[tuple[str, str]]:
+    """Ways in which `out` already holds outputs from the model of this SHA-256, each once. DataError: the manifest is damaged."""
+    return list(dict.fromkeys(way_of(entry) for entry in _entries(out).values() if entry["model"] == model))
 
-    DataError: the manifest is damaged.
-    """
-    found = [(entry.get("runtime", "eager"), entry.get("precision", "fp32")) for entry in _entries(out).values() if entry["model"] == model]
-    return found[-1] if found else None
+
+def way_of(entry: dict[str, Any]) -> tuple[str, str]:
+    """Runtime (eager, onnxruntime 1.23.0, ...) and precision that an entry was made with."""
+    return entry.get("runtime", "eager"), entry.get("precision", "fp32")
 
 
 def _entries(out: Path) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from seenet.prediction.raster_mask import StoredResult
 from seenet.prediction.result import Result, output_paths
 
 
-def to_do(inputs: list[Input], manifest: Manifest, source: dict[str, str], *, probabilities: bool, overwrite: bool) -> list[Input]:
-    """Inputs whose outputs are not all there already, made from the same picture and `source` (model, settings).
+def to_do(
+    inputs: list[Input], manifest: Manifest, source: dict[str, str], settings: Collection[str], *, probabilities: bool, overwrite: bool
+) -> list[Input]:
+    """Inputs whose outputs are not all there already, made from the same picture and the model of `source` by one of `settings`.
 
     Raises DataError where another file stands where an output would, unless `overwrite`: before anything is written.
     """
@@ -30,7 +32,7 @@ def to_do(inputs: list[Input], manifest: Manifest, source: dict[str, str], *, pr
             # It cannot be read: that is told, with the others that fail, when its turn comes.
             missing.append(item)
             continue
-        strange = [path for path in there if not path.is_file() or not manifest.made(item.name, whole, path)]
+        strange = [path for path in there if not path.is_file() or not manifest.made(item.name, whole, settings, path)]
         foreign += strange
         if strange or len(there) < len(paths):
             missing.append(item)
@@ -44,16 +46,23 @@ def to_do(inputs: list[Input], manifest: Manifest, source: dict[str, str], *, pr
 
 
 def save(
-    result: Result | StoredResult, item: Input, source: dict[str, str], manifest: Manifest, *, probabilities: bool, overwrite: bool
+    result: Result | StoredResult,
+    item: Input,
+    source: dict[str, str],
+    manifest: Manifest,
+    settings: Collection[str],
+    *,
+    probabilities: bool,
+    overwrite: bool,
 ) -> None:
-    """Write a result's files beside their names, record them, then give them their names.
+    """Write a result's files beside their names, record them, then give them their names; what is replaced is of one of `settings`.
 
     DataError: one of them cannot be written; of kind `name` where that is this picture's fault alone.
     """
     name = item.name
     paths = output_paths(manifest.out, name, probabilities, windows=item.windows)
     # Looked at before the run too; this is for what came since.
-    strange = [path for path in paths if os.path.lexists(path) and not overwrite and not manifest.made(name, source, path)]
+    strange = [path for path in paths if os.path.lexists(path) and not overwrite and not manifest.made(name, source, settings, path)]
     if strange:
         raise DataError(f"{strange[0]}: came to be while predicting; use --overwrite or another --out")
     try:

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from seenet.core.errors import DataError, SeenetError
+from seenet.core.errors import DataError, PassingError, SeenetError
 from seenet.core.files import cache_folder, sha256
 from seenet.core.processor import limit_memory
 from seenet.prediction.bundle import FORMATS, Opened
@@ -27,7 +27,7 @@ _REFUSED = 4
 def open_tried(path: Path, *, device: str = "auto", precision: str = "fp32") -> Opened:
     """`runtimes.open_bundle`, after a child process has loaded the file and segmented a grey square with it.
 
-    Raises as `open_bundle`, and DataError where that process crashed or took too much time or memory.
+    Raises as `open_bundle`, DataError where that process took too much memory, PassingError where it crashed or took too much time.
     """
     packages = PACKAGES[FORMATS[path.suffix]]
     require(*packages)
@@ -58,12 +58,12 @@ def _try(path: Path) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise DataError(f"{path}: not loaded within {TIMEOUT_SECONDS} s; refused, export it again") from None
+        raise PassingError(f"{path}: not loaded within {TIMEOUT_SECONDS} s; refused, export it again") from None
     if done.returncode == _REFUSED:
         raise DataError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
-        raise DataError(f"{path}: loading it crashes the runtime (a trial process ended with {how}); refused, export it again")
+        raise PassingError(f"{path}: loading it crashes the runtime (a trial process ended with {how}); refused, export it again")
 
 
 def main() -> None:

@@ -1,0 +1,19 @@
+"""A folder for the tests of `--runtime auto`."""
+
+from pathlib import Path
+
+import pytest
+
+from seenet.core import processor
+from tests.export.choosing import draw
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model file that nobody reads, and pictures."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(processor, "has_bf16", lambda: False)
+    Path("model.safetensors").write_bytes(b"a model")
+    draw(6)
+    return tmp_path
