@@ -4,7 +4,7 @@
 
 Both train by the recipe `camvid-lite0` (`camvid-drives` for the drive held out) in the project's trainer, for as many steps as fit into the
 minutes; steps are timed in turns, without loader and validation. Images a second are measured in turns at the end, eager, at 360 x 480.
-Four trainings: interrupted, the same command goes on. Writes benchmarks/results/equal-time.json.
+Four trainings: interrupted, the same command goes on. Writes equal-time.json among the results of this kind of processor.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from seenet.training.trainer import Trainer, train
 
 NETWORKS = ("seenet", "deeplabv3plus")
 SPLITS = {"CamVid val": "camvid-lite0", "0001TP held out": "camvid-drives"}
-RESULT = machine.ROOT / "benchmarks" / "results" / "equal-time.json"
+RESULT = machine.RESULTS / machine.kind() / "equal-time.json"
 SPEED = Case(2, "inference", LIGHT_BACKBONE, (360, 480), 1, seconds=40)
 
 

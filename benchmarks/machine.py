@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+"""A folder of results for each kind of processor."""
 SRC = ROOT / "src" / "seenet"
 PACKAGES = ("seenet", "torch", "torchvision", "timm", "segmentation-models-pytorch", "onnxruntime", "openvino", "numpy")
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16")
@@ -39,6 +41,11 @@ def processor() -> dict[str, Any]:
         "flags": [flag for flag in FLAGS if flag in flags],
         "torch": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def kind() -> str:
+    """Name the kind of processor, for the folder of its results: avx2, avx512-bf16, ..."""
+    return "-".join([str(processor()["torch"]).lower(), *(["bf16"] if has_bf16() else [])])
 
 
 def has_bf16() -> bool:

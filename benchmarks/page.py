@@ -7,16 +7,16 @@ from typing import Any
 
 from benchmarks import plots
 from benchmarks.bars import HEADER, cells, results
-from benchmarks.machine import ROOT
+from benchmarks.machine import RESULTS, ROOT
 from seenet.core.files import write_text
 
-RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
 
 HEAD = """# Speed and memory, measured
 
-Written by `python -m benchmarks.page` from the files in `benchmarks/results`, which `make bench` (within 45 minutes on two slow cores)
-and `make bench-full` (hours) leave there; either goes on where it was interrupted.
+Written by `python -m benchmarks.page` from the files in `benchmarks/results/KIND`, which `make bench` (within 45 minutes on two slow
+cores) and `make bench-full` (hours) leave there; either goes on where it was interrupted. Processors differ, so each kind has its own
+section: no ratio of one says anything of another.
 
 - Beside SeENet stand torchvision's DeepLabv3 (rates 12, 24, 36 at output stride 8) and segmentation-models-pytorch's DeepLabv3+, on
   the same timm backbone, with the same output stride, input, precision and runtime, 21 classes, random weights. SeENet runs as the
@@ -44,19 +44,20 @@ def main() -> None:
     write(options.results, options.docs)
 
 
-def write(folder: Path, docs: Path) -> None:
-    """The page, and the plots that it shows."""
-    drawn = plots.draw(results(folder), docs / "images")
-    write_text(docs / "performance.md", text(folder, drawn))
+def write(root: Path, docs: Path) -> None:
+    """Write the page, and the plots that it shows, of the results in the folders of `root`."""
+    parts = [HEAD]
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        drawn = plots.draw(results(folder), docs / "images", folder.name)
+        parts += section(folder, drawn)
+    write_text(docs / "performance.md", "\n".join(parts))
 
 
-def text(folder: Path, drawn: dict[str, str]) -> str:
-    """Markdown of all results; `drawn` has a title for the file name of each plot."""
-    found = results(folder)
-    parts = [HEAD, "## All lines\n", *table(folder), ""]
+def section(folder: Path, drawn: dict[str, str]) -> Iterator[str]:
+    """Yield the Markdown of one kind of processor; `drawn` has a title for the file name of each plot."""
+    yield from (f"## {folder.name}\n", "Measured on:\n", *machines(results(folder)), "", *table(folder), "")
     for name, title in drawn.items():
-        parts += [f"## {title}\n", f"![{title}](images/{name})\n"]
-    return "\n".join([*parts, "## Measured on\n", *(machines(found) if found else ["Nothing was measured yet."]), ""])
+        yield from (f"### {title} ({folder.name})\n", f"![{title}](images/{name})\n")
 
 
 def table(folder: Path) -> Iterator[str]:

@@ -10,11 +10,11 @@ Results = list[dict[str, Any]]
 OURS, PLUS = "C0", "C7"
 
 
-def draw(found: Results, folder: Path) -> dict[str, str]:
-    """Draw what there are results for; returns the title of each file."""
+def draw(found: Results, folder: Path, kind: str) -> dict[str, str]:
+    """Draw what there are results for on one kind of processor; return the title of each file."""
     drawn = {}
-    for name, (title, plot) in PLOTS.items():
-        figure = plot(found)
+    for part, (title, plot) in PLOTS.items():
+        figure, name = plot(found), f"performance-{kind}-{part}.png"
         if figure is not None:
             folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(folder / name, dpi=110)
@@ -86,8 +86,8 @@ def equal_time(found: Results) -> Figure | None:
 
 
 PLOTS: dict[str, tuple[str, Callable[[Results], Figure | None]]] = {
-    "performance-ratios.png": ("Beside DeepLabv3 and DeepLabv3+", ratios),
-    "performance-equal-time.png": ("Light networks after equal training time", equal_time),
-    "performance-growth.png": ("Growth of prediction (ResNet-18)", growth),
+    "ratios": ("Beside DeepLabv3 and DeepLabv3+", ratios),
+    "equal-time": ("Light networks after equal training time", equal_time),
+    "growth": ("Growth of prediction (ResNet-18)", growth),
 }
-"""Title and plot by file name."""
+"""Title and plot by what ends the file's name."""

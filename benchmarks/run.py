@@ -1,7 +1,7 @@
 """Measure what is not there yet, and print the table: `python -m benchmarks.run [--full] [--only PART] [--anew]`.
 
-Each result is measured in a process of its own and is one file in benchmarks/results. What is there from the same code, on the same
-processor and with as many threads, is not measured again: an interrupted run goes on where it was.
+Each result is measured in a process of its own and is one file in benchmarks/results/KIND, by the kind of processor. What is there from
+the same code, on the same processor and with as many threads, is not measured again: an interrupted run goes on where it was.
 """
 
 import argparse
@@ -25,8 +25,6 @@ from benchmarks.compare import compare
 from benchmarks.measuring import alone
 from seenet.core.files import write_text
 
-RESULTS = machine.ROOT / "benchmarks" / "results"
-
 Measured = Callable[[], dict[str, Any]]
 
 
@@ -36,7 +34,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="results whose name has this in it")
     parser.add_argument("--anew", action="store_true", help="measure again what is there")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing after so many")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=machine.RESULTS / machine.kind())
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # of trainers on noise
     started, late = time.monotonic(), []
