@@ -136,9 +136,10 @@ def _stages(name: str, **options: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The error's first line; of an assertion without words the assertion."""
+    """The error's first line; of an assertion without words the assertion, as timm has it."""
     line = str(error).strip().partition("\n")[0]
-    return line[:200] or traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
+    asserted = [frame.line for frame in traceback.extract_tb(error.__traceback__) if "/timm/" in frame.filename and frame.line]
+    return line[:200] or (asserted[-1] if asserted else type(error).__name__)
 
 
 def _own_tensors(module: nn.Module) -> bool:
