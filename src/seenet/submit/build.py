@@ -12,11 +12,11 @@ from seenet.core.errors import CheckError, DataError, UsageError
 from seenet.core.files import check_free, files_below, replacing
 from seenet.core.images import read_ids
 from seenet.core.progress import track
-from seenet.experiments.submit_archive import write_archive
-from seenet.experiments.submit_check import Submission, check_archive, find_pictures, sizes_of
-from seenet.experiments.submit_formats import Benchmark
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import predict_files
+from seenet.submit.archive import write_archive
+from seenet.submit.benchmark import Benchmark
+from seenet.submit.check import Submission, check_archive, find_pictures, sizes_of
 
 
 def submit_model(

@@ -9,8 +9,8 @@ from seenet.core.files import files_below
 from seenet.core.images import IMAGE_SUFFIXES, image_size, png_header, png_ids
 from seenet.core.progress import bar, track
 from seenet.data.split import read_list
-from seenet.experiments.submit_archive import read_archive, suffix_of
-from seenet.experiments.submit_formats import CITYSCAPES, VOC, Benchmark
+from seenet.submit.archive import read_archive, suffix_of
+from seenet.submit.benchmark import CITYSCAPES, VOC, Benchmark
 
 
 @dataclass(frozen=True)

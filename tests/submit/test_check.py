@@ -16,9 +16,10 @@ from PIL import Image
 
 from seenet.core.errors import CheckError, DataError
 from seenet.core.labels import VOC21
-from seenet.experiments import submit_archive, submit_check
-from seenet.experiments.submit_archive import read_archive, write_archive
-from seenet.experiments.submit_check import check_submission
+from seenet.submit import archive as archives
+from seenet.submit import check
+from seenet.submit.archive import read_archive, write_archive
+from seenet.submit.check import check_submission
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 SIZES = {"2008_000001": (6, 9), "2008_000002": (7, 9)}
@@ -71,7 +72,7 @@ def test_an_archive_of_another_tool(tmp_path: Path, pictures: Path, monkeypatch:
     for name in ("a.tar.gz", "b.tgz"):
         assert check_submission(tar(tmp_path / name, {f"./{name}": content for name, content in GOOD.items()}), pictures).count == 2
     refused(tmp_path / "a.tar.gz", None, "2 masks, expected 1456, one for each picture of voc's test set")
-    monkeypatch.setattr(submit_check, "VOC", replace(submit_check.VOC, test_count=2))
+    monkeypatch.setattr(check, "VOC", replace(check.VOC, test_count=2))
     done = check_submission(tmp_path / "a.tar.gz")
     assert "only plausible" in done.line()
 
@@ -261,11 +262,11 @@ def test_a_bomb_among_pictures(tmp_path: Path, pictures: Path) -> None:
 
 def test_too_many_and_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar(tmp_path / "a.tar.gz", GOOD)
-    monkeypatch.setattr(submit_archive, "MOST_ENTRIES", 2)
+    monkeypatch.setattr(archives, "MOST_ENTRIES", 2)
     with pytest.raises(CheckError, match="over 2 entries"):
         list(read_archive(tmp_path / "a.tar.gz"))
     monkeypatch.undo()
-    monkeypatch.setattr(submit_archive, "MOST_BYTES", 100)
+    monkeypatch.setattr(archives, "MOST_BYTES", 100)
     with pytest.raises(CheckError, match="over 100 bytes"):
         list(read_archive(tmp_path / "a.tar.gz"))
     monkeypatch.undo()
