@@ -17,8 +17,8 @@ from PIL import Image
 from seenet.core.errors import CheckError, DataError
 from seenet.core.labels import VOC21
 from seenet.submit import check
-from seenet.submit.archive import read_archive, write_archive
-from seenet.submit.check import check_submission
+from seenet.submit.archive import write_archive
+from seenet.submit.check import check_submission, read_archive
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 SIZES = {"2008_000001": (6, 9), "2008_000002": (7, 9)}

@@ -43,8 +43,8 @@ def voc(
     """Pascal VOC 2012: palette PNGs of the pictures' sizes in a .tar.gz, checked when it is packed."""
     from seenet.cli.arguments import numbers
     from seenet.prediction.loading import load
-    from seenet.submit.benchmark import VOC, VOC_FOLDER
-    from seenet.submit.build import submit_masks, submit_model
+    from seenet.submit.archive import submit_masks, submit_model
+    from seenet.submit.voc import VOC, VOC_FOLDER
 
     path, folder = out or Path(f"submissions/voc-comp{competition}.tar.gz"), VOC_FOLDER.format(competition)
     if masks is not None:
@@ -74,8 +74,8 @@ def cityscapes(
     """Cityscapes: PNGs of labelIds, 2048 x 1024, in a .zip, checked when it is packed."""
     from seenet.cli.arguments import numbers
     from seenet.prediction.loading import load
-    from seenet.submit.benchmark import CITYSCAPES
-    from seenet.submit.build import submit_masks, submit_model
+    from seenet.submit.archive import submit_masks, submit_model
+    from seenet.submit.cityscapes import CITYSCAPES
 
     if masks is not None:
         _not_both(model)
