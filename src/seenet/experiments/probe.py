@@ -10,8 +10,7 @@ from seenet.core.files import sha256
 from seenet.core.recipe_files import parse_options
 from seenet.core.settings import ModelSettings, Recipe
 from seenet.data import open_split
-from seenet.experiments.plan import Cell, Plan, Run, check_comparable, single, unfilled
-from seenet.experiments.rows import PaperRow
+from seenet.experiments.plan import Cell, PaperRow, Plan, Run, check_comparable, single, unfilled
 from seenet.model.factory import unknown_parts
 from seenet.model.files import find_model, load_model, read_options
 from seenet.model.probe import PROBES, StageProbe, probes_of
