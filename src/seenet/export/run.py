@@ -24,7 +24,7 @@ from seenet.core.images import read_image
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
-from seenet.export import int8 as int8_format
+from seenet.export import openvino as int8_format
 from seenet.export.verify import Verification, verify
 from seenet.model.files import SavedModel, load_model
 from seenet.prediction.bundle import BundlePredictor, Card
