@@ -40,7 +40,7 @@ def run_module(module: str, *arguments: str | os.PathLike[str], timeout: float, 
     Raises:
         TimeoutError: it took too long.
     """
-    command = [sys.executable, "-m", module, *map(os.fspath, arguments)]
+    command = [sys.executable, "-m", module, *(os.fspath(one) for one in arguments)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, pass_fds=pass_fds)
     except subprocess.TimeoutExpired:
