@@ -21,7 +21,7 @@ from seenet.experiments.probe import make_probe_plan
 from seenet.model import create_model
 from seenet.model.files import save_model
 from tests.experiments.doubles import TINY, pretend_trained, tiny_plan
-from tests.experiments.test_runner import Trainings, use
+from tests.experiments.test_ablate import Trainings, use
 
 OPTIONS = {"backbone": "resnet10t", "num_classes": SHAPES.num_classes, "width": 8, "p_out": 16, "output_stride": 16}
 

@@ -11,8 +11,8 @@ from seenet.core.images import image_size, read_ids
 from seenet.core.labels import LabelSet
 from seenet.data.split import size_mismatch
 from seenet.evaluation.confusion import confusion_matrix, metrics, pair_codes
-from seenet.experiments.drawing import Panel, class_legend, panel_grid, shown_size, value_range
-from seenet.experiments.each_picture import draw_each, with_stages
+from seenet.experiments.drawing import Panel, class_legend, draw_each, panel_grid, shown_size, value_range
+from seenet.experiments.probe import with_stages
 from seenet.model import PEERS, VARIANTS, Segmenter
 from seenet.prediction.batch import PredictReport
 from seenet.prediction.colours import colourize

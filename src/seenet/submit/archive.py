@@ -1,7 +1,11 @@
-"""Build an archive for an evaluation server, and leave it only where it was found right."""
+"""Build an archive for an evaluation server; leave it only where the check finds it right."""
 
+import gzip
 import io
-from collections.abc import Iterator, Mapping
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +16,12 @@ from seenet.core.errors import CheckError, DataError, UsageError
 from seenet.core.files import check_free, files_below, replacing
 from seenet.core.images import read_ids
 from seenet.core.progress import track
-from seenet.experiments.submit_archive import write_archive
-from seenet.experiments.submit_check import Submission, check_archive, find_pictures, sizes_of
-from seenet.experiments.submit_formats import Benchmark
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import predict_files
+from seenet.submit.benchmark import Benchmark
+from seenet.submit.check import Submission, check_archive, find_pictures, sizes_of
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip
 
 
 def submit_model(
@@ -104,6 +109,26 @@ def _build(
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror or error}); make room or choose another --out") from None
     return replace(done, path=out)
+
+
+def write_archive(path: Path, suffix: str, files: Iterable[tuple[str, bytes]]) -> None:
+    """Pack (name, content) as `.tar.gz` or `.zip` in the order given, without times, owners or own name: same files, same bytes."""
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
+            for name, content in files:
+                entry = zipfile.ZipInfo(name, _EPOCH)
+                entry.create_system, entry.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+                archive.writestr(entry, content)
+        return
+    with (
+        path.open("wb") as stream,
+        gzip.GzipFile("", "wb", 6, stream, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for name, content in files:
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o644
+            archive.addfile(member, io.BytesIO(content))
 
 
 def _encoded(path: Path, benchmark: Benchmark, size: tuple[int, int], table: Mapping[int, int]) -> bytes:

@@ -1,9 +1,4 @@
-"""What the evaluation servers of Pascal VOC and Cityscapes want to be sent.
-
-VOC 2012 development kit, section 3.3: results/VOC2012/Segmentation/comp{5,6}_test_cls/ID.png in one .tar.gz, indexed PNGs of the
-picture's size with classes 0 to 20. Cityscapes (evalPixelLevelSemanticLabeling.py): CITY_SEQUENCE_FRAME*.png anywhere in a .zip, one
-channel of labelIds, 2048 x 1024.
-"""
+"""What an evaluation server wants to be sent, as data; `voc` and `cityscapes` have one each."""
 
 import re
 from collections.abc import Mapping
@@ -13,13 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from seenet.core.errors import DataError
-from seenet.core.labels import CITYSCAPES19, CITYSCAPES_TRAIN_IDS, VOC21, LabelSet
-
-VOC_FOLDER = "results/VOC2012/Segmentation/comp{}_test_cls"
-
-_VOC_ID = r"(?P<id>\d{4}_\d{6})"
-_FRAME = r"(?P<id>[A-Za-z-]+_\d{6}_\d{6})"
-_FRAME_FILE = _FRAME + r"(?:[^/\d][^/]*)?\.png"
+from seenet.core.labels import LabelSet
 
 
 @dataclass(frozen=True)
@@ -43,6 +32,9 @@ class Benchmark:
     picture: re.Pattern[str]
     """Stems of pictures; `id` as above."""
     example: str
+    """Of a picture, for errors."""
+    expected: str
+    """Name in the archive, for errors."""
     test_count: int
     size: tuple[int, int] | None
     """Of every picture; None: each has its own."""
@@ -73,8 +65,8 @@ class Benchmark:
         if not wrong:
             return None
         hint = ""
-        if self.name == "cityscapes" and max(found) < len(self.stored):
-            hint = "; looks like trainIds, of which labelIds are to be made: seenet submit cityscapes --masks FOLDER"
+        if max(found) < len(self.stored):
+            hint = f"; looks like trainIds, of which labelIds are to be made: seenet submit {self.name} --masks FOLDER"
         elif 255 in wrong:
             hint = "; 255 is no answer, every pixel needs a class"
         listed = ", ".join(map(str, wrong[:6])) + (", ..." if len(wrong) > 6 else "")
@@ -86,36 +78,3 @@ def describe(values: list[int]) -> str:
     if values == list(range(values[0], values[-1] + 1)):
         return f"{values[0]} to {values[-1]}"
     return ", ".join(map(str, values))
-
-
-VOC = Benchmark(
-    name="voc",
-    suffix=".tar.gz",
-    labels=VOC21,
-    stored={label: label for label in range(VOC21.num_classes)},
-    modes=frozenset({"P"}),
-    member=re.compile(r"(?P<folder>results/VOC2012/Segmentation/comp[56]_test_cls)/" + _VOC_ID + r"\.png", re.ASCII),
-    mask=re.compile(rf"{_VOC_ID}\.png", re.ASCII),
-    written="{}.png",
-    picture=re.compile(_VOC_ID, re.ASCII),
-    example="2008_000001.jpg",
-    test_count=1456,  # Sec. 4.1
-    size=None,
-    largest=(500, 500),
-)
-
-CITYSCAPES = Benchmark(
-    name="cityscapes",
-    suffix=".zip",
-    labels=CITYSCAPES19,
-    stored={train_id: label for label, train_id in CITYSCAPES_TRAIN_IDS.items()},
-    modes=frozenset({"L", "P"}),
-    member=re.compile(r"(?:[^/]+/)*" + _FRAME_FILE, re.ASCII),
-    mask=re.compile(_FRAME_FILE, re.ASCII),
-    written="{}_labelIds.png",
-    picture=re.compile(rf"{_FRAME}(_leftImg8bit)?", re.ASCII),
-    example="berlin_000000_000019_leftImg8bit.png",
-    test_count=1525,  # Sec. 4.3
-    size=(1024, 2048),
-    largest=(1024, 2048),
-)

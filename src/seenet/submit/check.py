@@ -1,16 +1,32 @@
-"""Look at a packed submission as its server would: count, names, sizes, values."""
+"""Look at a packed submission as its server would: count, names, sizes, values.
 
-from collections.abc import Mapping
+Files are read one by one into memory; nothing is unpacked to disk.
+"""
+
+import gzip
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from seenet.core.errors import CheckError, DataError, UsageError
 from seenet.core.files import files_below
 from seenet.core.images import IMAGE_SUFFIXES, image_size, png_header, png_ids
 from seenet.core.progress import bar, track
 from seenet.data.split import read_list
-from seenet.experiments.submit_archive import read_archive, suffix_of
-from seenet.experiments.submit_formats import CITYSCAPES, VOC, Benchmark
+from seenet.submit.benchmark import Benchmark
+from seenet.submit.cityscapes import CITYSCAPES
+from seenet.submit.voc import VOC
+
+# What the readers raise over archives that are damaged.
+_DAMAGED = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, LookupError,
+    RuntimeError, NotImplementedError, OverflowError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,7 @@ def check_archive(path: Path, benchmark: Benchmark, sizes: Mapping[str, tuple[in
             where = f"{path}: {name}"
             match = benchmark.member.fullmatch(name)
             if match is None:
-                raise CheckError(f"{where}: not a name that {benchmark.name} takes; expected {expected_name(benchmark)} and nothing else")
+                raise CheckError(f"{where}: not a name that {benchmark.name} takes; expected {benchmark.expected} and nothing else")
             key, inside = match["id"], match.groupdict().get("folder")
             if folder not in (None, inside):
                 raise CheckError(f"{where}: lies beside {folder}; expected one folder for all")
@@ -95,10 +111,54 @@ def _check_png(content: bytes, where: str, benchmark: Benchmark, size: tuple[int
         raise CheckError(f"{where}: {fault}")
 
 
-def expected_name(benchmark: Benchmark) -> str:
-    """A name as it should be, for errors."""
-    stem = Path(benchmark.example).stem.removesuffix("_leftImg8bit")
-    return f"results/VOC2012/Segmentation/comp5_test_cls/{stem}.png (or comp6)" if benchmark is VOC else f"{stem}*.png"
+def suffix_of(path: Path) -> str:
+    """`.tar.gz` or `.zip` by the first bytes; DataError where there is no file, CheckError where it is neither."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected an archive to check") from None
+    if start[:2] == b"\x1f\x8b":
+        return ".tar.gz"
+    if start in (b"PK\x03\x04", b"PK\x05\x06"):
+        return ".zip"
+    raise CheckError(f"{path}: neither a .tar.gz nor a .zip; expected results packed as the benchmark asks")
+
+
+def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each file, in the archive's order; folders are left out.
+
+    Raises CheckError: a link or device, a damaged archive; DataError: no file.
+    """
+    members = _zipped if suffix_of(path) == ".zip" else _tarred
+    try:
+        for name, content in members(path):
+            if content is None:
+                raise CheckError(f"{path}: {name}: a link or a device; expected plain files")
+            # Other tools pack `./name`.
+            yield PurePosixPath(name).as_posix(), content
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise CheckError(f"{path}: damaged ({reason}); pack it again") from None
+
+
+def _zipped(path: Path) -> Iterator[tuple[str, bytes | None]]:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if not entry.is_dir():
+                yield entry.filename, None if stat.S_ISLNK(entry.external_attr >> 16) else archive.read(entry)
+
+
+def _tarred(path: Path) -> Iterator[tuple[str, bytes | None]]:
+    with gzip.open(path) as stream:
+        with tarfile.open(fileobj=stream) as archive:
+            for member in archive:
+                if not member.isdir():
+                    file = archive.extractfile(member) if member.isreg() else None
+                    yield member.name, None if file is None else file.read()
+        # Read on to the end, where gzip's checksum stands.
+        while stream.read(2**20):
+            pass
 
 
 def find_pictures(images: Path, benchmark: Benchmark) -> dict[str, Path]:

@@ -16,14 +16,14 @@ from seenet.cli import main
 from seenet.core.errors import CheckError, DataError, PartialError, SeenetError, UsageError
 from seenet.core.images import read_ids, write_mask
 from seenet.core.labels import CITYSCAPES19, VOC21, LabelSet
-from seenet.experiments import submit
-from seenet.experiments.submit import predictions_folder, submit_masks, submit_model
-from seenet.experiments.submit_archive import write_archive
-from seenet.experiments.submit_check import check_submission, find_pictures
-from seenet.experiments.submit_formats import CITYSCAPES, VOC, VOC_FOLDER
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor
+from seenet.submit import archive as archives
+from seenet.submit.archive import predictions_folder, submit_masks, submit_model, write_archive
+from seenet.submit.check import check_submission, find_pictures
+from seenet.submit.cityscapes import CITYSCAPES
+from seenet.submit.voc import VOC, VOC_FOLDER
 
 COMP6 = VOC_FOLDER.format(6)
 FRAMES = ("berlin_000000_000019", "bad-honnef_000001_000019")
@@ -263,7 +263,7 @@ def test_what_was_packed_wrongly_is_not_left(voc: Path, monkeypatch: pytest.Monk
     """The check of the archive does not lean on that of the masks."""
     stream = io.BytesIO()
     Image.fromarray(np.zeros((5, 8), np.uint8)).save(stream, "PNG")
-    monkeypatch.setattr(submit, "_encoded", lambda *_: stream.getvalue())
+    monkeypatch.setattr(archives, "_encoded", lambda *_: stream.getvalue())
     message = r"voc\.tar\.gz: results/.*/2007_000001\.png: mode L, expected P"
     refused(CheckError, message, VOC, voc / "masks", voc / "pictures", voc / "voc.tar.gz", folder=COMP6)
 
