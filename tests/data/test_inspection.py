@@ -13,8 +13,8 @@ from seenet.core.images import read_ids, read_image
 from seenet.core.settings import DataSettings
 from seenet.data.inspection import Inspection, inspect
 from seenet.data.verdict import as_json, text
+from tests.data.pictures import picture
 from tests.data.planting import ERRORS, plant
-from tests.data.test_sets import picture
 
 
 def found_in(root: Path, processes: int) -> tuple[Inspection, Counter[tuple[str, str]]]:

@@ -13,8 +13,8 @@ from PIL import Image
 from seenet.cli import main
 from seenet.core.errors import NotFiniteError, UsageError
 from seenet.core.files import sha256
-from seenet.core.labels import SHAPES, LabelSet
-from seenet.data.shapes import ShapesSplit
+from seenet.core.labels import LabelSet
+from seenet.data.shapes import SHAPES, ShapesSplit
 from seenet.experiments import gap
 from seenet.experiments.cka import draw_points
 from seenet.experiments.gap import compare, pairs_of

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import CheckError, DataError
-from seenet.core.labels import VOC21
+from seenet.data.voc import VOC21
 from seenet.experiments import submit_archive, submit_check
 from seenet.experiments.submit_archive import read_archive, write_archive
 from seenet.experiments.submit_check import check_submission

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seenet.core.errors import CheckError, DataError
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.export.half import export_half
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model

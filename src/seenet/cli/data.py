@@ -27,7 +27,7 @@ def build_trainaug(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks and a list that are there and differ.")] = False,
 ) -> None:
     """Make VOC's trainaug (10,582 pictures) of SBD's .mat files: SegmentationClassAug/*.png and trainaug.txt."""
-    from seenet.data.trainaug import build_trainaug as build
+    from seenet.data.voc import build_trainaug as build
 
     done = build(sbd, voc, overwrite=overwrite)
     print(f"{done.total} pictures: {done.official} with VOC's own masks, {done.written} written, {done.there} there before: {done.path}")

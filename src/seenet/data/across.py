@@ -7,9 +7,8 @@ from typing import NamedTuple
 from seenet.core.errors import DataError
 from seenet.core.settings import DataSettings
 from seenet.data.check import BINARY, no_class
-from seenet.data.description import description_path, read_description
 from seenet.data.examine import Examined, Finding, finding
-from seenet.data.folder import by_stem
+from seenet.data.folder import by_stem, description_path, read_description
 from seenet.data.split import FileSplit, Split
 
 

@@ -4,9 +4,19 @@ from pathlib import Path
 
 from seenet.core.errors import UsageError, nearest
 from seenet.core.images import read_ids
-from seenet.core.labels import CAMVID11
+from seenet.core.labels import LabelSet
 from seenet.core.settings import DataSettings
 from seenet.data.split import FileSplit, file_split, need_folder, read_list
+
+CAMVID11 = LabelSet(
+    "camvid11",
+    ("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist"),
+    (
+        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (0, 0, 192), (128, 128, 0),
+        (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+    ),
+    ignore=11,
+)  # fmt: skip
 
 HINT = (
     "expected SegNet's CamVid: train/NAME.png, trainannot/NAME.png, train.txt and the same for val "

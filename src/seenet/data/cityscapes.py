@@ -6,9 +6,35 @@ import numpy as np
 
 from seenet.core.errors import DataError, UsageError, nearest
 from seenet.core.images import read_ids
-from seenet.core.labels import CITYSCAPES19, CITYSCAPES_TRAIN_IDS, IGNORE
+from seenet.core.labels import IGNORE, LabelSet
 from seenet.core.settings import DataSettings
 from seenet.data.split import FileSplit, file_split, need_folder
+
+# Official Cityscapes table: labelId of each trainId, in the order of trainIds, with name and colour.
+_CITYSCAPES = (
+    (7, "road", (128, 64, 128)), (8, "sidewalk", (244, 35, 232)), (11, "building", (70, 70, 70)), (12, "wall", (102, 102, 156)),
+    (13, "fence", (190, 153, 153)), (17, "pole", (153, 153, 153)), (19, "traffic light", (250, 170, 30)),
+    (20, "traffic sign", (220, 220, 0)), (21, "vegetation", (107, 142, 35)), (22, "terrain", (152, 251, 152)),
+    (23, "sky", (70, 130, 180)), (24, "person", (220, 20, 60)), (25, "rider", (255, 0, 0)), (26, "car", (0, 0, 142)),
+    (27, "truck", (0, 0, 70)), (28, "bus", (0, 60, 100)), (31, "train", (0, 80, 100)), (32, "motorcycle", (0, 0, 230)),
+    (33, "bicycle", (119, 11, 32)),
+)  # fmt: skip
+
+CITYSCAPES19 = LabelSet("cityscapes19", tuple(name for _, name, _ in _CITYSCAPES), tuple(colour for _, _, colour in _CITYSCAPES))
+
+CITYSCAPES_CATEGORIES = {
+    "flat": ("road", "sidewalk"),
+    "construction": ("building", "wall", "fence"),
+    "object": ("pole", "traffic light", "traffic sign"),
+    "nature": ("vegetation", "terrain"),
+    "sky": ("sky",),
+    "human": ("person", "rider"),
+    "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
+}
+"""The scored classes of each category of the official table, one after the other by trainId."""
+
+CITYSCAPES_TRAIN_IDS = {label: train_id for train_id, (label, _, _) in enumerate(_CITYSCAPES)}
+"""labelId -> trainId of the 19 scored classes."""
 
 HINT = (
     "expected leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelIds.png (cityscapes-dataset.com); set data.root"

@@ -14,8 +14,7 @@ from seenet.core.images import read_colours, read_header, read_ids, read_image
 from seenet.core.labels import voc_colours
 from seenet.core.progress import track
 from seenet.data.check import count_ids
-from seenet.data.description import FILE
-from seenet.data.folder import by_stem, in_share, listed
+from seenet.data.folder import FILE, by_stem, in_share, listed
 
 LOOKED_AT = 400
 """Masks looked at, spread over the folder."""

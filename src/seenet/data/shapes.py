@@ -8,10 +8,16 @@ import numpy as np
 
 from seenet.core.errors import UsageError
 from seenet.core.files import digest
-from seenet.core.labels import SHAPES, LabelSet
+from seenet.core.labels import LabelSet
 from seenet.core.settings import DataSettings
 from seenet.data.split import label_parts
 
+SHAPES = LabelSet(
+    "shapes",
+    ("background", "disc", "square", "triangle", "ring", "pole"),
+    ((40, 44, 52), (224, 90, 71), (66, 135, 245), (245, 187, 66), (140, 90, 200), (80, 190, 120)),
+    rim=True,
+)
 DISC, SQUARE, TRIANGLE, RING, POLE = 1, 2, 3, 4, 5
 COARSE = 5
 """Points a side of the noise that becomes a smooth texture."""

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from seenet.core.errors import DataError
-from seenet.core.labels import CITYSCAPES19, CITYSCAPES_TRAIN_IDS, VOC21, LabelSet
+from seenet.core.labels import LabelSet
+from seenet.data.cityscapes import CITYSCAPES19, CITYSCAPES_TRAIN_IDS
+from seenet.data.voc import VOC21
 
 VOC_FOLDER = "results/VOC2012/Segmentation/comp{}_test_cls"
 
