@@ -8,7 +8,7 @@ import pytest
 from seenet.core.errors import UsageError
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
-from seenet.data.check import check_split
+from seenet.data.check.scan import check_split
 from seenet.data.cityscapes import CITYSCAPES19, CITYSCAPES_TRAIN_IDS
 from tests.data.pictures import picture
 

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from seenet.core.errors import DataError, UsageError
 from seenet.core.settings import DataSettings
 from seenet.data import coco, open_split
+from seenet.data.check.stats import split_stats
 from seenet.data.coco import CATEGORIES, COCO21, CocoSplit, read_annotations
-from seenet.data.stats import split_stats
 from seenet.data.voc import VOC21
 
 pytest.importorskip("pycocotools")

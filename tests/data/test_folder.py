@@ -10,7 +10,7 @@ import pytest
 from seenet.core.errors import DataError, UsageError
 from seenet.core.settings import DataSettings
 from seenet.data import Split, open_split
-from seenet.data.check import check_split
+from seenet.data.check.scan import check_split
 from seenet.data.folder import by_stem, in_share, read_description
 from tests.data.pictures import picture
 

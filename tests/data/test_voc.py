@@ -10,7 +10,7 @@ from scipy.io import savemat
 from seenet.core.errors import DataError
 from seenet.core.settings import DataSettings
 from seenet.data import open_split, voc
-from seenet.data.check import check_split
+from seenet.data.check.scan import check_split
 from seenet.data.voc import VOC21, build_trainaug, read_sbd_mask, trainaug_names
 from tests.data.pictures import picture
 

@@ -16,7 +16,7 @@ from seenet.core.find import find_model
 from seenet.core.recipe_files import load_recipe, parse_recipe
 from seenet.core.settings import DataSettings, Recipe
 from seenet.data import open_split
-from seenet.data.check import check_split
+from seenet.data.check.scan import check_split
 from seenet.data.cityscapes import CITYSCAPES19
 from seenet.data.split import FileSplit, Split
 from seenet.evaluation.boundaries import WIDTHS

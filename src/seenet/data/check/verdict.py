@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from seenet.core.settings import DataSettings
-from seenet.data.examine import Finding
-from seenet.data.inspection import Inspection, SplitVerdict
+from seenet.data.check.inspection import Inspection, SplitVerdict
+from seenet.data.check.scan import Finding
 
 LISTED = 3
 """Errors of a kind in a split that are printed; all are in the JSON and on the page."""

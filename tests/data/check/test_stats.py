@@ -9,8 +9,8 @@ import pytest
 from seenet.core.images import read_ids
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
+from seenet.data.check.stats import split_stats
 from seenet.data.split import FileSplit
-from seenet.data.stats import split_stats
 from tests.data.pictures import picture
 
 

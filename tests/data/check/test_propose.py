@@ -11,9 +11,9 @@ from seenet.core.images import write_mask
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.data.camvid import CAMVID11
-from seenet.data.check import check_split
+from seenet.data.check.propose import propose, write_proposal
+from seenet.data.check.scan import check_split
 from seenet.data.folder import read_description
-from seenet.data.propose import propose, write_proposal
 from tests.data.pictures import picture
 
 

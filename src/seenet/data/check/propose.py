@@ -13,7 +13,7 @@ from seenet.core.files import write_text
 from seenet.core.images import read_colours, read_header, read_ids, read_image
 from seenet.core.labels import voc_colours
 from seenet.core.progress import track
-from seenet.data.check import count_ids
+from seenet.data.check.scan import count_ids
 from seenet.data.folder import FILE, by_stem, in_share, listed
 
 LOOKED_AT = 400

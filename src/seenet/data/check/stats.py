@@ -11,9 +11,8 @@ import numpy as np
 from seenet.core.errors import DataError
 from seenet.core.images import image_size
 from seenet.core.labels import LabelSet
-from seenet.data.check import check_ids, check_split, no_class
+from seenet.data.check.scan import check_ids, check_split, no_class, read_together
 from seenet.data.split import FileSplit, Split
-from seenet.data.together import read_together
 
 Counted = tuple[dict[int, int], tuple[int, int]]
 """Pixels by id of a mask, and its height and width."""
