@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from seenet.core.errors import DataError, UsageError
 from seenet.core.settings import DataSettings
 from seenet.data import coco, open_split
-from seenet.data.check.stats import split_stats
+from seenet.data.check.scan import split_stats
 from seenet.data.coco import CATEGORIES, COCO21, CocoSplit, read_annotations
 from seenet.data.voc import VOC21
 

@@ -38,7 +38,7 @@ def stats(recipe: Recipe, settings: Settings = None) -> None:
     """Pixels and pictures of each class, sizes, and median-frequency weights of the train split."""
     from seenet.core.recipe_files import load_recipe
     from seenet.data import open_split
-    from seenet.data.check.stats import split_stats
+    from seenet.data.check.scan import split_stats
 
     resolved = load_recipe(recipe, settings)
     print(split_stats(open_split(resolved.data, resolved.data.train)).table())
@@ -58,8 +58,8 @@ def check(
     from seenet.core.errors import CheckError
     from seenet.core.recipe_files import load_recipe
     from seenet.data.check.inspection import inspect
-    from seenet.data.check.verdict import as_json as to_json
-    from seenet.data.check.verdict import text, verdict_line
+    from seenet.data.check.summary import as_json as to_json
+    from seenet.data.check.summary import text, verdict_line
 
     data = load_recipe(recipe, settings).data
     if out is not None:

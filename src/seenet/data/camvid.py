@@ -26,14 +26,14 @@ PARTS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("
 
 
 def open_camvid(settings: DataSettings, which: str) -> FileSplit:
-    """The published lists: train (367), val (101), test (233), trainval (468)."""
+    """Open a published list: train (367), val (101), test (233), trainval (468)."""
     if which not in PARTS:
         raise UsageError(f"CamVid has no split {which}; {nearest(which, PARTS)}")
     return _split(settings, f"camvid/{which}", PARTS[which])
 
 
 def open_drives(settings: DataSettings, which: str) -> FileSplit:
-    """Folds over trainval: `val` is the drive that `hold_out` names, `train` the others."""
+    """Open a fold over trainval: `val` is the drive that `hold_out` names, `train` the others."""
     if which not in {"train", "val"}:
         raise UsageError(f"camvid-drives has no split {which}; choose train or val")
     assert settings.hold_out is not None

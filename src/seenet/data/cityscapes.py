@@ -1,4 +1,4 @@
-"""Cityscapes: labelIds become trainIds on the fly."""
+"""Cityscapes: labelIds become the 19 trainIds when a mask is read."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ for _label, _train_id in CITYSCAPES_TRAIN_IDS.items():
 
 
 def open_cityscapes(settings: DataSettings, which: str) -> FileSplit:
-    """train, val or trainval, from labelIds files or, where `data.ids` says so, trainIds files."""
+    """Open train, val or trainval, of the mask files that `data.ids` names."""
     if which not in PARTS:
         raise UsageError(f"Cityscapes has no split {which} with labels; {nearest(which, PARTS)}")
     root = Path(settings.root or "")
@@ -63,7 +63,7 @@ def open_cityscapes(settings: DataSettings, which: str) -> FileSplit:
 
 
 def decode_label_ids(path: Path) -> np.ndarray:
-    """trainIds of a labelIds file; DataError for ids that the official table does not have."""
+    """Read a labelIds file as trainIds; raise DataError for ids not in the official table."""
     ids = read_ids(path)
     unknown = sorted(set(np.unique(ids).tolist()) - set(range(34)) - {255})
     if unknown:
@@ -74,12 +74,16 @@ def decode_label_ids(path: Path) -> np.ndarray:
 
 
 def instance_path(mask: Path) -> Path:
-    """The instanceIds file that belongs to a labelIds or trainIds file; it need not be there."""
+    """Name the instanceIds file of a labelIds or trainIds file; it need not be there."""
     return mask.with_name(mask.name.rpartition("_gtFine_")[0] + "_gtFine_instanceIds.png")
 
 
 def read_instances(path: Path) -> np.ndarray:
-    """H x W instanceIds: labelId * 1000 + number for single objects, the labelId alone elsewhere; DataError for others."""
+    """Read H x W instanceIds: labelId * 1000 + number for single objects, else the labelId alone.
+
+    Raises:
+        DataError: an id that is none of these.
+    """
     ids = read_ids(path)
     if ids.size and int(ids.max()) // 1000 >= 34:
         raise DataError(

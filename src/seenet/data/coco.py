@@ -1,4 +1,7 @@
-"""COCO's instances as the 21 classes of Pascal VOC (`coco21`); outlines and run lengths are decoded by pycocotools."""
+"""COCO's instances as the 21 classes of Pascal VOC (`coco21`).
+
+Outlines and run lengths are decoded by pycocotools.
+"""
 
 import hashlib
 import json
@@ -50,8 +53,10 @@ an edge before it cuts."""
 
 @dataclass(frozen=True)
 class Picture:
-    """`instances`: those of the 20 classes, as JSON text. Hundreds of thousands of outlines as Python's numbers would take gigabytes,
-    and every loader process would come to copy them.
+    """A picture of COCO and its instances.
+
+    `instances`: those of the 20 classes, as JSON text. Hundreds of thousands of outlines as
+    Python's numbers would take gigabytes, and every loader process would come to copy them.
     """
 
     id: int
@@ -81,7 +86,7 @@ class CocoSplit:
         return read_image(self.pictures[index].path)
 
     def mask(self, index: int) -> np.ndarray:
-        """H x W class ids; DataError for an annotation that cannot be drawn."""
+        """Draw H x W class ids; raise DataError for an annotation that cannot be drawn."""
         picture = self.pictures[index]
         instances = [Instance(*values) for values in json.loads(picture.instances)]
         try:
@@ -107,9 +112,11 @@ class CocoSplit:
 
 
 def open_coco(settings: DataSettings, which: str) -> CocoSplit:
-    """`train` or `trainval`: pictures with at least 1,000 pixels of the 20 classes; `val`: all of its pictures.
+    """Open `train`, `val` or `trainval`.
 
-    Which pictures those are is worked out once for an annotation file (minutes for train2017) and remembered by its hash.
+    `val` has all of its pictures, the others those with at least 1,000 pixels of the 20 classes.
+    Which these are is worked out once for an annotation file (minutes for train2017) and remembered
+    by its hash.
     """
     if which not in PARTS:
         raise UsageError(f"COCO has no split {which}; {nearest(which, PARTS)}")
@@ -132,7 +139,11 @@ def open_coco(settings: DataSettings, which: str) -> CocoSplit:
 
 
 def read_annotations(path: Path, folder: Path) -> Iterator[Picture]:
-    """Pictures of an instances file, in its order. DataError: not there, no such JSON, other categories, names that leave the folder."""
+    """Read the pictures of an instances file, in its order.
+
+    Raises:
+        DataError: no such file, not COCO's JSON, other categories, or names that leave the folder.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file; {HINT}")
     try:
@@ -161,7 +172,10 @@ def read_annotations(path: Path, folder: Path) -> Iterator[Picture]:
 
 
 def _large_enough(split: CocoSplit, annotations: str) -> list[int]:
-    """Indices of the pictures with at least LEAST_PIXELS of classes 1 to 20, from the cache where they have been counted before."""
+    """Select the pictures with at least LEAST_PIXELS of classes 1 to 20.
+
+    What was counted before is taken from the cache.
+    """
     key = digest(str(RULE), annotations, split.overlap, str(LEAST_PIXELS))
     store = cache_folder() / f"coco21-{key[:16]}.json"
     kept = _remembered(store, key)
@@ -182,7 +196,7 @@ def _large_enough(split: CocoSplit, annotations: str) -> list[int]:
 
 
 def _remembered(store: Path, key: str) -> set[int] | None:
-    """Ids of the pictures that were large enough; None where that is not known."""
+    """Read which pictures (ids) were large enough; None where that is not known."""
     try:
         content = json.loads(store.read_text(encoding="utf-8"))
         return {int(picture) for picture in content["pictures"]} if content["key"] == key else None
@@ -192,7 +206,10 @@ def _remembered(store: Path, key: str) -> set[int] | None:
 
 @dataclass(frozen=True)
 class Instance:
-    """One annotation: VOC class 1 to 20, whether it is a crowd, and COCO's `segmentation` (outlines or run lengths)."""
+    """One annotation: VOC class 1 to 20, whether it is a crowd, and COCO's `segmentation`.
+
+    `segmentation`: outlines or run lengths.
+    """
 
     label: int
     crowd: bool
@@ -200,11 +217,14 @@ class Instance:
 
 
 def draw(instances: list[Instance], height: int, width: int, overlap: Overlap) -> np.ndarray:
-    """height x width uint8: classes 1 to 20, background 0, 255 where it is not scored.
+    """Draw instances: height x width uint8, classes 1 to 20, background 0, 255 where not scored.
 
-    Crowds are 255 where no instance lies over them. Pixels of two classes are 255, or belong to the instance with the fewest pixels
-    (of equal ones to the later).
-    Raises ValueError, in one line, for a segmentation that is none; UsageError without pycocotools.
+    Crowds are 255 where no instance lies over them. Pixels of two classes are 255, or belong to the
+    instance with the fewest pixels (of equal ones to the later).
+
+    Raises:
+        ValueError: in one line, a segmentation that is none.
+        UsageError: pycocotools is not installed.
     """
     tools = _pycocotools()
     mask = np.zeros((height, width), np.uint8)
@@ -228,16 +248,16 @@ def draw(instances: list[Instance], height: int, width: int, overlap: Overlap) -
 
 
 def _pixels(tools: Any, encoded: list[dict[str, Any]]) -> np.ndarray:
-    """height x width bool: the pixels of any of them."""
+    """Decode the union of run lengths: height x width bool."""
     pixels: np.ndarray = tools.decode(tools.merge(encoded)).astype(bool)
     return pixels
 
 
 def _encode(tools: Any, segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Compressed run lengths of outlines (their union) or run lengths.
+    """Encode outlines (their union) or run lengths as compressed run lengths.
 
-    Everything is checked before: pycocotools reads what it is given as it comes, and leaves memory as it found it where the run lengths
-    stop too early.
+    Everything is checked before: pycocotools reads what it is given as it comes, and leaves memory
+    as it found it where the run lengths stop too early.
     """
     if isinstance(segmentation, list):
         _check_outlines(segmentation, FURTHEST * max(height, width))
@@ -266,8 +286,10 @@ def _check_outlines(outlines: list[Any], furthest: float) -> None:
 
 
 def _run_lengths(text: str) -> list[int]:
-    """COCO's compressed run lengths (maskApi.c, rleFrString): 5 bits a character from the lowest up, bit 6 says that more follow; from
-    the fourth on the difference to the one before the last.
+    """Decode COCO's compressed run lengths (maskApi.c, rleFrString).
+
+    5 bits a character from the lowest up, bit 6 says that more follow; from the fourth number on it
+    is the difference to the one before the last.
     """
     counts: list[int] = []
     value = shift = 0

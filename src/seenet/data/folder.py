@@ -60,7 +60,7 @@ Colour = Annotated[tuple[int, int, int], BeforeValidator(_as_colour)]
 
 
 class FolderDescription(Section):
-    """What `seenet.yaml` says; paths are relative to it."""
+    """The content of a `seenet.yaml`; paths are relative to it."""
 
     images: Path = Path("images")
     masks: Path = Path("masks")
@@ -105,13 +105,18 @@ class FolderDescription(Section):
 
 
 def description_path(settings: DataSettings) -> Path:
-    """The `seenet.yaml` that `data.root` names, or that stands in it."""
+    """Find the `seenet.yaml` that `data.root` names, or that stands in it."""
     root = Path(settings.root or "")
     return root / FILE if root.is_dir() else root
 
 
 def read_description(path: Path) -> FolderDescription:
-    """Validate a `seenet.yaml`; DataError where it is not there, UsageError in one line where it is wrong."""
+    """Read and validate a `seenet.yaml`.
+
+    Raises:
+        DataError: it is not there.
+        UsageError: it is wrong, in one line.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a description of your pictures and masks; {HINT}, data.root=FOLDER says where")
     values = read_yaml(read_text(path), str(path))
@@ -124,7 +129,7 @@ def read_description(path: Path) -> FolderDescription:
 
 
 def open_folder(settings: DataSettings, which: str) -> FileSplit:
-    """train, val or all, of the pictures that `seenet.yaml` describes."""
+    """Open train, val or all of the pictures that `seenet.yaml` describes."""
     if which not in {"train", "val", "all"}:
         raise UsageError(f"folder has no split {which}; choose train, val or all")
     path = description_path(settings)
@@ -152,20 +157,23 @@ def open_folder(settings: DataSettings, which: str) -> FileSplit:
 
 
 def _stems(about: FolderDescription, home: Path, path: Path, images: dict[str, Path], which: str) -> list[str]:
-    """Names of a split's pictures. A share is never trained on, even where a list for training names it."""
+    """List the names of a split's pictures.
+
+    A share is never trained on, even where a list for training names it.
+    """
     if which == "all":
         return list(images)
-    val = listed(home / about.val, path, images) if isinstance(about.val, Path) else in_share(images, about.val)
+    val = read_stems(home / about.val, path, images) if isinstance(about.val, Path) else in_share(images, about.val)
     if which == "val":
         return val
     held = set(val)
     if about.train is None:
         return [stem for stem in images if stem not in held]
-    return [stem for stem in listed(home / about.train, path, images) if isinstance(about.val, Path) or stem not in held]
+    return [stem for stem in read_stems(home / about.train, path, images) if isinstance(about.val, Path) or stem not in held]
 
 
-def listed(path: Path, source: Path, images: dict[str, Path]) -> list[str]:
-    """Stems of the pictures in a folder, or of a list; there they are understood with a picture's suffix too."""
+def read_stems(path: Path, source: Path, images: dict[str, Path]) -> list[str]:
+    """List the stems of the pictures in a folder, or of a list (with or without suffix)."""
     if path.is_dir():
         return [stem for stem, image in images.items() if path in image.parents]
     lines = read_list(path, f"{source} names it, expected a list, one name a line, or a folder of pictures")
@@ -173,7 +181,11 @@ def listed(path: Path, source: Path, images: dict[str, Path]) -> list[str]:
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
-    """Pictures below a folder, none of them hidden, by relative path without suffix, sorted; DataError where two share one."""
+    """Find the pictures below a folder, not hidden, by relative path without suffix, sorted.
+
+    Raises:
+        DataError: two share a name.
+    """
     found: dict[str, Path] = {}
     for path in files_below(folder, IMAGE_SUFFIXES):
         stem = path.relative_to(folder).with_suffix("").as_posix()
@@ -184,10 +196,12 @@ def by_stem(folder: Path) -> dict[str, Path]:
 
 
 def in_share(stems: Iterable[str], share: float) -> list[str]:
-    """The names whose hash lies below the share: the same on every machine, and whatever pictures are added later.
+    """Select the names whose hash lies below the share.
 
-    A small folder may have none there, or nothing else. Then, of two names or more, the smallest hash is taken all the same, or the
-    largest left; that choice alone may change as pictures are added, so a small folder is better off with a list. 0 takes none.
+    The choice is the same on every machine, whatever pictures are added later. A small folder may
+    have none there, or nothing else. Then, of two names or more, the smallest hash is taken all the
+    same, or the largest left; that choice alone may change as pictures are added, so a small folder
+    is better off with a list. 0 takes none.
     """
     hashes = {stem: int(digest(stem)[:16], 16) for stem in stems}
     ranked = sorted(hashes, key=hashes.__getitem__)
@@ -199,7 +213,7 @@ def in_share(stems: Iterable[str], share: float) -> list[str]:
 
 
 def decoder(about: FolderDescription) -> Callable[[Path], np.ndarray]:
-    """How this folder's masks become class ids."""
+    """Choose how this folder's masks become class ids."""
     if about.decode == "rgb":
         assert isinstance(about.classes, dict)
         table = {colour: index for index, colour in enumerate(about.classes.values())}
@@ -210,7 +224,11 @@ def decoder(about: FolderDescription) -> Callable[[Path], np.ndarray]:
 
 
 def decode_colours(path: Path, table: dict[tuple[int, int, int], int]) -> np.ndarray:
-    """Class ids of a mask in colours; DataError for a colour that the table does not have, with its pixels."""
+    """Read a mask in colours as class ids.
+
+    Raises:
+        DataError: a colour that the table does not have, with its pixels.
+    """
     colours = read_colours(path).astype(np.int32)
     packed = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
     decoded, unknown = _look_up(packed, {red << 16 | green << 8 | blue: label for (red, green, blue), label in table.items()})
@@ -227,7 +245,16 @@ def decode_colours(path: Path, table: dict[tuple[int, int, int], int]) -> np.nda
 
 
 def decode_remapped(path: Path, table: dict[int, int], others: int | None) -> np.ndarray:
-    """Class ids of a mask with other ids; DataError for ids without an entry unless `others` says what they become."""
+    """Read a mask with other ids as class ids.
+
+    Args:
+        path: the mask.
+        table: class id of each id in the file.
+        others: class id of all other ids; None: they are an error.
+
+    Raises:
+        DataError: an id without an entry, with its pixels.
+    """
     decoded, unknown = _look_up(read_ids(path), table, others)
     if unknown:
         label, pixels, kinds, total = unknown
@@ -238,8 +265,11 @@ def decode_remapped(path: Path, table: dict[int, int], others: int | None) -> np
 
 
 def _look_up(values: np.ndarray, table: dict[int, int], others: int | None = None) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:
-    """`table` applied to each value; unless `others` stands for those without an entry, the first of these, its pixels, how many such
-    values there are, and the pixels of all.
+    """Apply `table` to each value; `others` stands for those without an entry.
+
+    Returns:
+        The looked-up values, and, unless `others` is given, of those without an entry: the first,
+        its pixels, how many such values there are, the pixels of all. None where there are none.
     """
     keys = np.array(sorted(table))
     targets = np.array([table[key] for key in keys.tolist()])

@@ -1,4 +1,4 @@
-"""What is seen when, and as the network sees it: arithmetic on (seed, step), so that workers, processes and a resume change nothing."""
+"""What training sees when: arithmetic on (seed, step), so that a resume changes nothing."""
 
 import random
 from collections.abc import Iterator
@@ -21,12 +21,15 @@ class Draw(NamedTuple):
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of an epoch: a permutation of 0..count-1 that depends on (seed, epoch) alone."""
+    """Permute 0..count-1 by (seed, epoch) alone: the order of an epoch."""
     return np.random.default_rng(np.random.SeedSequence((seed, epoch))).permutation(count)
 
 
 def step_draws(step: int, batch: int, count: int, seed: int) -> list[Draw]:
-    """The global batch of a step: positions step * batch onwards of the endless stream of epochs."""
+    """Draw the global batch of a step.
+
+    It is positions step * batch onwards of the endless stream of epochs.
+    """
     draws = []
     order, order_epoch = np.empty(0, int), -1
     for position in range(step * batch, (step + 1) * batch):
@@ -38,9 +41,10 @@ def step_draws(step: int, batch: int, count: int, seed: int) -> list[Draw]:
 
 
 class StepSampler:
-    """Yields a rank's micro-batches from `first_step` up to `last_step`.
+    """Yield a rank's micro-batches from `first_step` up to `last_step`.
 
-    Rank r of `world` takes the r-th slice of each global batch, in `accumulate` equal parts; together they are the global batch.
+    Rank r of `world` takes the r-th slice of each global batch, in `accumulate` equal parts;
+    together they are the global batch.
     """
 
     def __init__(
@@ -65,7 +69,10 @@ class StepSampler:
 
 
 class TrainingSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """By `Draw`: picture, mask and (epoch, index); what is drawn depends on (seed, epoch, index) alone."""
+    """Samples by `Draw`: picture, mask and (epoch, index).
+
+    Shapes are those of `JointTransform`; what is drawn depends on (seed, epoch, index) alone.
+    """
 
     def __init__(self, split: Split, transform: JointTransform, seed: int) -> None:
         self.split, self.transform, self.seed = split, transform, seed

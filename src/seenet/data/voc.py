@@ -1,8 +1,9 @@
 """Pascal VOC 2012, alone or with the extra masks of `trainaug`, which are made here.
 
-trainaug, 10,582 pictures: the masks of the Semantic Boundaries Dataset (SBD; Hariharan et al., ICCV 2011) beside VOC's own,
-(SBD train + SBD val + VOC 2012 train) without VOC 2012 val. A picture with an official mask in SegmentationClass keeps it;
-the others get theirs from SBD's dataset/cls/NAME.mat, as palette PNGs in SegmentationClassAug.
+trainaug has 10,582 pictures: SBD train + SBD val + VOC 2012 train, without VOC 2012 val (SBD:
+Semantic Boundaries Dataset, Hariharan et al., ICCV 2011). A picture with an official mask in
+SegmentationClass keeps it; the others get theirs from SBD's dataset/cls/NAME.mat, as palette PNGs
+in SegmentationClassAug.
 """
 
 import logging
@@ -20,36 +21,18 @@ from seenet.core.progress import track
 from seenet.core.settings import DataSettings
 from seenet.data.split import FileSplit, file_split, need_folder, read_list
 
-log = logging.getLogger("seenet")
+_log = logging.getLogger("seenet")
 
 VOC21 = LabelSet(
     "voc21",
     (
-        "background",
-        "aeroplane",
-        "bicycle",
-        "bird",
-        "boat",
-        "bottle",
-        "bus",
-        "car",
-        "cat",
-        "chair",
-        "cow",
-        "diningtable",
-        "dog",
-        "horse",
-        "motorbike",
-        "person",
-        "pottedplant",
-        "sheep",
-        "sofa",
-        "train",
-        "tvmonitor",
+        "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+        "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+        "train", "tvmonitor",
     ),
     voc_colours(21),
     rim=True,
-)
+)  # fmt: skip
 
 HINT = (
     "expected VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation} under data.root (VOCtrainval_11-May-2012.tar from the "
@@ -63,10 +46,11 @@ _BROKEN = (OSError, ValueError, TypeError, LookupError, NotImplementedError, EOF
 
 
 def open_voc(settings: DataSettings, which: str) -> FileSplit:
-    """Lists of ImageSets/Segmentation by name (train, val, trainval, trainaug) or by the path of a file; `A+B` is both, each picture once.
+    """Open lists of ImageSets/Segmentation, each picture once.
 
-    `trainval` is the official one, 2,913 pictures; `trainaug+val` has 10,582 + 1,449. Official masks (SegmentationClass) where they exist,
-    else SegmentationClassAug's.
+    `which`: a name (train, val, trainval, trainaug), the path of a list file, or several: `A+B`.
+    `trainval` is the official one, 2,913 pictures; `trainaug+val` has 10,582 + 1,449. Masks are the
+    official ones (SegmentationClass) where they exist, else SegmentationClassAug's.
     """
     home = voc_home(Path(settings.root or ""))
     lists = [
@@ -82,7 +66,7 @@ def open_voc(settings: DataSettings, which: str) -> FileSplit:
 
 
 def voc_home(root: Path) -> Path:
-    """VOC2012 in `root`, or `root` itself; DataError where neither holds JPEGImages."""
+    """Find VOC2012 in `root`, or `root` itself; raise DataError where neither holds JPEGImages."""
     need_folder(root, HINT)
     home = root / "VOC2012" if (root / "VOC2012").is_dir() else root
     if not (home / "JPEGImages").is_dir():
@@ -92,7 +76,10 @@ def voc_home(root: Path) -> Path:
 
 @dataclass(frozen=True)
 class TrainaugReport:
-    """What `build_trainaug` found and did, in pictures: `written` now, `there` already, the other masks being VOC's own."""
+    """What `build_trainaug` found and did, in pictures.
+
+    `official`: with VOC's own mask; `written`: now; `there`: already.
+    """
 
     path: Path
     total: int
@@ -102,16 +89,19 @@ class TrainaugReport:
 
 
 def build_trainaug(sbd: Path, voc: Path, *, overwrite: bool = False) -> TrainaugReport:
-    """Write VOC2012/SegmentationClassAug/NAME.png and, when all are there, VOC2012/ImageSets/Segmentation/trainaug.txt.
+    """Write the masks of trainaug and, when all are there, its list.
+
+    They are VOC2012/SegmentationClassAug/NAME.png and VOC2012/ImageSets/Segmentation/trainaug.txt.
+    Interrupted and called again it does what is missing; what is there and says the same stays.
 
     Args:
         sbd: SBD's folder benchmark_RELEASE, or the `dataset` in it.
         voc: the folder that holds VOC2012, or VOC2012 itself.
         overwrite: replace masks and a list that are there and say something else.
 
-    Interrupted and called again it does what is missing; what is there and says the same stays.
-    Raises DataError: a list, picture or .mat that is missing or damaged, a mask of another size than its picture or with ids outside
-    0 to 20, a file in the way.
+    Raises:
+        DataError: a list, picture or .mat that is missing or damaged, a mask of another size than
+            its picture or with ids outside 0 to 20, a file in the way.
     """
     home, source = voc_home(voc), _sbd_home(sbd)
     lists = home / "ImageSets" / "Segmentation"
@@ -121,7 +111,7 @@ def build_trainaug(sbd: Path, voc: Path, *, overwrite: bool = False) -> Trainaug
         voc_val=_names(lists / "val.txt", HINT),
     )
     if len(names) != OFFICIAL:
-        log.warning("trainaug: %d pictures, expected %d: the lists of SBD or VOC are not the whole published ones", len(names), OFFICIAL)
+        _log.warning("trainaug: %d pictures, expected %d: the lists of SBD or VOC are not the whole published ones", len(names), OFFICIAL)
     todo = [name for name in names if not (home / "SegmentationClass" / f"{name}.png").is_file()]
     _check_present(todo, names, home, source)
     path = lists / "trainaug.txt"
@@ -131,7 +121,7 @@ def build_trainaug(sbd: Path, voc: Path, *, overwrite: bool = False) -> Trainaug
     written = 0
     try:
         for name in track(todo, "trainaug", len(todo)):
-            written += _one(name, home, source, overwrite=overwrite)
+            written += _write_sbd_mask(name, home, source, overwrite=overwrite)
         # Last, so that the list means that every mask of it is there.
         if differ:
             write_text(path, "".join(f"{name}\n" for name in names))
@@ -141,7 +131,11 @@ def build_trainaug(sbd: Path, voc: Path, *, overwrite: bool = False) -> Trainaug
 
 
 def trainaug_names(sbd: list[str], voc_train: list[str], voc_val: list[str]) -> list[str]:
-    """(SBD + VOC train) without VOC val, sorted, each once; DataError for a name that is none (a path, say)."""
+    """Combine the lists: (SBD + VOC train) without VOC val, sorted, each name once.
+
+    Raises:
+        DataError: a name that is none (a path, say).
+    """
     names = sorted({*sbd, *voc_train} - set(voc_val))
     for name in names:
         if not name.replace("_", "").isalnum():
@@ -150,7 +144,11 @@ def trainaug_names(sbd: list[str], voc_train: list[str], voc_val: list[str]) -> 
 
 
 def read_sbd_mask(path: Path) -> np.ndarray:
-    """GTcls.Segmentation of an SBD .mat: H x W uint8, class ids 0 to 20; DataError for anything else."""
+    """Read GTcls.Segmentation of an SBD .mat: H x W uint8, class ids 0 to 20.
+
+    Raises:
+        DataError: anything else.
+    """
     # Here, since SciPy takes long to import and reading VOC does not need it.
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
@@ -173,8 +171,8 @@ def read_sbd_mask(path: Path) -> np.ndarray:
     return mask.astype(np.uint8)
 
 
-def _one(name: str, home: Path, source: Path, *, overwrite: bool) -> bool:
-    """Write a picture's mask; False where it is there already."""
+def _write_sbd_mask(name: str, home: Path, source: Path, *, overwrite: bool) -> bool:
+    """Write a picture's mask; return False where it is there already."""
     mask = read_sbd_mask(source / "cls" / f"{name}.mat")
     picture = home / "JPEGImages" / f"{name}.jpg"
     size = image_size(picture)
@@ -200,7 +198,7 @@ def _sbd_home(root: Path) -> Path:
 
 
 def _check_present(todo: list[str], names: list[str], home: Path, source: Path) -> None:
-    """Everything that is missing is told before the first file is written."""
+    """Raise DataError for whatever is missing, before the first file is written."""
     for name in todo:
         if not (source / "cls" / f"{name}.mat").is_file():
             raise DataError(f"{source / 'cls' / name}.mat: no such file, and {name} has no official mask either; {SBD_HINT}")

@@ -14,9 +14,8 @@ from seenet.core.images import read_image
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.core.settings import DataSettings
-from seenet.data.check.inspection import Inspection, SplitVerdict
-from seenet.data.check.scan import Finding
-from seenet.data.check.verdict import as_json, split_summary, unused_line, verdict_line
+from seenet.data.check.inspection import Finding, Inspection, SplitVerdict
+from seenet.data.check.summary import as_json, split_summary, unused_line, verdict_line
 from seenet.data.split import FileSplit, Split
 from seenet.prediction.colours import colourize
 from seenet.report.encode import number, percent, photograph, png, shrunk

@@ -12,7 +12,7 @@ from seenet.core.errors import DataError
 from seenet.core.images import read_ids, read_image
 from seenet.core.settings import DataSettings
 from seenet.data.check.inspection import Inspection, inspect
-from seenet.data.check.verdict import as_json, text
+from seenet.data.check.summary import as_json, text
 from tests.data.pictures import picture
 from tests.data.planting import ERRORS, plant
 

@@ -18,8 +18,8 @@ from seenet.core.labels import LabelSet
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.data.check import scan
-from seenet.data.check.scan import check_ids, check_split
-from seenet.data.check.stats import split_stats
+from seenet.data.check.scan import check_split, split_stats
+from seenet.data.check.stats import check_ids
 from seenet.data.shapes import ShapesSplit
 from seenet.data.split import FileSplit, file_split
 from tests.data.pictures import picture

@@ -9,7 +9,7 @@ import pytest
 from seenet.core.images import read_ids
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
-from seenet.data.check.stats import split_stats
+from seenet.data.check.scan import split_stats
 from seenet.data.split import FileSplit
 from tests.data.pictures import picture
 

@@ -1,23 +1,52 @@
-"""The verdict of `seenet data check` on the data of a recipe: every file, every split, and what stands in two of them."""
+"""The verdict of `seenet data check` on a recipe's data: each file, each split, all together."""
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 from seenet.core.errors import DataError
 from seenet.core.settings import DataSettings
 from seenet.data import list_split
-from seenet.data.check.scan import BINARY, Examined, Finding, Note, examine_all, finding, likely_cause, no_class, strange_ids
-from seenet.data.check.stats import SplitStats, gather
+from seenet.data.check.scan import Examined, Problem, examine_all
+from seenet.data.check.stats import BINARY, SplitStats, gather, likely_cause, no_class, strange_ids
 from seenet.data.folder import by_stem, description_path, read_description
 from seenet.data.split import FileSplit, Split
 
 
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with a file, or with a whole split (no key).
+
+    `message`: in one line, as training would say it; `pixels`: how many are wrong, where that is
+    counted; `other`: the file that has the same picture.
+    """
+
+    split: str
+    key: str
+    file: str
+    kind: str
+    message: str
+    fix: str
+    pixels: int | None = None
+    other: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A file that is read otherwise than it is stored, which is no error."""
+
+    split: str
+    key: str
+    file: str
+    note: str
+
+
 class Cure(NamedTuple):
-    """What would mend errors of one kind, how many, and how many pixels they concern, where that was counted."""
+    """What would mend errors of one kind: how many, and their pixels where these were counted."""
 
     kind: str
     times: int
@@ -40,12 +69,12 @@ class SplitVerdict:
         return self.split.name if self.split else self.which
 
     def stats(self) -> SplitStats | None:
-        """Counts of the masks that could be read; an id that is no class counts as void. None where there is none."""
+        """Count the masks that could be read, ids of no class as void; None where there is none."""
         counted = [(pair.counts, pair.shape) for pair in self.pairs if pair.counts is not None]
         return gather(self.split.labels, counted) if self.split and counted else None
 
     def strange(self) -> dict[int, tuple[int, int]]:
-        """Pixels and masks of each id that is neither a class nor ignored."""
+        """Count pixels and masks of each id that is neither a class nor ignored."""
         assert self.split is not None
         pixels: Counter[int] = Counter()
         masks: Counter[int] = Counter()
@@ -56,7 +85,7 @@ class SplitVerdict:
         return {label: (pixels[label], masks[label]) for label in sorted(pixels)}
 
     def colour(self) -> tuple[list[float], list[float]] | None:
-        """Mean and standard deviation of R, G and B over all pixels of the pictures that could be read, 0 to 1; None without any."""
+        """Compute mean and standard deviation of R, G and B, 0 to 1, over all pixels read."""
         moments = [pair.moments for pair in self.pairs if pair.moments is not None]
         if not moments:
             return None
@@ -65,10 +94,11 @@ class SplitVerdict:
         squares = [sum(one[2][channel] for one in moments) for channel in range(3)]
         # In whole numbers up to the last step, so that nothing cancels.
         variances = [(total * square - part**2) / total**2 for part, square in zip(sums, squares, strict=True)]
-        return [part / total / 255 for part in sums], [math.sqrt(variance) / 255 for variance in variances]
+        means = [part / total / 255 for part in sums]
+        return means, [math.sqrt(variance) / 255 for variance in variances]
 
     def cures(self) -> list[Cure]:
-        """Errors with the same cure together, the most frequent first."""
+        """Put errors with the same cure together, the most frequent first."""
         alike: dict[tuple[str, str], list[Finding]] = defaultdict(list)
         for found in self.findings:
             alike[self._cure(found)].append(found)
@@ -76,8 +106,12 @@ class SplitVerdict:
         return sorted(cures, key=lambda cure: -cure.times)
 
     def _cure(self, found: Finding) -> tuple[str, str]:
-        """Kind and cure; of strange ids by those of the whole split: one mask alone may look like another kind."""
-        if self.split is None or not self._ids or not found.fix.startswith(("looks like", "add the classes")):
+        """Return kind and cure; of strange ids by those of the whole split.
+
+        One mask alone may look like another kind.
+        """
+        by_ids = found.fix.startswith(("looks like", "add the classes"))
+        if self.split is None or not self._ids or not by_ids:
             return found.kind, found.fix
         return likely_cause(self._ids, self.split.labels)
 
@@ -86,8 +120,9 @@ class SplitVerdict:
         return {label for pair in self.pairs for label in pair.counts or {}}
 
     def verdicts(self) -> Iterator[tuple[str, str]]:
-        """Key of each pair, and `wrong`, `noted` or `good`."""
-        wrong, noted = {found.key for found in self.findings}, {note.key for note in self.notes}
+        """Yield the key of each pair, and `wrong`, `noted` or `good`."""
+        wrong = {found.key for found in self.findings}
+        noted = {note.key for note in self.notes}
         for index in range(len(self.pairs)):
             assert self.split is not None
             key = self.split.key(index)
@@ -96,7 +131,7 @@ class SplitVerdict:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All splits, and what is wrong with the data beside them."""
+    """All splits, and what is wrong with the data outside them."""
 
     splits: tuple[SplitVerdict, ...]
     findings: tuple[Finding, ...]
@@ -113,7 +148,9 @@ class Inspection:
 def inspect(settings: DataSettings, processes: int | None = None) -> Inspection:
     """Look at every file of the splits that a recipe trains and validates on.
 
-    Raises what `list_split` raises where no split can be opened; of several, one that cannot is a finding.
+    Raises:
+        DataError, UsageError: as `list_split`, where no split can be opened. Of several, one that
+            cannot is a finding.
     """
     opened: dict[str, Split | DataError] = {}
     for which in dict.fromkeys([settings.train, *([settings.val] if settings.val else [])]):
@@ -124,84 +161,113 @@ def inspect(settings: DataSettings, processes: int | None = None) -> Inspection:
     failed = [found for found in opened.values() if isinstance(found, DataError)]
     if len(failed) == len(opened):
         raise failed[0]
-    pairs = {which: () if isinstance(found, DataError) else tuple(examine_all(found, processes)) for which, found in opened.items()}
+    splits = {which: split for which, split in opened.items() if not isinstance(split, DataError)}
+    pairs = {which: tuple(examine_all(split, processes)) for which, split in splits.items()}
     # Known data sets have one kind of mask; those of one's own may be of two.
-    suspected = settings.kind == "folder" and void_alone([pair for some in pairs.values() for pair in some])
-    seen: dict[str, Seen] = {}
+    suspected = settings.kind == "folder" and not _void_beside_classes([pair for some in pairs.values() for pair in some])
+    seen: dict[str, _First] = {}
     verdicts = []
-    for which, split in opened.items():
-        if isinstance(split, DataError):
-            verdicts.append(SplitVerdict(which, None, (), (finding(which, "", which, split),), ()))
-            continue
-        findings = [one for pair in pairs[which] for one in pair.findings]
-        findings += [*repeated(split, pairs[which], seen), *binary(split, pairs[which], suspected), *unlabelled(split, pairs[which])]
-        verdicts.append(
-            SplitVerdict(which, split, pairs[which], tuple(findings), tuple(note for pair in pairs[which] for note in pair.notes))
-        )
-    return Inspection(tuple(verdicts), tuple(beside(settings, [split for split in opened.values() if not isinstance(split, DataError)])))
+    for which, found in opened.items():
+        if isinstance(found, DataError):
+            finding = _finding(which, "", which, found)
+            verdicts.append(SplitVerdict(which, None, (), (finding,), ()))
+        else:
+            verdicts.append(_judge(which, found, pairs[which], suspected, seen))
+    return Inspection(tuple(verdicts), tuple(_outside(settings, list(splits.values()))))
 
 
-class Seen(NamedTuple):
-    """Where a picture stood first."""
+class _First(NamedTuple):
+    """Where a picture stood first; `mask`: hash of its mask."""
 
     split: str
     file: str
     mask: str
 
 
-def beside(settings: DataSettings, splits: Sequence[Split]) -> Iterator[Finding]:
-    """What belongs to no split, or to the choice of them."""
-    if settings.kind == "folder":
-        about = read_description(description_path(settings))
-        home, suffix = description_path(settings).parent, about.mask_suffix
-        pictures = by_stem(home / about.images)
-        listed = {mask for split in splits if isinstance(split, FileSplit) for mask in split.masks}
-        for stem, path in by_stem(home / about.masks).items():
-            if stem.endswith(suffix) and stem.removesuffix(suffix) not in pictures and path not in listed:
-                error = DataError(f"{path}: a mask without a picture", fix="copy the picture there, or take the mask out", kind="missing")
-                yield finding("", stem, path, error)
-    if settings.train == settings.val:
-        what = f"{settings.train}: training and validation are one split"
-        yield finding("", "", settings.train, DataError(what, fix="set data.val to another, or to null", kind="leak"))
+def _judge(
+    which: str,
+    split: Split,
+    pairs: tuple[Examined, ...],
+    suspected: bool,
+    seen: dict[str, _First],
+) -> SplitVerdict:
+    """List what is wrong with single files, then with files that are each good on their own."""
+    keyed = [(split.key(index), pair) for index, pair in enumerate(pairs)]
+    findings = [Finding(split.name, key, *problem) for key, pair in keyed for problem in pair.problems]
+    findings += _duplicates(split, pairs, seen)
+    if suspected:
+        findings += _binary_masks(split, pairs)
+    if {label for pair in pairs for label in pair.counts or {}} == {split.labels.ignore}:
+        what = f"{split.name}: {no_class(len(pairs), split.labels)}"
+        error = DataError(what, fix="look at `ignore`", kind="empty-split")
+        findings.append(_finding(split.name, "", split.name, error))
+    notes = [Note(split.name, key, *noted) for key, pair in keyed for noted in pair.notes]
+    return SplitVerdict(which, split, pairs, tuple(findings), tuple(notes))
 
 
-def repeated(split: Split, pairs: Sequence[Examined], seen: dict[str, Seen]) -> Iterator[Finding]:
-    """Pictures that stood before, in this split or another, whatever their format; `seen` remembers all by their decoded pixels."""
+def _finding(split: str, key: str, path: Path | str, error: DataError, *, other: str = "") -> Finding:
+    return Finding(split, key, *Problem.of(path, error), other)
+
+
+def _duplicates(split: Split, pairs: Sequence[Examined], seen: dict[str, _First]) -> Iterator[Finding]:
+    """Find pictures that stood before, in this split or another, whatever their format.
+
+    `seen` remembers all by their decoded pixels.
+    """
     for index, pair in enumerate(pairs):
         if not pair.picture:
             continue
         file = str(split.paths(index)[0] or split.key(index))
         if pair.picture not in seen:
-            seen[pair.picture] = Seen(split.name, file, pair.mask)
+            seen[pair.picture] = _First(split.name, file, pair.mask)
             continue
         first = seen[pair.picture]
         leak = first.split != split.name
-        what = "the same file stands" if first.file == file else f"the same pixels as {first.file}"
-        where = f" in {first.split} too" if leak else " twice" if first.file == file else ""
-        other = ", and their masks differ" if pair.mask and first.mask and pair.mask != first.mask else ""
+        same = first.file == file
+        what = "the same file stands" if same else f"the same pixels as {first.file}"
+        where = f" in {first.split} too" if leak else " twice" if same else ""
+        differ = pair.mask and first.mask and pair.mask != first.mask
         fix = f"a score on it says nothing: take it out of one of {first.split} and {split.name}" if leak else "keep one of the two"
-        error = DataError(f"{file}: {what}{where}{other}", fix=fix, kind="leak" if leak else "duplicate")
-        yield replace(finding(split.name, split.key(index), file, error), other=first.file)
+        error = DataError(
+            f"{file}: {what}{where}{', and their masks differ' if differ else ''}",
+            fix=fix,
+            kind="leak" if leak else "duplicate",
+        )
+        yield _finding(split.name, split.key(index), file, error, other=first.file)
 
 
-def binary(split: Split, pairs: Sequence[Examined], suspected: bool) -> Iterator[Finding]:
-    """Masks of 0 and 255 alone in a set whose other masks never hold 255: a foreground that would be ignored as void."""
+def _binary_masks(split: Split, pairs: Sequence[Examined]) -> Iterator[Finding]:
+    """Find masks of 0 and 255 alone: a foreground that would be ignored as void."""
+    if split.labels.ignore != 255 or split.labels.num_classes < 2:
+        return
     for index, pair in enumerate(pairs):
-        if suspected and pair.counts and pair.counts.keys() == {0, 255} and split.labels.ignore == 255 and split.labels.num_classes > 1:
+        if pair.counts and pair.counts.keys() == {0, 255}:
             path = split.paths(index)[1] or split.key(index)
-            error = DataError(
-                f"{path}: 255 is ignored, and no mask holds it beside other classes", fix=BINARY, kind="mask-kind", pixels=pair.counts[255]
-            )
-            yield finding(split.name, split.key(index), path, error)
+            what = f"{path}: 255 is ignored, and no mask holds it beside other classes"
+            error = DataError(what, fix=BINARY, kind="mask-kind", pixels=pair.counts[255])
+            yield _finding(split.name, split.key(index), path, error)
 
 
-def unlabelled(split: Split, pairs: Sequence[Examined]) -> Iterator[Finding]:
-    ids = {label for pair in pairs for label in pair.counts or {}}
-    if ids == {split.labels.ignore}:
-        error = DataError(f"{split.name}: {no_class(len(pairs), split.labels)}", fix="look at `ignore`", kind="empty-split")
-        yield finding(split.name, "", split.name, error)
+def _void_beside_classes(pairs: Sequence[Examined]) -> bool:
+    """Tell whether 255 stands in a mask with a class other than 0, so that it is a rim."""
+    return any(255 in pair.counts and pair.counts.keys() - {0, 255} for pair in pairs if pair.counts)
 
 
-def void_alone(pairs: Sequence[Examined]) -> bool:
-    """Whether 255 never stands in a mask with a class other than 0."""
-    return not any(255 in pair.counts and pair.counts.keys() - {0, 255} for pair in pairs if pair.counts)
+def _outside(settings: DataSettings, splits: Sequence[Split]) -> Iterator[Finding]:
+    """Find what belongs to no split, or to the choice of them."""
+    if settings.kind == "folder":
+        path = description_path(settings)
+        about, home = read_description(path), path.parent
+        suffix = about.mask_suffix
+        pictures = by_stem(home / about.images)
+        used = {mask for split in splits if isinstance(split, FileSplit) for mask in split.masks}
+        for stem, mask in by_stem(home / about.masks).items():
+            alone = stem.endswith(suffix) and stem.removesuffix(suffix) not in pictures
+            if alone and mask not in used:
+                fix = "copy the picture there, or take the mask out"
+                error = DataError(f"{mask}: a mask without a picture", fix=fix, kind="missing")
+                yield _finding("", stem, mask, error)
+    if settings.train == settings.val:
+        what = f"{settings.train}: training and validation are one split"
+        error = DataError(what, fix="set data.val to another, or to null", kind="leak")
+        yield _finding("", "", settings.train, error)

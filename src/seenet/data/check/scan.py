@@ -1,4 +1,9 @@
-"""Read every picture and mask of a split, once before the first step of training and for `seenet data check`."""
+"""Read every picture and mask of a split: before the first step of training, and for `data check`.
+
+`read_pair` is the one reading of both. `check_split` is training's door: it stops at the first
+error, remembers what was good and shares the work among the processes of a group. `examine_all`
+is `seenet data check`: it goes on after errors and keeps what a summary needs.
+"""
 
 import hashlib
 import json
@@ -11,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -19,24 +24,26 @@ from PIL import Image
 from seenet.core.errors import DataError
 from seenet.core.files import cache_folder, digest, write_text
 from seenet.core.images import image_size, read_header
-from seenet.core.labels import LabelSet
 from seenet.core.main_guard import check_main_guard
 from seenet.core.processes import listed, ranks
 from seenet.core.progress import track
+from seenet.data.check.stats import Counted, SplitStats, check_ids, count_ids, gather, refuse_ids
 from seenet.data.split import FileSplit, Split, size_mismatch
 
 T = TypeVar("T")
 
-BINARY = "looks like a 0/255 mask; set `decode: remap` with `remap: {0: 0, 255: 1}`"
 PAIRS_WORTH_A_PROCESS = 100
 """Fewer are read sooner than another process starts."""
-OF_A_MASK = ("16-bit", "alpha", "EXIF")
+NOTED_OF_MASKS = ("16-bit", "alpha", "EXIF")
 """What is noted of a mask; grey and palette are how masks are stored."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its mask as read; None, and no counts, where one could not be. `problems`: each file's in turn, with the file."""
+    """A picture and its mask as read; None, and no counts, where one could not be.
+
+    `problems`: files in which something is wrong, in turn, and what.
+    """
 
     image: np.ndarray | None
     mask: np.ndarray | None
@@ -45,7 +52,7 @@ class Pair:
 
 
 def read_pair(split: Split, index: int) -> Pair:
-    """Read a pair and go on after what is wrong: the one reading of training, which stops there, and of `seenet data check`."""
+    """Read a picture and its mask, and go on after what is wrong with either."""
     if not isinstance(split, FileSplit):
         return _read_drawn(split, index)
     problems = split.missing(index)
@@ -62,15 +69,16 @@ def read_pair(split: Split, index: int) -> Pair:
     mask = attempt(mask_path, lambda: split.mask(index))
     counts = {} if mask is None else count_ids(mask)
     attempt(mask_path, lambda: refuse_ids(counts, split.labels, mask_path))
-    image = attempt(image_path, lambda: split.image(index))  # a picture that ends too early is found by decoding alone
-    shape = _shape(mask_path) if mask is None else mask.shape
+    # Decoded too: a picture that ends too early is found by that alone.
+    image = attempt(image_path, lambda: split.image(index))
+    shape = _header_size(mask_path) if mask is None else mask.shape
     if image is not None and shape is not None and image.shape[:2] != shape:
         problems.append((mask_path, size_mismatch(image_path, image.shape[:2], mask_path, shape)))
     return Pair(image, mask, counts, tuple(problems))
 
 
-def _shape(path: Path) -> tuple[int, ...] | None:
-    """Of a mask that is not decoded as declared, where its header tells."""
+def _header_size(path: Path) -> tuple[int, ...] | None:
+    """Return the size of a mask that is not decoded as declared, where its header tells."""
     try:
         return image_size(path)
     except DataError:
@@ -78,7 +86,7 @@ def _shape(path: Path) -> tuple[int, ...] | None:
 
 
 def _read_drawn(split: Split, index: int) -> Pair:
-    """A pair whose mask is drawn."""
+    """Read a pair whose mask is drawn."""
     path = split.paths(index)[0] or Path(split.key(index))
     try:
         image, mask = split.read(index)
@@ -87,13 +95,23 @@ def _read_drawn(split: Split, index: int) -> Pair:
         return Pair(None, None, {}, ((path, error),))
 
 
-def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
-    """Pixels of each id in each mask of the split, in its order.
+# Training's door
 
-    DataError for the first picture or mask that cannot be read, mask of another size than its picture, or id that is neither a class
-    nor ignored; the ids, their pixel counts and the likely cause are said. What was found good is remembered with its counts by path,
-    size and time of both files, so that a resume does not look again. Processes of a group that see the same files each look at a part
-    of what one of them does not remember; every process of the group must call this, and raises the same error.
+
+def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
+    """Count the pixels of each id in each mask of a split; refuse the first error.
+
+    What was found good is remembered with its counts by path, size and time of both files, so
+    that a resume does not look again. Processes of a group that see the same files each look at
+    a part of what one of them does not remember.
+
+    Returns:
+        Pixels by id of each mask, in the order of the split.
+
+    Raises:
+        DataError: a picture or mask that cannot be read, a mask of another size than its
+            picture, or ids that are neither a class nor ignored. Every process of the group must
+            call this, and raises the same error.
     """
     store = _store(split)
     known = _remembered(store)
@@ -106,31 +124,43 @@ def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
     if not any(others for _, others in everyone):
         return [known[stamp] for stamp in stamps]
 
-    def one(index: int) -> dict[int, int]:
+    def counts_of(index: int) -> dict[int, int]:
         pair = read_pair(split, index)
         for _, error in pair.problems:
             raise error
         return pair.counts
 
-    for index, counts in read_together(todo, one, f"checking {split.name}", threads=threads, among=same).items():
-        known[stamps[index]] = counts
+    what = f"checking {split.name}"
+    found = map_across_ranks(todo, counts_of, what, threads=threads, among=same)
+    known |= {stamps[index]: counts for index, counts in found.items()}
     try:
         write_text(store, json.dumps(known, sort_keys=True))
     except OSError as error:
-        logging.getLogger("seenet").info("%s: cannot be written (%s); the data will be checked again next time", store, error)
+        log = logging.getLogger("seenet")
+        log.info("%s: cannot be written (%s); the data will be checked again", store, error)
     return [known[stamp] for stamp in stamps]
 
 
-def read_together(
-    indices: Sequence[int], read: Callable[[int], T], what: str | None, *, threads: int, among: Sequence[int] | None = None
+def map_across_ranks(
+    indices: Sequence[int],
+    read: Callable[[int], T],
+    what: str | None,
+    *,
+    threads: int,
+    among: Sequence[int] | None = None,
 ) -> dict[int, T]:
-    """What `read` gives of each index, by index; every process of the group must call this, and has all of it.
+    """Call `read` once per index, shared among the processes of a group; give all of them all.
 
     Args:
+        indices: samples, the same in all processes of `among`.
+        read: called in threads of this process for its part of the indices.
         what: stands before the progress bar; None: no bar.
-        among: ranks that see the same files, of which this is one, and share `indices`; None: all.
+        threads: threads of each process.
+        among: ranks that share `indices`, of which this is one; None: all.
 
-    Raises DataError: what the first of the indices that fail has raised, in all processes.
+    Raises:
+        DataError: what the first of the indices that fail has raised, in all processes. Every
+            process of the group must call this.
     """
     rank, world = ranks()
     mates = range(world) if among is None else among
@@ -151,70 +181,8 @@ def read_together(
     return {index: value for mate in mates for index, value in parts[mate][0].items()}
 
 
-def no_class(masks: int, labels: LabelSet) -> str:
-    """What is wrong where no pixel of so many masks has a class."""
-    return f"no pixel of {masks} masks has a class, all are {labels.ignore}; is that what to ignore?"
-
-
-def count_ids(mask: np.ndarray) -> dict[int, int]:
-    """Pixels of each id that a mask holds, by id."""
-    if mask.dtype == np.uint8:
-        counts = np.bincount(mask.ravel())
-        return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
-    labels, pixels = np.unique(mask, return_counts=True)
-    return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
-
-
-def check_ids(mask: np.ndarray, labels: LabelSet, path: Path) -> dict[int, int]:
-    """Pixels of each id; DataError as `refuse_ids`."""
-    found = count_ids(mask)
-    refuse_ids(found, labels, path)
-    return found
-
-
-def strange_ids(counts: dict[int, int], labels: LabelSet) -> dict[int, int]:
-    """Of the ids those that are neither a class nor ignored."""
-    return {label: pixels for label, pixels in counts.items() if not (0 <= label < labels.num_classes or label == labels.ignore)}
-
-
-def refuse_ids(counts: dict[int, int], labels: LabelSet, path: Path) -> None:
-    """DataError naming ids and pixel counts where a mask, counted, holds ids outside the label set."""
-    wrong = strange_ids(counts, labels)
-    if not wrong:
-        return
-    listed = ", ".join(f"{label} ({pixels} pixels)" for label, pixels in list(wrong.items())[:6]) + (", ..." if len(wrong) > 6 else "")
-    kind, fix = likely_cause(set(counts), labels)
-    raise DataError(
-        f"{path}: ids {listed} are neither one of {labels.num_classes} classes (0 to {labels.num_classes - 1}) nor ignored "
-        f"({labels.ignore})",
-        fix="JPEG blurs ids; save masks as PNG" if path.suffix.lower() in {".jpg", ".jpeg"} else fix,
-        kind=kind,
-        pixels=sum(wrong.values()),
-    )
-
-
-def likely_cause(ids: set[int], labels: LabelSet) -> tuple[str, str]:
-    """Kind of error (`mask-kind`, `ids`) and what would fix it, where masks hold these ids."""
-    if labels.name == "cityscapes19" and ids <= set(range(34)) | {255}:
-        return "mask-kind", "looks like labelIds; set data.ids=labelIds"
-    if labels.name != "folder":
-        return "ids", f"masks of {labels.name} hold no others; another data set's, or masks of your own (data.kind=folder)?"
-    if labels.num_classes == 19 and ids <= set(range(34)) | {255}:
-        return "mask-kind", "looks like Cityscapes' labelIds; use data.kind=cityscapes, or set `decode: remap`"
-    if ids <= {0, 255}:
-        return "mask-kind", BINARY
-    if max(ids) == labels.num_classes and labels.num_classes not in {labels.ignore}:
-        return (
-            "ids",
-            f"looks like ids counted from 1, or void as {labels.num_classes}; set `decode: remap`, or `ignore: {labels.num_classes}`",
-        )
-    if 255 in ids and labels.ignore != 255:
-        return "ids", "looks like void as 255; set `ignore: 255`"
-    return "ids", "add the classes, set `ignore`, or map ids with `decode: remap`"
-
-
 def _remembered(store: Path) -> dict[str, dict[int, int]]:
-    """What earlier checks found good; nothing where the file cannot be read or is of another version."""
+    """Read what earlier checks found good; nothing where the file is damaged or another version."""
     try:
         known = json.loads(store.read_text(encoding="utf-8"))
         return {str(stamp): {int(label): int(pixels) for label, pixels in counts.items()} for stamp, counts in known.items()}
@@ -227,42 +195,61 @@ def _store(split: FileSplit) -> Path:
     return cache_folder() / f"checked-{name}.json"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong with a file, or with a whole split (no key). `message`: in one line, as training would say it; `pixels`: how many
-    are wrong, where that is counted; `other`: the file that has the same picture.
-    """
+# Class statistics
 
-    split: str
-    key: str
+
+def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
+    """Count the classes of a split.
+
+    Of files this is what `check_split` counts or remembers; drawn scenes are drawn.
+
+    Raises:
+        DataError: as `check_split`. Every process of a group must call this.
+    """
+    indices = range(len(split))
+    if isinstance(split, FileSplit):
+        # From headers: a mask that the check remembers is not decoded.
+        counts = check_split(split, threads=threads)
+        masks = split.masks
+        sizes = map_across_ranks(indices, lambda index: image_size(masks[index]), None, threads=threads)
+        return gather(split.labels, zip(counts, (sizes[index] for index in indices), strict=True))
+
+    def count(index: int) -> Counted:
+        mask = split.read(index)[1]
+        counts = check_ids(mask, split.labels, Path(split.key(index)))
+        return counts, (mask.shape[0], mask.shape[1])
+
+    found = map_across_ranks(indices, count, f"counting {split.name}", threads=threads)
+    return gather(split.labels, (found[index] for index in indices))
+
+
+# `seenet data check`
+
+
+class Problem(NamedTuple):
+    """What a DataError says of a file, without the pixels that its traceback keeps alive."""
+
     file: str
     kind: str
     message: str
     fix: str
-    pixels: int | None = None
-    other: str = ""
+    pixels: int | None
 
-
-@dataclass(frozen=True)
-class Note:
-    """A file that is read otherwise than it is stored, which is no error."""
-
-    split: str
-    key: str
-    file: str
-    note: str
+    @classmethod
+    def of(cls, path: Path | str, error: DataError) -> Self:
+        return cls(str(path), error.kind or "data", str(error), error.fix, error.pixels)
 
 
 @dataclass(frozen=True)
 class Examined:
-    """One pair: what is wrong, what is noted, and of what could be read the counts that a summary needs.
+    """What is kept of a pair: what is wrong, what is noted of which file, counts for a summary.
 
-    `counts` and `shape` are the mask's; `picture` and `mask` hashes of the decoded pixels; `moments`, exact, of the picture's R, G and B:
-    pixels, sums of values and of their squares.
+    `counts` and `shape` are the mask's; `picture` and `mask` hashes of the decoded pixels;
+    `moments`, exact, of the picture's R, G and B: pixels, sums of values and of their squares.
     """
 
-    findings: tuple[Finding, ...]
-    notes: tuple[Note, ...]
+    problems: tuple[Problem, ...]
+    notes: tuple[tuple[str, str], ...]
     counts: dict[int, int] | None
     shape: tuple[int, int]
     picture: str
@@ -272,29 +259,21 @@ class Examined:
 
 def examine(split: Split, index: int) -> Examined:
     """Read a pair as training does, and go on after what is wrong."""
-    key = split.key(index)
     pair = read_pair(split, index)
-    findings = [finding(split.name, key, path, error) for path, error in pair.problems]
-    notes = []
-    for path, pixels, wanted in zip(split.paths(index), (pair.image, pair.mask), (None, OF_A_MASK), strict=True):
+    notes: list[tuple[str, str]] = []
+    for path, pixels, noted in zip(split.paths(index), (pair.image, pair.mask), (("",), NOTED_OF_MASKS), strict=True):
         if path is not None and pixels is not None:
-            notes += [
-                Note(split.name, key, str(path), note) for note in read_header(path).notes if wanted is None or note.startswith(wanted)
-            ]
+            of_file = read_header(path).notes
+            notes += [(str(path), note) for note in of_file if note.startswith(noted)]
     return Examined(
-        tuple(findings),
+        tuple(Problem.of(path, error) for path, error in pair.problems),
         tuple(notes),
         None if pair.mask is None else pair.counts,
         (0, 0) if pair.mask is None else (pair.mask.shape[0], pair.mask.shape[1]),
-        _digest(pair.image),
-        _digest(pair.mask),
+        _pixel_hash(pair.image),
+        _pixel_hash(pair.mask),
         None if pair.image is None else _moments(pair.image),
     )
-
-
-def finding(split: str, key: str, path: Path | str, error: DataError) -> Finding:
-    """What the error says, of a file or a split."""
-    return Finding(split, key, str(path), error.kind or "data", str(error), error.fix, error.pixels)
 
 
 def _moments(image: np.ndarray) -> tuple[int, list[int], list[int]]:
@@ -303,8 +282,8 @@ def _moments(image: np.ndarray) -> tuple[int, list[int], list[int]]:
     return image.shape[0] * image.shape[1], (counts @ values).tolist(), (counts @ values**2).tolist()
 
 
-def _digest(pixels: np.ndarray | None) -> str:
-    """Of decoded pixels, so that the same picture in another format or turned by its tag is the same."""
+def _pixel_hash(pixels: np.ndarray | None) -> str:
+    """Hash decoded pixels: a picture in another format, or turned by its tag, is the same."""
     if pixels is None:
         return ""
     hashed = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
@@ -313,9 +292,14 @@ def _digest(pixels: np.ndarray | None) -> str:
 
 
 def examine_all(split: Split, processes: int | None = None) -> Iterator[Examined]:
-    """Every pair, in order, under a bar; by so many processes (None: one a core, fewer for a small split).
+    """Examine every pair, in order, under a bar.
 
-    DataError where a process ends by itself, which a fault in a decoder or a full memory may cause.
+    Args:
+        split: any split.
+        processes: None: one a core, fewer for a small split.
+
+    Raises:
+        DataError: a process ended by itself, by a fault in a decoder or a full memory.
     """
     wanted = cores() if processes is None else processes
     count = min(wanted, -(-len(split) // PAIRS_WORTH_A_PROCESS))
@@ -326,8 +310,8 @@ def examine_all(split: Split, processes: int | None = None) -> Iterator[Examined
     check_main_guard("examine it in one process", "spawn")
     done = 0
     try:
-        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start, (split,)) as pool:
-            for examined in track(pool.map(_one, range(len(split)), chunksize=8), what, len(split)):
+        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_worker, (split,)) as pool:
+            for examined in track(pool.map(_examine_in_worker, range(len(split)), chunksize=8), what, len(split)):
                 yield examined
                 done += 1
     except BrokenProcessPool:
@@ -340,18 +324,20 @@ def examine_all(split: Split, processes: int | None = None) -> Iterator[Examined
 
 
 def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Count the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-_split: Split
+_worker_split: Split
 
 
-def _start(split: Split) -> None:
-    global _split
-    _split = split
+def _start_worker(split: Split) -> None:
+    global _worker_split
+    _worker_split = split
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
 
 
-def _one(index: int) -> Examined:
-    return examine(_split, index)
+def _examine_in_worker(index: int) -> Examined:
+    return examine(_worker_split, index)
