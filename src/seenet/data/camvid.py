@@ -49,7 +49,7 @@ def _split(settings: DataSettings, name: str, parts: tuple[str, ...], held: str 
     pairs = []
     for part in parts:
         for line in read_list(root / f"{part}.txt", HINT):
-            # A line names image and mask by paths of the machine where the list was made; or just the frame.
+            # A line names image and mask by paths of another machine, or just the frame.
             frame = Path(line.split()[0]).stem
             if not held or frame.startswith(held) == (which == "val"):
                 pairs.append((f"{part}/{frame}", root / part / f"{frame}.png", root / f"{part}annot" / f"{frame}.png"))

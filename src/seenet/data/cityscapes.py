@@ -10,7 +10,7 @@ from seenet.core.labels import IGNORE, LabelSet
 from seenet.core.settings import DataSettings
 from seenet.data.split import FileSplit, file_split, need_folder
 
-# Official Cityscapes table: labelId of each trainId, in the order of trainIds, with name and colour.
+# Official table of Cityscapes, in the order of trainIds: labelId, name and colour.
 _CITYSCAPES = (
     (7, "road", (128, 64, 128)), (8, "sidewalk", (244, 35, 232)), (11, "building", (70, 70, 70)), (12, "wall", (102, 102, 156)),
     (13, "fence", (190, 153, 153)), (17, "pole", (153, 153, 153)), (19, "traffic light", (250, 170, 30)),

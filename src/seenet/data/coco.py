@@ -34,7 +34,7 @@ PARTS = {"train": ("train2017",), "val": ("val2017",), "trainval": ("train2017",
 LEAST_PIXELS = 1000
 """Of classes 1 to 20 together, in a picture that is trained on."""
 RULE = 1
-"""Raised when masks are drawn otherwise than before, so that what was counted then is counted again."""
+"""Raise it when masks are drawn otherwise than before: all is counted again then."""
 
 # COCO's category of VOC's classes 1 to 20, with COCO's name for it.
 CATEGORIES = {
@@ -47,8 +47,8 @@ _LABELS = {category: label for label, category in enumerate(CATEGORIES, start=1)
 Overlap = Literal["ignore", "smallest-on-top"]
 
 FURTHEST = 10
-"""Corners of an outline may lie outside the picture, but not by more than so many of its longer sides: pycocotools draws every step of
-an edge before it cuts."""
+"""How far corners of an outline may lie outside the picture, in its longer side: pycocotools draws
+every step of an edge before it cuts."""
 
 
 @dataclass(frozen=True)

@@ -67,16 +67,18 @@ class FolderDescription(Section):
     mask_suffix: str = ""
     """What a mask's stem has behind its picture's: `_mask` for a.jpg and a_mask.png."""
     train: Path | None = None
-    """List of stems, one a line, or a folder in that of the pictures; null: everything that is not in val."""
+    """List of stems, one a line, or a folder in that of the pictures; null: all that is not in val."""
     val: Annotated[Path | float, BeforeValidator(_as_part)] = 0.2
     """List of stems, a folder in that of the pictures, or the share chosen by a hash of the name."""
     classes: Annotated[dict[str, Colour] | list[str], BeforeValidator(_as_classes)]
     """Names in the order of their ids, with colours or without."""
     ignore: int = IGNORE
     rim: bool = False
-    """Whether ignored pixels trace the objects' outlines, as in VOC, so that a trimap (`seenet eval --boundary trimap`) means something."""
+    """Whether ignored pixels trace the objects' outlines, as in VOC, so that a trimap means something
+    (`seenet eval --boundary trimap`)."""
     decode: Literal["index", "palette", "rgb", "remap"]
-    """What mask files hold: ids as grey values, ids as palette indices, colours of the classes, or other ids (`remap`)."""
+    """What mask files hold: ids as grey values, ids as palette indices, colours of the classes, or
+    other ids (`remap`)."""
     ignore_colours: tuple[Colour, ...] = ()
     remap: dict[int, int] = Field(default_factory=dict)
     remap_others: Literal["ignore", "error"] = "error"

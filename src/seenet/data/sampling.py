@@ -80,7 +80,7 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         epoch, index = draw
         image, mask = self.split.read(index)
-        # Generators of a fork, so that a user's own transform is covered and nobody else's draws move.
+        # In a fork of all generators: a user's transform is covered, and no other draws move.
         seeds = np.random.SeedSequence((self.seed, epoch, index)).generate_state(3)
         numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
         try:

@@ -41,7 +41,8 @@ HINT = (
 OFFICIAL = 10_582
 SBD_HINT = "expected dataset/{cls/NAME.mat,train.txt,val.txt} of SBD (benchmark.tgz: folder benchmark_RELEASE)"
 
-# What SciPy raises besides its own error over files that are cut, damaged or of another kind (NotImplementedError: MATLAB 7.3).
+# What SciPy raises besides its own error over files that are cut, damaged or of another kind
+# (NotImplementedError: MATLAB 7.3).
 _BROKEN = (OSError, ValueError, TypeError, LookupError, NotImplementedError, EOFError, zlib.error, MemoryError)
 
 
