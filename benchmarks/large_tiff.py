@@ -27,7 +27,7 @@ from rasterio.transform import from_origin
 from torch import Tensor, nn
 
 from seenet.core.images import read_image
-from seenet.core.labels import CAMVID11
+from seenet.data.camvid import CAMVID11
 from seenet.model.segmenter import Normalization, Segmenter
 from seenet.model.window import Window
 from seenet.prediction.base import BasePredictor

@@ -9,9 +9,9 @@ import pytest
 
 import seenet
 from seenet.core.errors import UsageError
-from seenet.core.labels import SHAPES
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
+from seenet.data.shapes import SHAPES
 
 SHAPES_RECIPE = {
     "data": {"kind": "shapes", "size": 48, "count": 20},

@@ -8,7 +8,8 @@ from PIL import Image, features
 
 from seenet.core.errors import DataError
 from seenet.core.images import MAX_PIXELS, image_size, read_colours, read_ids, read_image, write_mask
-from seenet.core.labels import CAMVID11, LabelSet, voc_colours
+from seenet.core.labels import LabelSet, voc_colours
+from seenet.data.camvid import CAMVID11
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 

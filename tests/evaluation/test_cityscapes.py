@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import DataError
-from seenet.core.labels import CITYSCAPES19, CITYSCAPES_CATEGORIES, CITYSCAPES_TRAIN_IDS
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
+from seenet.data.cityscapes import CITYSCAPES19, CITYSCAPES_CATEGORIES, CITYSCAPES_TRAIN_IDS
 from seenet.evaluation.cityscapes import AVERAGE_SIZES, CityscapesScores
 from seenet.evaluation.confusion import confusion_matrix
 from seenet.evaluation.evaluator import evaluate

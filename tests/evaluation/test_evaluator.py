@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seenet.core.errors import DataError, NotFiniteError, UsageError
-from seenet.core.labels import CAMVID11, LabelSet, voc_colours
+from seenet.core.labels import LabelSet, voc_colours
+from seenet.data.camvid import CAMVID11
 from seenet.evaluation.confusion import confusion_matrix, metrics
 from seenet.evaluation.evaluator import evaluate
 from seenet.prediction.predictor import Predictor

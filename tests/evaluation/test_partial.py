@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seenet.core.errors import BusyError, DataError
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.evaluation.boundary_iou import BoundaryIou
 from seenet.evaluation.conventions import Conventions
 from seenet.evaluation.evaluator import Evaluation, evaluate

@@ -9,8 +9,9 @@ from PIL import Image
 from rich.console import Console
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.labels import CITYSCAPES19, LabelSet, voc_colours
+from seenet.core.labels import LabelSet, voc_colours
 from seenet.core.settings import DataSettings
+from seenet.data.cityscapes import CITYSCAPES19
 from seenet.evaluation import run
 from seenet.evaluation.confusion import metrics
 from seenet.evaluation.evaluator import evaluate

@@ -14,8 +14,8 @@ from scipy.stats import ortho_group
 from seenet.cli import main
 from seenet.core.errors import NotFiniteError, UsageError
 from seenet.core.files import sha256
-from seenet.core.labels import SHAPES, LabelSet
-from seenet.data.shapes import ShapesSplit
+from seenet.core.labels import LabelSet
+from seenet.data.shapes import SHAPES, ShapesSplit
 from seenet.experiments import gap
 from seenet.experiments.gap import Moments, compare, draw_points, linear_cka, pairs_of
 from seenet.model import Segmenter, create_model

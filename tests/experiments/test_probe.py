@@ -13,8 +13,8 @@ import pytest
 from seenet.cli import main
 from seenet.core.errors import UsageError
 from seenet.core.files import sha256
-from seenet.core.labels import SHAPES
 from seenet.core.recipe_files import dump, load_recipe
+from seenet.data.shapes import SHAPES
 from seenet.experiments import ablate as module
 from seenet.experiments.plan import Plan
 from seenet.experiments.probe import make_probe_plan

@@ -9,8 +9,7 @@ from PIL import Image
 
 import seenet
 from seenet.core.files import sha256
-from seenet.core.labels import SHAPES
-from seenet.data.shapes import ShapesSplit
+from seenet.data.shapes import SHAPES, ShapesSplit
 from seenet.export.run import Format, run_export
 from seenet.model import PEERS, create_model
 from seenet.model.files import save_model

@@ -13,8 +13,7 @@ from PIL import Image
 from seenet.cli import main
 from seenet.core.errors import CheckError, DataError, UsageError
 from seenet.core.files import sha256
-from seenet.core.labels import SHAPES
-from seenet.data.shapes import ShapesSplit
+from seenet.data.shapes import SHAPES, ShapesSplit
 from seenet.export import run as exporting
 from seenet.export.run import checking_pictures, run_export
 from seenet.model import create_model

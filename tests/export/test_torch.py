@@ -9,7 +9,7 @@ from timm.layers import padding
 from torch.nn import functional
 
 from seenet.core.errors import CheckError, DataError
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.export.torch import _portable, export_half
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.models.segmentation import deeplabv3_resnet50, fcn_resnet50
 
 from seenet.core.errors import UsageError
-from seenet.core.labels import CAMVID11
+from seenet.data.camvid import CAMVID11
 from seenet.model import PEERS, create_model
 from seenet.model.files import load_model, save_model
 from seenet.model.summary import dead_taps, summarize

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.labels import CAMVID11
+from seenet.data.camvid import CAMVID11
 from seenet.model import Segmenter, create_model
 from seenet.model.files import load_model, save_model
 from seenet.model.probe import PROBES, probes_of

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from seenet.core.errors import DataError
-from seenet.core.labels import CAMVID11, VOC21
+from seenet.data.camvid import CAMVID11
+from seenet.data.voc import VOC21
 from seenet.model import create_model
 from seenet.model.files import fit_weights, import_pickle, load_model, read_options, save_model
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from seenet.core.errors import DataError
-from seenet.core.labels import SHAPES, LabelSet, voc_colours
+from seenet.core.labels import LabelSet, voc_colours
 from seenet.core.recipe_files import dump, parse_recipe
 from seenet.core.settings import Recipe
 from seenet.data import open_split
+from seenet.data.shapes import SHAPES
 from seenet.evaluation.evaluator import evaluate
 from seenet.model import create_model
 from seenet.model.files import save_model

@@ -1,6 +1,6 @@
 """What a page shows of a result file."""
 
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.report import tables
 from tests.report.test_page import synthetic
 

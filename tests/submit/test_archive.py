@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from seenet.cli import main
 from seenet.core.errors import CheckError, DataError, PartialError, SeenetError, UsageError
 from seenet.core.images import read_ids, write_mask
-from seenet.core.labels import CITYSCAPES19, VOC21, LabelSet
+from seenet.core.labels import LabelSet
+from seenet.data.cityscapes import CITYSCAPES19
+from seenet.data.voc import VOC21
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor

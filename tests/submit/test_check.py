@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import CheckError, DataError
-from seenet.core.labels import VOC21
+from seenet.data.voc import VOC21
 from seenet.submit import check
 from seenet.submit.archive import write_archive
 from seenet.submit.check import check_submission, read_archive

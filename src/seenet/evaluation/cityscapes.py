@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from seenet.core.errors import DataError
-from seenet.core.labels import CITYSCAPES19, CITYSCAPES_CATEGORIES, CITYSCAPES_TRAIN_IDS
-from seenet.data.cityscapes import instance_path, read_instances
+from seenet.data.cityscapes import CITYSCAPES19, CITYSCAPES_CATEGORIES, CITYSCAPES_TRAIN_IDS, instance_path, read_instances
 from seenet.data.split import Split, file_stamp
 from seenet.evaluation.confusion import mean, metrics
 

@@ -13,11 +13,11 @@ from PIL import Image
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import check_free, remove_leftovers, replacing, short, write_text
 from seenet.core.find import find_model
-from seenet.core.labels import CITYSCAPES19
 from seenet.core.recipe_files import load_recipe, parse_recipe
 from seenet.core.settings import DataSettings, Recipe
 from seenet.data import open_split
-from seenet.data.check import check_split
+from seenet.data.check.scan import check_split
+from seenet.data.cityscapes import CITYSCAPES19
 from seenet.data.split import FileSplit, Split
 from seenet.evaluation.boundaries import WIDTHS
 from seenet.evaluation.boundary_iou import BoundaryIou

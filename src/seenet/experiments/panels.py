@@ -11,7 +11,7 @@ from seenet.core.errors import DataError, UsageError
 from seenet.core.images import read_image
 from seenet.core.progress import track
 from seenet.data import Split, open_split
-from seenet.data.check import check_split
+from seenet.data.check.scan import check_split
 from seenet.data.split import FileSplit
 from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.run import data_settings

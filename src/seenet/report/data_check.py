@@ -14,10 +14,9 @@ from seenet.core.images import read_image
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.core.settings import DataSettings
-from seenet.data.examine import Finding
-from seenet.data.inspection import Inspection, SplitVerdict
+from seenet.data.check.inspection import Finding, Inspection, SplitVerdict
+from seenet.data.check.summary import as_json, split_summary, unused_line, verdict_line
 from seenet.data.split import FileSplit, Split
-from seenet.data.verdict import as_json, split_summary, unused_line, verdict_line
 from seenet.prediction.colours import colourize
 from seenet.report.encode import number, percent, photograph, png, shrunk
 from seenet.report.gallery import EncodedRow, striped

@@ -12,8 +12,7 @@ from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.core.settings import Recipe
 from seenet.data import open_split
-from seenet.data.sampling import Draw
-from seenet.data.training_set import TrainingSet
+from seenet.data.sampling import Draw, TrainingSet
 from seenet.data.transforms import JointTransform
 from seenet.model.segmenter import Normalization
 from seenet.model.weights import backbone_normalization

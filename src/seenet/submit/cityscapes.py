@@ -5,7 +5,7 @@ evalPixelLevelSemanticLabeling.py: CITY_SEQUENCE_FRAME*.png anywhere in a .zip, 
 
 import re
 
-from seenet.core.labels import CITYSCAPES19, CITYSCAPES_TRAIN_IDS
+from seenet.data.cityscapes import CITYSCAPES19, CITYSCAPES_TRAIN_IDS
 from seenet.submit.benchmark import Benchmark
 
 _FRAME = r"(?P<id>[A-Za-z-]+_\d{6}_\d{6})"

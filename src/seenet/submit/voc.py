@@ -6,7 +6,7 @@ picture's size with classes 0 to 20.
 
 import re
 
-from seenet.core.labels import VOC21
+from seenet.data.voc import VOC21
 from seenet.submit.benchmark import Benchmark
 
 VOC_FOLDER = "results/VOC2012/Segmentation/comp{}_test_cls"

@@ -1,4 +1,4 @@
-"""A first `seenet.yaml` for a folder of pictures and masks."""
+"""Propose a first `seenet.yaml` for a folder of pictures and masks (`seenet data init`)."""
 
 import json
 import re
@@ -13,9 +13,8 @@ from seenet.core.files import write_text
 from seenet.core.images import read_colours, read_header, read_ids, read_image
 from seenet.core.labels import voc_colours
 from seenet.core.progress import track
-from seenet.data.check import count_ids
-from seenet.data.description import FILE
-from seenet.data.folder import by_stem, in_share, listed
+from seenet.data.check.stats import count_ids
+from seenet.data.folder import FILE, by_stem, in_share, read_stems
 
 LOOKED_AT = 400
 """Masks looked at, spread over the folder."""
@@ -30,7 +29,11 @@ MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", 
 
 
 def write_proposal(folder: Path) -> str:
-    """Write FOLDER/seenet.yaml and say what to look at; DataError where one is there, or no masks are found."""
+    """Write FOLDER/seenet.yaml; return what to look at.
+
+    Raises:
+        DataError: one is there already, or no masks are found.
+    """
     path = folder / FILE
     if path.exists():
         raise DataError(f"{path}: exists already; edit it, or remove it for a new proposal")
@@ -40,9 +43,11 @@ def write_proposal(folder: Path) -> str:
 
 
 def propose(folder: Path) -> str:
-    """YAML for a folder of pictures beside one of masks with the same names, or for both in one, told apart by what masks have behind.
+    """Describe a folder of pictures beside one of masks with the same names, as YAML.
 
-    Training and validation: folders in that of the pictures (images/train, images/val), else lists (train.txt, val.txt), else a share.
+    Both may be in one folder, told apart by what masks have behind. Training and validation:
+    folders in that of the pictures (images/train, images/val), else lists (train.txt, val.txt),
+    else a share.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one with a folder of pictures and a folder of masks")
@@ -66,14 +71,18 @@ def propose(folder: Path) -> str:
 
 
 def _part(part: str, folder: Path, images: str, pictures: dict[str, Path]) -> str | None:
-    """The folder or the list that says what `train` or `val` is; DataError where the list names what is no picture."""
+    """Find the folder or the list that says what `train` or `val` is.
+
+    Raises:
+        DataError: the list names what is no picture.
+    """
     for name in PARTS[part]:
         if any(stem.startswith(f"{name}/") for stem in pictures):
             return (Path(images) / name).as_posix()
     path = folder / f"{part}.txt"
     if not path.is_file():
         return None
-    strange = [stem for stem in listed(path, path, pictures) if stem not in pictures]
+    strange = [stem for stem in read_stems(path, path, pictures) if stem not in pictures]
     if strange:
         example = next(iter(pictures))
         raise DataError(f"{path}: found {strange[0]}, no picture below {folder / images}; expected one name a line, such as {example}")
@@ -81,7 +90,7 @@ def _part(part: str, folder: Path, images: str, pictures: dict[str, Path]) -> st
 
 
 def _quoted(name: str) -> str:
-    """A name as YAML that reads back as the same text."""
+    """Write a name as YAML that reads back as the same text."""
     try:
         plain = re.fullmatch(r"[\w.][\w./-]*", name) and yaml.safe_load(name) == name
     except ValueError:  # 2026-02-30 looks like a date
@@ -90,7 +99,10 @@ def _quoted(name: str) -> str:
 
 
 def _pair(found: dict[str, dict[str, Path]]) -> tuple[str, str, str] | None:
-    """Names of the folders of pictures and masks, and what mask stems have behind: the pair with the most names in common, if any."""
+    """Choose the folders of pictures and masks, and what mask stems have behind.
+
+    It is the pair with the most names in common, if any.
+    """
     best: tuple[int, str, str, str] = (0, "", "", "")
     for images, pictures in found.items():
         for masks, others in found.items():
@@ -106,7 +118,7 @@ def _pair(found: dict[str, dict[str, Path]]) -> tuple[str, str, str] | None:
 
 
 def _unpaired(found: dict[str, dict[str, Path]], folder: Path) -> NoReturn:
-    """DataError that says which layout is expected."""
+    """Raise DataError that says which layout is expected."""
     apart = sorted(found.keys() & {*PARTS["train"], *PARTS["val"]})
     if apart:
         raise DataError(
@@ -120,7 +132,7 @@ def _unpaired(found: dict[str, dict[str, Path]], folder: Path) -> NoReturn:
 
 
 def _count_colours(path: Path) -> int:
-    """Different values in a file: few in a mask, many in a picture; JPEG never holds a mask."""
+    """Count values in a file: few in a mask, many in a picture; JPEG never holds a mask."""
     if read_header(path).mode == "I":
         return len(np.unique(read_ids(path)))  # ids of 32 bits, or grey of 16
     colours = read_image(path).astype(np.int32)

@@ -1,19 +1,21 @@
-"""An inspection in words, and as JSON."""
+"""Say an inspection in words, and as JSON."""
 
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from seenet.core.settings import DataSettings
-from seenet.data.examine import Finding
-from seenet.data.inspection import Inspection, SplitVerdict
+from seenet.data.check.inspection import Finding, Inspection, SplitVerdict
 
 LISTED = 3
 """Errors of a kind in a split that are printed; all are in the JSON and on the page."""
 
 
 def as_json(inspection: Inspection, settings: DataSettings) -> dict[str, Any]:
-    """Everything found: `splits` with their summaries, `errors`, `notes`, and `files` with a verdict each."""
+    """Collect everything found.
+
+    `splits` with their summaries, `errors`, `notes`, and `files` with a verdict each.
+    """
     return {
         "data": settings.model_dump(mode="json"),
         "verdict": "wrong" if inspection.errors else "good",
@@ -29,7 +31,7 @@ def as_json(inspection: Inspection, settings: DataSettings) -> dict[str, Any]:
 
 
 def split_summary(verdict: SplitVerdict) -> dict[str, Any]:
-    """Counts of a split, what they mean for training, and what would mend it."""
+    """Sum up a split: counts, what they mean for training, and what would mend it."""
     stats, colour = verdict.stats(), verdict.colour()
     found = Counter(what for _, what in verdict.verdicts())
     summary: dict[str, Any] = {
@@ -61,12 +63,12 @@ def split_summary(verdict: SplitVerdict) -> dict[str, Any]:
 
 
 def text(inspection: Inspection) -> str:
-    """For people: of each split what is wrong, what would mend it, what is noted, and what it holds."""
+    """Say of each split what is wrong, what would mend it, what is noted, and what it holds."""
     return "\n\n".join([*(_split_text(verdict) for verdict in inspection.splits), *_lines(inspection.findings)])
 
 
 def verdict_line(inspection: Inspection) -> str:
-    """All of it in one line."""
+    """Say all of it in one line."""
     errors, notes = len(inspection.errors), len(inspection.notes)
     pairs = sum(len(verdict.pairs) for verdict in inspection.splits)
     kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(found.kind for found in inspection.errors).most_common())
@@ -74,7 +76,7 @@ def verdict_line(inspection: Inspection) -> str:
 
 
 def unused_line(summary: dict[str, Any]) -> str:
-    """What to do about classes without a pixel; empty where there are none."""
+    """Say what to do about classes without a pixel; empty where there are none."""
     if not summary.get("unused"):
         return ""
     return f"no pixel of {', '.join(summary['unused'])}: they will not be learned from this split; take them out of `classes`, or add masks"

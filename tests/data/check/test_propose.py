@@ -7,11 +7,14 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import DataError
+from seenet.core.images import write_mask
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
-from seenet.data.description import read_description
-from seenet.data.propose import propose, write_proposal
-from tests.data.test_sets import picture
+from seenet.data.camvid import CAMVID11
+from seenet.data.check.propose import propose, write_proposal
+from seenet.data.check.scan import check_split
+from seenet.data.folder import read_description
+from tests.data.pictures import picture
 
 
 def pairs(folder: Path, *names: str, images: str = "images", masks: str = "masks", suffix: str = "") -> None:
@@ -125,3 +128,54 @@ def test_masks_of_32_bits_are_told_by_their_ids(tmp_path: Path) -> None:
             (tmp_path / folder).mkdir(exist_ok=True)
             Image.fromarray(pixels).save(tmp_path / folder / f"{name}.tif")
     assert propose(tmp_path).startswith("images: second\nmasks: first\n")
+
+
+def test_proposal_opens(own_folder: Path) -> None:
+    write_proposal(own_folder)
+    train, val = (open_split(DataSettings(kind="folder", root=own_folder), which) for which in ("train", "val"))
+    assert len(train) + len(val) == 20
+    assert len(val) > 0
+    assert train.labels.num_classes == 3
+    check_split(train)
+    with pytest.raises(DataError, match="exists already"):
+        write_proposal(own_folder)
+
+
+@pytest.mark.parametrize("kind", ["colours", "zero and 255", "other ids", "a gap", "palette", "16 bit", "grey pictures"])
+def test_every_proposal_opens(tmp_path: Path, kind: str) -> None:
+    ids = np.array([[0, 1], [2, 1]]).repeat(3, 0).repeat(4, 1)
+    for number in range(8):
+        path = tmp_path / "masks" / f"yes{number}_gt.png"
+        picture(tmp_path / "off" / f"yes{number}.png")
+        if kind == "palette":
+            path.parent.mkdir(exist_ok=True)
+            write_mask(path, ids, CAMVID11)
+        elif kind == "colours":
+            picture(path, np.array([(0, 0, 0), (128, 64, 128), (0, 0, 142)], np.uint8)[ids])
+        else:
+            table = {"zero and 255": (0, 255, 0), "other ids": (7, 90, 200), "a gap": (0, 1, 3), "16 bit": (0, 999, 5000)}.get(
+                kind, (0, 1, 2)
+            )
+            picture(path, np.array(table, np.uint16 if kind == "16 bit" else np.uint8)[ids])
+        if kind == "grey pictures":
+            Image.open(tmp_path / "off" / f"yes{number}.png").convert("L").save(tmp_path / "off" / f"yes{number}.png")
+    text = propose(tmp_path)
+    (tmp_path / "seenet.yaml").write_text(text)
+    split = open_split(DataSettings(kind="folder", root=tmp_path), "all")
+    check_split(split)
+    mask = split.read(0)[1]
+    found = {"zero and 255": 2}.get(kind, 3)
+    assert len(split) == 8
+    assert len(np.unique(mask)) == found
+    assert mask.max() < split.labels.num_classes == found + (kind == "a gap")
+
+
+def test_nothing_to_propose(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    with pytest.raises(DataError, match="no folder of pictures beside a folder of masks"):
+        propose(tmp_path)
+    for name in ("images", "masks"):
+        picture(tmp_path / name / "b.png", np.random.default_rng(3).integers(0, 255, (40, 40, 3), dtype=np.uint8))
+    picture(tmp_path / "masks" / "a.png", np.zeros((6, 8, 3), np.uint8))
+    with pytest.raises(DataError, match="over 256 colours"):
+        propose(tmp_path)

@@ -1,4 +1,4 @@
-"""trainaug from made .mat files, and its list against the published one."""
+"""VOC's pairs and lists, and trainaug from made .mat files, its list against the published one."""
 
 from pathlib import Path
 
@@ -8,13 +8,52 @@ from PIL import Image
 from scipy.io import savemat
 
 from seenet.core.errors import DataError
-from seenet.core.labels import VOC21
 from seenet.core.settings import DataSettings
-from seenet.data import open_split, trainaug
-from seenet.data.check import check_split
-from seenet.data.trainaug import build_trainaug, read_sbd_mask, trainaug_names
+from seenet.data import open_split, voc
+from seenet.data.check.scan import check_split
+from seenet.data.voc import VOC21, build_trainaug, read_sbd_mask, trainaug_names
+from tests.data.pictures import picture
 
 SIZE = (7, 9)
+
+
+def test_voc_colours_are_the_published_ones() -> None:
+    assert VOC21.colours == (
+        (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128),
+        (64, 0, 0), (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128), (64, 128, 128), (192, 128, 128),
+        (0, 64, 0), (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
+    )  # fmt: skip
+
+
+def test_voc_pairs(shared: Path) -> None:
+    split = open_split(DataSettings(kind="voc", root=shared / "data" / "VOCdevkit"), "val")
+    assert len(split) == 60
+    image, mask = split.read(0)
+    assert image.shape[:2] == mask.shape
+    assert set(np.unique(mask)) <= set(range(21)) | {255}
+
+
+def test_voc_lists_together(tmp_path: Path) -> None:
+    home = tmp_path / "VOC2012"
+    for name in "abcd":
+        picture(home / "JPEGImages" / f"{name}.jpg")
+        for folder, value in (("SegmentationClass", 1), ("SegmentationClassAug", 2)):
+            if (name, value) != ("d", 1):
+                picture(home / folder / f"{name}.png", np.full((6, 8), value, np.uint8))
+    (home / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for which, names in {"train": "ab", "val": "c", "trainaug": "abd"}.items():
+        (home / "ImageSets" / "Segmentation" / f"{which}.txt").write_text("\n".join(names) + "\n")
+    settings = DataSettings(kind="voc", root=tmp_path)
+    split = open_split(settings, "trainaug+val")
+    assert split.name == "voc/trainaug+val"
+    assert [split.key(index) for index in range(len(split))] == ["a", "b", "d", "c"]
+    assert [int(split.read(index)[1][0, 0]) for index in range(4)] == [1, 1, 2, 1]
+    assert len(open_split(settings, "train+trainaug")) == 3
+    own = tmp_path / "my+list.txt"
+    own.write_text("d\n")
+    assert len(open_split(settings, str(own))) == 1
+    with pytest.raises(DataError, match=r"vall\.txt: no such list"):
+        open_split(settings, "trainaug+vall")
 
 
 def mat(path: Path, mask: object) -> None:
@@ -137,7 +176,7 @@ def test_a_full_disk_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainaug, "write_mask", full)
+        patch.setattr(voc, "write_mask", full)
         with pytest.raises(DataError, match="No space left on device"):
             build_trainaug(home / "sbd", home)
     assert build_trainaug(home / "sbd", home).written == 2

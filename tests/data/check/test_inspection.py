@@ -11,10 +11,10 @@ from PIL import Image
 from seenet.core.errors import DataError
 from seenet.core.images import read_ids, read_image
 from seenet.core.settings import DataSettings
-from seenet.data.inspection import Inspection, inspect
-from seenet.data.verdict import as_json, text
+from seenet.data.check.inspection import Inspection, inspect
+from seenet.data.check.summary import as_json, text
+from tests.data.pictures import picture
 from tests.data.planting import ERRORS, plant
-from tests.data.test_sets import picture
 
 
 def found_in(root: Path, processes: int) -> tuple[Inspection, Counter[tuple[str, str]]]:

@@ -1,4 +1,4 @@
-"""Processes of a group share the scan of a split: each file is read once, and what is wrong is said by all of them."""
+"""What is said of ids, sizes and damaged files, what is remembered, and how processes of a group share the work."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,11 +15,81 @@ from PIL import Image
 from seenet.core.errors import DataError
 from seenet.core.images import read_ids
 from seenet.core.labels import LabelSet
-from seenet.data import check, together
-from seenet.data.check import check_split
+from seenet.core.settings import DataSettings
+from seenet.data import open_split
+from seenet.data.check import scan
+from seenet.data.check.scan import check_split, split_stats
+from seenet.data.check.stats import check_ids
 from seenet.data.shapes import ShapesSplit
 from seenet.data.split import FileSplit, file_split
-from seenet.data.stats import split_stats
+from tests.data.pictures import picture
+
+
+def test_check_names_ids_pixels_and_cause(camvid: Path) -> None:
+    split = open_split(DataSettings(kind="camvid", root=camvid), "train")
+    check_split(split)
+    check_split(split)  # remembered
+    mask = np.zeros((6, 8), np.uint8)
+    mask[0, :3] = 255
+    picture(camvid / "trainannot" / "0001TP_1.png", mask)
+    with pytest.raises(DataError, match=r"0001TP_1\.png: ids 255 \(3 pixels\).*masks of camvid11 hold no others"):
+        check_split(split)
+    picture(camvid / "trainannot" / "0001TP_1.png", np.zeros((5, 8), np.uint8))
+    with pytest.raises(DataError, match="5 x 8 pixels, but its picture"):
+        check_split(split)
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes", "ignore", "cause"),
+    [
+        ([0, 255], 2, 254, "looks like a 0/255 mask"),
+        ([1, 2, 3], 3, 255, "looks like ids counted from 1, or void as 3"),
+        ([0, 1, 4, 255], 3, 254, "looks like void as 255"),
+        ([7, 33, 255], 19, 255, "looks like Cityscapes' labelIds"),
+        ([0, 9], 3, 255, "add the classes"),
+    ],
+)
+def test_causes_in_a_folder_of_ones_own(ids: list[int], classes: int, ignore: int, cause: str) -> None:
+    names = tuple(map(str, range(classes)))
+    with pytest.raises(DataError, match=cause):
+        check_ids(np.array([ids]), LabelSet("folder", names, tuple((index, 0, 0) for index in range(classes)), ignore), Path("a.png"))
+
+
+def test_check_decodes_pictures_and_survives_its_own_cache(camvid: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    split = open_split(DataSettings(kind="camvid", root=camvid), "val")
+    check_split(split)
+    (store,) = (tmp_path / "cache" / "seenet").iterdir()
+    store.write_text("{broken")
+    check_split(split)
+    path = camvid / "val" / "0016E5_3.png"
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(DataError, match=r"0016E5_3\.png: .*truncated"):
+        check_split(split)
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", '["a stamp of the first format"]', '{"a stamp": 3}', '{"a stamp": {"road": 1}}'])
+def test_cache_of_another_format_counts_as_empty(camvid: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    split = open_split(DataSettings(kind="camvid", root=camvid), "train")
+    assert isinstance(split, FileSplit)
+    counts = check_split(split)
+    assert counts == [{0: 48}, {11: 48}]
+    (store,) = (tmp_path / "cache" / "seenet").iterdir()
+    store.write_text(text)
+    assert check_split(split) == counts
+
+
+def test_check_says_labelids(tmp_path: Path) -> None:
+    root = tmp_path / "cityscapes"
+    picture(root / "leftImg8bit" / "val" / "ulm" / "ulm_1_leftImg8bit.png")
+    picture(root / "gtFine" / "val" / "ulm" / "ulm_1_gtFine_labelTrainIds.png", np.full((6, 8), 26, np.uint8))
+    split = open_split(DataSettings(kind="cityscapes", root=root, ids="trainIds"), "val")
+    with pytest.raises(DataError, match=r"ids 26 \(48 pixels\).*looks like labelIds; set data.ids=labelIds"):
+        check_split(split)
+    with pytest.raises(DataError, match=r"ids 26 \(48 pixels\)"):
+        split_stats(split)
+
 
 LABELS = LabelSet("folder", ("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (0, 0, 9)))
 MANY = 7
@@ -61,9 +131,8 @@ class Group:
 def grouped(monkeypatch: pytest.MonkeyPatch, world: int) -> Iterator[Group]:
     group = Group(world)
     with monkeypatch.context() as patch:
-        for module in (check, together):
-            patch.setattr(module, "ranks", group.ranks)
-            patch.setattr(module, "listed", group.listed)
+        patch.setattr(scan, "ranks", group.ranks)
+        patch.setattr(scan, "listed", group.listed)
         yield group
 
 
@@ -110,9 +179,9 @@ def test_what_one_remembers_is_not_enough_for_another(split: FileSplit, monkeypa
     """As on machines that each have a cache of their own."""
     decoded: list[str] = []
     noting = counted(split, decoded)
-    whole, remembered = check_split(noting), check._remembered
+    whole, remembered = check_split(noting), scan._remembered
     with grouped(monkeypatch, 2) as group:
-        monkeypatch.setattr(check, "_remembered", lambda store: remembered(store) if group.own.rank else {})
+        monkeypatch.setattr(scan, "_remembered", lambda store: remembered(store) if group.own.rank else {})
         assert group.run(lambda _: check_split(noting)) == [whole, whole]
     assert sorted(decoded) == sorted([str(index) for index in range(MANY)] * 2)
 
