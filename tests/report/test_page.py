@@ -188,3 +188,11 @@ def test_pictures_by_an_exported_model(tmp_path: Path) -> None:
     other = write_red(tmp_path / "other.onnx", text=card(replace(SHAPES, classes=("a", "b", "c", "d", "e", "f"))).text())
     with pytest.raises(DataError, match="belongs to another run"):
         write_report(run, images=1, model=other)
+
+
+def test_a_class_predicted_without_truth_is_not_called_absent() -> None:
+    result = synthetic(SHAPES)
+    entry = result["classes"][-1]  # type: ignore[index]
+    entry.update(iou=0.0, accuracy=None, dice=0.0)
+    row = page.classes(result, SHAPES)[-1]
+    assert (row["iou"], row["accuracy"], row["dice"]) == ("0.0 %", "no truth", "0.0 %")

@@ -19,9 +19,8 @@ from seenet.data.inspection import Inspection, SplitVerdict
 from seenet.data.split import FileSplit, Split
 from seenet.data.verdict import as_json, split_summary, unused_line, verdict_line
 from seenet.prediction.colours import colourize
-from seenet.report.encode import number, percent, photograph, png, shrunk
 from seenet.report.gallery import EncodedRow, striped
-from seenet.report.template import render
+from seenet.report.html import number, percent, photograph, png, render, shrunk
 
 SHOWN = 12
 """Errors of one kind in a split that are shown with pictures; the others stand in a list."""
