@@ -1,14 +1,18 @@
-"""Files that are never half written or overwritten unasked, and text that is read or refused in one line."""
+"""Files: found by name, never half written or overwritten unasked, and text that is read or refused in one line."""
 
 import hashlib
+import importlib
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError, nearest
 
 LONGEST = 200
 """Bytes of a name that has room for more around it."""
@@ -113,3 +117,44 @@ def sha256(path: Path) -> str:
 def cache_folder() -> Path:
     """Where results that can be worked out again are remembered; it need not be there yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seenet"
+
+
+def bundled_models() -> dict[str, Path]:
+    """Models that come with the package, by name."""
+    folder = Path(str(resources.files("seenet") / "models"))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def find_model(name: str | Path) -> Path:
+    """The model file of a run folder, a .safetensors file or a bundled name; DataError where there is none."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if (path / "model.safetensors").is_file():
+            return path / "model.safetensors"
+        raise DataError(f"{path}: a folder without model.safetensors; expected a finished run (seenet train ... --out {path})")
+    bundled = bundled_models()
+    if str(name) in bundled:
+        return bundled[str(name)]
+    raise DataError(
+        f"{name}: no such run, model file or bundled model; {nearest(str(name), bundled) if bundled else 'no model is bundled'}"
+    )
+
+
+def load_callable(name: str, setting: str, signature: str) -> Callable[..., Any]:
+    """Import what `setting` names; UsageError where it cannot be imported or called. `signature` says how it will be called."""
+    module, _, attribute = name.partition(":")
+    # The working folder is on the path of `python -m seenet`, not on that of `seenet`; last, so that it hides no package.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"{setting}={name}: cannot be imported ({error}); expected package.module:callable, in this folder or PYTHONPATH"
+        ) from None
+    if not callable(found):
+        raise UsageError(f"{setting}={name}: not callable; expected a function of {signature}")
+    result: Callable[..., Any] = found
+    return result

@@ -9,9 +9,8 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import read_text
 from seenet.core.labels import IGNORE, LabelSet, voc_colours
-from seenet.core.recipe_files import explain
+from seenet.core.recipe_files import explain, read_yaml
 from seenet.core.settings import DataSettings, Section
-from seenet.core.yaml_text import read_yaml
 
 FILE = "seenet.yaml"
 HINT = "`seenet data init FOLDER` proposes one"

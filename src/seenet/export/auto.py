@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from seenet.core import processor
 from seenet.core.errors import UsageError
-from seenet.core.files import sha256
-from seenet.core.find import find_model
+from seenet.core.files import find_model, sha256
 from seenet.export.fastest import Choice, Way, fastest, open_way
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundle import FORMATS
