@@ -14,8 +14,8 @@ from PIL import Image, features
 
 from seenet.core import avif
 from seenet.core.errors import DataError
+from seenet.core.image_files import MAX_PIXELS
 from seenet.core.images import image_size, read_ids, read_image
-from seenet.core.opening import MAX_PIXELS
 
 pytestmark = pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 

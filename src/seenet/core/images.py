@@ -12,10 +12,10 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
+from seenet.core.image_files import BROKEN, SCALE, safe_image_open, too_large
+from seenet.core.image_files import MAX_PIXELS as MAX_PIXELS
 from seenet.core.labels import LabelSet
 from seenet.core.metadata import ORIENTATION, exif_block, orientation_of, png_chunks, raw_profile
-from seenet.core.opening import BROKEN, SCALE, opened, too_large
-from seenet.core.opening import MAX_PIXELS as MAX_PIXELS
 
 IMAGE_SUFFIXES = frozenset(
     {".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pcx", ".pgm", ".png"}
@@ -48,7 +48,7 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Of any picture, without decoding it. DataError as for `read_image`, as far as the header tells."""
-    with opened(path) as image:
+    with safe_image_open(path) as image:
         turn = orientation(image)
         # Pillow turns a TIFF's size when it decodes it, as that of others.
         width, height = image.size
@@ -89,19 +89,19 @@ def _notes(image: Image.Image, turn: int) -> tuple[str, ...]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """H x W x 3 uint8 RGB of any picture: JPEG, PNG, TIFF, WebP and what else `opening.FORMATS` lists.
+    """H x W x 3 uint8 RGB of any picture: JPEG, PNG, TIFF, WebP and what else `image_files.FORMATS` lists.
 
     Rotated by EXIF; grey of 12 or 16 bits on the scale of 0 to 255, of 16-bit colours the high byte; grey, palette and CMYK converted;
     alpha dropped.
     DataError: missing, empty, unreadable, truncated, animated, or over the pixel limit.
     """
-    with opened(path) as image:
+    with safe_image_open(path) as image:
         return from_pil(image, str(path))
 
 
 def read_encoded(content: bytes, name: str) -> np.ndarray:
     """As `read_image`, of a picture file in memory; `name` stands in its errors."""
-    with opened(Path(name), content) as image:
+    with safe_image_open(Path(name), content) as image:
         return from_pil(image, name)
 
 
@@ -168,7 +168,7 @@ def read_ids(path: Path) -> np.ndarray:
 
     uint8 where the file has 8 bits, else int32. DataError for a colour picture, besides those of `read_image`.
     """
-    with opened(path) as image:
+    with safe_image_open(path) as image:
         image = _upright(image)
         if image.mode in _WIDE or image.mode == "I":
             return np.asarray(image).astype(np.int32)
@@ -193,7 +193,7 @@ def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
 
     DataError where it is none, or damaged by its own checksums: what Pillow overlooks another reader may not.
     """
-    with opened(Path(name), content) as image:
+    with safe_image_open(Path(name), content) as image:
         if image.format != "PNG":
             raise DataError(f"{name}: a picture of kind {image.format}, expected PNG")
         kind = b""
@@ -208,13 +208,13 @@ def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
 
 def png_ids(content: bytes, name: str) -> np.ndarray:
     """H x W values (palette indices, grey) of a PNG in memory, as stored; look at `png_header` first. DataError as for `read_image`."""
-    with opened(Path(name), content) as image:
+    with safe_image_open(Path(name), content) as image:
         return np.array(image)
 
 
 def read_colours(path: Path) -> np.ndarray:
     """H x W x 3 uint8 colours of a mask that is declared `rgb`; a palette picture by its colours, alpha dropped."""
-    with opened(path) as image:
+    with safe_image_open(path) as image:
         image = _upright(image)
         if image.mode not in {"RGB", "RGBA", "P"}:
             raise DataError(

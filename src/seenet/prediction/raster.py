@@ -15,8 +15,8 @@ from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 
 from seenet.core import tiff
 from seenet.core.errors import DataError
+from seenet.core.image_files import MAX_PIXELS, safe_image_open
 from seenet.core.images import eight_bits, from_pil, no_range, orientation, tiff_values
-from seenet.core.opening import MAX_PIXELS, opened
 
 LARGE = 32_000_000
 """Pixels from which on a TIFF is read by windows: decoded whole it would take some 10 bytes each."""
@@ -36,7 +36,7 @@ def by_windows(path: Path) -> bool:
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
-        with opened(path) as image:
+        with safe_image_open(path) as image:
             if not isinstance(image, TiffImageFile) or orientation(image) != 1:
                 return False
             large = image.width * image.height > LARGE
@@ -134,7 +134,7 @@ def opened_raster(path: Path) -> Iterator[RasterPicture]:
 
 def _values(path: Path) -> Values:
     """How its values are read; DataError for colours that GDAL gives as they are stored."""
-    with opened(path) as image:
+    with safe_image_open(path) as image:
         bits, inverted = tiff_values(image)
         if image.mode == "LAB" or (image.mode == "CMYK" and bits != 8):
             what = f"{path}: colours of kind {image.mode} with {bits} bits, which are not read by windows"

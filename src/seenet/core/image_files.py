@@ -78,7 +78,7 @@ os.register_at_fork(after_in_child=_reading.__init__)  # type: ignore[misc]
 
 
 @contextmanager
-def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+def safe_image_open(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """An undecoded image; everything that Pillow raises on the way becomes a DataError with the file's name.
 
     Of its metadata it has the orientation alone, as EXIF. With `content` that is decoded, and `path` only names it.

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin, features
 
 from seenet.core.errors import DataError
+from seenet.core.image_files import FORMATS, safe_image_open
 from seenet.core.images import image_size, read_colours, read_header, read_ids, read_image
-from seenet.core.opening import FORMATS, opened
 from tests.core.hostile import BOMBS, HARMLESS, write
 from tests.data.planting import chunk, png_of
 
@@ -35,7 +35,7 @@ import json, resource, sys, time
 from pathlib import Path
 from seenet.core.errors import DataError
 from seenet.core.images import image_size, read_ids, read_image
-from seenet.core.opening import FORMATS
+from seenet.core.image_files import FORMATS
 rows = []
 read_image(Path(sys.argv[1]))
 for name in sys.argv[2:]:
@@ -231,7 +231,7 @@ def test_threads_leave_warnings_and_limits_as_they_were(tmp_path: Path) -> None:
 
     def often() -> None:
         for _ in range(20):
-            with opened(path) as image:
+            with safe_image_open(path) as image:
                 warnings.warn_explicit("odd tag", UserWarning, "PIL/any.py", 1, module="PIL.any")
                 image.convert("RGB")
 
