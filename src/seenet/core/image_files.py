@@ -1,22 +1,34 @@
-"""Picture files opened without trust: the header decides, and whatever a reader stumbles over is one line with the file's name."""
+"""Open picture files that may be damaged or hostile.
+
+`safe_image_open` yields one undecoded picture. Its header is checked before anything is decoded, of its metadata only the
+orientation is left, and whatever Pillow raises becomes one line with the file's name.
+"""
 
 import io
 import logging
-import os
 import struct
-import threading
-import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, EXTRASAMPLES, PLANAR_CONFIGURATION, SAMPLESPERPIXEL, TILELENGTH, TILEWIDTH, TiffImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    EXTRASAMPLES,
+    IMAGELENGTH,
+    IMAGEWIDTH,
+    PLANAR_CONFIGURATION,
+    SAMPLEFORMAT,
+    SAMPLESPERPIXEL,
+    TILELENGTH,
+    TILEWIDTH,
+    ImageFileDirectory_v2,
+    TiffImageFile,
+)
 
-from seenet.core import tiff
 from seenet.core.errors import DataError
-from seenet.core.metadata import Bare, bare, exif_block, orientation_of
+from seenet.core.metadata import ORIENTATION, essential, stored_orientation
 
 MAX_PIXELS = 179_000_000
 """Larger pictures are refused by their header, before anything is decoded."""
@@ -26,9 +38,11 @@ SCALE = "scale them so that 0 is black and 255 white, and save them as 8 bits"
 
 MAX_TILE_PIXELS = 4 * 2**20
 """Of a TIFF: its tiles may be larger than the picture, and are decoded whole. Larger ones may be four times the picture."""
+MAX_DIRECTORIES = 1000
+"""Of a TIFF, looked at. A picture has one for each smaller copy and for each copy's mask."""
 
-# Photographs and masks; of Pillow's other readers some start programs (EPS: Ghostscript) or leave decoding to plugins. Not all of
-# these are in every Pillow. TGA, which has no mark of its own, comes last.
+# Photographs and masks; of Pillow's other readers some start programs (EPS: Ghostscript) or leave decoding to plugins. Not
+# all of these are in every Pillow. TGA, which has no mark of its own, comes last.
 Image.init()
 FORMATS = tuple(
     name
@@ -42,63 +56,39 @@ BROKEN = (
     struct.error, zlib.error,
 )  # fmt: skip
 
+_SUBFILE, _NO_PAGE = 254, 1 | 4
+"""A TIFF's tag, and its bits for a smaller copy of another page and for another page's mask."""
 # Pillow's log lines about odd tags would reach stderr by logging's last resort where nobody has set logging up.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-class _Reading:
-    """While any thread reads: no warnings of Pillow's.
-
-    They are the whole process's, so the first thread in changes them and the last one out restores them.
-    """
-
-    def __init__(self) -> None:
-        self.lock, self.inside = threading.Lock(), 0
-
-    def __enter__(self) -> None:
-        with self.lock:
-            if self.inside == 0:
-                self.filters = warnings.catch_warnings()
-                self.filters.__enter__()
-                # Pillow warns from half its own limit on, where the limit here is ours, and of damaged tags that nothing here needs.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-            self.inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if self.inside == 0:
-                self.filters.__exit__(None, None, None)
-
-
-_reading = _Reading()
-# A process that is forked while another thread reads would wait for that thread's lock for ever.
-os.register_at_fork(after_in_child=_reading.__init__)  # type: ignore[misc]
-
-
 @contextmanager
 def safe_image_open(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
-    """An undecoded image; everything that Pillow raises on the way becomes a DataError with the file's name.
+    """Yield an undecoded image, of whose metadata the orientation alone is left, as EXIF.
 
-    Of its metadata it has the orientation alone, as EXIF. With `content` that is decoded, and `path` only names it.
-    Kinds of the error: missing, empty, format, large, animated, damaged.
+    Args:
+        path: The file; with `content` it only names that in errors.
+        content: A picture file in memory.
+
+    Raises:
+        DataError: For whatever Pillow raises, inside the block too. Kinds: missing, empty, format, large, animated, damaged.
     """
     try:
         # By stream: of a path Pillow may map the file, and then reads turned TIFFs in the wrong order.
-        with _reading, path.open("rb") if content is None else io.BytesIO(content) as stream:
-            found = bare(stream)
-            if found.size is not None:
-                _refuse_large(path, found.size)
-            with Image.open(found.stream, formats=FORMATS) as image:
-                _refuse_large(path, image.size)
-                if isinstance(image, TiffImageFile):
-                    _check_tiff(path, image)
-                # How many frames is not asked: of a hostile file that takes minutes.
-                if found.several or (image.format != "MPO" and getattr(image, "is_animated", False)):
-                    raise DataError(f"{path}: animated or of several pages, expected one picture", fix="save one frame", kind="animated")
-                _only_orientation(image, found)
-                yield image
+        with (
+            path.open("rb") if content is None else io.BytesIO(content) as stream,
+            Image.open(essential(stream), formats=FORMATS) as image,
+        ):
+            if isinstance(image, TiffImageFile):
+                _choose_page(path, image)
+                _check_tiff(path, image)
+            if image.width * image.height > MAX_PIXELS:
+                raise too_large(str(path), image.size)
+            # How many frames is not asked: of a hostile file that takes minutes.
+            if image.format not in {"MPO", "TIFF"} and getattr(image, "is_animated", False):
+                raise _several(path)
+            _keep_orientation(image)
+            yield image
     except FileNotFoundError:
         raise DataError(f"{path}: no such file, expected a picture", kind="missing") from None
     except IsADirectoryError:
@@ -112,6 +102,51 @@ def safe_image_open(path: Path, content: bytes | None = None) -> Iterator[Image.
     except BROKEN as error:
         what = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(f"{path}: cannot be decoded ({what}); it may be truncated", fix="copy it again", kind="damaged") from None
+
+
+def too_large(name: str, size: tuple[int, int]) -> DataError:
+    """What is said of a picture of this width and height, over the pixel limit."""
+    found = f"{size[0]} x {size[1]} pixels, expected at most {MAX_PIXELS}"
+    return DataError(f"{name}: {found}", fix="cut it into tiles", kind="large")
+
+
+def tiff_value_type(tags: ImageFileDirectory_v2) -> str:
+    """Of a TIFF whose values are not of 8 or 16 bits from 0 up: `float32`, `int16`; else nothing."""
+    form = {2: "int", 3: "float"}.get(max(tags.get(SAMPLEFORMAT, (1,))), "uint")
+    bits = tags.get(BITSPERSAMPLE, (1,))[0]
+    return "" if form == "uint" and bits <= 16 else f"{form}{bits}"
+
+
+def _keep_orientation(image: Image.Image) -> None:
+    """Leave of what an image says of itself how it is turned: what is damaged would stop Pillow when pixels are asked for."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = stored_orientation(image)
+    for name in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
+        image.info.pop(name, None)
+    # With a block at hand, Pillow decodes no PNG to look for one, and reads none of a TIFF's tags.
+    image.info["exif"] = exif.tobytes()
+    image.getexif().load(image.info["exif"])
+
+
+def _choose_page(path: Path, image: TiffImageFile) -> None:
+    """Turn a TIFF to its one page; smaller copies and masks are no pages, unless nothing else is there."""
+    pages: list[int] = []
+    for number in range(MAX_DIRECTORIES if image.is_animated else 0):
+        # Of a kind that is not read it has its tags all the same.
+        with suppress(*BROKEN):
+            image.seek(number)
+        if image.tell() != number:
+            break
+        tags = image.tag_v2
+        if IMAGEWIDTH in tags and IMAGELENGTH in tags and not tags.get(_SUBFILE, 0) & _NO_PAGE:
+            pages.append(number)
+        if len(pages) > 1:
+            raise _several(path)
+    image.seek(pages[0] if pages else 0)
+
+
+def _several(path: Path) -> DataError:
+    return DataError(f"{path}: animated or of several pages, expected one picture", fix="save one frame", kind="animated")
 
 
 def _check_tiff(path: Path, image: TiffImageFile) -> None:
@@ -128,50 +163,24 @@ def _check_tiff(path: Path, image: TiffImageFile) -> None:
         raise DataError(f"{path}: {what}, which is not read", fix="save it with each pixel's bands together", kind="format")
 
 
-def _only_orientation(image: Image.Image, found: Bare) -> None:
-    """Leave of what an image says of itself how it is turned: what is damaged would stop Pillow when pixels are asked for."""
-    orientation = found.orientation
-    if orientation is None:
-        exif = image.info.get("exif")
-        # An AVIF is turned by boxes of its own, which Pillow gives as EXIF, and by nothing else.
-        xmp = image.info.get("xmp") if image.format != "AVIF" else None
-        orientation = orientation_of([exif] if isinstance(exif, bytes) else [], xmp if isinstance(xmp, bytes) else b"")
-    for name in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
-        image.info.pop(name, None)
-    # With a block at hand, Pillow decodes no PNG to look for one, and reads none of a TIFF's tags.
-    image.info["exif"] = exif_block(orientation)
-    image.getexif().load(image.info["exif"])
-
-
-def _unidentified(path: Path, whole: bytes | None) -> DataError:
+def _unidentified(path: Path, content: bytes | None) -> DataError:
     """What is said of a file that no reader takes: empty, another kind of file, or one that begins right and ends too early."""
-    content = whole
-    if content is None:
-        with path.open("rb") as stream:
-            content = stream.read(32)
-    if not content:
-        return DataError(f"{path}: an empty file, expected a picture", fix="copy it again", kind="empty")
-    accepts = [Image.OPEN[name][1] for name in FORMATS]
-    if content[:4] in tiff.MAGICS:
-        with path.open("rb") if whole is None else io.BytesIO(whole) as stream:
-            directory, _ = tiff.picture(stream)
-            values = directory.values(stream) if directory is not None else ""
-        if values:
-            return DataError(f"{path}: {values} values, expected 8 or 16 bits", fix=SCALE, kind="format")
-        what = "a TIFF that is truncated, or of bands, bits or a compression that are not read"
-        return DataError(f"{path}: {what}", fix="copy it again, or save it as 8-bit RGB", kind="damaged")
-    if any(accept is not None and accept(content[:16].ljust(16, b"\0")) for accept in accepts):
+    with path.open("rb") if content is None else io.BytesIO(content) as stream:
+        head = stream.read(16)
+        if not head:
+            return DataError(f"{path}: an empty file, expected a picture", fix="copy it again", kind="empty")
+        accepts = {name: Image.OPEN[name][1] for name in FORMATS}
+        kinds = [name for name, accept in accepts.items() if accept is not None and accept(head.ljust(16, b"\0"))]
+        if "TIFF" in kinds:
+            with suppress(*BROKEN):
+                tags = ImageFileDirectory_v2(head if head[2] == 43 else head[:8])
+                stream.seek(tags.next)
+                tags.load(stream)
+                if values := tiff_value_type(tags):
+                    return DataError(f"{path}: {values} values, expected 8 or 16 bits", fix=SCALE, kind="format")
+            what = "a TIFF that is truncated, or of bands, bits or a compression that are not read"
+            return DataError(f"{path}: {what}", fix="copy it again, or save it as 8-bit RGB", kind="damaged")
+    if kinds:
         return DataError(f"{path}: begins as a picture but cannot be read on; it may be truncated", fix="copy it again", kind="damaged")
     expected = f"expected JPEG, PNG, TIFF, WebP or another of {len(FORMATS)} formats"
     return DataError(f"{path}: not a picture, {expected}", fix="copy it again, or convert it to PNG", kind="format")
-
-
-def _refuse_large(path: Path, size: tuple[int, int]) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise too_large(str(path), size)
-
-
-def too_large(name: str, size: tuple[int, int]) -> DataError:
-    """What is said of a picture of this width and height, over the pixel limit."""
-    found = f"{size[0]} x {size[1]} pixels, expected at most {MAX_PIXELS}"
-    return DataError(f"{name}: {found}", fix="cut it into tiles", kind="large")

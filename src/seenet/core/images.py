@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from PIL.Image import Transpose
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
-from seenet.core.image_files import BROKEN, SCALE, safe_image_open, too_large
+from seenet.core.image_files import BROKEN, SCALE, safe_image_open, tiff_value_type, too_large
 from seenet.core.image_files import MAX_PIXELS as MAX_PIXELS
 from seenet.core.labels import LabelSet
-from seenet.core.metadata import ORIENTATION, exif_block, orientation_of, png_chunks, raw_profile
+from seenet.core.metadata import ORIENTATION, png_chunks, stored_orientation
 
 IMAGE_SUFFIXES = frozenset(
     {".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pcx", ".pgm", ".png"}
@@ -31,7 +31,6 @@ _TURNS = {
 }  # fmt: skip
 _MULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 """Colours that were multiplied by their alpha, and what they are without that."""
-_FURTHER_TAGS = (0x8769, 0x8825, 0xA005)
 _WHITE_IS_ZERO = 0
 
 
@@ -50,9 +49,10 @@ def read_header(path: Path) -> Header:
     """Of any picture, without decoding it. DataError as for `read_image`, as far as the header tells."""
     with safe_image_open(path) as image:
         turn = orientation(image)
-        # Pillow turns a TIFF's size when it decodes it, as that of others.
-        width, height = image.size
-        return Header((width, height) if turn in _SIDEWAYS else (height, width), image.mode, _notes(image, turn))
+        # By a TIFF's own tag Pillow has turned its size already.
+        tag = image.tag_v2.get(ORIENTATION) if isinstance(image, TiffImageFile) else None
+        sideways = turn in _SIDEWAYS and tag not in _SIDEWAYS
+        return Header(image.size if sideways else image.size[::-1], image.mode, _notes(image, turn))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -66,8 +66,7 @@ def orientation(image: Image.Image) -> int:
         found = image.getexif().get(ORIENTATION, 1)
     except BROKEN:
         # An image of the user's own, with metadata that Pillow stumbles over; the next time it gives what it has by then.
-        text = image.info.get("Raw profile type exif")
-        found = orientation_of([raw_profile(text.encode())] if isinstance(text, str) else [], b"")
+        found = stored_orientation(image)
         image.getexif()[ORIENTATION] = found
     return int(found) if found in range(2, 9) else 1
 
@@ -130,9 +129,7 @@ def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
 def value_type(image: Image.Image) -> str:
     """Of an image whose values are not on a scale of 8 or 16 bits that begins with 0: `float32`, `int16`; else nothing."""
     if isinstance(image, TiffImageFile):
-        form = {2: "int", 3: "float"}.get(max(image.tag_v2.get(SAMPLEFORMAT, (1,))), "uint")
-        bits = image.tag_v2.get(BITSPERSAMPLE, (1,))[0]
-        return "" if form == "uint" and bits <= 16 else f"{form}{bits}"
+        return tiff_value_type(image.tag_v2)
     # Pillow has no other mode for the 16 bits of a PGM (and once had none for a PNG's), which it gives on the whole scale.
     return {"F": "float32", "I": "" if image.format in {"PNG", "PPM"} else "int32"}.get(image.mode, "")
 
@@ -239,22 +236,6 @@ def write_mask(path: Path, mask: np.ndarray, labels: LabelSet) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Decoded and turned by its tag; the very image where there is nothing to turn."""
-    if isinstance(image, TiffImageFile) and image.tile and not _readable(image):
-        image.info["exif"] = exif_block(orientation(image))
-        image.getexif().load(image.info["exif"])
-        image.info.pop("xmp", None)
     image.load()  # a PNG may have its tag behind its pixels
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
-
-
-def _readable(image: TiffImageFile) -> bool:
-    """Whether Pillow can read what an image says of itself, as it does when it decodes a TIFF."""
-    try:
-        exif = image.getexif()
-        for tag in _FURTHER_TAGS:
-            if tag in exif:
-                exif.get_ifd(tag)
-    except BROKEN:
-        return False
-    return isinstance(image.info.get("xmp", b""), bytes)
