@@ -178,6 +178,13 @@ def test_what_is_missing_or_damaged_is_one_line(tmp_path: Path) -> None:
         write_report(run, device="cpu")
 
 
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "null")
+    (run / "report").touch()
+    with pytest.raises(DataError, match=r"index\.html: cannot be written"):
+        write_report(run, device="cpu", images=1)
+
+
 def test_pictures_by_an_exported_model(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     bundle = write_red(tmp_path / "street.onnx")

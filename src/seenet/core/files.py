@@ -46,6 +46,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing_to(path: Path, fix: str = "make room or choose another --out", *, errors: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Say in one line that `path` cannot be written where the block raises OSError, or one of `errors`.
+
+    Raises:
+        DataError: With the system's reason; `fix` ends its line.
+    """
+    try:
+        yield
+    except (OSError, *errors) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be written ({reason})", fix=fix) from None
+
+
 def beside(path: Path) -> Path:
     """An empty file, hidden beside `path`, for what will get its name; `remove_leftovers` knows it."""
     path.parent.mkdir(parents=True, exist_ok=True)

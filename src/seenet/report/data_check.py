@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from seenet.core.errors import DataError
-from seenet.core.files import check_free, write_text
+from seenet.core.files import check_free, write_text, writing_to
 from seenet.core.images import read_image
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
@@ -58,7 +58,8 @@ def write_page(inspection: Inspection, settings: DataSettings, out: Path) -> Pat
     beside = [found.message for found in inspection.findings]
     title = f"Data check: {settings.root.resolve().name if settings.root else settings.kind}"
     render(path, "data_check.html.j2", title=title, verdict=verdict, numbers=numbers, splits=splits, beside=beside, strange=STRANGE)
-    write_text(out / "check.json", json.dumps(as_json(inspection, settings), indent=1, ensure_ascii=False) + "\n")
+    with writing_to(out / "check.json"):
+        write_text(out / "check.json", json.dumps(as_json(inspection, settings), indent=1, ensure_ascii=False) + "\n")
     return path
 
 

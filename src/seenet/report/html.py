@@ -10,21 +10,22 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 import seenet
-from seenet.core.files import write_text
+from seenet.core.files import write_text, writing_to
 
 LONGEST = 960
 """Pixels of a picture's longer side on a page; larger ones are shrunk."""
 
 
 def render(path: Path, template: str, **values: Any) -> None:
-    """Write a page, whole or not at all."""
+    """Write a page, whole or not at all; DataError where the disk does not take it."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     footer = f"Written by SeENet {seenet.__version__}. One file: it needs no server and no network."
     page = environment.get_template(template).render(footer=footer, **values)
     # A file name of undecodable bytes reaches Python as lone surrogates, which UTF-8 has no form for.
-    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
+    with writing_to(path, "make room and call it again"):
+        write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
 
 
 def photograph(picture: np.ndarray, longest: int = LONGEST) -> str:
