@@ -21,7 +21,10 @@ TEMPORARY = re.compile(r"\.{1,2}(?P<name>.+?)\.[a-z0-9_]{8}\.\w+(\.[a-z0-9_]{8}\
 
 
 def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """DataError where a file may not be written: one is there (without `overwrite`), or a folder, or a file stands for its folder."""
+    """Raise DataError where a file may not be written.
+
+    One is there (without `overwrite`), or a folder, or a file where its folder should be.
+    """
     there = [path for path in paths if os.path.lexists(path) and (not overwrite or path.is_dir())]
     if there:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
@@ -61,7 +64,7 @@ def writing_to(path: Path, fix: str = "make room or choose another --out", *, er
 
 
 def beside(path: Path) -> Path:
-    """An empty file, hidden beside `path`, for what will get its name; `remove_leftovers` knows it."""
+    """Make an empty file, hidden beside `path`, for what will get its name; `remove_leftovers` knows it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{short(path.name)}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -69,7 +72,7 @@ def beside(path: Path) -> Path:
 
 
 def short(name: str) -> str:
-    """A name that leaves room for more around it (`beside`), within the 255 bytes that file systems give; a long one's hash."""
+    """Leave room around a name (`beside`), within the 255 bytes that file systems give; a long one becomes its hash."""
     return name if len(os.fsencode(name)) <= LONGEST else digest(name)[:32]
 
 
@@ -85,7 +88,7 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Files with one of these suffixes (lower case) below a folder, sorted, without what is hidden. DataError where it cannot be listed."""
+    """List files with one of these suffixes (lower case) below a folder, sorted, nothing hidden. DataError where it cannot be listed."""
 
     def refused(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); look at its permissions")
@@ -107,7 +110,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """A file's UTF-8 text, with or without the mark that Windows puts in front; DataError where it is not that, or cannot be read."""
+    """Read UTF-8 text, with or without the mark that Windows puts in front; DataError where it is not that, or cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -118,29 +121,29 @@ def read_text(path: Path) -> str:
 
 
 def digest(*parts: str) -> str:
-    """SHA-256 of parts, in hex; they may be file names of any bytes."""
+    """Hash parts, which may be file names of any bytes, by SHA-256, in hex."""
     return hashlib.sha256("|".join(parts).encode(errors="surrogatepass")).hexdigest()
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Hash a file's bytes by SHA-256, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:
-    """Where results that can be worked out again are remembered; it need not be there yet."""
+    """Name the folder of results that can be worked out again; it need not be there yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seenet"
 
 
 def bundled_models() -> dict[str, Path]:
-    """Models that come with the package, by name."""
+    """List the models that come with the package, by name."""
     folder = Path(str(resources.files("seenet") / "models"))
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def find_model(name: str | Path) -> Path:
-    """The model file of a run folder, a .safetensors file or a bundled name; DataError where there is none."""
+    """Find the model file of a run folder, a .safetensors file or a bundled name; DataError where there is none."""
     path = Path(name)
     if path.is_file():
         return path

@@ -105,13 +105,13 @@ def safe_image_open(path: Path, content: bytes | None = None) -> Iterator[Image.
 
 
 def too_large(name: str, size: tuple[int, int]) -> DataError:
-    """What is said of a picture of this width and height, over the pixel limit."""
+    """Make the error for a picture of this width and height, over the pixel limit."""
     found = f"{size[0]} x {size[1]} pixels, expected at most {MAX_PIXELS}"
     return DataError(f"{name}: {found}", fix="cut it into tiles", kind="large")
 
 
 def tiff_value_type(tags: ImageFileDirectory_v2) -> str:
-    """Of a TIFF whose values are not of 8 or 16 bits from 0 up: `float32`, `int16`; else nothing."""
+    """Name the type of a TIFF's values where they are not of 8 or 16 bits from 0 up: `float32`, `int16`; else ""."""
     form = {2: "int", 3: "float"}.get(max(tags.get(SAMPLEFORMAT, (1,))), "uint")
     bits = tags.get(BITSPERSAMPLE, (1,))[0]
     return "" if form == "uint" and bits <= 16 else f"{form}{bits}"
@@ -164,7 +164,7 @@ def _check_tiff(path: Path, image: TiffImageFile) -> None:
 
 
 def _unidentified(path: Path, content: bytes | None) -> DataError:
-    """What is said of a file that no reader takes: empty, another kind of file, or one that begins right and ends too early."""
+    """Make the error for a file that no reader takes: empty, of another kind, or one that begins right and ends too early."""
     with path.open("rb") if content is None else io.BytesIO(content) as stream:
         head = stream.read(16)
         if not head:

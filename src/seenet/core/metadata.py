@@ -30,7 +30,7 @@ _PNG_TEXTS = {b"Raw profile type exif", b"XML:com.adobe.xmp"}
 
 
 def stored_orientation(image: Image.Image) -> int:
-    """How an image says that it is turned, 1 to 8, from what can be read of its metadata; 1 where nothing says it.
+    """Read how an image says that it is turned, 1 to 8, from what can be read of its metadata; 1 where nothing says it.
 
     By its own tag (TIFF) or the first EXIF block that can be read, else by XMP.
     """
@@ -51,7 +51,7 @@ def stored_orientation(image: Image.Image) -> int:
 
 
 def exif_orientation(block: bytes) -> int | None:
-    """The orientation that an EXIF block holds; other tags may be damaged, over which Pillow would lose it.
+    """Read the orientation from an EXIF block; other tags may be damaged, over which Pillow would lose it.
 
     0: it holds none. -1: what it holds cannot be one. None: it cannot be read so far.
     """
@@ -73,7 +73,7 @@ def exif_orientation(block: bytes) -> int | None:
 
 
 def essential(stream: BinaryIO) -> BinaryIO:
-    """A PNG without the chunks that decoders do not need; any other file as it is.
+    """Leave out a PNG's chunks that decoders do not need; any other file stays as it is.
 
     Pillow refuses a PNG for a comment that is damaged or long. What may say how it is turned is moved right behind the
     header: it may stand behind the pixels, which Pillow would decode to find it.
@@ -106,7 +106,7 @@ def essential(stream: BinaryIO) -> BinaryIO:
 
 
 def png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Kind of each whole chunk of a PNG, where its data begin, and how long they are."""
+    """Yield the kind of each whole chunk of a PNG, where its data begin, and how long they are."""
     end, place = stream.seek(0, 2), len(_PNG)
     while place + 12 <= end:
         stream.seek(place)
@@ -150,6 +150,8 @@ class _Excerpt(io.RawIOBase):
 
 
 def _raw_profile(text: str) -> bytes:
-    """What `Raw profile type exif` holds as digits behind three lines. Anything else among them is passed by, as ImageMagick does."""
+    """Decode the hex digits behind the three lines of `Raw profile type exif`; anything else among them is passed by, as
+    ImageMagick does.
+    """
     digits = re.sub(r"[^0-9a-fA-F]", "", "".join(text.split("\n")[3:]))
     return bytes.fromhex(digits[: len(digits) // 2 * 2])

@@ -16,7 +16,7 @@ from seenet.core.settings import Recipe
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """List the recipes that come with the package, by name."""
     return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("seenet.recipes").iterdir() if entry.name.endswith(".yaml"))
 
 
@@ -62,7 +62,7 @@ def parse_recipe(text: str, source: str, overrides: list[str]) -> Recipe:
 
 
 def stage_recipes(recipe: Recipe, source: str = "stages") -> dict[str, Recipe]:
-    """Each stage of a recipe as a recipe of its own, in order; empty where it has none. UsageError: a setting of a stage."""
+    """Resolve each stage of a recipe to a recipe of its own, in order; empty where it has none. UsageError: a setting of a stage."""
     common = recipe.model_dump(mode="json", exclude={"stages"})
     stages: dict[str, Recipe] = {}
     for name, part in recipe.stages.items():
@@ -114,7 +114,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first of pydantic's complaints as one line, with the nearest name for an unknown key."""
+    """Say the first of pydantic's complaints in one line, with the nearest name for an unknown key."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -143,13 +143,13 @@ def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 
 
 def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML that `load_recipe` reads back to the same settings."""
+    """Write the resolved recipe as YAML that `load_recipe` reads back to the same settings."""
     values = recipe.model_dump(mode="json", exclude=None if recipe.stages else {"stages"})
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
 def parse_options(settings: list[str]) -> dict[str, Any]:
-    """`key=value` settings alone, values read as YAML."""
+    """Parse `key=value` settings alone, values read as YAML."""
     values: dict[str, Any] = {}
     for setting in settings:
         _apply(values, setting)
@@ -157,7 +157,7 @@ def parse_options(settings: list[str]) -> dict[str, Any]:
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """The values of a YAML text, whose `source` stands in errors.
+    """Read the values of a YAML text, whose `source` stands in errors.
 
     UsageError: not valid YAML, a date that is none, or a key that stands twice in one mapping, of which YAML keeps the last in silence.
     """

@@ -35,7 +35,7 @@ KINDS = {
 
 
 def refuse_existing(out: Path, *, overwrite: bool) -> None:
-    """DataError where a page or its JSON is there already (without `overwrite`)."""
+    """Raise DataError where a page or its JSON is there already (without `overwrite`)."""
     check_free([out / "index.html", out / "check.json"], overwrite=overwrite)
 
 
@@ -90,7 +90,7 @@ def _section(verdict: SplitVerdict, rows: dict[tuple[str, str], list[EncodedRow]
 
 
 def _all_rows(inspection: Inspection) -> Iterator[tuple[str, str, EncodedRow]]:
-    """(split, kind, row) of the first errors of each kind."""
+    """Yield (split, kind, row) of the first errors of each kind."""
     for verdict in inspection.splits:
         shown: Counter[str] = Counter()
         places = {verdict.split.key(index): index for index in range(len(verdict.pairs))} if verdict.split else {}
@@ -101,7 +101,7 @@ def _all_rows(inspection: Inspection) -> Iterator[tuple[str, str, EncodedRow]]:
 
 
 def _views(split: Split | None, index: int | None, found: Finding) -> list[tuple[str, str]]:
-    """What can be seen of the pair an error is about, which may be nothing."""
+    """Draw what can be seen of the pair an error is about, which may be nothing."""
     image = split.paths(index)[0] if split is not None and index is not None else None
     if split is None or index is None or image is None:
         return []
@@ -124,7 +124,7 @@ def _attempt(label: str, draw: Callable[[], str]) -> list[tuple[str, str]]:
 
 
 def _mask_view(mask: np.ndarray, labels: LabelSet) -> str:
-    """Colours of the classes, stripes where ignored, `STRANGE` where an id is neither."""
+    """Draw the classes in their colours, stripes where ignored, `STRANGE` where an id is neither."""
     small = shrunk(mask)
     picture = striped(colourize(small, labels), small, labels)
     picture[((small < 0) | (small >= labels.num_classes)) & (small != labels.ignore)] = STRANGE

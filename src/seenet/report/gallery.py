@@ -60,7 +60,7 @@ def write_gallery(
 
 
 def class_shares(mask: np.ndarray | None, labels: LabelSet) -> list[tuple[str, tuple[int, int, int], str]]:
-    """(class, colour, percent of all pixels) of the classes in a mask, the largest first, the ignored pixels last."""
+    """List (class, colour, percent of all pixels) of the classes in a mask, the largest first, the ignored pixels last."""
     if mask is None or not mask.size:
         return []
     ids, counts = np.unique(mask, return_counts=True)
@@ -116,14 +116,14 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
 
 
 def restored(pixels: Tensor, normalization: Normalization) -> np.ndarray:
-    """3 x h x w normalised -> h x w x 3 uint8."""
+    """Undo the normalisation: 3 x h x w floats to h x w x 3 uint8."""
     values = pixels.permute(1, 2, 0).numpy() * np.array(normalization.std) + np.array(normalization.mean)
     picture: np.ndarray = np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8)
     return picture
 
 
 def striped(picture: np.ndarray, mask: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """The picture with diagonal stripes where the mask is ignored, so that it can be told from any class."""
+    """Draw diagonal stripes where the mask is ignored, so that it can be told from any class."""
     height, width = mask.shape
     band = max(3, max(height, width) // 80)
     stripes = ((np.arange(height)[:, None] + np.arange(width)[None]) // band) % 2
@@ -143,7 +143,7 @@ class Group:
 
 
 def picture_groups(predictor: BasePredictor, split: Split, result: dict[str, Any] | None, count: int) -> list[Group]:
-    """Worst, best and sample pictures, `count` of each (fewer where the split has fewer; none stands there twice).
+    """Predict and encode the worst, the best and sample pictures, `count` of each; none stands there twice.
 
     `result` is the content of val.json for this very split; without it there are samples alone, and no scores.
     """

@@ -1,4 +1,4 @@
-"""What every page is made of: templates, in which what comes from users is escaped, pictures as data URIs, numbers as text."""
+"""Templates (what comes from users is escaped), pictures as data URIs and numbers as text: what every page is made of."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ def render(path: Path, template: str, **values: Any) -> None:
 
 
 def photograph(picture: np.ndarray, longest: int = LONGEST) -> str:
-    """Data URI (JPEG) of an H x W x 3 uint8 picture."""
+    """Encode an H x W x 3 uint8 picture as a data URI (JPEG), shrunk to `longest` pixels a side."""
     image = Image.fromarray(picture)
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
@@ -38,7 +38,7 @@ def photograph(picture: np.ndarray, longest: int = LONGEST) -> str:
 
 
 def png(picture: np.ndarray) -> str:
-    """Data URI (PNG) of an H x W x 3 uint8 picture, exact; up to 256 colours as a palette, at a third of the bytes."""
+    """Encode an H x W x 3 uint8 picture exactly as a data URI (PNG); up to 256 colours as a palette, at a third of the bytes."""
     colours, ids = np.unique(picture.reshape(-1, 3) @ np.array([65536, 256, 1]), return_inverse=True)
     if len(colours) <= 256:
         image = Image.fromarray(ids.reshape(picture.shape[:2]).astype(np.uint8))
@@ -51,21 +51,21 @@ def png(picture: np.ndarray) -> str:
 
 
 def png_uri(data: bytes) -> str:
-    """Data URI of a PNG file's bytes."""
+    """Wrap the bytes of a PNG file as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def shrunk(ids: np.ndarray, longest: int = LONGEST) -> np.ndarray:
-    """H x W ids for show, every n-th row and column, so that no side is longer than `longest`; never a mixture of ids."""
+    """Take every n-th row and column of H x W ids, so that no side is longer than `longest`; ids are never mixed."""
     every = -(-max(ids.shape) // longest)
     return ids[::every, ::every] if every > 1 else ids
 
 
 def percent(share: float | None, missing: str = "absent") -> str:
-    """0.4567 -> "45.7 %"; `missing` where there is none."""
+    """Format a share: 0.4567 -> "45.7 %"; `missing` where there is none."""
     return missing if share is None else f"{100 * share:.1f} %"
 
 
 def number(count: int) -> str:
-    """1234567 -> "1,234,567"."""
+    """Format a count: 1234567 -> "1,234,567"."""
     return f"{count:,}"

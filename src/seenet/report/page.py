@@ -55,9 +55,9 @@ def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: s
     path = run / "report" / "index.html"
     render(
         path, "page.html.j2", title=f"{_name(run)}: SeENet report", name=_name(run), recipe=recipe, labels=saved.labels, result=result,
-        figure=figure(result, saved.labels), numbers=numbers(result), about=_about(recipe, saved, result),
+        figure=confusion_image(result, saved.labels), numbers=headline_scores(result), about=_about(recipe, saved, result),
         curves=curves(entries), speed=_speed(entries),
-        classes=classes(result, saved.labels), matrix=matrix(result, saved.labels), pairs=pairs(result),
+        classes=class_rows(result, saved.labels), matrix=confusion_rows(result, saved.labels), pairs=frequent_confusions(result),
         groups=groups, missing=missing, by=_by(predictor) if model else "the run's model", error_colours=ERROR_COLOURS,
         card=_card(recipe, saved, result, entries), recipe_text=dump(recipe),
         versions=_versions(saved), commands=_commands(run, result),
@@ -66,7 +66,7 @@ def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: s
 
 
 def read_result(path: Path, labels: LabelSet) -> dict[str, Any] | None:
-    """val.json, None where training has not validated yet; DataError where it does not belong to the model."""
+    """Read val.json; None where training has not validated yet. DataError where it does not belong to the model."""
     if not path.is_file():
         return None
     try:
@@ -79,7 +79,8 @@ def read_result(path: Path, labels: LabelSet) -> dict[str, Any] | None:
     return dict(result)
 
 
-def numbers(result: dict[str, Any] | None) -> list[tuple[str, str]]:
+def headline_scores(result: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """List (number, what it is) for the head of the page; empty without a validation."""
     if result is None:
         return []
     loss = result.get("loss")
@@ -92,7 +93,8 @@ def numbers(result: dict[str, Any] | None) -> list[tuple[str, str]]:
     ]
 
 
-def classes(result: dict[str, Any] | None, labels: LabelSet) -> list[dict[str, Any]]:
+def class_rows(result: dict[str, Any] | None, labels: LabelSet) -> list[dict[str, Any]]:
+    """List each class's scores as text, for the table."""
     if result is None:
         return []
     pixels = sum(entry["pixels"] for entry in result["classes"])
@@ -109,15 +111,15 @@ def classes(result: dict[str, Any] | None, labels: LabelSet) -> list[dict[str, A
 
 
 def _shares(result: dict[str, Any]) -> np.ndarray:
-    """K x K in 0..1, NaN in rows without truth."""
+    """Divide the confusion matrix by its rows: K x K in 0..1, NaN in rows without truth."""
     matrix = np.array(result["confusion"], np.int64)
     rows = matrix.sum(1, keepdims=True)
     shares: np.ndarray = np.divide(matrix, rows, out=np.full(matrix.shape, np.nan), where=rows > 0)
     return shares
 
 
-def matrix(result: dict[str, Any] | None, labels: LabelSet) -> list[tuple[str, list[tuple[str, float]]]]:
-    """(class, (text, share) of each cell), where the classes are few enough for a table."""
+def confusion_rows(result: dict[str, Any] | None, labels: LabelSet) -> list[tuple[str, list[tuple[str, float]]]]:
+    """List (class, (text, share) of each cell), where the classes are few enough for a table."""
     if result is None or labels.num_classes > MOST_NAMED:
         return []
     rows = []
@@ -127,14 +129,15 @@ def matrix(result: dict[str, Any] | None, labels: LabelSet) -> list[tuple[str, l
     return rows
 
 
-def figure(result: dict[str, Any] | None, labels: LabelSet) -> str:
+def confusion_image(result: dict[str, Any] | None, labels: LabelSet) -> str:
+    """Draw the confusion matrix of many classes as a data URI; empty where `confusion_rows` makes a table of it."""
     if result is None or labels.num_classes <= MOST_NAMED:
         return ""
     return png_uri(confusion_figure(np.array(result["confusion"], np.int64), labels))
 
 
-def pairs(result: dict[str, Any] | None) -> list[tuple[str, str, str]]:
-    """(truth, prediction, share of the truth's pixels) of the most frequent confusions."""
+def frequent_confusions(result: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    """List (truth, prediction, share of the truth's pixels) of the most frequent confusions."""
     if result is None:
         return []
     shares = np.nan_to_num(_shares(result))
@@ -146,6 +149,7 @@ def pairs(result: dict[str, Any] | None) -> list[tuple[str, str, str]]:
 
 
 def counted(count: int, what: str) -> str:
+    """Say a number with its noun: `1 image`, `233 images`."""
     return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
@@ -199,7 +203,7 @@ def _network(recipe: Recipe) -> str:
 
 
 def _stride(saved: SavedModel) -> str:
-    """Of the network as it was built: some peers have an output stride of their own."""
+    """Name the output stride of the network as it was built: some peers have one of their own."""
     return f"output stride {saved.model.options['output_stride']}, " if "output_stride" in saved.model.options else ""
 
 
@@ -241,7 +245,7 @@ def _card(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None, entr
 
 
 def _versions(saved: SavedModel) -> list[tuple[str, str]]:
-    """Of the training, as the model file says; then of what wrote this page."""
+    """List the versions that trained, as the model file has them, then those that write this page and differ."""
     here = {"version": seenet.__version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     trained = [
         (f"{'SeENet' if key == 'version' else key}, training", str(saved.notes[key])) for key in ("device", *here) if key in saved.notes
