@@ -50,15 +50,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing_to(path: Path, fix: str = "make room or choose another --out", *, errors: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Say in one line that `path` cannot be written where the block raises OSError, or one of `errors`.
+def writing_to(
+    path: Path, fix: str = "make room or choose another --out", *, errors: tuple[type[Exception], ...] = (OSError,)
+) -> Iterator[None]:
+    """Say in one line that `path` cannot be written where the block raises one of `errors`.
 
     Raises:
         DataError: With the system's reason; `fix` ends its line.
     """
     try:
         yield
-    except (OSError, *errors) as error:
+    except errors as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be written ({reason})", fix=fix) from None
 
