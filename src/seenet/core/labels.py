@@ -33,7 +33,7 @@ class LabelSet:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """What `dataclasses.asdict` made, read back from a file; KeyError, TypeError or ValueError where it is something else."""
+        """Read back what `dataclasses.asdict` made; KeyError, TypeError or ValueError where it is something else."""
         colours = tuple((int(r), int(g), int(b)) for r, g, b in values["colours"])
         if not all(0 <= part <= 255 for colour in colours for part in colour):
             raise ValueError("a colour is not of 0 to 255")
@@ -44,14 +44,14 @@ class LabelSet:
         return len(self.classes)
 
     def indices(self, names: Sequence[str]) -> list[int]:
-        """Ids of classes by name, ascending, each once; UsageError for a name that the set does not have."""
+        """Look up the ids of classes by name, ascending, each once; UsageError for a name that the set does not have."""
         for name in names:
             if name not in self.classes:
                 raise UsageError(f"class {name!r}: not in {self.name}; {nearest(name, self.classes)}")
         return sorted({self.classes.index(name) for name in names})
 
     def palette(self) -> np.ndarray:
-        """256 x 3 uint8: the classes' colours, black elsewhere, white for the ignored id."""
+        """Make a 256 x 3 uint8 palette: the classes' colours, black elsewhere, white for the ignored id."""
         table = np.zeros((256, 3), np.uint8)
         shown = min(self.num_classes, 256)
         table[:shown] = np.array(self.colours, np.uint8).reshape(-1, 3)[:shown]
@@ -61,7 +61,7 @@ class LabelSet:
 
 
 def voc_colours(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Pascal VOC's colour map: the bits of the class id, dealt in turn to red, green and blue from the highest bit down."""
+    """Make Pascal VOC's colour map: the bits of the class id, dealt in turn to red, green and blue from the highest bit down."""
     ids = np.arange(count)
     table = np.zeros((count, 3), int)
     for bit in range(8):

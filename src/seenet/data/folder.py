@@ -13,9 +13,8 @@ from seenet.core.errors import DataError, UsageError
 from seenet.core.files import digest, files_below, read_text
 from seenet.core.images import IMAGE_SUFFIXES, read_colours, read_ids
 from seenet.core.labels import IGNORE, LabelSet, voc_colours
-from seenet.core.recipe_files import explain
+from seenet.core.recipe_files import explain, read_yaml
 from seenet.core.settings import DataSettings, Section
-from seenet.core.yaml_text import read_yaml
 from seenet.data.split import FileSplit, file_split, need_folder, read_list
 
 FILE = "seenet.yaml"

@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from seenet.core.errors import SeenetError, UsageError
-from seenet.core.importing import load_callable
+from seenet.core.files import load_callable
 from seenet.core.settings import TransformSettings
 
 

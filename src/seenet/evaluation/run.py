@@ -11,8 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import check_free, remove_leftovers, replacing, short, write_text
-from seenet.core.find import find_model
+from seenet.core.files import check_free, find_model, remove_leftovers, replacing, short, write_text
 from seenet.core.recipe_files import load_recipe, parse_recipe
 from seenet.core.settings import DataSettings, Recipe
 from seenet.data import open_split

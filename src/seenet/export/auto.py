@@ -16,8 +16,7 @@ import numpy as np
 
 from seenet.core import processor
 from seenet.core.errors import DataError, SeenetError, UsageError
-from seenet.core.files import sha256
-from seenet.core.find import find_model
+from seenet.core.files import find_model, sha256
 from seenet.core.images import image_size, read_image
 from seenet.export import bundle_cache
 from seenet.export.fastest import PICTURES, PLAIN, ROUNDS, Speeds, Way, open_way, ticking

@@ -12,7 +12,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from seenet.core.errors import UsageError
-from seenet.core.importing import load_callable
+from seenet.core.files import load_callable
 from seenet.model.depthwise import use_exact_depthwise
 from seenet.model.segmenter import Normalization, Segmenter
 from seenet.model.window import Window

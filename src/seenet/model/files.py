@@ -10,8 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import replacing, sha256
-from seenet.core.find import bundled_models, find_model
+from seenet.core.files import bundled_models, find_model, replacing, sha256
 from seenet.core.labels import LabelSet
 from seenet.model import assemble
 from seenet.model.backbone import Backbone

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seenet.core.errors import UsageError
-from seenet.core.find import bundled_models
+from seenet.core.files import bundled_models
 from seenet.model import PEERS, PeerNetwork, SeENet, Segmenter, StageProbe, create_model
 from seenet.model.aspp import ASPP
 from seenet.model.backbone import Backbone

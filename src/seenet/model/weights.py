@@ -11,7 +11,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from seenet.core.errors import DataError, UsageError, nearest
-from seenet.core.find import find_model
+from seenet.core.files import find_model
 from seenet.model.backbone import Backbone
 from seenet.model.segmenter import Normalization
 

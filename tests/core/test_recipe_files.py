@@ -1,12 +1,11 @@
-"""YAML as users write it."""
+"""Recipes as users write them: YAML that is read, or refused in one line."""
 
 from pathlib import Path
 
 import pytest
 
 from seenet.core.errors import UsageError
-from seenet.core.recipe_files import load_recipe
-from seenet.core.yaml_text import read_yaml
+from seenet.core.recipe_files import load_recipe, read_yaml
 
 
 @pytest.mark.parametrize(
