@@ -12,10 +12,10 @@ from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import CITYSCAPES19, LabelSet, voc_colours
 from seenet.core.settings import DataSettings
 from seenet.evaluation import run
-from seenet.evaluation.confusion import metrics
 from seenet.evaluation.evaluator import evaluate
+from seenet.evaluation.metrics.iou import iou_scores
+from seenet.evaluation.outcome import tables
 from seenet.evaluation.run import data_settings, default_out, run_evaluation
-from seenet.evaluation.table import tables
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.tiles import Tiling
 from tests.evaluation.doubles import LABELS, MemorySplit, random_split
@@ -147,12 +147,13 @@ def test_an_interrupted_call_goes_on(model, monkeypatch, place):
     assert sorted(path.name for path in out.iterdir()) == ["confusion.png", "images", "result.json"]
 
 
-def test_a_network_of_the_users_own_code_is_counted_anew(model, monkeypatch):
+@pytest.mark.parametrize("code", [{"factory": "mine:build"}, {"metrics": ["seenet.evaluation.metrics.conventions:Conventions"]}])
+def test_what_the_users_own_code_counts_is_counted_anew(model, monkeypatch, code):
     load = run.load
     monkeypatch.setattr(run, "load", lambda *rest, factory, **more: load(*rest, factory=None, **more))
     monkeypatch.setattr(run, "confusion_figure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        run_evaluation(model, factory="mine:build")
+        run_evaluation(model, **code)
     assert not (model / "eval/test/partial").exists()
 
 
@@ -235,7 +236,7 @@ def test_mean_over_some_classes_leaves_the_matrix_whole(model):
     over = result.pop("mean_over")
     assert plain.pop("mean_over") is None
     assert result == plain
-    iou = metrics(np.array(result["confusion"]))["iou"]
+    iou = iou_scores(np.array(result["confusion"]))["iou"]
     assert over["classes"] == ["sky", "tree"]
     assert over["miou"] == pytest.approx((iou[0] + iou[2]) / 2)
     assert over["miou_interval"]["low"] < over["miou"] < over["miou_interval"]["high"]
@@ -251,12 +252,13 @@ def test_mean_over_an_unknown_class(model):
 
 def test_more_measures_change_no_number_and_are_shown(model):
     plain = run_evaluation(model).result
-    result = run_evaluation(model, widths=(2, 7), boundary_iou=True, conventions=True, mean_over=["sky"], overwrite=True).result
+    report = run_evaluation(model, widths=(2, 7), boundary_iou=True, conventions=True, mean_over=["sky"], overwrite=True)
+    result = report.result
     assert list(result["boundary"]["miou"]) == ["2", "7"]
     new = {"boundary", "mean_over", "boundary_iou", "conventions"}
     assert {key: value for key, value in result.items() if key not in new} == {k: v for k, v in plain.items() if k not in new}
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(tables(result))
+    console.print(tables(result, report.evaluation.metrics))
     text = console.export_text()
     interval = result["miou_interval"]
     for words in (
@@ -275,10 +277,11 @@ def test_cityscapes_has_its_own_table(model, monkeypatch):
         return Predictor(TinyNet(19), labels, device="cpu", tiling=Tiling(tile, margin, memory), **keywords)
 
     monkeypatch.setattr(run, "load", load)
-    result = run_evaluation(model).result
+    report = run_evaluation(model)
+    result = report.result
     assert result["cityscapes"]["iou_class"] == result["miou"]
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(tables(result))
+    console.print(tables(result, report.evaluation.metrics))
     text = console.export_text()
     for words in ("vehicle", "mean, category", "no iIoU: 2 of 2 pictures"):
         assert words in text

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import RenderableType
+from rich.text import Text
 
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import CITYSCAPES19, CITYSCAPES_CATEGORIES, CITYSCAPES_TRAIN_IDS
 from seenet.data.cityscapes import instance_path, read_instances
 from seenet.data.split import Split, file_stamp
-from seenet.evaluation.confusion import mean, metrics
+from seenet.evaluation.metrics import Metric, percent, table
+from seenet.evaluation.metrics.iou import iou_scores, mean
 
 AVERAGE_SIZES = {
     "person": 3462.4756337644, "rider": 3930.4788056518, "car": 12794.0202738185, "truck": 27855.1264367816,
@@ -33,12 +35,13 @@ MISSING = np.array([-1])
 """Counts of a picture without instanceIds."""
 
 
-@dataclass(frozen=True)
-class CityscapesScores:
-    """A `Measure`: trainId, size, pixels of the right class and pixels of the right category of each instance."""
+class CityscapesScores(Metric):
+    """Count trainId, size, pixels of the right class and pixels of the right category of each instance."""
 
-    split: Split
-    key: str = "cityscapes"
+    def __init__(self, split: Split) -> None:
+        super().__init__(split)
+        if split.labels != CITYSCAPES19:
+            raise UsageError(f"{split.name}: labels {split.labels.name}, but Cityscapes' scores are of {CITYSCAPES19.name}")
 
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """Int64 4 n for the n instances of one picture, by id; `MISSING` where it has no instanceIds file.
@@ -70,7 +73,7 @@ class CityscapesScores:
         without = sum(np.array_equal(counts, MISSING) for counts in counted)
         instances = None if without else np.concatenate([np.zeros(0, np.int64), *counted]).reshape(-1, 4)
         categories = _by_category(matrix)
-        classes_iou, categories_iou = metrics(matrix)["iou"], metrics(categories)["iou"]
+        classes_iou, categories_iou = iou_scores(matrix)["iou"], iou_scores(categories)["iou"]
         classes_iiou, categories_iiou = _instance_iou(matrix, instances), _category_instance_iou(categories, instances)
         return {
             "iou_class": mean(classes_iou),
@@ -83,6 +86,15 @@ class CityscapesScores:
             if without
             else None,
         }
+
+    def tables(self, name: str, part: dict[str, Any]) -> list[RenderableType]:
+        made = table("Cityscapes", ("", "IoU", "iIoU"), left=("",))
+        for category, entry in part["categories"].items():
+            made.add_row(category, percent(entry["iou"]), percent(entry["iiou"]))
+        made.add_section()
+        for level in ("class", "category"):
+            made.add_row(f"mean, {level}", percent(part[f"iou_{level}"]), percent(part[f"iiou_{level}"]), style="bold")
+        return [made, Text(f"no iIoU: {part['iiou_missing']}")] if part["iiou_missing"] else [made]
 
 
 def count_instances(instances: np.ndarray, prediction: np.ndarray) -> np.ndarray:

@@ -1,7 +1,12 @@
-"""How far each pixel is from an outline, for mIoU in bands of several widths (docs/metrics.md)."""
+"""Distances to outlines, for mIoU in bands of several widths: trimap and transition (docs/metrics.md)."""
+
+from typing import Any
 
 import numpy as np
+from rich.table import Table
 from scipy.ndimage import distance_transform_cdt
+
+from seenet.evaluation.metrics import percent, table
 
 WIDTHS = (1, 3, 5, 10, 21, 30, 40)
 """The paper's widths (its trimap figure), pixels."""
@@ -44,3 +49,10 @@ def band_index(distance: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
     table = np.searchsorted(np.array(widths), np.arange(limit + 2))
     index: np.ndarray = table[np.minimum(distance, limit + 1)]
     return index
+
+
+def bands_table(boundary: dict[str, Any]) -> Table:
+    """Return a result's `boundary` as a table, a column for each width."""
+    made = table(f"{boundary['kind']} mIoU within so many pixels", list(boundary["miou"]))
+    made.add_row(*map(percent, boundary["miou"].values()))
+    return made

@@ -1,12 +1,13 @@
 """The same predictions as other tools would score them (docs/metrics.md)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.console import RenderableType
 
-from seenet.core.labels import LabelSet
-from seenet.evaluation.confusion import mean, metrics, pair_codes
+from seenet.evaluation.confusion import pair_codes
+from seenet.evaluation.metrics import Metric, percent, table
+from seenet.evaluation.metrics.iou import iou_scores, mean
 
 SHORTER_SIDE = 520
 
@@ -40,7 +41,7 @@ def miou_with_absent(matrix: np.ndarray, absent: str | float) -> float | None:
     """mIoU of C[t, p] where classes with no pixel in truth and prediction are "left out", make it "NaN" (None, as JSON
     has no NaN), or count as a number.
     """
-    iou: list[float | None] = metrics(matrix)["iou"]
+    iou: list[float | None] = iou_scores(matrix)["iou"]
     if absent == "left out":
         return mean(iou)
     if absent == "NaN":
@@ -48,12 +49,8 @@ def miou_with_absent(matrix: np.ndarray, absent: str | float) -> float | None:
     return mean([float(absent) if value is None else value for value in iou])
 
 
-@dataclass(frozen=True)
-class Conventions:
-    """A `Measure`: each picture's C[t, p] at a shorter side of 520, its cells and then their counts."""
-
-    labels: LabelSet
-    key: str = "conventions"
+class Conventions(Metric):
+    """Count each picture's C[t, p] at a shorter side of 520: its cells and then their counts."""
 
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """Int64 2 n: the n cells t * K + p that are not 0, ascending, and their pixels."""
@@ -64,9 +61,6 @@ class Conventions:
         matrix = np.bincount(pairs, np.outer(rows, columns).ravel(), minlength=classes**2 + 1)[:-1].astype(np.int64)
         cells = np.flatnonzero(matrix)
         return np.concatenate([cells, matrix[cells]])
-
-    def stamp(self, index: int) -> str:
-        return ""
 
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> list[dict[str, Any]]:
         """A row for each of `TABLE`; all are pooled over the set."""
@@ -79,3 +73,14 @@ class Conventions:
             {"size": size, "absent": absent, "miou": miou_with_absent(matrices[size], absent), "whose": whose}
             for size, absent, whose in TABLE
         ]
+
+    def tables(self, name: str, part: list[dict[str, Any]]) -> list[RenderableType]:
+        left = ("labels and predictions", "absent classes", "whose")
+        made = table("mIoU by convention", ("labels and predictions", "absent classes", "mIoU", "whose"), left)
+        for row in part:
+            size = "at the label's size" if row["size"] == "own" else "shorter side 520"
+            absent = row["absent"] if isinstance(row["absent"], str) else f"count as {row['absent']:g}"
+            # A mean that is not there is NaN in a tool that has it so; elsewhere nothing was scored.
+            value = "NaN" if row["miou"] is None and absent == "NaN" else percent(row["miou"])
+            made.add_row(size, absent, value, row["whose"])
+        return [made]

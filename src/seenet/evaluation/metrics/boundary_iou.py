@@ -1,14 +1,15 @@
 """Boundary IoU of each class (Cheng et al., CVPR 2021), on binary masks (docs/metrics.md)."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rich.console import RenderableType
 from scipy.ndimage import distance_transform_cdt
 
-from seenet.core.labels import LabelSet
-from seenet.evaluation.confusion import mean
+from seenet.evaluation.metrics import Metric
+from seenet.evaluation.metrics.iou import mean
 
 SHARE = 0.02
 """Of a picture's diagonal: how wide the bands are."""
@@ -49,12 +50,8 @@ def inner_bands(ids: np.ndarray, width: int) -> np.ndarray:
     return near
 
 
-@dataclass(frozen=True)
-class BoundaryIou:
-    """A `Measure`: pixels of both bands, of the label's band and of the prediction's band, K numbers each."""
-
-    labels: LabelSet
-    key: str = "boundary_iou"
+class BoundaryIou(Metric):
+    """Count the pixels of both bands, of the label's band and of the prediction's band, K numbers each."""
 
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """Int64 3 K of one picture's H x W ids."""
@@ -68,12 +65,15 @@ class BoundaryIou:
             [np.bincount(ids, minlength=self.labels.num_classes) for ids in (truth[both], truth[of_truth], found[of_found])]
         )
 
-    def stamp(self, index: int) -> str:
-        return ""
-
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> dict[str, Any]:
         """`miou` over the classes that are not absent, and `classes` by name, None where absent; 0..1."""
         both, of_truth, of_found = np.sum(counted, axis=0).reshape(3, -1)
         union = of_truth + of_found - both
         iou = [hit / total if total else None for hit, total in zip(both.tolist(), union.tolist(), strict=True)]
         return {"miou": mean(iou), "classes": dict(zip(self.labels.classes, iou, strict=True)), "rule": RULE}
+
+    def columns(self, part: dict[str, Any]) -> dict[str, Sequence[float | None]]:
+        return {"Boundary IoU": [*part["classes"].values(), part["miou"]]}
+
+    def tables(self, name: str, part: dict[str, Any]) -> list[RenderableType]:
+        return []

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from seenet.evaluation.scores import ImageScore
+from seenet.evaluation.confusion import ImageScore
 
 DRAWS = 1000
 SEED = 0
