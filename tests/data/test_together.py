@@ -26,17 +26,17 @@ MANY = 7
 
 
 class Group:
-    """Ranks that are threads of this process: each must call `listed` as often as the others."""
+    """Ranks that are threads of this process: each must call `all_gather` as often as the others."""
 
     def __init__(self, world: int) -> None:
         self.world, self.own = world, threading.local()
         self.barrier = threading.Barrier(world, timeout=20)
         self.said: dict[int, list[Any]] = {}
 
-    def ranks(self) -> tuple[int, int]:
+    def rank_and_world(self) -> tuple[int, int]:
         return self.own.rank, self.world
 
-    def listed(self, found: list[Any]) -> list[Any]:
+    def all_gather(self, found: list[Any]) -> list[Any]:
         self.said[self.own.rank] = found
         self.barrier.wait()
         everybody = [one for rank in range(self.world) for one in self.said[rank]]
@@ -62,8 +62,8 @@ def grouped(monkeypatch: pytest.MonkeyPatch, world: int) -> Iterator[Group]:
     group = Group(world)
     with monkeypatch.context() as patch:
         for module in (check, together):
-            patch.setattr(module, "ranks", group.ranks)
-            patch.setattr(module, "listed", group.listed)
+            patch.setattr(module, "rank_and_world", group.rank_and_world)
+            patch.setattr(module, "all_gather", group.all_gather)
         yield group
 
 

@@ -13,9 +13,9 @@ from seenet.core.errors import DataError
 from seenet.core.files import cache_folder, digest, write_text
 from seenet.core.images import image_size
 from seenet.core.labels import LabelSet
-from seenet.core.processes import listed, ranks
 from seenet.data.split import FileSplit, Split, size_mismatch
 from seenet.data.together import read_together
+from seenet.distributed import all_gather, rank_and_world
 
 T = TypeVar("T")
 
@@ -88,8 +88,8 @@ def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
     # Taken before the files are read: what changes meanwhile is looked at again.
     stamps = [split.stamp(index) for index in range(len(split))]
     missing = [index for index, stamp in enumerate(stamps) if stamp not in known]
-    everyone = listed([(digest(*stamps), missing)])
-    same = [rank for rank, (files, _) in enumerate(everyone) if files == everyone[ranks()[0]][0]]
+    everyone = all_gather([(digest(*stamps), missing)])
+    same = [rank for rank, (files, _) in enumerate(everyone) if files == everyone[rank_and_world()[0]][0]]
     todo = sorted({index for rank in same for index in everyone[rank][1]})
     if not any(others for _, others in everyone):
         return [known[stamp] for stamp in stamps]

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from seenet.core.errors import DataError
-from seenet.core.processes import listed, ranks
 from seenet.core.progress import track
+from seenet.distributed import all_gather, rank_and_world
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ def read_together(
 
     Raises DataError: what the first of the indices that fail has raised, in all processes.
     """
-    rank, world = ranks()
+    rank, world = rank_and_world()
     mates = range(world) if among is None else among
     mine = indices[mates.index(rank) :: len(mates)]
     found: dict[int, T] = {}
@@ -34,7 +34,7 @@ def read_together(
                 found[index] = value
         except DataError as error:
             failed.append((mine[len(found)], error))
-    parts = listed([(found, failed)])
+    parts = all_gather([(found, failed)])
     failures = [failure for _, failed in parts for failure in failed]
     if failures:
         raise min(failures, key=lambda failure: failure[0])[1]

@@ -11,9 +11,9 @@ import PIL
 
 import seenet
 from seenet.core.errors import DataError, Terminated, UsageError
-from seenet.core.processes import listed, ranks
 from seenet.core.progress import track
 from seenet.data.split import Split
+from seenet.distributed import all_gather, rank_and_world
 from seenet.evaluation.confusion import ImageScore, score_image, truth_codes
 from seenet.evaluation.metrics import Metric
 from seenet.evaluation.metrics.boundaries import WIDTHS
@@ -71,7 +71,7 @@ def evaluate(
     _check(predictor, split, kind)
     metrics = dict(metrics or {})
     counter = Counter(predictor, split, kind, widths, loss, metrics)
-    rank, world = ranks()
+    rank, world = rank_and_world()
     share, shown = order[rank::world], what if rank == 0 else None
 
     def score() -> list[ImageScore]:
@@ -90,15 +90,15 @@ def evaluate(
 
 def _gathered(score: Callable[[], list[ImageScore]]) -> list[ImageScore]:
     """Run `score` here; return the scores of all ranks by index. What it raises is raised once the others know of it."""
-    rank, world = ranks()
+    rank, world = rank_and_world()
     if world == 1:
         return score()
     try:
         mine = score()
     except Exception:
-        listed([(rank, None)])
+        all_gather([(rank, None)])
         raise
-    everyone: list[tuple[int, list[ImageScore] | None]] = listed([(rank, mine)])
+    everyone: list[tuple[int, list[ImageScore] | None]] = all_gather([(rank, mine)])
     for other, scores in everyone:
         if scores is None:
             raise DataError(f"rank {other} could not score its pictures; its own message says why")

@@ -19,8 +19,8 @@ from seenet.core.settings import DataSettings, Recipe
 from seenet.data import open_split
 from seenet.data.check import check_split
 from seenet.data.split import FileSplit, Split
+from seenet.distributed import init_process_group
 from seenet.evaluation.evaluator import Boundary, Evaluation, evaluate
-from seenet.evaluation.gather import joined
 from seenet.evaluation.metrics import open_metrics
 from seenet.evaluation.metrics.boundaries import WIDTHS
 from seenet.evaluation.pictures import confusion_figure, panel
@@ -92,8 +92,10 @@ def run_evaluation(
         command: quoted by the result file.
         out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
 
-    Raises DataError: no such model or data, labels that differ, results there already (without `overwrite`);
-    UsageError: settings; BusyError: another process evaluates into OUT.
+    Raises:
+        DataError: no such model or data, labels that differ, results there already (without `overwrite`).
+        UsageError: settings.
+        BusyError: another process evaluates into OUT.
     """
     path = find_model(model)
     settings = data_settings(path, recipe, list(overrides))
@@ -108,24 +110,24 @@ def run_evaluation(
     measured = open_metrics([*(name for name, asked in short_forms.items() if asked), *metrics], opened)
     # The user's own code may change in between, which no hash of a model would show.
     journal = None if factory or any(":" in name for name in metrics) else folder / PARTIAL
-    with joined(device) as (rank, _):
+    with init_process_group(device) as group:
         _check_labels(opened, boundary)
         predictor = load(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
         evaluation = evaluate(
             predictor, opened, boundary=boundary, widths=widths, loss=True, metrics=measured, what=f"eval {opened.name}", journal=journal
         )
     result = evaluation.result(command=command, mean_over=chosen)
-    if rank == 0:
+    if group.first:
         try:
             _write(folder, predictor, opened, evaluation, result)
         except OSError as error:
             what = f"{folder}: cannot be written ({error.strerror or error})"
             raise DataError(f"{what}; make room and run it again: what is counted is kept") from None
-    return EvalReport(evaluation, result, folder, first=rank == 0)
+    return EvalReport(evaluation, result, folder, first=group.first)
 
 
 def _check_labels(split: Split, boundary: Boundary | Literal["auto"] | None) -> None:
-    """DataError where a label is wrong, or nothing is ignored that could be the rim for `boundary`."""
+    """Raise DataError where a label is wrong, or nothing is ignored that could be the rim for `boundary`."""
     if not isinstance(split, FileSplit):
         return
     held = {label for counts in check_split(split) for label in counts}
@@ -158,7 +160,7 @@ def _shown(folder: Path) -> list[Path]:
 
 
 def data_settings(model: Path, recipe: str | Path | Recipe | None, overrides: list[str]) -> DataSettings:
-    """The data to score on: of the recipe if given, else of the model's run, else of the overrides."""
+    """Return the data to score on: of the recipe if given, else of the model's run, else of the overrides."""
     beside = model.parent / "recipe.yaml"
     if recipe is None and beside.is_file():
         recipe = beside
@@ -170,7 +172,7 @@ def data_settings(model: Path, recipe: str | Path | Recipe | None, overrides: li
 
 
 def default_out(model: Path, split: str, inside: str = "eval", elsewhere: str = "evaluations") -> Path:
-    """`eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT` where it belongs to none; a split given as a path
+    """Return `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT` where it belongs to none; a split given as a path
     by its stem. Other results than an evaluation's say where they go.
     """
     name = Path(split).stem
