@@ -62,7 +62,7 @@ class Evaluation:
 
     @property
     def loss(self) -> float | None:
-        """Return the mean negative log-likelihood over all valid pixels, nats; None where not asked for or nothing is valid."""
+        """Return the mean negative log-likelihood over all valid pixels, nats; None if not asked for or none is valid."""
         pixels = int(self.matrix.sum())
         # fsum: exact, so that it does not depend on who counted which picture.
         return math.fsum(score.loss for score in self.per_image) / pixels if self.with_loss and pixels else None

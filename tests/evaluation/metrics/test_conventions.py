@@ -14,9 +14,8 @@ from seenet.core.labels import LabelSet, voc_colours
 from seenet.evaluation.confusion import confusion_matrix
 from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.metrics.conventions import TABLE, Conventions, copies, miou_with_absent
-from seenet.evaluation.outcome import tables
 from seenet.prediction.predictor import Predictor
-from tests.evaluation.doubles import FirstChannel, MemorySplit
+from tests.evaluation.doubles import FirstChannel, MemorySplit, shown
 
 LABELS = LabelSet("toy", ("sky", "road", "tree", "car", "bus"), voc_colours(5))
 METRIC = Conventions(MemorySplit([], LABELS))
@@ -131,13 +130,6 @@ def test_one_pass_and_one_table():
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert {(row["size"], row["absent"]): row["miou"] for row in result["conventions"]} == rows([pair(0, (20, 30)), pair(1, (25, 21))])
     assert result["conventions"][0]["miou"] == result["miou"]
-
-    import io
-
-    from rich.console import Console
-
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(tables(result, found.metrics))
-    text = console.export_text()
+    text = shown(found)
     for word in ("mIoU by convention", "NaN", "count as 1", "mmsegmentation", "PaddleSeg", "Hugging Face"):
         assert word in text

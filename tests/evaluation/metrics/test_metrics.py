@@ -1,18 +1,15 @@
 """A metric from outside the package, as docs/metrics.md shows one."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from seenet.core.errors import UsageError
 from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.metrics import Metric, open_metrics
-from seenet.evaluation.outcome import tables
 from seenet.prediction.predictor import Predictor
-from tests.evaluation.doubles import LABELS, random_split
+from tests.evaluation.doubles import LABELS, random_split, shown
 from tests.prediction.doubles import TinyNet
 
 DOCS = Path(__file__).parents[3] / "docs/metrics.md"
@@ -35,9 +32,7 @@ def test_one_of_your_own_is_counted_shown_and_written():
     wrong = int(found.matrix.sum() - np.diag(found.matrix).sum())
     assert wrong > 0
     assert result[NAME] == {"pixels": wrong}
-    console = Console(width=160, record=True, file=io.StringIO())
-    console.print(tables(result, found.metrics))
-    text = console.export_text()
+    text = shown(found)
     assert f"{NAME}: pixels {wrong}" in text
     assert "Boundary IoU" in text
 

@@ -1,4 +1,4 @@
-"""What is measured beside the confusion matrix: one file a metric.
+"""Metrics that are counted beside the confusion matrix, one file each.
 
 A metric counts one picture at a time and makes its part of the result from all pictures' counts.
 `seenet eval --metric NAME` takes one of `BUILT_IN`, `--metric package.module:callable` one of yours:

@@ -44,9 +44,10 @@ class CityscapesScores(Metric):
             raise UsageError(f"{split.name}: labels {split.labels.name}, but Cityscapes' scores are of {CITYSCAPES19.name}")
 
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Int64 4 n for the n instances of one picture, by id; `MISSING` where it has no instanceIds file.
+        """Return int64 4 n for the n instances of one picture, by id; `MISSING` where it has no instanceIds file.
 
-        Raises DataError where that file cannot be read, has another size, or ids of no label.
+        Raises:
+            DataError: that file cannot be read, has another size, or ids of no label.
         """
         path = self._instances(index)
         if path is None or not path.is_file():
@@ -57,7 +58,7 @@ class CityscapesScores(Metric):
         return count_instances(instances, prediction).ravel()
 
     def stamp(self, index: int) -> str:
-        """The instanceIds file by path, size and time."""
+        """Return the instanceIds file by path, size and time."""
         path = self._instances(index)
         return file_stamp(path) if path else ""
 
@@ -66,7 +67,7 @@ class CityscapesScores(Metric):
         return instance_path(mask) if mask else None
 
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> dict[str, Any]:
-        """The four means, and IoU and iIoU by class and category, 0..1; None for what is absent or has no instances.
+        """Return the four means, and IoU and iIoU by class and category, 0..1; None for what is absent or has no instances.
 
         Without instanceIds for each picture all iIoU are None, and `iiou_missing` says why.
         """
@@ -98,8 +99,14 @@ class CityscapesScores(Metric):
 
 
 def count_instances(instances: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Int64 n x 4 of H x W instanceIds (labelId * 1000 + number; groups and stuff are below 1000) and predicted trainIds:
-    trainId, pixels, those predicted as it, those predicted as its category; by ascending id.
+    """Count each instance, by ascending id.
+
+    Args:
+        instances: H x W instanceIds: labelId * 1000 + number; groups and stuff are below 1000.
+        prediction: H x W trainIds.
+
+    Returns:
+        int64 n x 4: trainId, pixels, those predicted as it, those predicted as its category.
     """
     # The script asks for ids over 1000: `unlabeled`, labelId 0, has none.
     single = instances > 1000
@@ -115,20 +122,20 @@ def count_instances(instances: np.ndarray, prediction: np.ndarray) -> np.ndarray
 
 
 def _by_category(matrix: np.ndarray) -> np.ndarray:
-    """C[t, p] with the classes of a category taken together."""
+    """Take the classes of a category in C[t, p] together."""
     member = np.eye(len(CITYSCAPES_CATEGORIES), dtype=np.int64)[CATEGORY_OF]
     together: np.ndarray = member.T @ matrix @ member
     return together
 
 
 def _instance_iou(matrix: np.ndarray, instances: np.ndarray | None) -> list[float | None]:
-    """iIoU by class; None for classes without instances."""
+    """Return iIoU by class; None for classes without instances."""
     false = matrix.sum(0) - np.diag(matrix)
     return [_weighted(instances, [k], 2, int(false[k])) if name in AVERAGE_SIZES else None for k, name in enumerate(CITYSCAPES19.classes)]
 
 
 def _category_instance_iou(categories: np.ndarray, instances: np.ndarray | None) -> list[float | None]:
-    """iIoU by category; None where not all of its classes have instances."""
+    """Return iIoU by category; None where not all of its classes have instances."""
     false = categories.sum(0) - np.diag(categories)
     return [
         _weighted(instances, members, 3, int(false[place])) if AVERAGE_SIZES.keys() >= set(names) else None
@@ -137,7 +144,7 @@ def _category_instance_iou(categories: np.ndarray, instances: np.ndarray | None)
 
 
 def _weighted(instances: np.ndarray | None, members: Sequence[int], column: int, false: int) -> float | None:
-    """Weighted true positives / (weighted true positives + weighted false negatives + false positives as pixels)."""
+    """Return weighted true positives / (weighted true positives + weighted false negatives + false positives as pixels)."""
     if instances is None:
         return None
     chosen = instances[np.isin(instances[:, 0], members)]

@@ -1,4 +1,4 @@
-"""The same predictions as other tools would score them (docs/metrics.md)."""
+"""Score the same predictions as other tools would (docs/metrics.md)."""
 
 from typing import Any
 
@@ -23,8 +23,10 @@ TABLE: tuple[tuple[str, str | float, str], ...] = (
 
 
 def copies(height: int, width: int, shorter: int = SHORTER_SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """How often each row, and each column, of H x W ids is there once the shorter side has `shorter` pixels, the other in proportion,
-    rounded down: nearest by pixel centres, as Pillow's NEAREST and torchvision's sizes. A long, narrow picture needs no memory for it.
+    """Return how often each row, and each column, of H x W ids is there once the shorter side has `shorter` pixels.
+
+    The other side is in proportion, rounded down; nearest by pixel centres, as Pillow's NEAREST and
+    torchvision's sizes. A long, narrow picture needs no memory for it.
     """
     least = min(height, width)
     return _copies(height, shorter * height // least), _copies(width, shorter * width // least)
@@ -38,8 +40,10 @@ def _copies(side: int, resized: int) -> np.ndarray:
 
 
 def miou_with_absent(matrix: np.ndarray, absent: str | float) -> float | None:
-    """mIoU of C[t, p] where classes with no pixel in truth and prediction are "left out", make it "NaN" (None, as JSON
-    has no NaN), or count as a number.
+    """Return the mIoU of C[t, p] by a convention for absent classes, those with no pixel in truth and prediction.
+
+    Args:
+        absent: "left out", "NaN" (they make the mean NaN: None, as JSON has none), or what they count as.
     """
     iou: list[float | None] = iou_scores(matrix)["iou"]
     if absent == "left out":
@@ -53,7 +57,7 @@ class Conventions(Metric):
     """Count each picture's C[t, p] at a shorter side of 520: its cells and then their counts."""
 
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Int64 2 n: the n cells t * K + p that are not 0, ascending, and their pixels."""
+        """Return int64 2 n: the n cells t * K + p that are not 0, ascending, and their pixels."""
         classes = self.labels.num_classes
         pairs = pair_codes(truth, prediction, classes, self.labels.ignore)
         rows, columns = copies(*truth.shape)
@@ -63,7 +67,7 @@ class Conventions(Metric):
         return np.concatenate([cells, matrix[cells]])
 
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> list[dict[str, Any]]:
-        """A row for each of `TABLE`; all are pooled over the set."""
+        """Return a row for each of `TABLE`; all are pooled over the set."""
         resized = np.zeros(matrix.size, np.int64)
         for counts in counted:
             cells, pixels = counts.reshape(2, -1)
