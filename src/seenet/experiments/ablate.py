@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
+from seenet.core.device import choose_device
 from seenet.core.errors import BusyError, DataError, PartialError, Stopped, UsageError
 from seenet.core.files import check_free, replacing, write_text
 from seenet.core.recipe_files import dump, load_recipe
 from seenet.experiments.plan import Plan, Run, is_finished, state
 from seenet.experiments.results import as_csv, markdown, outcome, plot
-from seenet.prediction.device import choose_device
 from seenet.training.run import difference
 from seenet.training.signals import stop_requests
 

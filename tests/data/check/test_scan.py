@@ -96,17 +96,17 @@ MANY = 7
 
 
 class Group:
-    """Ranks that are threads of this process: each must call `listed` as often as the others."""
+    """Ranks that are threads of this process: each must call `all_gather` as often as the others."""
 
     def __init__(self, world: int) -> None:
         self.world, self.own = world, threading.local()
         self.barrier = threading.Barrier(world, timeout=20)
         self.said: dict[int, list[Any]] = {}
 
-    def ranks(self) -> tuple[int, int]:
+    def rank_and_world(self) -> tuple[int, int]:
         return self.own.rank, self.world
 
-    def listed(self, found: list[Any]) -> list[Any]:
+    def all_gather(self, found: list[Any]) -> list[Any]:
         self.said[self.own.rank] = found
         self.barrier.wait()
         everybody = [one for rank in range(self.world) for one in self.said[rank]]
@@ -131,8 +131,8 @@ class Group:
 def grouped(monkeypatch: pytest.MonkeyPatch, world: int) -> Iterator[Group]:
     group = Group(world)
     with monkeypatch.context() as patch:
-        patch.setattr(scan, "ranks", group.ranks)
-        patch.setattr(scan, "listed", group.listed)
+        patch.setattr(scan, "rank_and_world", group.rank_and_world)
+        patch.setattr(scan, "all_gather", group.all_gather)
         yield group
 
 

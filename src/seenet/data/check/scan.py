@@ -25,10 +25,10 @@ from seenet.core.errors import DataError
 from seenet.core.files import cache_folder, digest, write_text
 from seenet.core.images import image_size, read_header
 from seenet.core.main_guard import check_main_guard
-from seenet.core.processes import listed, ranks
 from seenet.core.progress import track
 from seenet.data.check.stats import Counted, SplitStats, check_ids, count_ids, gather, refuse_ids
 from seenet.data.split import FileSplit, Split, size_mismatch
+from seenet.distributed import all_gather, rank_and_world
 
 T = TypeVar("T")
 
@@ -118,8 +118,8 @@ def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
     # Taken before the files are read: what changes meanwhile is looked at again.
     stamps = [split.stamp(index) for index in range(len(split))]
     missing = [index for index, stamp in enumerate(stamps) if stamp not in known]
-    everyone = listed([(digest(*stamps), missing)])
-    same = [rank for rank, (files, _) in enumerate(everyone) if files == everyone[ranks()[0]][0]]
+    everyone = all_gather([(digest(*stamps), missing)])
+    same = [rank for rank, (files, _) in enumerate(everyone) if files == everyone[rank_and_world()[0]][0]]
     todo = sorted({index for rank in same for index in everyone[rank][1]})
     if not any(others for _, others in everyone):
         return [known[stamp] for stamp in stamps]
@@ -162,7 +162,7 @@ def map_across_ranks(
         DataError: what the first of the indices that fail has raised, in all processes. Every
             process of the group must call this.
     """
-    rank, world = ranks()
+    rank, world = rank_and_world()
     mates = range(world) if among is None else among
     mine = indices[mates.index(rank) :: len(mates)]
     found: dict[int, T] = {}
@@ -174,7 +174,7 @@ def map_across_ranks(
                 found[index] = value
         except DataError as error:
             failed.append((mine[len(found)], error))
-    parts = listed([(found, failed)])
+    parts = all_gather([(found, failed)])
     failures = [failure for _, failed in parts for failure in failed]
     if failures:
         raise min(failures, key=lambda failure: failure[0])[1]

@@ -1,11 +1,11 @@
-"""How far the mIoU would move with other pictures of the same kind (docs/metrics.md)."""
+"""Interval of the mIoU: how far it would move with other pictures of the same kind (docs/metrics.md)."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from seenet.evaluation.scores import ImageScore
+from seenet.evaluation.confusion import ImageScore
 
 DRAWS = 1000
 SEED = 0
@@ -17,7 +17,7 @@ AT_ONCE = 50
 
 
 def class_sums(scores: Sequence[ImageScore], num_classes: int) -> np.ndarray:
-    """Hits, rows and columns of each picture's C[t, p]: float64 images x 3 x K, exact below 2^53 pixels.
+    """Return hits, rows and columns of each picture's C[t, p]: float64 images x 3 x K, exact below 2^53 pixels.
 
     IoU needs nothing else of a matrix, so a draw's pooled IoU comes from sums of K numbers, not of K * K.
     """
@@ -36,7 +36,11 @@ def class_sums(scores: Sequence[ImageScore], num_classes: int) -> np.ndarray:
 
 
 def draws(images: int) -> np.ndarray:
-    """How often each picture is in each draw: int64 DRAWS x images, each row sums to `images`; the same every time."""
+    """Draw with replacement, the same every time.
+
+    Returns:
+        How often each picture is in each draw: int64 DRAWS x images, each row sums to `images`.
+    """
     rng = np.random.default_rng(SEED)
     rows = []
     for _ in range(0, DRAWS, AT_ONCE):
@@ -46,7 +50,7 @@ def draws(images: int) -> np.ndarray:
 
 
 def miou_interval(scores: Sequence[ImageScore], num_classes: int, classes: Sequence[int] | None = None) -> dict[str, Any] | None:
-    """{"low", "high", "rule"} of the mIoU (over `classes`, default all), 0..1; None where nothing is scored.
+    """Return {"low", "high", "rule"} of the mIoU (over `classes`, default all), 0..1; None where nothing is scored.
 
     Pictures count as independent: those of one drive resemble each other, and then the true interval is wider.
     """

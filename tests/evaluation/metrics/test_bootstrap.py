@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seenet.evaluation.bootstrap import DRAWS, class_sums, draws, miou_interval
-from seenet.evaluation.confusion import metrics
-from seenet.evaluation.scores import ImageScore, score_image
+from seenet.evaluation.confusion import ImageScore, score_image
+from seenet.evaluation.metrics.bootstrap import DRAWS, class_sums, draws, miou_interval
+from seenet.evaluation.metrics.iou import iou_scores
 
 
 def scored(images: int, num_classes: int, seed: int, *, boundary: str | None = None) -> list[ImageScore]:
@@ -27,7 +27,7 @@ def slow_interval(scores: list[ImageScore], num_classes: int, classes: list[int]
     values = []
     for times in draws(len(scores)):
         pooled = sum(count * matrix for count, matrix in zip(times, matrices, strict=True))
-        ious = [iou for k, iou in enumerate(metrics(pooled)["iou"]) if k in classes and iou is not None]
+        ious = [iou for k, iou in enumerate(iou_scores(pooled)["iou"]) if k in classes and iou is not None]
         if ious:
             values.append(sum(ious) / len(ious))
     return tuple(np.percentile(values, [2.5, 97.5])) if values else None

@@ -9,9 +9,9 @@ from seenet.core.errors import DataError
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.data.cityscapes import CITYSCAPES19, CITYSCAPES_CATEGORIES, CITYSCAPES_TRAIN_IDS
-from seenet.evaluation.cityscapes import AVERAGE_SIZES, CityscapesScores
 from seenet.evaluation.confusion import confusion_matrix
 from seenet.evaluation.evaluator import evaluate
+from seenet.evaluation.metrics.cityscapes import AVERAGE_SIZES, CityscapesScores
 from seenet.prediction.predictor import Predictor
 from tests.evaluation.doubles import FirstChannel
 
@@ -84,7 +84,7 @@ def label_file(mask: Path, prediction: np.ndarray, folder: Path) -> tuple[Path, 
 def scores(root: Path) -> tuple[dict, list]:
     split = open_split(DataSettings(kind="cityscapes", root=root), "val")
     predictor = Predictor(FirstChannel(19), CITYSCAPES19, device="cpu")
-    found = evaluate(predictor, split, measures=[CityscapesScores(split)])
+    found = evaluate(predictor, split, metrics={"cityscapes": CityscapesScores(split)})
     pairs = [label_file(split.paths(i)[1], predictor.mask(split.image(i)), root / "predictions") for i in range(len(split))]
     return found.result(), pairs
 
@@ -110,17 +110,17 @@ def test_a_tree_without_objects(tmp_path, monkeypatch):
 def test_real_frame_equals_the_official_script(shared, tmp_path, monkeypatch):
     root = shared / "data/cityscapes"
     split = open_split(DataSettings(kind="cityscapes", root=root), "val")
-    measure, matrix, counts, pairs = CityscapesScores(split), np.zeros((19, 19), np.int64), [], []
+    metric, matrix, counts, pairs = CityscapesScores(split), np.zeros((19, 19), np.int64), [], []
     for index in range(len(split)):
         truth = split.read(index)[1]
         # As a network errs: objects moved by a few pixels, and some void called road.
         prediction = np.roll(np.where(truth == 255, 0, truth), (2, -3), (0, 1))
         prediction[truth == 24] = 12
         matrix += confusion_matrix(truth, prediction, 19, 255)
-        counts.append(measure.count(index, truth, prediction))
+        counts.append(metric.count(index, truth, prediction))
         pairs.append(label_file(split.paths(index)[1], prediction, tmp_path))
     # The script looks for instanceIds beside the labels.
-    found = measure.result(matrix, counts)
+    found = metric.result(matrix, counts)
     assert found["iiou_class"] is not None
     assert_equal(found, official(pairs, monkeypatch))
 

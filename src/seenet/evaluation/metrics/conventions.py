@@ -1,12 +1,13 @@
-"""The same predictions as other tools would score them (docs/metrics.md)."""
+"""Score the same predictions as other tools would (docs/metrics.md)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.console import RenderableType
 
-from seenet.core.labels import LabelSet
-from seenet.evaluation.confusion import mean, metrics, pair_codes
+from seenet.evaluation.confusion import pair_codes
+from seenet.evaluation.metrics import Metric, percent, table
+from seenet.evaluation.metrics.iou import iou_scores, mean
 
 SHORTER_SIDE = 520
 
@@ -22,8 +23,10 @@ TABLE: tuple[tuple[str, str | float, str], ...] = (
 
 
 def copies(height: int, width: int, shorter: int = SHORTER_SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """How often each row, and each column, of H x W ids is there once the shorter side has `shorter` pixels, the other in proportion,
-    rounded down: nearest by pixel centres, as Pillow's NEAREST and torchvision's sizes. A long, narrow picture needs no memory for it.
+    """Return how often each row, and each column, of H x W ids is there once the shorter side has `shorter` pixels.
+
+    The other side is in proportion, rounded down; nearest by pixel centres, as Pillow's NEAREST and
+    torchvision's sizes. A long, narrow picture needs no memory for it.
     """
     least = min(height, width)
     return _copies(height, shorter * height // least), _copies(width, shorter * width // least)
@@ -37,10 +40,12 @@ def _copies(side: int, resized: int) -> np.ndarray:
 
 
 def miou_with_absent(matrix: np.ndarray, absent: str | float) -> float | None:
-    """mIoU of C[t, p] where classes with no pixel in truth and prediction are "left out", make it "NaN" (None, as JSON
-    has no NaN), or count as a number.
+    """Return the mIoU of C[t, p] by a convention for absent classes, those with no pixel in truth and prediction.
+
+    Args:
+        absent: "left out", "NaN" (they make the mean NaN: None, as JSON has none), or what they count as.
     """
-    iou: list[float | None] = metrics(matrix)["iou"]
+    iou: list[float | None] = iou_scores(matrix)["iou"]
     if absent == "left out":
         return mean(iou)
     if absent == "NaN":
@@ -48,15 +53,11 @@ def miou_with_absent(matrix: np.ndarray, absent: str | float) -> float | None:
     return mean([float(absent) if value is None else value for value in iou])
 
 
-@dataclass(frozen=True)
-class Conventions:
-    """A `Measure`: each picture's C[t, p] at a shorter side of 520, its cells and then their counts."""
-
-    labels: LabelSet
-    key: str = "conventions"
+class Conventions(Metric):
+    """Count each picture's C[t, p] at a shorter side of 520: its cells and then their counts."""
 
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Int64 2 n: the n cells t * K + p that are not 0, ascending, and their pixels."""
+        """Return int64 2 n: the n cells t * K + p that are not 0, ascending, and their pixels."""
         classes = self.labels.num_classes
         pairs = pair_codes(truth, prediction, classes, self.labels.ignore)
         rows, columns = copies(*truth.shape)
@@ -65,11 +66,8 @@ class Conventions:
         cells = np.flatnonzero(matrix)
         return np.concatenate([cells, matrix[cells]])
 
-    def stamp(self, index: int) -> str:
-        return ""
-
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> list[dict[str, Any]]:
-        """A row for each of `TABLE`; all are pooled over the set."""
+        """Return a row for each of `TABLE`; all are pooled over the set."""
         resized = np.zeros(matrix.size, np.int64)
         for counts in counted:
             cells, pixels = counts.reshape(2, -1)
@@ -79,3 +77,14 @@ class Conventions:
             {"size": size, "absent": absent, "miou": miou_with_absent(matrices[size], absent), "whose": whose}
             for size, absent, whose in TABLE
         ]
+
+    def tables(self, name: str, part: list[dict[str, Any]]) -> list[RenderableType]:
+        left = ("labels and predictions", "absent classes", "whose")
+        made = table("mIoU by convention", ("labels and predictions", "absent classes", "mIoU", "whose"), left)
+        for row in part:
+            size = "at the label's size" if row["size"] == "own" else "shorter side 520"
+            absent = row["absent"] if isinstance(row["absent"], str) else f"count as {row['absent']:g}"
+            # A mean that is not there is NaN in a tool that has it so; elsewhere nothing was scored.
+            value = "NaN" if row["miou"] is None and absent == "NaN" else percent(row["miou"])
+            made.add_row(size, absent, value, row["whose"])
+        return [made]

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 
 from seenet.core.errors import BusyError, DataError
 from seenet.data.shapes import SHAPES
-from seenet.evaluation.boundary_iou import BoundaryIou
-from seenet.evaluation.conventions import Conventions
+from seenet.evaluation.confusion import ImageScore
 from seenet.evaluation.evaluator import Evaluation, evaluate
-from seenet.evaluation.partial import Partial, open_partial, read_records, stamp_of
-from seenet.evaluation.scores import ImageScore
+from seenet.evaluation.metrics import open_metrics
+from seenet.evaluation.score_journal import ScoreJournal, open_journal, pack, read_records, stamp_of, unpack
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor
@@ -45,14 +44,14 @@ class Counted(Predictor):
         return super().stripes(image, size)
 
 
-def run(predictor: Predictor, split: MemorySplit, partial: Path | None, **keywords) -> Evaluation:
-    measures = (BoundaryIou(LABELS), Conventions(LABELS))
-    return evaluate(predictor, split, boundary="trimap", loss=True, measures=measures, partial=partial, **keywords)
+def run(predictor: Predictor, split: MemorySplit, journal: Path | None, **keywords) -> Evaluation:
+    metrics = open_metrics(["boundary_iou", "conventions"], split)
+    return evaluate(predictor, split, boundary="trimap", loss=True, metrics=metrics, journal=journal, **keywords)
 
 
-def cut(split: MemorySplit, partial: Path, most: int, **keywords) -> None:
+def cut(split: MemorySplit, journal: Path, most: int, **keywords) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(Counted(most, **keywords), split, partial)
+        run(Counted(most, **keywords), split, journal)
 
 
 def score_of(seed: int) -> ImageScore:
@@ -68,10 +67,41 @@ def same(one: ImageScore, other: ImageScore) -> bool:
 
 
 def written(folder: Path, key: dict[str, object], count: int) -> bytes:
-    with open_partial(folder, key) as kept:
+    with open_journal(folder, key) as kept:
         for seed in range(count):
             kept.add(stamp_of(str(seed)), score_of(seed))
     return (folder / "rank-0").read_bytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 10**6), st.integers(0, 30), st.booleans(), st.floats(allow_nan=False), st.lists(st.integers(0, 9), max_size=3)
+        ),
+        max_size=6,
+    )
+)
+def test_packing_loses_nothing(items):
+    rng = np.random.default_rng(0)
+    scores = [
+        ImageScore(
+            index,
+            np.sort(rng.choice(1000, size, replace=False)),
+            rng.integers(1, 2**40, size),
+            outlined,
+            loss,
+            tuple(rng.integers(-(2**40), 2**40, length) for length in measured),
+        )
+        for index, size, outlined, loss, measured in items
+    ]
+    back = unpack(pack(scores))
+    assert [(s.index, s.outlined, s.loss) for s in back] == [(s.index, s.outlined, s.loss) for s in scores]
+    for one, other in zip(scores, back, strict=True):
+        assert np.array_equal(one.cells, other.cells)
+        assert np.array_equal(one.counts, other.counts)
+        assert len(one.measured) == len(other.measured)
+        assert all(map(np.array_equal, one.measured, other.measured))
 
 
 @pytest.mark.parametrize("most", [0, 1, 4])
@@ -124,7 +154,7 @@ def test_any_beginning_and_any_flipped_byte(tmp_path_factory, data):
     assert list(found) == [stamp_of(str(seed)) for seed in range(len(found))]
     assert all(same(score, score_of(seed)) for seed, score in enumerate(found.values()))
     (folder / "rank-0").write_bytes(damaged)
-    with open_partial(folder, {"a": 1}) as kept:
+    with open_journal(folder, {"a": 1}) as kept:
         kept.add(stamp_of("new"), score_of(9))
     found[stamp_of("new")] = score_of(9)
     assert list(read_records((folder / "rank-0").read_bytes(), start)[1]) == list(found)
@@ -150,12 +180,13 @@ def test_another_evaluation_starts_anew(tmp_path, caplog, other, said):
     assert found.result() == run(Counted(**other), split, None).result()
 
 
-def test_other_widths_and_measures_start_anew(tmp_path):
+def test_other_widths_and_metrics_start_anew(tmp_path):
     split = random_split(4)
+    edges = open_metrics(["boundary_iou"], split)
     cut(split, tmp_path, 3)
-    for keywords in ({"widths": (2, 4)}, {"boundary": None}, {"measures": ()}, {"loss": False}):
+    for keywords in ({"widths": (2, 4)}, {"boundary": None}, {"metrics": {}}, {"loss": False}):
         one = Counted()
-        evaluate(one, split, partial=tmp_path, **{"boundary": "trimap", "loss": True, "measures": (BoundaryIou(LABELS),), **keywords})
+        evaluate(one, split, journal=tmp_path, **{"boundary": "trimap", "loss": True, "metrics": edges, **keywords})
         assert one.seen == 4
 
 
@@ -170,34 +201,34 @@ def test_a_picture_that_changed_is_counted_again(tmp_path):
 
 def test_files_of_all_ranks_are_read_and_their_own_is_written(tmp_path):
     for rank in range(3):
-        with open_partial(tmp_path, {"a": 1}, rank) as kept:
+        with open_journal(tmp_path, {"a": 1}, rank) as kept:
             kept.add(stamp_of(str(rank)), score_of(rank))
-    with open_partial(tmp_path, {"a": 1}) as kept:
+    with open_journal(tmp_path, {"a": 1}) as kept:
         assert all(same(kept.found[stamp_of(str(rank))], score_of(rank)) for rank in range(3))
         kept.add(stamp_of("3"), score_of(3))
     assert [len(read_records(path.read_bytes(), 9)[1]) for path in sorted(tmp_path.iterdir())] == [2, 1, 1]
-    with open_partial(tmp_path, {"a": 2}, 1) as kept:
+    with open_journal(tmp_path, {"a": 2}, 1) as kept:
         assert not kept.found
-    with open_partial(tmp_path, {"a": 1}) as kept:
+    with open_journal(tmp_path, {"a": 1}) as kept:
         assert len(kept.found) == 3
 
 
 def test_one_process_at_a_time(tmp_path):
-    with open_partial(tmp_path, {"a": 1}), pytest.raises(BusyError, match="another process"), open_partial(tmp_path, {"a": 2}):
+    with open_journal(tmp_path, {"a": 1}), pytest.raises(BusyError, match="another process"), open_journal(tmp_path, {"a": 2}):
         pass
     assert (tmp_path / "rank-0").read_bytes() == b'{"a": 1}\n'
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"rank-0: cannot be written \(Not a directory\)"), open_partial(tmp_path / "file" / "partial", {}):
+    with pytest.raises(DataError, match=r"rank-0: cannot be written \(Not a directory\)"), open_journal(tmp_path / "file" / "partial", {}):
         pass
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_is_one_line(tmp_path):
     with FileIO("/dev/full", "a") as full:
-        kept = Partial({}, tmp_path / "rank-0", full)
+        kept = ScoreJournal({}, tmp_path / "rank-0", full)
         with pytest.raises(DataError, match="No space left on device") as caught:
             kept.add(stamp_of("a"), score_of(1))
     assert "\n" not in str(caught.value)

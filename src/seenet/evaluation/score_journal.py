@@ -1,8 +1,8 @@
-"""Counts of an evaluation under way, kept beside its results, so that one that was interrupted goes on where it stopped.
+"""Keep the counts of an evaluation under way, so that one that was interrupted goes on where it stopped.
 
-A file a rank: a line of JSON that says of which evaluation (`key`), then records that are only ever appended. A record is its length
-and CRC-32, then a SHA-256 of what the picture's counts depend on, then the counts as `gather.pack` has them. What a kill cut short is
-told by these two numbers and dropped.
+One file a rank: a line of JSON that says of which evaluation (`key`), then records, only ever
+appended. A record is its length and CRC-32, then a SHA-256 of what the picture's counts depend on,
+then the counts as `pack` has them. These two numbers tell what a kill cut short; it is dropped.
 """
 
 import hashlib
@@ -22,8 +22,7 @@ import numpy as np
 from seenet.core.errors import DataError
 from seenet.core.files import digest
 from seenet.core.locks import locked
-from seenet.evaluation.gather import pack, unpack
-from seenet.evaluation.scores import ImageScore
+from seenet.evaluation.confusion import ImageScore
 
 log = logging.getLogger("seenet")
 
@@ -34,15 +33,15 @@ STAMP_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass
-class Partial:
-    """`found`: scores by stamp, of all ranks and earlier tries; `add` keeps one more."""
+class ScoreJournal:
+    """Scores by stamp, of all ranks and earlier tries, in `found`; `add` keeps one more."""
 
     found: dict[bytes, ImageScore]
     path: Path
     stream: FileIO
 
     def add(self, stamp: bytes, score: ImageScore) -> None:
-        """Append one picture's counts; DataError where the disk does not take them."""
+        """Append one picture's counts; raise DataError where the disk does not take them."""
         payload = stamp + pack([score]).astype("<i8").tobytes()
         try:
             _append(self.stream, HEAD.pack(len(payload), zlib.crc32(payload)) + payload)
@@ -51,16 +50,19 @@ class Partial:
 
 
 def stamp_of(*parts: str) -> bytes:
-    """What a picture's counts depend on besides the key, as one hash."""
+    """Hash what a picture's counts depend on besides the key."""
     return bytes.fromhex(digest(*parts))
 
 
 @contextmanager
-def open_partial(folder: Path, key: dict[str, Any], rank: int = 0) -> Iterator[Partial]:
+def open_journal(folder: Path, key: dict[str, Any], rank: int = 0) -> Iterator[ScoreJournal]:
     """Read what the files of all ranks in `folder` hold of the evaluation `key` (JSON values), and write into this rank's own.
 
-    Where its own is of another evaluation it is started anew, saying so. Raises BusyError where another process writes it, DataError
-    where the folder cannot be written.
+    Start this rank's own anew where it is of another evaluation, saying so.
+
+    Raises:
+        BusyError: another process writes it.
+        DataError: the folder cannot be written.
     """
     path = folder / f"rank-{rank}"
     line = json.dumps(key, sort_keys=True).encode() + b"\n"
@@ -89,11 +91,11 @@ def open_partial(folder: Path, key: dict[str, Any], rank: int = 0) -> Iterator[P
                 _append(stream, line)
         except OSError as error:
             raise _cannot_write(path, error) from None
-        yield Partial(found, path, stream)
+        yield ScoreJournal(found, path, stream)
 
 
 def read_records(content: bytes, start: int) -> tuple[int, dict[bytes, ImageScore]]:
-    """Where the last whole record ends, and the scores of all of them by stamp, from `start` on; what follows damage is left out."""
+    """Return where the last whole record ends, and the scores by stamp, from `start` on; leave out what follows damage."""
     scores = {}
     while start + HEAD.size <= len(content):
         length, crc = HEAD.unpack_from(content, start)
@@ -106,13 +108,41 @@ def read_records(content: bytes, start: int) -> tuple[int, dict[bytes, ImageScor
     return start, scores
 
 
+def pack(scores: list[ImageScore]) -> np.ndarray:
+    """Return scores as one int64 array.
+
+    For each: index, outlined, bits of the loss, number of arrays that follow, their sizes, the arrays
+    (cells, counts, what metrics counted).
+    """
+    parts = []
+    for score in scores:
+        bits = np.array([score.loss], np.float64).view(np.int64)[0]
+        arrays = (score.cells, score.counts, *score.measured)
+        parts.append(np.array([score.index, score.outlined, bits, len(arrays), *map(len, arrays)], np.int64))
+        parts += [array.astype(np.int64) for array in arrays]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def unpack(flat: np.ndarray) -> list[ImageScore]:
+    """Return the scores that `pack` made `flat` of."""
+    scores, at = [], 0
+    while at < len(flat):
+        index, outlined, _, many = (int(value) for value in flat[at : at + 4])
+        loss = float(flat[at + 2 : at + 3].view(np.float64)[0])
+        ends = at + 4 + many + np.cumsum(flat[at + 4 : at + 4 + many])
+        cells, counts, *measured = (array.copy() for array in np.split(flat[: ends[-1]], [at + 4 + many, *ends[:-1]])[1:])
+        scores.append(ImageScore(index, cells, counts, bool(outlined), loss, tuple(measured)))
+        at = int(ends[-1])
+    return scores
+
+
 def _append(stream: FileIO, content: bytes) -> None:
     while content:
         content = content[stream.write(content) :]
 
 
 def _difference(content: bytes, line: bytes) -> str:
-    """The first setting that differs, for people."""
+    """Say which setting differs first."""
     try:
         before, now = json.loads(content.partition(b"\n")[0]), json.loads(line)
         name = next(name for name in now if before.get(name) != now[name])

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 
 from seenet.core.labels import LabelSet, voc_colours
-from seenet.evaluation.boundary_iou import BoundaryIou, band_width, inner_bands
 from seenet.evaluation.evaluator import evaluate
+from seenet.evaluation.metrics.boundary_iou import BoundaryIou, band_width, inner_bands
 from seenet.prediction.predictor import Predictor
 from tests.evaluation.doubles import FirstChannel, MemorySplit, random_split
 from tests.prediction.doubles import TinyNet
@@ -16,6 +16,10 @@ VOID = 255
 
 def labels(count: int) -> LabelSet:
     return LabelSet("toy", tuple(f"c{k}" for k in range(count)), voc_colours(count))
+
+
+def metric(of: LabelSet) -> BoundaryIou:
+    return BoundaryIou(MemorySplit([], of))
 
 
 def slow_band(mask: np.ndarray, width: int) -> np.ndarray:
@@ -48,7 +52,7 @@ def oracle(pairs, num_classes, band=eroded_band):
 
 
 def counted(pairs, num_classes):
-    both, of_truth, of_found = sum(BoundaryIou(labels(num_classes)).count(0, *pair) for pair in pairs).reshape(3, -1)
+    both, of_truth, of_found = sum(metric(labels(num_classes)).count(0, *pair) for pair in pairs).reshape(3, -1)
     return both, of_truth + of_found - both
 
 
@@ -102,7 +106,7 @@ def test_classes_3_and_5_never_yield_class_2():
     truth = np.full((40, 40), 3, np.uint8)
     truth[10:30, 10:30] = 5
     prediction = np.roll(truth, 1, axis=0)
-    result = BoundaryIou(labels(6)).result(np.zeros((6, 6), np.int64), [BoundaryIou(labels(6)).count(0, truth, prediction)])
+    result = metric(labels(6)).result(np.zeros((6, 6), np.int64), [metric(labels(6)).count(0, truth, prediction)])
     assert [name for name, value in result["classes"].items() if value is not None] == ["c3", "c5"]
     assert result["miou"] == pytest.approx((result["classes"]["c3"] + result["classes"]["c5"]) / 2)
     assert 0 < result["miou"] < 1
@@ -113,19 +117,19 @@ def test_what_void_hides_does_not_matter():
     truth = blobs(rng, (50, 60), 3, 13, 0.05)
     prediction = rng.integers(0, 3, truth.shape).astype(np.uint8)
     changed = np.where(truth == VOID, (prediction + 1) % 3, prediction).astype(np.uint8)
-    measure = BoundaryIou(labels(3))
-    assert np.array_equal(measure.count(0, truth, prediction), measure.count(0, truth, changed))
+    edges = metric(labels(3))
+    assert np.array_equal(edges.count(0, truth, prediction), edges.count(0, truth, changed))
 
 
 def test_a_right_prediction_has_1_and_swapped_classes_swap():
     rng = np.random.default_rng(2)
     truth, prediction = blobs(rng, (30, 40), 3, 9, 0.02), blobs(rng, (30, 40), 3, 9, 0)
-    measure = BoundaryIou(labels(3))
-    right = measure.result(np.zeros((3, 3)), [measure.count(0, truth, np.minimum(truth, 2))])
+    edges = metric(labels(3))
+    right = edges.result(np.zeros((3, 3)), [edges.count(0, truth, np.minimum(truth, 2))])
     assert right["miou"] == 1
     swap = np.array([2, 1, 0] + [VOID] * 253, np.uint8)
     one, other = (
-        measure.result(np.zeros((3, 3)), [measure.count(0, *pair)]) for pair in ((truth, prediction), (swap[truth], swap[prediction]))
+        edges.result(np.zeros((3, 3)), [edges.count(0, *pair)]) for pair in ((truth, prediction), (swap[truth], swap[prediction]))
     )
     assert list(one["classes"].values()) == list(other["classes"].values())[::-1]
 
@@ -136,12 +140,12 @@ def test_any_ignored_id(ignore, dtype):
     truth, prediction = blobs(rng, (20, 20), 3, 6, 0.05), rng.integers(0, 3, (20, 20)).astype(np.uint8)
     other = LabelSet("toy", ("a", "b", "c"), voc_colours(3), ignore)
     moved = np.where(truth == VOID, ignore, truth.astype(np.int32)).astype(dtype)
-    assert np.array_equal(BoundaryIou(other).count(0, moved, prediction), BoundaryIou(labels(3)).count(0, truth, prediction))
+    assert np.array_equal(metric(other).count(0, moved, prediction), metric(labels(3)).count(0, truth, prediction))
 
 
 def test_pooled_over_the_set_in_an_evaluation():
     split, one = random_split(4), Predictor(TinyNet(), random_split(1).labels, device="cpu")
-    plain, found = evaluate(one, split), evaluate(one, split, measures=[BoundaryIou(split.labels)])
+    plain, found = evaluate(one, split), evaluate(one, split, metrics={"boundary_iou": BoundaryIou(split)})
     assert np.array_equal(plain.matrix, found.matrix)
     intersections, unions = oracle([(mask, one.mask(image)) for image, mask in split.pairs], 3)
     result = found.result()["boundary_iou"]
@@ -151,5 +155,5 @@ def test_pooled_over_the_set_in_an_evaluation():
 
 def test_all_ignored_gives_none():
     split = MemorySplit([(np.zeros((3, 3, 3), np.uint8), np.full((3, 3), VOID, np.uint8))])
-    found = evaluate(Predictor(FirstChannel(3), split.labels, device="cpu"), split, measures=[BoundaryIou(split.labels)])
+    found = evaluate(Predictor(FirstChannel(3), split.labels, device="cpu"), split, metrics={"boundary_iou": BoundaryIou(split)})
     assert found.result()["boundary_iou"]["miou"] is None

@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import RenderableType
+from rich.text import Text
 
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError
 from seenet.data.cityscapes import CITYSCAPES19, CITYSCAPES_CATEGORIES, CITYSCAPES_TRAIN_IDS, instance_path, read_instances
 from seenet.data.split import Split, file_stamp
-from seenet.evaluation.confusion import mean, metrics
+from seenet.evaluation.metrics import Metric, percent, table
+from seenet.evaluation.metrics.iou import iou_scores, mean
 
 AVERAGE_SIZES = {
     "person": 3462.4756337644, "rider": 3930.4788056518, "car": 12794.0202738185, "truck": 27855.1264367816,
@@ -32,17 +34,19 @@ MISSING = np.array([-1])
 """Counts of a picture without instanceIds."""
 
 
-@dataclass(frozen=True)
-class CityscapesScores:
-    """A `Measure`: trainId, size, pixels of the right class and pixels of the right category of each instance."""
+class CityscapesScores(Metric):
+    """Count trainId, size, pixels of the right class and pixels of the right category of each instance."""
 
-    split: Split
-    key: str = "cityscapes"
+    def __init__(self, split: Split) -> None:
+        super().__init__(split)
+        if split.labels != CITYSCAPES19:
+            raise UsageError(f"{split.name}: labels {split.labels.name}, but Cityscapes' scores are of {CITYSCAPES19.name}")
 
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Int64 4 n for the n instances of one picture, by id; `MISSING` where it has no instanceIds file.
+        """Return int64 4 n for the n instances of one picture, by id; `MISSING` where it has no instanceIds file.
 
-        Raises DataError where that file cannot be read, has another size, or ids of no label.
+        Raises:
+            DataError: that file cannot be read, has another size, or ids of no label.
         """
         path = self._instances(index)
         if path is None or not path.is_file():
@@ -53,7 +57,7 @@ class CityscapesScores:
         return count_instances(instances, prediction).ravel()
 
     def stamp(self, index: int) -> str:
-        """The instanceIds file by path, size and time."""
+        """Return the instanceIds file by path, size and time."""
         path = self._instances(index)
         return file_stamp(path) if path else ""
 
@@ -62,14 +66,14 @@ class CityscapesScores:
         return instance_path(mask) if mask else None
 
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> dict[str, Any]:
-        """The four means, and IoU and iIoU by class and category, 0..1; None for what is absent or has no instances.
+        """Return the four means, and IoU and iIoU by class and category, 0..1; None for what is absent or has no instances.
 
         Without instanceIds for each picture all iIoU are None, and `iiou_missing` says why.
         """
         without = sum(np.array_equal(counts, MISSING) for counts in counted)
         instances = None if without else np.concatenate([np.zeros(0, np.int64), *counted]).reshape(-1, 4)
         categories = _by_category(matrix)
-        classes_iou, categories_iou = metrics(matrix)["iou"], metrics(categories)["iou"]
+        classes_iou, categories_iou = iou_scores(matrix)["iou"], iou_scores(categories)["iou"]
         classes_iiou, categories_iiou = _instance_iou(matrix, instances), _category_instance_iou(categories, instances)
         return {
             "iou_class": mean(classes_iou),
@@ -83,10 +87,25 @@ class CityscapesScores:
             else None,
         }
 
+    def tables(self, name: str, part: dict[str, Any]) -> list[RenderableType]:
+        made = table("Cityscapes", ("", "IoU", "iIoU"), left=("",))
+        for category, entry in part["categories"].items():
+            made.add_row(category, percent(entry["iou"]), percent(entry["iiou"]))
+        made.add_section()
+        for level in ("class", "category"):
+            made.add_row(f"mean, {level}", percent(part[f"iou_{level}"]), percent(part[f"iiou_{level}"]), style="bold")
+        return [made, Text(f"no iIoU: {part['iiou_missing']}")] if part["iiou_missing"] else [made]
+
 
 def count_instances(instances: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Int64 n x 4 of H x W instanceIds (labelId * 1000 + number; groups and stuff are below 1000) and predicted trainIds:
-    trainId, pixels, those predicted as it, those predicted as its category; by ascending id.
+    """Count each instance, by ascending id.
+
+    Args:
+        instances: H x W instanceIds: labelId * 1000 + number; groups and stuff are below 1000.
+        prediction: H x W trainIds.
+
+    Returns:
+        int64 n x 4: trainId, pixels, those predicted as it, those predicted as its category.
     """
     # The script asks for ids over 1000: `unlabeled`, labelId 0, has none.
     single = instances > 1000
@@ -102,20 +121,20 @@ def count_instances(instances: np.ndarray, prediction: np.ndarray) -> np.ndarray
 
 
 def _by_category(matrix: np.ndarray) -> np.ndarray:
-    """C[t, p] with the classes of a category taken together."""
+    """Take the classes of a category in C[t, p] together."""
     member = np.eye(len(CITYSCAPES_CATEGORIES), dtype=np.int64)[CATEGORY_OF]
     together: np.ndarray = member.T @ matrix @ member
     return together
 
 
 def _instance_iou(matrix: np.ndarray, instances: np.ndarray | None) -> list[float | None]:
-    """iIoU by class; None for classes without instances."""
+    """Return iIoU by class; None for classes without instances."""
     false = matrix.sum(0) - np.diag(matrix)
     return [_weighted(instances, [k], 2, int(false[k])) if name in AVERAGE_SIZES else None for k, name in enumerate(CITYSCAPES19.classes)]
 
 
 def _category_instance_iou(categories: np.ndarray, instances: np.ndarray | None) -> list[float | None]:
-    """iIoU by category; None where not all of its classes have instances."""
+    """Return iIoU by category; None where not all of its classes have instances."""
     false = categories.sum(0) - np.diag(categories)
     return [
         _weighted(instances, members, 3, int(false[place])) if AVERAGE_SIZES.keys() >= set(names) else None
@@ -124,7 +143,7 @@ def _category_instance_iou(categories: np.ndarray, instances: np.ndarray | None)
 
 
 def _weighted(instances: np.ndarray | None, members: Sequence[int], column: int, false: int) -> float | None:
-    """Weighted true positives / (weighted true positives + weighted false negatives + false positives as pixels)."""
+    """Return weighted true positives / (weighted true positives + weighted false negatives + false positives as pixels)."""
     if instances is None:
         return None
     chosen = instances[np.isin(instances[:, 0], members)]

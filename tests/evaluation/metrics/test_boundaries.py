@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seenet.evaluation.boundaries import WIDTHS, band_index, transition_distance, trimap_distance
+from seenet.evaluation.metrics.boundaries import WIDTHS, band_index, transition_distance, trimap_distance
 
 VOID = 255
 

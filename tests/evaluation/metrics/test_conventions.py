@@ -12,13 +12,13 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from seenet.core.labels import LabelSet, voc_colours
 from seenet.evaluation.confusion import confusion_matrix
-from seenet.evaluation.conventions import TABLE, Conventions, copies, miou_with_absent
 from seenet.evaluation.evaluator import evaluate
-from seenet.evaluation.table import tables
+from seenet.evaluation.metrics.conventions import TABLE, Conventions, copies, miou_with_absent
 from seenet.prediction.predictor import Predictor
-from tests.evaluation.doubles import FirstChannel, MemorySplit
+from tests.evaluation.doubles import FirstChannel, MemorySplit, shown
 
 LABELS = LabelSet("toy", ("sky", "road", "tree", "car", "bus"), voc_colours(5))
+METRIC = Conventions(MemorySplit([], LABELS))
 
 
 def pair(seed: int, size: tuple[int, int] = (40, 60)) -> tuple[np.ndarray, np.ndarray]:
@@ -36,9 +36,8 @@ def torchmetrics_iou(pairs, absent: float) -> torch.Tensor:
 
 
 def rows(pairs) -> dict[tuple[str, str | float], float | None]:
-    measure = Conventions(LABELS)
     matrix = sum(confusion_matrix(*one, 5, 255) for one in pairs)
-    found = measure.result(matrix, [measure.count(0, *one) for one in pairs])
+    found = METRIC.result(matrix, [METRIC.count(0, *one) for one in pairs])
     assert [(row["size"], row["absent"], row["whose"]) for row in found] == list(TABLE)
     return {(row["size"], row["absent"]): row["miou"] for row in found}
 
@@ -89,7 +88,7 @@ def resized_ids(ids, shorter=520):
 
 def test_a_long_narrow_picture_takes_no_more_than_itself():
     ids = np.random.default_rng(0).integers(0, 5, (1, 100_000)).astype(np.uint8)
-    cells, pixels = Conventions(LABELS).count(0, ids, ids).reshape(2, -1)
+    cells, pixels = METRIC.count(0, ids, ids).reshape(2, -1)
     assert pixels.sum() == 520 * 520 * 100_000
     assert pixels.tolist() == [520 * 520 * int((ids == cell // LABELS.num_classes).sum()) for cell in cells]
 
@@ -125,19 +124,12 @@ def test_one_pass_and_one_table():
         pairs.append((np.repeat(prediction[:, :, None], 3, 2), truth))
     split = MemorySplit(pairs, LABELS)
     one = Predictor(FirstChannel(5), LABELS, device="cpu")
-    found = evaluate(one, split, measures=[Conventions(LABELS)])
+    found = evaluate(one, split, metrics={"conventions": METRIC})
     assert np.array_equal(found.matrix, evaluate(one, split).matrix)
     result = found.result()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert {(row["size"], row["absent"]): row["miou"] for row in result["conventions"]} == rows([pair(0, (20, 30)), pair(1, (25, 21))])
     assert result["conventions"][0]["miou"] == result["miou"]
-
-    import io
-
-    from rich.console import Console
-
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(tables(result))
-    text = console.export_text()
+    text = shown(found)
     for word in ("mIoU by convention", "NaN", "count as 1", "mmsegmentation", "PaddleSeg", "Hugging Face"):
         assert word in text

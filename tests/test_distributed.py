@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +14,13 @@ import torch
 from PIL import Image
 from timm.layers.norm_act import convert_sync_batchnorm
 
-from seenet.core.errors import DataError
+from seenet import distributed
+from seenet.core.errors import DataError, LostError
 from seenet.core.recipe_files import load_recipe
 from seenet.data.shapes import ShapesSplit
+from seenet.distributed import Ranks
 from seenet.evaluation.run import run_evaluation
 from seenet.model import create_model
-from seenet.training.distributed import Ranks
 from seenet.training.trainer import Trainer
 from seenet.training.trainer import train as train_here
 from tests.training.launching import finish, start, torchrun
@@ -28,6 +31,7 @@ SETTINGS = [
     "training.steps=3", "training.batch=4", "training.accumulate=2", "training.workers=0",
 ]  # fmt: skip
 ALONE = [sys.executable]
+ROOT = Path(__file__).parents[1]
 
 
 def run(command: list[str]) -> None:
@@ -171,3 +175,72 @@ def test_ranks_share_the_scan_and_its_errors(tmp_path: Path, monkeypatch: pytest
     assert {entry["code"] for entry in ends.values()} == {4} and len(ends) == 2
     assert len({entry["reason"] for entry in ends.values()}) == 1 and "7.png: ids 77" in ends["0"]["reason"]
     assert looked_at("bad") in ([[f"{name} 7"]] for name in ("data/train", "data/val"))
+
+
+PROGRAM = """
+import os, sys, time
+from datetime import timedelta
+from seenet import distributed
+from seenet.core.errors import LostError
+distributed.ANSWER_TIMEOUT = timedelta(seconds=2)
+lost, how, rank = int(sys.argv[1]), sys.argv[2], int(os.environ["RANK"])
+try:
+    with distributed.init_process_group("cpu", timedelta(seconds=8)) as group:
+        assert distributed.all_gather([group.rank]) == [0, 1, 2]
+        assert group.any(group.rank == 1) and group.from_first(7 - group.rank) == 7
+        if rank == lost:
+            how == "dies" and os._exit(9)
+            how == "hangs" and time.sleep(600)
+            raise RuntimeError("mine")
+        distributed.all_gather([]) if how == "dies" else group.any(False)
+except LostError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lost", "how"), [(1, "dies"), (0, "dies"), (1, "raises"), (2, "hangs"), (0, "hangs")])
+def test_without_one_process_the_others_end(lost: int, how: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meet = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-c", PROGRAM, str(lost), how]
+    processes = [
+        subprocess.Popen(command, env={**meet, "WORLD_SIZE": "3", "RANK": str(rank)}, text=True, stdout=subprocess.PIPE)
+        for rank in range(3)
+    ]
+    try:
+        said = {rank: process.communicate(timeout=200)[0] for rank, process in enumerate(processes) if rank != lost}
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [processes[rank].returncode for rank in said] == [75, 75]
+    if how == "hangs":
+        # The others learn it from the first one, if it is not itself the one.
+        asking = said if lost == 0 else {0: said[0]}
+        assert [word.startswith(f"rank {lost} does not answer") for word in asking.values()] == [True] * len(asking)
+    else:
+        assert [word.startswith("another process has ended") for word in said.values()] == [True, True]
+
+
+def test_one_process_is_a_group_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with distributed.init_process_group("cpu") as group:
+        assert (group.rank, group.world, group.first) == (0, 1, True)
+        assert distributed.rank_and_world() == (0, 1)
+        assert distributed.all_gather(["found"]) == ["found"]
+        assert [group.any(False), group.any(True), group.from_first(7)] == [False, True, 7]
+    with pytest.raises(RuntimeError, match="gloo"), distributed.naming_lost():
+        raise RuntimeError("gloo says nothing here")
+
+
+def test_only_operations_errors_mean_that_one_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match="shape mismatch"), distributed.naming_lost():
+        raise RuntimeError("shape mismatch")
+    with pytest.raises(LostError, match="closed by peer") as caught, distributed.naming_lost():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer")
+    assert caught.value.exit_code == 75
