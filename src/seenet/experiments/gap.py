@@ -21,8 +21,7 @@ from seenet.experiments.cka import SEED, Moments, draw_points, linear_cka
 from seenet.experiments.each_picture import with_stages
 from seenet.experiments.gap_figure import figure
 from seenet.model import SeENet, StageProbe
-from seenet.model.pyramid import pool_to
-from seenet.model.seem import SeEM
+from seenet.model.seenet import SeEM, pool_to
 from seenet.prediction.loading import load_trained
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.prefetch import prefetch

@@ -12,7 +12,7 @@ from seenet.core.errors import UsageError
 from seenet.experiments.each_picture import with_stages
 from seenet.model import VARIANTS
 from seenet.model.files import load_model
-from seenet.model.seem import SeEM, SeEMFS, local_size
+from seenet.model.seenet import SeEM, SeEMFS, local_size
 
 MOST = 100
 """Largest rate that is measured: a window of 201 x 201."""

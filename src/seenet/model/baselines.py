@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from seenet.core.errors import UsageError
 from seenet.model.backbone import Backbone
-from seenet.model.network import auxiliary_head
-from seenet.model.segmenter import Normalization, Segmenter
-from seenet.model.window import Window
+from seenet.model.seenet import auxiliary_head
+from seenet.model.segmenter import Normalization, Segmenter, Window
 
 log = logging.getLogger("seenet")
 

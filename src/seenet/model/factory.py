@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from seenet.core.errors import UsageError
 from seenet.core.importing import load_callable
 from seenet.model.depthwise import use_exact_depthwise
-from seenet.model.segmenter import Normalization, Segmenter
-from seenet.model.window import Window
+from seenet.model.segmenter import Normalization, Segmenter, Window
 
 VARIANT = "factory"
 MULTIPLES = (1, 8, 16, 32)

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from seenet.model.backbone import Backbone
-from seenet.model.network import VARIANTS, check_batch_norm, enhancement
-from seenet.model.pyramid import pool_to
-from seenet.model.seem import ConvUnit
-from seenet.model.segmenter import Normalization, Segmenter
-from seenet.model.window import Window
+from seenet.model.seenet import VARIANTS, ConvUnit, check_batch_norm, enhancement, pool_to
+from seenet.model.segmenter import Normalization, Segmenter, Window
 
 PROBES = {"B2": ("B2",), "EB2": ("P2",), "B3": ("B3",), "B3+B2": ("B2", "B3"), "B3+EB2": ("P2", "B3")}
 """The tensors that a probe reads, by its name in Table 2; EB2 is P2, the enhanced B2."""

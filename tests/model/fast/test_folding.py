@@ -8,10 +8,9 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seenet.model.fast.convolution import FoldedConv, available
-from seenet.model.fast.folding import fold, scale_and_shift
-from seenet.model.fast.steady import fuse
-from seenet.model.seem import ConvUnit, LocalConv
+from seenet.model.fast.folding import FoldedConv, fold, scale_and_shift
+from seenet.model.fast.prediction import available, fuse
+from seenet.model.seenet import ConvUnit, LocalConv
 from tests.model.fast.networks import unsettle
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 
 from seenet.model.depthwise import DepthwiseConv2d
+from seenet.model.fast.concat_free import PartsSeENet
 from seenet.model.fast.depthwise import ShiftedDepthwiseConv2d
-from seenet.model.fast.lines import LineConv2d
-from seenet.model.fast.parts import PartsSeENet
-from seenet.model.fast.wide import WideConv2d
-from seenet.model.network import SeENet
+from seenet.model.fast.fft_conv import LineConv2d
+from seenet.model.fast.winograd import WideConv2d
+from seenet.model.seenet import SeENet
 
 FORMS: dict[type[ShiftedDepthwiseConv2d | WideConv2d | LineConv2d], type[nn.Conv2d]] = {
     ShiftedDepthwiseConv2d: DepthwiseConv2d,

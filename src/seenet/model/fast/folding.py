@@ -4,20 +4,85 @@ In eval mode a batch norm is y = x s + t with s = gamma / sqrt(var + eps) and t 
 kernel of conv times its s; s, t and the product are computed in float64.
 """
 
+import copy
 import operator
+from collections.abc import Sequence
 from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
+from timm.layers.padding import pad_same
 from torch import Tensor, fx, nn
 from torch.fx import Node
 from torch.fx.proxy import GraphAppendingTracer
 from torch.nn import functional as F
 
 from seenet.model.backbone import Backbone
-from seenet.model.fast.convolution import ACTIVATIONS, CONVOLUTIONS, FoldedConv
+from seenet.model.depthwise import DepthwiseConv2d
+from seenet.model.fast.concat_free import Parts
+from seenet.model.seenet import LocalConv
+
+CONVOLUTIONS = (nn.Conv2d, DepthwiseConv2d, Conv2dSame)
+"""Those whose forward pass is known; a child of theirs may do anything."""
+ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.Hardswish: ("hardswish", []),
+    nn.SiLU: ("swish", []),
+}
+"""What oneDNN calls them, with their numbers. Its tanh and sigmoid are left out: they are off by 1e-5 and more."""
+
+
+class FoldedConv(nn.Module):
+    """activation(convolution(x) + bias + other): N x C x h x w -> N x O x h' x w', in plain torch.
+
+    `other`, of the output's shape, may be left out. Where `overwrites` is set its memory may be taken for the result. `same` pads as
+    TensorFlow does, by the size of x.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.register_buffer("weight", conv.weight.detach())
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
+        self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
+        self.same = isinstance(conv, Conv2dSame)
+        self.padding: Any = (0, 0) if self.same else conv.padding
+        self.activation: nn.Module | None = None
+        self.overwrites = False
+
+    def scale(self, factor: Tensor, shift: Tensor | None = None) -> None:
+        """Multiply each output channel, before the activation, by its factor (float64), then add its shift to it."""
+        weight = torch.empty_like(self.weight, memory_format=torch.channels_last)
+        # By parts: the float64 copy of the largest kernel would stand in the peak of memory.
+        for part in range(0, len(weight), 64):
+            rows = slice(part, part + 64)
+            weight[rows] = self.weight[rows] * factor[rows, None, None, None]
+        self.weight = weight
+        if self.bias is not None or shift is not None:
+            bias = torch.zeros_like(factor) if self.bias is None else self.bias * factor
+            self.bias = (bias if shift is None else bias + shift).to(weight.dtype)
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        y = F.conv2d(self.padded(x), self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return finished(y, other, self.activation)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """x with what `same` adds to it."""
+        return pad_same(x, list(self.weight.shape[-2:]), list(self.stride), list(self.dilation)) if self.same else x
+
+
+def finished(y: Tensor, other: Tensor | None, activation: nn.Module | None) -> Tensor:
+    """activation(y + other), in y's own memory where it is the sum's."""
+    if other is not None:
+        y = y.add_(other) if other.shape == y.shape else y + other
+    return y if activation is None else activation(y)
+
 
 NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 SUMS = (operator.add, operator.iadd, torch.add)
@@ -31,7 +96,7 @@ def fold(module: nn.Module) -> nn.Module:
     Modules of `seenet.model` keep their structure; others are recorded as graphs and, where that cannot be done, folded child by child.
     What is neither stays as it is. Tensors that are folded are new, the others are those of `module`.
     """
-    if type(module) in CONVOLUTIONS and _plain(module):
+    if type(module) in CONVOLUTIONS and _zero_padded(module):
         return FoldedConv(module)  # type: ignore[arg-type]
     if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
         return module
@@ -125,7 +190,11 @@ class _Folding:
         for name in dict.fromkeys(names):
             found: Any = self.module.get_submodule(name)
             # A convolution that is called twice, or under two names, would be folded twice.
-            if type(found) in CONVOLUTIONS and _plain(found) and sum(self.module.get_submodule(other) is found for other in names) == 1:
+            if (
+                type(found) in CONVOLUTIONS
+                and _zero_padded(found)
+                and sum(self.module.get_submodule(other) is found for other in names) == 1
+            ):
                 self.module.set_submodule(name, FoldedConv(found))
         for node in list(self.graph.nodes):
             if node.op == "call_module":
@@ -212,7 +281,7 @@ def _in_place(kind: Any) -> nn.Module:
     return activation
 
 
-def _plain(conv: Any) -> bool:
+def _zero_padded(conv: Any) -> bool:
     """Whether its padding is zeros, by numbers."""
     return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
@@ -220,3 +289,65 @@ def _plain(conv: Any) -> bool:
 def _settled(norm: Any) -> bool:
     """Whether it goes by running statistics, and drops nothing behind them."""
     return not norm.training and norm.running_mean is not None and isinstance(getattr(norm, "drop", None), nn.Identity | None)
+
+
+class FoldedLocal(nn.Module):
+    """`LocalConv` in eval mode: norm and ReLU of the sum are in the line that comes last."""
+
+    def __init__(self, local: LocalConv) -> None:
+        super().__init__()
+        pairs: Any = (local.column_row, local.row_column)
+        self.first, self.second = (nn.ModuleList(FoldedConv(line) for line in pair) for pair in pairs)
+        factor, shift = scale_and_shift(local.norm)
+        last: Any = self.second[1]
+        last.scale(factor, shift)
+        last.activation, last.overwrites = nn.ReLU(inplace=True), True
+        other: Any = self.first[1]
+        other.scale(factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second[1](self.second[0](x), self.first[1](self.first[0](x)))
+        return out
+
+
+class FoldedParts(nn.Module):
+    """A folded 1x1 unit of a concatenation: one convolution for each part, added to what those before gave."""
+
+    def __init__(self, conv: FoldedConv, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList()
+        for number, weight in enumerate(torch.split(conv.weight, list(channels), dim=1)):
+            one = copy.copy(conv)
+            # A copy shares its dictionaries with the original otherwise.
+            one._buffers = {"weight": weight.contiguous(), "bias": conv.bias if number == 0 else None}
+            one._modules = {"activation": conv.activation if number == len(channels) - 1 else None}
+            one.overwrites = number > 0
+            self.convs.append(one)
+
+    def forward(self, parts: Parts) -> Tensor:
+        total: Tensor = self.convs[0](parts[0])
+        for conv, part in zip(self.convs[1:], parts[1:], strict=True):
+            total = conv(part, total)
+        return total
+
+
+def fold_locals(module: nn.Module) -> None:
+    """Put a `FoldedLocal` in the place of every `LocalConv` within."""
+    for name, child in module.named_children():
+        if isinstance(child, LocalConv):
+            setattr(module, name, FoldedLocal(child))
+        else:
+            fold_locals(child)
+
+
+def fold_parts(model: Any) -> None:
+    """Let the folded units of a `PartsSeENet` that read a concatenation take its parts."""
+    pyramid: Any = model.pyramid
+    _, c2, c3, c4 = model.backbone.channels
+    channels = [c2]
+    for level, stage in ((pyramid.P2, c3), (pyramid.P3, c4), (pyramid.P4, None)):
+        for branch in level.branches:
+            branch[0] = FoldedParts(branch[0], channels)
+        channels = [*channels, level.out_channels - sum(channels), *(() if stage is None else (stage,))]
+    reduce: Any = model.reduce
+    model.reduce = FoldedParts(reduce, channels)

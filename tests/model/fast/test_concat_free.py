@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seenet.model import create_model
 from seenet.model.fast import use_fast
-from seenet.model.fast.parts import PartsSeENet
+from seenet.model.fast.concat_free import PartsSeENet
 
 SMALL: dict[str, Any] = {"backbone": "resnet10t", "num_classes": 5, "width": 8, "p_out": 16}
 WHOLE = ("pfp-seem", "pfp-seem-fs", "pfp-mixed", "pfp-mixed-bf", "seenet")

@@ -12,11 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from seenet.model.bam import BAM
-from seenet.model.network import SeENet, check_batch_norm
-from seenet.model.pyramid import pool_to
-from seenet.model.seem import ConvUnit, SeEM
-from seenet.model.window import Window
+from seenet.model.seenet import BAM, ConvUnit, SeEM, SeENet, check_batch_norm, pool_to
+from seenet.model.segmenter import Window
 
 Parts = list[Tensor]
 
