@@ -1,15 +1,16 @@
-"""What a network consists of and costs, how far it looks, and which of its taps a crop never feeds."""
+"""A network's parts and costs, its receptive field, and the taps that a crop never feeds."""
 
 import copy
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -20,18 +21,13 @@ from seenet.model import PEERS, PeerNetwork, SeENet, Segmenter, StageProbe, crea
 from seenet.model.backbone import Backbone
 from seenet.model.seenet import ASPP, VARIANTS, SeEM
 
-aten: Any = torch.ops.aten
-
-Hull = tuple[np.ndarray, np.ndarray]
-"""First and last input row (or column) that each row (column) of a grid depends on; first > last where there is none."""
-
-NOWHERE = 1 << 40
-FLAT = -1
-
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """`radius`: pixels, by rows or columns, to the farthest one that a score depends on; infinite for the `reason` given."""
+    """Pixels, by rows or columns, to the farthest one that a score depends on.
+
+    Infinite for the `reason` given.
+    """
 
     radius: float
     reason: str = ""
@@ -41,189 +37,8 @@ class ReceptiveField:
 
 
 @dataclass(frozen=True)
-class _Reach:
-    """Of a tensor: which of its axes are rows, with columns after it (FLAT: one axis is both), and the hulls of both."""
-
-    axis: int
-    hulls: tuple[Hull, ...]
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        return tuple(len(first) for first, _ in self.hulls)
-
-
-class _Whole(Exception):
-    """An operation that takes in the whole picture, or of which nothing is known."""
-
-    def __init__(self, name: str) -> None:
-        known = "takes in the whole picture" if name in GLOBAL else "is taken to look at the whole picture, since its reach is not known"
-        super().__init__(f"{name} {known}")
-
-
-def receptive_field(model: Segmenter, side: int = 1024) -> ReceptiveField:
-    """Of a network in eval mode, on a square picture of `side` (a multiple of 32), twice as large until no border cuts it off.
-
-    The theoretical one: every tap of a kernel counts, whatever its weight; padding does not. Nothing is computed: the pass runs on
-    torch's meta device. Not in it: where the strides do not divide a picture's sides, resized grids move, by less than a point of theirs.
-    """
-    twin = copy.deepcopy(model).to("meta", torch.float32).eval()
-    while True:
-        image = torch.zeros(1, model.options["in_channels"], side, side, device="meta", dtype=torch.float32)
-        try:
-            with torch.no_grad(), _Tracing(image) as tracing:
-                reach = tracing.reaches[twin(image)]
-        except _Whole as error:
-            return ReceptiveField(math.inf, str(error))
-        except Exception as error:  # of a network of the user's own, which may need real numbers
-            return ReceptiveField(math.inf, f"the network cannot be followed ({type(error).__name__}), and may look at the whole picture")
-        here = np.arange(side)
-        radius = max(int(max((here - first).max(), (last - here).max())) for first, last in reach.hulls)
-        # Half a picture away from the middle no border has cut it off.
-        if radius < side // 2:
-            return ReceptiveField(radius)
-        side *= 2
-
-
-class _Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows the hulls of `image` through every operation."""
-
-    def __init__(self, image: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.reaches: Any = WeakTensorKeyDictionary()
-        self.reaches[image] = _Reach(2, tuple((np.arange(side), np.arange(side)) for side in image.shape[-2:]))
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        flat = [item for arg in args for item in (arg if isinstance(arg, list | tuple) else [arg])]
-        sources = [self.reaches[item] for item in flat if isinstance(item, Tensor) and item in self.reaches]
-        # What else an operation gives (where a maximum stood, a batch's statistics) no network here goes on with.
-        first = out[0] if isinstance(out, tuple) else out
-        if sources and isinstance(first, Tensor):
-            named = {argument.name: argument.default_value for argument in func._schema.arguments if argument.has_default_value()}
-            named |= {argument.name: arg for argument, arg in zip(func._schema.arguments, args, strict=False)} | (kwargs or {})
-            self.reaches[first] = _follow(func, sources, named, first)
-        return out
-
-
-def _follow(func: Any, sources: list[_Reach], named: dict[str, Any], out: Tensor) -> _Reach:
-    name = func.overloadpacket.__name__
-    if torch.Tag.pointwise in func.tags or name in KEEPING:
-        return _united(name, sources, out)
-    if name not in RULES or (sources[0].axis != 2 and name not in MOVING):
-        raise _Whole(name)
-    return RULES[name](sources[0], named, out)
-
-
-def _united(name: str, sources: list[_Reach], out: Tensor) -> _Reach:
-    """Of an operation between points of one place: their axes must stand alike, and stay."""
-    first = sources[0]
-    stays = first.axis == FLAT or tuple(out.shape[first.axis : first.axis + 2]) == first.size
-    if not stays or any(source.axis != first.axis or source.size != first.size for source in sources):
-        raise _Whole(name)
-    pairs = [list(zip(*each, strict=True)) for each in zip(*(source.hulls for source in sources), strict=True)]
-    return _Reach(first.axis, tuple((np.minimum.reduce(firsts), np.maximum.reduce(lasts)) for firsts, lasts in pairs))
-
-
-def _taken(hull: Hull, taps: np.ndarray) -> Hull:
-    """Of an axis whose point i depends on points taps[i, :] of this one; taps outside are padding."""
-    first, last = hull
-    inside = (taps >= 0) & (taps < len(first))
-    safe = np.where(inside, taps, 0)
-    return np.where(inside, first[safe], NOWHERE).min(1), np.where(inside, last[safe], -NOWHERE).max(1)
-
-
-def _windows(reach: _Reach, named: dict[str, Any], out: Tensor) -> _Reach:
-    """Convolutions and pooling."""
-    if named.get("transposed"):
-        raise _Whole("a transposed convolution")
-    kernel = list(named["weight"].shape[2:]) if "weight" in named else _pair(named["kernel_size"])
-    strides = _pair(named["stride"] or kernel)
-    hulls = []
-    for axis, hull in enumerate(reach.hulls):
-        steps = np.arange(out.shape[2 + axis])[:, None] * strides[axis] - _pair(named["padding"])[axis]
-        hulls.append(_taken(hull, steps + _pair(named.get("dilation", 1))[axis] * np.arange(kernel[axis])))
-    return _Reach(2, tuple(hulls))
-
-
-def _pair(value: int | list[int]) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * 2 if len(values) == 1 else values
-
-
-def _bilinear(reach: _Reach, named: dict[str, Any], out: Tensor) -> _Reach:
-    hulls = []
-    for hull, points in zip(reach.hulls, out.shape[2:], strict=True):
-        count, place = len(hull[0]), np.arange(points)
-        corners = place * (count - 1) / max(points - 1, 1)
-        where = corners if named["align_corners"] else ((place + 0.5) * count / points - 0.5).clip(0, count - 1)
-        hulls.append(_taken(hull, np.stack([np.floor(where), np.ceil(where)], 1).astype(int)))
-    return _Reach(2, tuple(hulls))
-
-
-def _nearest(reach: _Reach, named: dict[str, Any], out: Tensor) -> _Reach:
-    sides = zip(reach.hulls, out.shape[2:], strict=True)
-    return _Reach(2, tuple(_taken(hull, (np.arange(points) * len(hull[0]) // points)[:, None]) for hull, points in sides))
-
-
-def _padded(reach: _Reach, named: dict[str, Any], out: Tensor) -> _Reach:
-    left, _, top, _ = (*named["pad"], 0, 0)[:4]
-    sides = zip(reach.hulls, out.shape[2:], (top, left), strict=True)
-    return _Reach(2, tuple(_taken(hull, np.arange(points)[:, None] - before) for hull, points, before in sides))
-
-
-def _sliced(reach: _Reach, named: dict[str, Any], out: Tensor) -> _Reach:
-    axis, start = named["dim"] % out.dim(), named["start"] or 0
-    hulls = list(reach.hulls)
-    if axis >= 2:
-        start += len(hulls[axis - 2][0]) if start < 0 else 0
-        hulls[axis - 2] = _taken(hulls[axis - 2], (start + named["step"] * np.arange(out.shape[axis]))[:, None])
-    return _Reach(2, tuple(hulls))
-
-
-def _permuted(reach: _Reach, named: dict[str, Any], out: Tensor) -> _Reach:
-    order = [axis % out.dim() for axis in named["dims"]]
-    axis = order.index(reach.axis)
-    if order[axis + 1 :][:1] != [reach.axis + 1]:
-        raise _Whole("permute")
-    return _Reach(axis, reach.hulls)
-
-
-def _layer_norm(reach: _Reach, named: dict[str, Any], out: Tensor) -> _Reach:
-    if out.dim() - len(named["normalized_shape"]) < reach.axis + 2:
-        raise _Whole("native_layer_norm")
-    return reach
-
-
-def _viewed(reach: _Reach, named: dict[str, Any], out: Tensor) -> _Reach:
-    """N x h x w x C as points x C and back, which is how a linear map takes it."""
-    rows, columns = reach.size
-    if reach.axis == 1 and out.dim() == 2 and out.shape[0] == rows * columns:
-        return _Reach(FLAT, reach.hulls)
-    if reach.axis == FLAT and tuple(out.shape[:3]) == (1, rows, columns):
-        return _Reach(1, reach.hulls)
-    raise _Whole("view")
-
-
-KEEPING = {
-    "native_batch_norm", "_native_batch_norm_legit_no_training", "cat", "hardswish", "hardswish_", "alias", "clone", "_to_copy", "detach",
-    "addmm", "mm",
-}  # fmt: skip
-"""Operations between points of one place that torch does not mark so. Batch norm is in eval mode; `cat` along rows keeps no size."""
-
-Rule = Callable[[_Reach, dict[str, Any], Tensor], _Reach]
-RULES: dict[str, Rule] = {
-    "convolution": _windows, "max_pool2d_with_indices": _windows, "avg_pool2d": _windows, "upsample_bilinear2d": _bilinear,
-    "upsample_nearest2d": _nearest, "constant_pad_nd": _padded, "slice": _sliced,
-    "permute": _permuted, "native_layer_norm": _layer_norm, "view": _viewed, "_unsafe_view": _viewed,
-}  # fmt: skip
-MOVING = {"permute", "native_layer_norm", "view", "_unsafe_view"}
-"""Rules for tensors whose rows and columns need not be the last axes."""
-GLOBAL = {"mean", "_adaptive_avg_pool2d", "native_group_norm", "linalg_vector_norm", "var_mean", "sum"}
-
-
-@dataclass(frozen=True)
 class Part:
-    """A part's output shape (C, h, w) for one image, its parameters and its FLOPs, two for each multiply-add."""
+    """A part's output shape (C, h, w) for one image, parameters and FLOPs (2 a multiply-add)."""
 
     name: str
     shape: tuple[int, ...]
@@ -233,18 +48,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `seenet model` shows of a network."""
+    """Parts and receptive field of a network, as `seenet model` shows them."""
 
     parts: list[Part]
     field: ReceptiveField
 
     def result(self) -> dict[str, Any]:
-        """As JSON values; `receptive_radius` in pixels, null where it is infinite."""
+        """Return JSON values; `receptive_radius` in pixels, null where it is infinite."""
         radius = None if math.isinf(self.field.radius) else int(self.field.radius)
         return {"parts": [asdict(part) for part in self.parts], "receptive_radius": radius}
 
     def table(self) -> str:
-        """One line a part, the sum, and the receptive radius."""
+        """Return a line a part, their sum, and the receptive radius."""
         lines = [f"{'part':<10} {'output':>18} {'parameters':>12} {'GFLOP':>9}"]
         for part in self.parts:
             shape = " x ".join(map(str, part.shape))
@@ -255,16 +70,17 @@ class Summary:
 
 
 def summarize(model: Segmenter, height: int, width: int) -> list[Part]:
-    """B1 to B4, the pyramid's levels, P_out and logits of an image of height x width; no memory or time is spent on computing it.
+    """Count parameters and FLOPs of B1 to B4, the pyramid's levels, P_out and logits.
 
-    Modules between two named tensors count for the later one; the last part, logits, holds the refinement, and of peers all that stands on
-    the backbone. A network of `model.factory` is one part.
+    For one image of height x width, on torch's meta device: nothing is computed. Modules between
+    two named tensors count for the later one; the last part, logits, holds the refinement, and of
+    peers all that stands on the backbone. A network of `model.factory` is one part.
     """
     twin = copy.deepcopy(model).to("meta").eval()
     flops: dict[nn.Module, int] = {}
 
     def count(module: nn.Conv2d | nn.Linear, _: tuple[Tensor, ...], output: Tensor) -> None:
-        # A kernel is O x C / groups x h x w, a linear map's matrix O x C: an output point takes all of it but for the O.
+        # A kernel is O x C / groups x h x w, a matrix O x C: a point takes all of it but the O.
         flops[module] = flops.get(module, 0) + 2 * module.weight[0].numel() * output.numel()
 
     for module in twin.modules():
@@ -322,7 +138,10 @@ def _levels(model: Segmenter) -> dict[str, nn.Module]:
 
 
 def dead_taps(model: Segmenter, crop: tuple[int, int]) -> list[str]:
-    """Rates not smaller than a side of the training grid: their outer taps only meet padding, and answer untrained on larger images."""
+    """Name rates not smaller than a side of the training grid, a warning a part.
+
+    Their outer taps only meet padding, and answer untrained on larger images.
+    """
     warnings = []
     for name, rates, stride in _dilated(model):
         grid = (ceil(crop[0] / stride), ceil(crop[1] / stride))
@@ -333,7 +152,7 @@ def dead_taps(model: Segmenter, crop: tuple[int, int]) -> list[str]:
 
 
 def _dilated(model: Segmenter) -> list[tuple[str, Sequence[int], int]]:
-    """Name, rates and stride of the grid of each part with atrous convolutions on the backbone."""
+    """List name, rates and grid stride of each part with atrous convolutions on the backbone."""
     if isinstance(model, PeerNetwork):
         parts = [module for part in (model.decoder, model.head) if part is not None for module in part.modules()]
         rates = {module.dilation[0] for module in parts if isinstance(module, nn.Conv2d) and module.dilation[0] > 1}
@@ -352,7 +171,7 @@ TRIED = ("resnet18", "resnet50", "resnet101", "tf_efficientnet_lite0", "mobilene
 
 
 def catalogue() -> dict[str, list[str]]:
-    """What there is to choose from: variants, backbones that the tests build, bundled models."""
+    """List what there is to choose from: variants, backbones that the tests build, models."""
     return {
         "variants": [f"{name} ({variant.rows})" for name, variant in VARIANTS.items()],
         "peers": list(PEERS),
@@ -362,10 +181,126 @@ def catalogue() -> dict[str, list[str]]:
 
 
 def summary_of(variant: str, backbone: str, classes: int, size: int, options: dict[str, Any]) -> Summary:
-    """Of a network that is described, not built in memory; UsageError as `create_model`, and for options named twice."""
+    """Summarize a network that is described, not built in memory.
+
+    Raises UsageError as `create_model` does, and for options named twice.
+    """
     for name, instead in (("variant", "the argument VARIANT"), ("backbone", "--backbone"), ("num_classes", "--classes")):
         if name in options:
             raise UsageError(f"{name}={options[name]}: give it by {instead}")
     with torch.device("meta"):
         model = create_model(variant, backbone=backbone, num_classes=classes, **options)
         return Summary(summarize(model, size, size), receptive_field(model))
+
+
+def receptive_field(model: Segmenter, side: int = 1024) -> ReceptiveField:
+    """Work out the theoretical receptive field of a network in eval mode, operation by operation.
+
+    Every tap of a kernel counts, whatever its weight; padding does not. Where strides do not divide
+    a picture's sides, resized grids move by less than a point of theirs, which is not counted.
+
+    Args:
+        side: Of the first picture tried, a multiple of 32; doubled until no border cuts the field.
+    """
+    twin = copy.deepcopy(model).to("meta", torch.float32).eval()
+    try:
+        while (radius := max(_radius(twin, axis, side) for axis in (2, 3))) >= side // 2:
+            side *= 2
+    except _WholePictureError as error:
+        return ReceptiveField(math.inf, str(error))
+    except Exception as error:  # of a network of the user's own, which may need real numbers
+        what = f"the network cannot be followed ({type(error).__name__})"
+        return ReceptiveField(math.inf, f"{what}, and may look at the whole picture")
+    return ReceptiveField(radius)
+
+
+def _radius(twin: Segmenter, axis: int, side: int) -> int:
+    """Return the radius along one axis, on a strip that is `side` long."""
+    strip = (side, STRIP) if axis == 2 else (STRIP, side)
+    here = torch.arange(side, dtype=torch.float32).view((-1, 1) if axis == 2 else (1, -1))
+    itself = torch.stack([-here, here]).unsqueeze(1).expand(2, 1, *strip)
+    image = torch.zeros(2, twin.options["in_channels"], *strip, device="meta")
+    with torch.no_grad(), _Reaching(image, itself) as reaching:
+        reach: Tensor = reaching.reaches[twin(image)]
+    return int((reach - itself).max())
+
+
+STRIP = 128
+"""So wide that even at stride 64 nothing but its channels is one."""
+GLOBAL = {"mean", "_adaptive_avg_pool2d", "native_group_norm", "linalg_vector_norm", "var_mean", "sum"}
+POINTWISE = {
+    "native_batch_norm", "_native_batch_norm_legit_no_training", "hardswish", "hardswish_", "alias", "clone", "_to_copy", "detach",
+}  # fmt: skip
+"""Operations at each point that torch does not mark as such; batch norm is in eval mode."""
+ON_CHANNELS_LAST = {"native_layer_norm", "addmm", "mm", "view", "_unsafe_view"}
+WINDOWS = {"convolution", "max_pool2d_with_indices", "avg_pool2d"}
+
+
+class _WholePictureError(Exception):
+    """An operation takes in the whole picture, or its reach is not known."""
+
+    def __init__(self, name: str) -> None:
+        unknown = "is taken to look at the whole picture, since its reach is not known"
+        super().__init__(f"{name} {'takes in the whole picture' if name in GLOBAL else unknown}")
+
+
+class _Reaching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keep a reach beside each tensor of a pass on torch's meta device, where nothing is computed.
+
+    A reach has the tensor's shape with one channel. Of its two pictures the second holds the last
+    row (or column) of the input that a point depends on, the first minus the first one: the larger,
+    the farther, so operations take the maximum over what they read, and padding is -inf.
+    """
+
+    def __init__(self, image: Tensor, reach: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.reaches: Any = WeakTensorKeyDictionary()
+        self.reaches[image] = reach
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        flat = [item for arg in args for item in (arg if isinstance(arg, list | tuple) else [arg])]
+        sources = [self.reaches[item] for item in flat if isinstance(item, Tensor) and item in self.reaches]
+        # Of several outputs (where a maximum stood, a batch's statistics) networks use the first.
+        first = out[0] if isinstance(out, tuple) else out
+        if sources and isinstance(first, Tensor):
+            named = {one.name: one.default_value for one in func._schema.arguments}
+            named |= dict(zip(named, args, strict=False)) | (kwargs or {})
+            self.reaches[first] = _reach(func, sources, args, named, list(first.shape))
+        return out
+
+
+def _reach(func: Any, sources: list[Tensor], args: Any, named: dict[str, Any], shape: list[int]) -> Tensor:
+    """Return the reach of an operation's output, of this shape, by those of its inputs."""
+    name, x = func.overloadpacket.__name__, sources[0]
+    if torch.Tag.pointwise in func.tags or name in POINTWISE or (name == "cat" and x.shape[named["dim"]] == 1):
+        return functools.reduce(torch.maximum, sources)
+    if name in WINDOWS and not named.get("transposed"):
+        kernel = list(named["weight"].shape[2:]) if "weight" in named else named["kernel_size"]
+        down, right = (list(named["padding"]) * 2)[:2]
+        stride = named["stride"] or kernel
+        # More at the far ends than `ceil_mode` may need, and cut to what the operation gives.
+        below, behind = down + max(stride), right + max(stride)
+        padded = F.pad(x, (right, behind, down, below), value=-math.inf)
+        pooled = F.max_pool2d(padded, kernel, stride, 0, named.get("dilation", 1))
+        return pooled[..., : shape[2], : shape[3]]
+    if name == "upsample_bilinear2d":
+        for axis in (2, 3):
+            points = torch.arange(x.shape[axis], dtype=torch.float64).view(1, 1, -1)
+            where = F.interpolate(points, shape[axis], mode="linear", align_corners=named["align_corners"])
+            # Where a point meets one of the grid exactly, rounding must not make it two.
+            where = where.flatten().round(decimals=6)
+            ends = (where.floor().long(), where.ceil().long())
+            x = torch.maximum(x.index_select(axis, ends[0]), x.index_select(axis, ends[1]))
+        return x
+    normalized = named["normalized_shape"] if name == "native_layer_norm" else [1]
+    if name in ON_CHANNELS_LAST and x.shape[-1] == len(normalized) == 1:
+        return x.reshape(*shape[:-1], 1)
+    if name == "constant_pad_nd":
+        return F.pad(x, named["pad"], value=-math.inf)
+    if name == "slice" and x.shape[named["dim"]] == 1:
+        return x
+    if name in ("permute", "upsample_nearest2d", "slice"):
+        moved: Tensor = func(x, *args[1:])
+        return moved
+    raise _WholePictureError(name)
