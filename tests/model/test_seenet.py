@@ -131,23 +131,15 @@ def test_attention_by_value() -> None:
         torch.testing.assert_close(attention[n, :, y, x], 1 - 1 / (1 + torch.exp(-projected)))
 
 
-def test_attention_times_b_is_added_to_p() -> None:
-    bam = BAM(3, 3, num_classes=3)
-    transparent(bam.fuse)
-    transparent(bam.classifier[0])
+@pytest.mark.parametrize("kind", [BAM, Skip])
+def test_b_is_added_to_p_times_attention_or_as_it_is(kind: type[BAM] | type[Skip]) -> None:
+    refine = kind(3, 3, num_classes=3)
+    transparent(refine.fuse)
+    transparent(refine.classifier[0])
     p, b = torch.rand(1, 3, 5, 5), torch.rand(1, 3, 5, 5)
-    scores, attention = bam(p, b)
-    head = bam.classifier[1]
-    torch.testing.assert_close(scores, head(p + attention * b))
-    assert not torch.allclose(scores, head(p + b))
-
-
-def test_skip_adds_b_without_attention() -> None:
-    skip = Skip(3, 3, num_classes=3)
-    transparent(skip.fuse)
-    transparent(skip.classifier[0])
-    p, b = torch.rand(1, 3, 5, 5), torch.rand(1, 3, 5, 5)
-    torch.testing.assert_close(skip(p, b), skip.classifier[1](p + b))
+    scores, attention = refine(p, b) if kind is BAM else (refine(p, b), torch.ones_like(b))
+    torch.testing.assert_close(scores, refine.classifier[1](p + attention * b))
+    assert (attention < 1).all() == (kind is BAM)
 
 
 def test_layers_as_in_fig_4c() -> None:
@@ -162,25 +154,23 @@ RESNET = (256, 512, 1024, 2048)
 SMALL = {"backbone": "resnet10t", "num_classes": 5, "width": 8, "p_out": 16}
 
 
-def channels(variant: str) -> dict[str, int]:
-    with torch.device("meta"):
-        model = create_model(variant, backbone="resnet101", num_classes=21).eval()
-        features = model.forward_features(torch.zeros(1, 3, 65, 97))
-    return {name: tensor.shape[1] for name, tensor in features.items()}
-
-
 STAGES = dict(zip(("B1", "B2", "B3", "B4"), RESNET, strict=True)) | {"logits": 21}
 FULL = STAGES | {"P2": 1024, "P3": 2560, "P4": 5120, "P_out": 256}
 EXPECTED = {
-    "baseline": STAGES,
-    "pfp": STAGES | {"P2": 512, "P3": 512},
-    "seem-fs": STAGES | {"P4": 2560, "P_out": 256},
-    "pfp-seem": FULL,
-    "pfp-seem-fs": FULL,
-    "pfp-mixed": FULL,
-    "pfp-mixed-bf": FULL,
-    "seenet": FULL | {"attention": 256},
+    "baseline": (STAGES, 44_048_532),
+    "pfp": (STAGES | {"P2": 512, "P3": 512}, 53_874_836),
+    "seem-fs": (STAGES | {"P4": 2560, "P_out": 256}, 49_068_885),
+    "pfp-seem": (FULL, 48_296_789),
+    "pfp-seem-fs": (FULL, 55_705_173),
+    "pfp-mixed": (FULL, 52_492_117),
+    "pfp-mixed-bf": (FULL, 53_148_501),
+    "seenet": (FULL | {"attention": 256}, 53_214_293),
 }
+"""Channels of the named tensors, and parameters, on ResNet-101 with 21 classes.
+
+The parameters are added up by hand from the definitions; the backbone's 42,500,160 are those of
+torchvision's ResNet-101 without its classifier.
+"""
 
 
 def test_every_row_of_table_1_is_a_variant() -> None:
@@ -189,21 +179,12 @@ def test_every_row_of_table_1_is_a_variant() -> None:
 
 
 @pytest.mark.parametrize("variant", EXPECTED)
-def test_features_and_channels(variant: str) -> None:
-    assert channels(variant) == EXPECTED[variant]
-
-
-@pytest.mark.parametrize(
-    ("variant", "parameters"),
-    [
-        ("baseline", 44_048_532), ("pfp", 53_874_836), ("seem-fs", 49_068_885), ("pfp-seem", 48_296_789),
-        ("pfp-seem-fs", 55_705_173), ("pfp-mixed", 52_492_117), ("pfp-mixed-bf", 53_148_501), ("seenet", 53_214_293),
-    ],
-)  # fmt: skip
-def test_parameter_counts(variant: str, parameters: int) -> None:
-    """Added up by hand from the definitions; the backbone's 42,500,160 are torchvision's ResNet-101 without its classifier."""
+def test_channels_and_parameters(variant: str) -> None:
     with torch.device("meta"):
-        model = create_model(variant, backbone="resnet101", num_classes=21)
+        model = create_model(variant, backbone="resnet101", num_classes=21).eval()
+        features = model.forward_features(torch.zeros(1, 3, 65, 97))
+    channels, parameters = EXPECTED[variant]
+    assert {name: tensor.shape[1] for name, tensor in features.items()} == channels
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
@@ -320,11 +301,3 @@ def test_batch_of_one_point_says_what_to_do() -> None:
 def test_wrong_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create_model(**{**SMALL, **options})  # type: ignore[arg-type]
-
-
-def test_depthwise_local_conv_and_names() -> None:
-    model = create_model(**SMALL, local_conv="depthwise")
-    assert model.pyramid is not None and isinstance(model.pyramid.P4, SeEMFS)
-    lines = [module for name, module in model.pyramid.P4.named_modules() if "column_row" in name and isinstance(module, nn.Conv2d)]
-    assert len(lines) == 8 and all(line.groups == 8 for line in lines)
-    assert isinstance(model.refine, BAM)

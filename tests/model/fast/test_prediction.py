@@ -14,11 +14,11 @@ from seenet.model import VARIANTS
 from seenet.model.fast import FORMS, prediction, use_fast
 from seenet.model.fast.folding import FoldedConv
 from seenet.model.fast.prediction import (
+    FoldedDepthwise,
+    FoldedLine,
+    FoldedWinograd,
     Form,
     FusedConv,
-    SteadyDepthwise,
-    SteadyLine,
-    SteadyWide,
     available,
     fuse,
     prediction_form,
@@ -54,7 +54,7 @@ def test_what_torch_compile_gets_calls_the_steady_forms_and_fuses_the_rest() -> 
     # Lines are worth it from 64 channels on.
     model = network(width=64)
     form: Any = prediction_form(model, "compiled")
-    assert {SteadyLine, SteadyDepthwise} <= {type(part) for part in form.modules()}
+    assert {FoldedLine, FoldedDepthwise} <= {type(part) for part in form.modules()}
     assert {type(conv) for conv in form.reduce.convs} == {FoldedConv}
     graphs: list[fx.GraphModule] = []
 
@@ -200,9 +200,9 @@ def test_a_deep_copy_of_a_used_predictor() -> None:
 
 
 STEADY: dict[type[nn.Module], dict[str, Any]] = {
-    SteadyWide: {"in_channels": 256, "out_channels": 264, "kernel_size": 3, "padding": 2, "dilation": 2},
-    SteadyLine: {"in_channels": 64, "out_channels": 72, "kernel_size": (9, 1), "padding": (4, 0)},
-    SteadyDepthwise: {"in_channels": 16, "out_channels": 16, "kernel_size": 3, "padding": 7, "dilation": 7, "groups": 16},
+    FoldedWinograd: {"in_channels": 256, "out_channels": 264, "kernel_size": 3, "padding": 2, "dilation": 2},
+    FoldedLine: {"in_channels": 64, "out_channels": 72, "kernel_size": (9, 1), "padding": (4, 0)},
+    FoldedDepthwise: {"in_channels": 16, "out_channels": 16, "kernel_size": 3, "padding": 7, "dilation": 7, "groups": 16},
 }
 
 
@@ -237,15 +237,15 @@ def test_what_follows_is_done(form: type[nn.Module], bias: bool, activation: nn.
 
 def test_large_kernels_are_transformed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "KEPT_BYTES", 0)
-    check(conv(SteadyWide, True, None), SteadyWide, torch.randn(1, 256, 8, 8), False)
+    check(conv(FoldedWinograd, True, None), FoldedWinograd, torch.randn(1, 256, 8, 8), False)
 
 
 def test_a_picture_that_tiles_do_not_fit() -> None:
-    check(conv(SteadyWide, True, nn.ReLU()), SteadyWide, torch.randn(1, 256, 9, 1), False)
+    check(conv(FoldedWinograd, True, nn.ReLU()), FoldedWinograd, torch.randn(1, 256, 9, 1), False)
 
 
 @pytest.mark.parametrize("change", [{"stride": 2}, {"padding": 0}, {"dilation": 1}])
 def test_others_are_oneDNN_s(change: dict[str, int]) -> None:
-    root = nn.Sequential(FoldedConv(nn.Conv2d(**STEADY[SteadyDepthwise] | change)))
+    root = nn.Sequential(FoldedConv(nn.Conv2d(**STEADY[FoldedDepthwise] | change)))
     fuse(root)
     assert type(root[0]) is FusedConv

@@ -1,8 +1,9 @@
-"""Long lines (1 x r convolutions) through the Fourier transform: some two products a point, whatever r is.
+"""Long r x 1 and 1 x r convolutions of SeEM-FS (Fig. 4b) through the Fourier transform.
 
-In the frequencies of a piece of line a convolution is one complex product each, and a complex product is three real ones. As the pieces are
-short, the transforms are small matrices: y = A ((G w) * (B x)), where * is 3 F matrix products over the channels, and A, B, G are real.
-Lines are N x n x C here, padded with zeros ("same").
+It takes some two products a point, whatever r is. In the frequencies of a piece of line a
+convolution is one complex product each, and a complex product is three real ones. As the pieces
+are short, the transforms are small matrices: y = A ((G w) * (B x)), where * is 3 F matrix products
+over the channels, and A, B, G are real. Lines are N x n x C here, padded with zeros ("same").
 """
 
 from collections.abc import Callable
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LONGEST = 64
-"""Points of a piece at most: the transforms cost as much as its length, against the channels of the products."""
+"""Most points of a piece: its transform costs as much a point, against the products' channels."""
 
 
 @cache
 def matrices(length: int, size: int, alone: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """A (length x 3F), B (3F x points read), G (3F x size) for pieces of `length` points and r = `size`.
+    """Return A (length x 3F), B (3F x points read), G (3F x size) for pieces of `length` points.
 
-    A piece that stands `alone` has zeros beyond both ends, which may overlap in the circle; another reads its neighbours' ends.
+    A piece that stands `alone` has zeros beyond both ends, which may overlap in the circle; another
+    reads its neighbours' ends. `size` is r.
     """
     half = size // 2
     period = length + (half if alone else 2 * half)
@@ -45,7 +47,7 @@ def matrices(length: int, size: int, alone: bool, dtype: torch.dtype) -> tuple[T
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """N x n x C, r x C x C' -> N x n x C'."""
+    """Convolve lines: N x n x C, weights r x C x C' -> N x n x C'."""
     number, length = _pieces(x.shape[1])
     a, b, g = matrices(length, len(weight), number == 1, x.dtype)
     products = torch.bmm(_frequencies(x, b, number, length, len(weight)), _spectrum(weight, g))
@@ -54,7 +56,7 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
-    """Gradient of the weights, r x C x C', by the input N x n x C and the output's gradient N x n x C'."""
+    """Return the weights' gradient, r x C x C', by x, N x n x C, and the output's, N x n x C'."""
     number, length = _pieces(x.shape[1])
     a, b, g = matrices(length, size, number == 1, x.dtype)
     pieces = F.pad(grad, (0, 0, 0, number * length - grad.shape[1])).reshape(-1, length, grad.shape[-1])
@@ -64,13 +66,13 @@ def weight_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
 
 
 def _pieces(side: int) -> tuple[int, int]:
-    """Number and length of equal pieces that cover a line."""
+    """Return number and length of the equal pieces that cover a line."""
     number = ceil(side / LONGEST)
     return number, ceil(side / number)
 
 
 def _frequencies(x: Tensor, b: Tensor, number: int, length: int, size: int) -> Tensor:
-    """3F x pieces x C, a view."""
+    """Return the pieces of N x n x C transformed: 3F x pieces x C, a view."""
     if number > 1:
         half = size // 2
         padded = F.pad(x, (0, 0, half, half + number * length - x.shape[1]))
@@ -89,7 +91,7 @@ LEAST_CHANNELS = 64
 
 
 class _Line(torch.autograd.Function):
-    """As `along`, with gradients. What it keeps is x itself, not its lines, which may be a copy."""
+    """`along` with gradients. It keeps x itself, not its lines, which may be a copy."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, upright: bool) -> Tensor:
@@ -110,23 +112,26 @@ class _Line(torch.autograd.Function):
 
 
 def along(x: Tensor, upright: bool, weight: Tensor, convolve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """N x C x h x w -> N x C' x h x w by a convolution of lines: its columns where `upright`, else its rows; weights r x C x C'."""
+    """Convolve the columns (`upright`) or rows of N x C x h x w by weights r x C x C'."""
     lines = _lines(x, upright)
     out = convolve(lines.flatten(0, 1), weight).reshape(*lines.shape[:3], -1)
     return out.permute(0, 3, 2, 1) if upright else out.permute(0, 3, 1, 2)
 
 
 def _lines(x: Tensor, upright: bool) -> Tensor:
-    """N x C x h x w -> N x lines x points x C; the columns of N x h x w x C are the rows of N x w x h x C."""
+    """Return columns (`upright`) or rows of N x C x h x w as N x lines x points x C."""
     return x.permute(0, 3, 2, 1) if upright else x.permute(0, 2, 3, 1)
 
 
-class LineConv2d(nn.Conv2d):
-    """`nn.Conv2d` r x 1 or 1 x r, "same" padding, without bias; float32, channels-last memory in and out. Under autocast the plain form."""
+class FFTConv2d(nn.Conv2d):
+    """`nn.Conv2d` r x 1 or 1 x r, "same" padding, without bias; channels-last memory in and out.
+
+    Float32; under autocast it is the plain form.
+    """
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
-        """Whether this form can stand for `conv`."""
+        """Tell whether this form can stand for `conv`."""
         size = max(conv.kernel_size)
         return (
             min(conv.kernel_size) == 1
