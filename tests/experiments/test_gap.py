@@ -21,7 +21,7 @@ from seenet.experiments.gap import Moments, compare, draw_points, linear_cka, pa
 from seenet.model import Segmenter, create_model
 from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor
-from tests.model.test_baselines import settle
+from tests.model.test_baselines import randomize_norms
 
 RNG = np.random.default_rng(1)
 SMALL = {"backbone": "resnet10t", "num_classes": SHAPES.num_classes, "width": 8, "p_out": 16}
@@ -136,7 +136,7 @@ class Pictures:
 
 def model(variant: str = "seenet", **options: object) -> Segmenter:
     torch.manual_seed(0)
-    return settle(create_model(variant, **{**SMALL, **options}))  # type: ignore[arg-type,return-value]
+    return randomize_norms(create_model(variant, **{**SMALL, **options}))  # type: ignore[arg-type,return-value]
 
 
 def by_hand(predictor: Predictor, split: Pictures, x: str, y: str, strides: tuple[int, int], last: int | None, count: int) -> float:

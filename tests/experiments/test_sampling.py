@@ -23,7 +23,7 @@ from seenet.experiments.sampling import (
     sparse_and_full,
     write_sampling,
 )
-from seenet.model.seem import SeEM, SeEMFS, local_size
+from seenet.model.seenet import SeEM, SeEMFS, local_size
 from tests.experiments.figures import save_small
 
 RATES = (1, 2, 3, 4, 7, 8)

@@ -10,11 +10,8 @@ from torch import nn
 
 from seenet.core.child import Ended
 from seenet.model import SeENet, create_model
-from seenet.model.aspp import ASPP
-from seenet.model.bam import BAM, Classifier, Skip
 from seenet.model.fast import use_fast
-from seenet.model.pyramid import ParallelPyramid
-from seenet.model.seem import SeEM, SeEMFS
+from seenet.model.seenet import ASPP, BAM, Classifier, ParallelPyramid, SeEM, SeEMFS, Skip
 from seenet.training import precision
 from seenet.training.precision import LEAST_COSINE, Precision, gradient_cosine, is_trustworthy
 

@@ -26,8 +26,7 @@ from seenet.evaluation.run import data_settings, default_out
 from seenet.experiments.drawing import model_names, plot_of
 from seenet.experiments.probe import with_stages
 from seenet.model import SeENet, StageProbe
-from seenet.model.pyramid import pool_to
-from seenet.model.seem import SeEM
+from seenet.model.seenet import SeEM, pool_to
 from seenet.prediction.loading import load_trained
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.prefetch import prefetch

@@ -18,7 +18,7 @@ from seenet.experiments.drawing import Panel, check_png, panel_grid, write_figur
 from seenet.experiments.probe import with_stages
 from seenet.model import VARIANTS
 from seenet.model.files import load_model
-from seenet.model.seem import SeEM, SeEMFS, local_size
+from seenet.model.seenet import SeEM, SeEMFS, local_size
 
 MOST = 100
 """Largest rate that is measured: a window of 201 x 201."""

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from seenet.core.errors import DataError
 from seenet.export.openvino import quantize
 from seenet.export.torch import trace
-from seenet.model.fast import fourier, lines, winograd
+from seenet.model.fast import fft_conv, winograd
 from seenet.model.fast.prediction import prediction_form
 from seenet.model.segmenter import Segmenter
 from seenet.prediction.bundle import KEY, Card
@@ -206,7 +206,7 @@ def _written(node: NodeProto, weights: dict[str, TensorProto]) -> Graph | None:
     x, kernels = Value(g, node.input[0]), Value(g, node.input[1]).permute(2, 3, 1, 0)
     if kernel == [3, 3] and spread[0] == spread[1] and least >= LEAST_CHANNELS:
         y = _wide(g, x, kernels, (into, out), spread[0])
-    elif min(kernel) == 1 and size % 2 and size >= lines.LEAST_SIZE and spread == [1, 1] and least >= lines.LEAST_CHANNELS:
+    elif min(kernel) == 1 and size % 2 and size >= fft_conv.LEAST_SIZE and spread == [1, 1] and least >= fft_conv.LEAST_CHANNELS:
         y = _line(g, x, kernels, (into, out), size, upright=kernel[0] > 1)
     else:
         return None
@@ -246,7 +246,7 @@ def _line(g: Graph, x: Value, kernels: Value, channels: tuple[int, int], size: i
     down, right = g.range(height).reshape(-1, 1), g.range(width)
     place, line = (down, right) if upright else (right, down)
     given = place % PIECE * (n * number * pieces) + (image * number + line) * pieces + place // PIECE
-    a, b, k = _arrays(fourier.matrices, PIECE, size, False)
+    a, b, k = _arrays(fft_conv.matrices, PIECE, size, False)
     return _products(g, x, kernels, channels, (b, k, a), taken, given)
 
 

@@ -1,6 +1,7 @@
-"""The only door for pickled weights: read in a child process with `weights_only=True`, checked, rewritten as .safetensors.
+"""Import pickled weights: read in a child process with `weights_only=True`, rewrite as .safetensors.
 
-Run as `python -m seenet.model.unpickle IN OUT` by `import_pickle`; the process that called it never unpickles anything.
+`import_pickle` runs this file as `python -m seenet.model.unpickle IN OUT`; the process that calls
+it never unpickles anything.
 """
 
 import sys
@@ -22,7 +23,8 @@ _KEYS_AROUND_A_STATE = ("state_dict", "model", "model_state", "net", "module", "
 def import_pickle(source: Path, destination: Path) -> int:
     """Rewrite the tensors of a .pth file as .safetensors and return their number.
 
-    DataError: no such file, more than 4 GiB, anything in it besides tensors in plain containers, or a destination that exists.
+    Raises DataError: no such file, more than 4 GiB, anything in it besides tensors in plain
+    containers, or a destination that exists.
     """
     if not source.is_file():
         raise DataError(f"{source}: no such file; expected a .pth or .pt file of weights")

@@ -14,7 +14,7 @@ from seenet.core.child import run_module
 from seenet.core.errors import NotFiniteError
 from seenet.model import Segmenter
 from seenet.model.fast import use_fast
-from seenet.model.seem import SeEM, SeEMFS
+from seenet.model.seenet import SeEM, SeEMFS
 from seenet.training.recompute import recomputed_norms
 
 log = logging.getLogger("seenet")

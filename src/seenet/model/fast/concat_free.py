@@ -1,8 +1,10 @@
-"""SeENet without its concatenations: a 1x1 convolution of several tensors behind each other is the sum of one for each.
+"""SeENet without its concatenations: a 1x1 convolution of a concatenation is a sum of one for each.
 
-Each enhanced level ends as its input with four branches behind it, and the next concatenates a stage of the backbone behind that: up to
-5,120 channels, which nothing but 1x1 convolutions reads. Here a level is the list of its parts, and no part is copied. The attention's 1x1
-stands before the upsampling, on a quarter of the points or less: both are linear, and bilinear weights sum to 1, so its bias passes.
+An enhanced level ends as its input with four branches behind it, and the next concatenates a stage
+of the backbone behind that: up to 5,120 channels, which nothing but 1x1 convolutions reads. Here a
+level is the list of its tensors, and none is copied. The attention's 1x1 stands before the
+upsampling, on a quarter of the points or less: both are linear, and bilinear weights sum to 1, so
+its bias passes.
 """
 
 from typing import Any
@@ -12,17 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from seenet.model.bam import BAM
-from seenet.model.network import SeENet, check_batch_norm
-from seenet.model.pyramid import pool_to
-from seenet.model.seem import ConvUnit, SeEM
-from seenet.model.window import Window
-
-Parts = list[Tensor]
+from seenet.model.seenet import BAM, ConvUnit, SeEM, SeENet, check_batch_norm, pool_to
+from seenet.model.segmenter import Window
 
 
-def project(unit: Any, parts: Parts) -> Tensor:
-    """The 1x1 conv unit of N x C_i x h x w, concatenated: N x C' x h x w. (One that is folded adds them up itself.)"""
+def project(unit: Any, parts: list[Tensor]) -> Tensor:
+    """Apply a 1x1 conv unit to the concatenation of N x C_i x h x w: N x C' x h x w.
+
+    One that is folded adds its parts up itself.
+    """
     if not isinstance(unit, ConvUnit):
         return unit(parts)  # type: ignore[no-any-return]
     conv: Any
@@ -35,8 +35,8 @@ def project(unit: Any, parts: Parts) -> Tensor:
     return out
 
 
-def enhance(module: SeEM, parts: Parts) -> Parts:
-    """SeEM or SeEM-FS (Fig. 4) of a concatenation: its parts, and the four branches as one more."""
+def enhance(module: SeEM, parts: list[Tensor]) -> list[Tensor]:
+    """Apply SeEM or SeEM-FS (Fig. 4) to a concatenation: its parts, the four branches as one more."""
     branches: Any = module.branches
     outputs = []
     for branch in branches:
@@ -48,12 +48,15 @@ def enhance(module: SeEM, parts: Parts) -> Parts:
     return [*parts, torch.cat(outputs, dim=1)]
 
 
-class PartsSeENet(SeENet):
-    """The rows of Table 1 that enhance all three levels (f to j). Hooks on the 1x1 units that read a concatenation are not called."""
+class ConcatFreeSeENet(SeENet):
+    """A row of Table 1 that enhances all three levels (f to j).
+
+    Hooks on the 1x1 units that read a concatenation are not called.
+    """
 
     @staticmethod
     def fits(model: SeENet) -> bool:
-        """Whether this form can stand for `model`."""
+        """Tell whether this form can stand for `model`."""
         pyramid = model.pyramid
         return pyramid is not None and all(isinstance(level, SeEM) for level in (pyramid.P2, pyramid.P3, pyramid.P4))
 
@@ -87,5 +90,5 @@ class PartsSeENet(SeENet):
         return refine.classifier(fused + self.upsampled(p_out, low, window))  # type: ignore[no-any-return]
 
     def _boundary(self, z: Tensor, b: Tensor, window: Window | None = None) -> Tensor:
-        """Eq. 3 and 4; 1 - sigmoid(z) = sigmoid(-z), which is one tensor less to keep."""
+        """Compute Eq. 3 and 4; 1 - sigmoid(z) = sigmoid(-z) is one tensor less to keep."""
         return torch.sigmoid(-self.upsampled(z, b, window)) * b

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seenet.model import create_model
 from seenet.model.fast import use_fast
-from seenet.model.fast.parts import PartsSeENet
+from seenet.model.fast.concat_free import ConcatFreeSeENet
 
 SMALL: dict[str, Any] = {"backbone": "resnet10t", "num_classes": 5, "width": 8, "p_out": 16}
 WHOLE = ("pfp-seem", "pfp-seem-fs", "pfp-mixed", "pfp-mixed-bf", "seenet")
@@ -38,7 +38,7 @@ def test_scores_gradients_and_statistics(variant: str, options: dict[str, Any], 
     plain = create_model(variant, **SMALL, **options).double().train(training)
     fast = copy.deepcopy(plain)
     use_fast(fast)
-    assert type(fast) is PartsSeENet
+    assert type(fast) is ConcatFreeSeENet
     images = torch.randn(2, 3, 50, 67, dtype=torch.float64)
     expected, found = results(plain, images), results(fast, images)
     assert expected.keys() == found.keys()

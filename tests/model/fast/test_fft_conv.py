@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from seenet.model.fast import fourier
-from seenet.model.fast.fourier import convolve, weight_gradient
+from seenet.model.fast import fft_conv
+from seenet.model.fast.fft_conv import convolve, weight_gradient
 
 
 def check(lines: int, side: int, into: int, out: int, size: int) -> None:
@@ -39,4 +39,4 @@ def test_rounding_is_small() -> None:
     x, weight = torch.randn(8, 90, 128, generator=generator), torch.randn(25, 128, 128, generator=generator)
     exact = convolve(x.double(), weight.double())
     assert (convolve(x, weight) - exact).abs().max() < 1e-5 * exact.abs().max()
-    assert fourier.LONGEST < 90
+    assert fft_conv.LONGEST < 90
