@@ -322,3 +322,12 @@ def test_damaged_directories_are_read_or_refused(big: bool, changes: list[tuple[
     with suppress(DataError):
         pixels = read_encoded(data, "a")
     assert pixels is None or (pixels.dtype == np.uint8 and pixels.ndim == 3)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_an_avif_over_the_pixel_limit_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path, "declared.avif")
+    for reading in (image_size, read_image):
+        with pytest.raises(DataError, match="60000 x 60000") as caught:
+            reading(path)
+        assert caught.value.kind == "large"

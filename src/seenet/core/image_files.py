@@ -180,6 +180,12 @@ def _unidentified(path: Path, content: bytes | None) -> DataError:
                     return DataError(f"{path}: {values} values, expected 8 or 16 bits", fix=SCALE, kind="format")
             what = "a TIFF that is truncated, or of bands, bits or a compression that are not read"
             return DataError(f"{path}: {what}", fix="copy it again, or save it as 8-bit RGB", kind="damaged")
+        if "AVIF" in kinds:
+            # libavif says nothing of a size over its own limit; the header does.
+            for box in (head + stream.read(2**16)).split(b"ispe")[1:]:
+                width, height = struct.unpack(">II", box[4:12].ljust(8, b"\0"))
+                if width * height > MAX_PIXELS:
+                    return too_large(str(path), (width, height))
     if kinds:
         return DataError(f"{path}: begins as a picture but cannot be read on; it may be truncated", fix="copy it again", kind="damaged")
     expected = f"expected JPEG, PNG, TIFF, WebP or another of {len(FORMATS)} formats"
