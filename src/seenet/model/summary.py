@@ -190,7 +190,9 @@ def summary_of(variant: str, backbone: str, classes: int, size: int, options: di
             raise UsageError(f"{name}={options[name]}: give it by {instead}")
     with torch.device("meta"):
         model = create_model(variant, backbone=backbone, num_classes=classes, **options)
-        return Summary(summarize(model, size, size), receptive_field(model))
+        parts = summarize(model, size, size)
+    # Reaches are numbers, which the meta device has none of.
+    return Summary(parts, receptive_field(model))
 
 
 def receptive_field(model: Segmenter, side: int = 1024) -> ReceptiveField:
