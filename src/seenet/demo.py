@@ -16,9 +16,9 @@ from seenet.data.shapes import ShapesSplit
 from seenet.evaluation.run import run_evaluation
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import predict_files
-from seenet.prediction.colours import blend
 from seenet.prediction.loading import load
 from seenet.prediction.manifest import JOURNALS, NAME
+from seenet.prediction.result import blend
 from seenet.report.encode import percent
 from seenet.report.gallery import GalleryRow, write_gallery
 from seenet.report.page import write_report

@@ -7,8 +7,8 @@ from seenet.data.shapes import ShapesSplit
 from seenet.evaluation.evaluator import evaluate
 from seenet.experiments import panels
 from seenet.experiments.panels import Row, panels_figure, write_panels
-from seenet.prediction.colours import colourize
 from seenet.prediction.predictor import Predictor
+from seenet.prediction.result import colourize
 from tests.evaluation.doubles import LABELS, FirstChannel, MemorySplit
 from tests.experiments.figures import save_scene, save_small
 

@@ -15,7 +15,7 @@ from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.labels import SHAPES
 from seenet.prediction.bundle import BundlePredictor, parse_card
 from seenet.prediction.loading import load, load_trained
-from seenet.prediction.scores import to_probabilities
+from seenet.prediction.result import to_probabilities
 from tests.prediction.bundles import CENTRES, card, write_red
 
 TINY = np.finfo(np.float32).tiny

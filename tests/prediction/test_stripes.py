@@ -14,7 +14,7 @@ from seenet.core.labels import SHAPES
 from seenet.model import create_model
 from seenet.prediction import stripes
 from seenet.prediction.predictor import Predictor
-from seenet.prediction.scores import joined, to_mask
+from seenet.prediction.result import joined, to_mask
 from seenet.prediction.stripes import Grid, averaged_stripes, raw_stripes
 
 SIDE = st.integers(1, 40)

@@ -37,7 +37,7 @@ def joined(device: Any) -> Iterator[tuple[int, int]]:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    from seenet.prediction.device import choose_device
+    from seenet.core.device import choose_device
 
     if distributed.is_initialized():
         yield ranks()
@@ -67,7 +67,7 @@ def summed(values: list[int], device: Any) -> list[int]:
     import torch
     from torch import distributed
 
-    from seenet.prediction.device import choose_device
+    from seenet.core.device import choose_device
 
     total = torch.tensor(values, dtype=torch.int64, device=choose_device(device))
     distributed.all_reduce(total)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from seenet.core.labels import LabelSet
-from seenet.prediction.colours import blend, colourize
+from seenet.prediction.result import blend, colourize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,10 +15,10 @@ from seenet.experiments.drawing import Panel, class_legend, panel_grid, shown_si
 from seenet.experiments.each_picture import draw_each, with_stages
 from seenet.model import PEERS, VARIANTS, Segmenter
 from seenet.prediction.batch import PredictReport
-from seenet.prediction.colours import colourize
 from seenet.prediction.inputs import find_inputs
 from seenet.prediction.loading import load_trained
 from seenet.prediction.predictor import Predictor, to_mask
+from seenet.prediction.result import colourize
 
 INPUTS = {"P2": ("B2",), "P3": ("P2", "B3"), "P4": ("P3", "B4")}
 """What each level of the pyramid is given, as far as the variant has it (Sec. 3.4)."""

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
+from seenet.core.device import choose_device
 from seenet.core.errors import BusyError, Stopped
 from seenet.core.files import write_text
 from seenet.core.recipe_files import dump
 from seenet.experiments.plan import Run
 from seenet.experiments.state import is_finished
-from seenet.prediction.device import choose_device
 from seenet.training.signals import stop_requests
 
 log = logging.getLogger("seenet")

@@ -112,7 +112,7 @@ def _other_device(device: str) -> str:
     maybe = not sys.platform.startswith("linux") or any(Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg"))
     if device == "cpu" or (device == "auto" and not maybe):
         return ""
-    from seenet.prediction.device import choose_device
+    from seenet.core.device import choose_device
 
     found = choose_device(device)
     return "" if found.type == "cpu" else str(found)

@@ -12,7 +12,7 @@ from seenet.data.split import Split
 from seenet.evaluation.evaluator import evaluate
 from seenet.prediction.bundle import BundlePredictor
 from seenet.prediction.predictor import Predictor
-from seenet.prediction.scores import to_mask
+from seenet.prediction.result import to_mask
 
 ODD = ((1, 1, 1), (2, 1, 37), (3, 5, 3), (4, 33, 65), (2, 97, 130), (1, 224, 160))
 """Batch, height and width of what the pictures are resized to besides: odd, not square, down to one pixel."""

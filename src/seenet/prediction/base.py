@@ -12,8 +12,7 @@ from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
 from seenet.core.progress import bar
 from seenet.prediction.pictures import Picture, Pictures, as_array, several
-from seenet.prediction.result import Result
-from seenet.prediction.scores import Scores, joined, to_mask
+from seenet.prediction.result import Result, Scores, joined, to_mask
 from seenet.prediction.tiles import Tiling
 
 MOST_SCALES = 16

@@ -13,7 +13,7 @@ import numpy as np
 from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.scores import check_finite, to_probabilities
+from seenet.prediction.result import check_finite, to_probabilities
 from seenet.prediction.tiles import Span, Tiling
 
 KEY = "seenet"

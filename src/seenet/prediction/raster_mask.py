@@ -11,9 +11,8 @@ from PIL import Image
 from seenet.core.files import beside
 from seenet.core.labels import LabelSet
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.colours import blend
 from seenet.prediction.raster import RasterPicture, environment, opened_raster, told
-from seenet.prediction.scores import to_mask
+from seenet.prediction.result import blend, to_mask
 
 OVERLAY_SIDE = 4096
 """Largest side of an overlay."""

@@ -1,21 +1,35 @@
-"""What the predictor says of one picture."""
+"""The result of one picture: its mask, probabilities and overlay, and the scores it comes from.
+
+Scores are torch tensors on their device, or numpy arrays where an exported model made them. Torch is imported only for the former.
+"""
 
 import io
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-from seenet.core.errors import DataError, UsageError
+from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.files import replacing
 from seenet.core.images import IMAGE_SUFFIXES, write_mask
 from seenet.core.labels import LabelSet
-from seenet.prediction.colours import blend
-from seenet.prediction.scores import Scores, to_probabilities
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Scores: TypeAlias = "Tensor | np.ndarray"
+"""K x h x w float32: logits, or logs of probabilities."""
+
+NOT_FINITE = "the network's scores are NaN or infinite; its weights are damaged, or use --precision fp32"
 
 LARGEST_JPEG = 65500
 """Pixels that libjpeg takes along a side; an overlay of more is made smaller."""
+
+_OF_FILES = IMAGE_SUFFIXES | {".npy", ".npz", ".pdf", ".svg"}
+SUFFIXES = {"masks": ".png", "overlays": ".jpg", "probabilities": ".npz"}
 
 
 class Result:
@@ -84,11 +98,107 @@ class Result:
         return f"Result({self.name}, {self.mask.shape[0]}x{self.mask.shape[1]}: {shares})"
 
 
-_OF_FILES = IMAGE_SUFFIXES | {".npy", ".npz", ".pdf", ".svg"}
-SUFFIXES = {"masks": ".png", "overlays": ".jpg", "probabilities": ".npz"}
-
-
 def output_paths(folder: Path, name: str, probabilities: bool, *, windows: bool = False) -> list[Path]:
     """The files of one result: `name` may hold subfolders and dots. The mask of a picture read by windows is a TIFF."""
     suffixes = {**SUFFIXES, "masks": ".tif"} if windows else SUFFIXES
     return [folder / kind / f"{name}{suffix}" for kind, suffix in suffixes.items() if probabilities or kind != "probabilities"]
+
+
+def colourize(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """H x W ids -> H x W x 3 uint8: the classes' colours, white where ignored, black for an id that is neither."""
+    if mask.dtype == np.uint8:
+        table = labels.palette()
+        # A set of more than 256 classes may hold ids that a byte cannot; those it can are in the palette.
+        return np.take(table, mask, axis=0)
+    table = np.zeros((labels.num_classes + 2, 3), np.uint8)
+    table[: labels.num_classes] = np.array(labels.colours, np.uint8).reshape(-1, 3)
+    table[labels.num_classes] = 255
+    ids = np.asarray(mask, np.int64)
+    rows = np.where((ids >= 0) & (ids < labels.num_classes), ids, labels.num_classes + 1)
+    rows[ids == labels.ignore] = labels.num_classes
+    return np.take(table, rows, axis=0)
+
+
+def blend(image: np.ndarray, mask: np.ndarray, labels: LabelSet, alpha: float = 0.5) -> np.ndarray:
+    """H x W x 3 uint8: the classes' colours over the picture with opacity `alpha`; ignored pixels show the picture as
+    it is.
+    """
+    weight = round(alpha * 256)
+    # Sixteen bits hold 255 * 256, so that large pictures need no floats.
+    mixed = image.astype(np.uint16) * (256 - weight)
+    mixed += colourize(mask, labels).astype(np.uint16) * weight
+    out = (mixed >> 8).astype(np.uint8)
+    ignored = mask == labels.ignore
+    out[ignored] = image[ignored]
+    return out
+
+
+def joined(stripes: Iterable[Scores], height: int) -> Scores:
+    """Stripes K x r x w of the same scores, from the top, as one K x height x w."""
+    whole: Any = None
+    top = 0
+    for stripe in stripes:
+        classes, rows, width = stripe.shape
+        if rows == height:
+            return stripe
+        if whole is None:
+            shape = (classes, height, width)
+            whole = np.empty(shape, np.float32) if isinstance(stripe, np.ndarray) else stripe.new_empty(shape)
+        whole[:, top : top + rows] = stripe
+        top += rows
+    result: Scores = whole
+    return result
+
+
+def to_mask(scores: Scores) -> np.ndarray:
+    """K x h x w scores -> h x w class ids, uint8 (uint16 over 256 classes); the lower id where two are equal.
+
+    Raises NotFiniteError where a best score is NaN or infinite.
+    """
+    small = len(scores) <= 256
+    if isinstance(scores, np.ndarray):
+        # numpy's argmax takes the first NaN for the largest, as torch's max does.
+        ids = scores.argmax(0)
+        check_finite(np.take_along_axis(scores, ids[None], 0))
+        mask: np.ndarray = ids.astype(np.uint8 if small else np.uint16)
+        return mask
+    import torch
+
+    with torch.inference_mode():
+        best, index = scores.max(0)
+        if not torch.isfinite(best).all():
+            raise NotFiniteError(NOT_FINITE)
+        return np.asarray(index.to(torch.uint8 if small else torch.uint16).cpu())
+
+
+def check_finite(best: np.ndarray) -> None:
+    """NotFiniteError where a best score is NaN or infinite."""
+    if not np.isfinite(best).all():
+        raise NotFiniteError(NOT_FINITE)
+
+
+def to_probabilities(scores: Scores) -> np.ndarray:
+    """Softmax over K of K x h x w scores, float32, in main memory."""
+    if isinstance(scores, np.ndarray):
+        shifted: np.ndarray = scores - scores.max(0)
+        np.exp(shifted, out=shifted)
+        shifted /= shifted.sum(0)
+        return shifted
+    probabilities: np.ndarray = scores.softmax(0).cpu().numpy()
+    return probabilities
+
+
+def negative_log_likelihood(scores: Scores, truth: np.ndarray, ignore: int) -> float:
+    """Sum over the pixels of an h x w label that are not `ignore`, nats."""
+    if isinstance(scores, np.ndarray):
+        valid = truth != ignore
+        chosen = scores[:, valid]
+        largest = chosen.max(0, initial=-np.inf)
+        true = np.take_along_axis(chosen, truth[valid].astype(np.int64)[None], 0)[0]
+        logs = np.log(np.exp(chosen - largest).sum(0))
+        return float((largest - true + logs).sum(dtype=np.float64))
+    import torch
+    from torch.nn import functional as F
+
+    target = torch.from_numpy(truth.astype(np.int64)).to(scores.device)
+    return float(F.cross_entropy(scores[None], target[None], ignore_index=ignore, reduction="sum"))

@@ -18,7 +18,7 @@ from seenet.data.examine import Finding
 from seenet.data.inspection import Inspection, SplitVerdict
 from seenet.data.split import FileSplit, Split
 from seenet.data.verdict import as_json, split_summary, unused_line, verdict_line
-from seenet.prediction.colours import colourize
+from seenet.prediction.result import colourize
 from seenet.report.encode import number, percent, photograph, png, shrunk
 from seenet.report.gallery import EncodedRow, striped
 from seenet.report.template import render

@@ -17,7 +17,7 @@ from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform
 from seenet.model.segmenter import Normalization
 from seenet.model.weights import backbone_normalization
-from seenet.prediction.colours import blend, colourize
+from seenet.prediction.result import blend, colourize
 from seenet.report.encode import number, percent, photograph
 from seenet.report.template import render
 

@@ -9,7 +9,7 @@ from seenet.core.progress import track
 from seenet.data import Split
 from seenet.evaluation.pictures import error_map
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.colours import colourize
+from seenet.prediction.result import colourize
 from seenet.report.encode import percent, photograph, png, shrunk
 from seenet.report.gallery import EncodedRow, striped
 

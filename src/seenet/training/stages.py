@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seenet.core.device import choose_device
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
 from seenet.core.recipe_files import stage_recipes
 from seenet.core.settings import Recipe
-from seenet.prediction.device import choose_device
 from seenet.training.distributed import ranks
 from seenet.training.forecast import Forecast, forecast
 from seenet.training.run import begun, open_run, stage_folders

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from seenet import __version__
+from seenet.core.device import choose_device
 from seenet.core.errors import Stopped
 from seenet.core.progress import Advance, bar
 from seenet.core.recipe_files import dump
 from seenet.core.settings import Recipe
 from seenet.evaluation.evaluator import Evaluation
 from seenet.model.files import card_of
-from seenet.prediction.device import choose_device
 from seenet.training import checkpoint
 from seenet.training.distributed import Ranks, ranks
 from seenet.training.learner import Learner
