@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.labels import LabelSet, voc_colours
 from seenet.model import create_model
-from seenet.prediction import stripes
+from seenet.prediction import tiled
 from seenet.prediction.predictor import Predictor, evaluating, resized, to_mask
 from seenet.prediction.tiles import Tiling
 from tests.prediction.doubles import LABELS, RedNet, TinyNet
@@ -102,7 +102,7 @@ def test_height_of_strips_does_not_matter(options, rounding, monkeypatch):
     """Softmax rounds by the place in memory, and by threads."""
     image, scores = picture(50, 40), []
     for numbers in (1, 3 * 40 * 11, 10**6):
-        monkeypatch.setattr(stripes, "STRIPE", {"cpu": numbers})
+        monkeypatch.setattr(tiled, "STRIPE", {"cpu": numbers})
         scores.append(Predictor(TinyNet(), LABELS, device="cpu", **options).scores(image))
     for other in scores[1:]:
         torch.testing.assert_close(scores[0], other, rtol=0, atol=rounding)

@@ -23,10 +23,8 @@ from seenet.model.receptive import receptive_field
 from seenet.model.segmenter import full_size
 from seenet.model.window import Window
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.memory import pass_bytes
 from seenet.prediction.result import to_mask
-from seenet.prediction.stripes import Grid, averaged_stripes, raw_stripes
-from seenet.prediction.tiled import TiledGrid, scaled_part
+from seenet.prediction.tiled import Grid, TiledGrid, averaged_stripes, pass_bytes, raw_stripes, scaled_part
 from seenet.prediction.tiles import Span, Tiling
 
 __all__ = ["PRECISIONS", "Predictor", "evaluating", "resized", "to_mask"]

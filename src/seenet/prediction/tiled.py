@@ -1,13 +1,21 @@
-"""Scores of pictures that are seen tile by tile: on the head's own grid, so that they are resized as a whole pass is."""
+"""Scores of large pictures in parts: tiles on the head's own grid, rows at the picture's size, and the memory that a pass takes.
 
-from collections.abc import Callable
+A tiled picture is resized from the same grid as a whole pass, so both give the same scores (`TiledGrid`). At the picture's size all
+scores would take 4 K bytes a pixel; some rows of them stay in the cache (`Grid`, `raw_stripes`). `pass_bytes` says how large a tile may
+be.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seenet.core.errors import UsageError
 from seenet.model.window import Window, stride_of
@@ -15,6 +23,17 @@ from seenet.prediction.tiles import Span, Tiling
 
 ROWS = 64
 """Rows of a resized picture that are made at once."""
+STRIPE = {"cpu": 2**19}
+"""Numbers in a stripe, by device."""
+ELSEWHERE = 2**25
+"""On devices where each operation costs more to start than its numbers to compute."""
+LEAST_ROWS = 8
+"""However many classes there are: beside these rows of the grid are resized twice."""
+MEASURED_SIDE = 512
+UNKNOWN_BYTES = 1600.0
+"""A pixel: somewhat more than this project's networks on ResNet-50 and 101 take."""
+OVERHEAD = 1.25
+"""For what convolutions reorder and pad for themselves: assumed, not measured."""
 
 
 class TiledGrid:
@@ -122,3 +141,92 @@ def scaled_part(picture: Any, size: tuple[int, int], rows: Span, columns: Span, 
 def _along(pixels: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums along the columns."""
     return F.linear(pixels, weights.to(pixels.device))
+
+
+class Grid:
+    """Scores N x K x h x w on the head's own grid, resized to `full` by rows: bilinear, align_corners=False.
+
+    Rows do not depend on the stripe that they are asked for in. They differ from `F.interpolate`'s by rounding.
+    """
+
+    def __init__(self, scores: Tensor | TiledGrid, full: tuple[int, int]) -> None:
+        self.scores, self.full = scores.float().contiguous() if isinstance(scores, Tensor) else scores, full
+        height = scores.shape[-2]
+        # As torch has it: the factor in float32, then one rounding.
+        factor = (torch.tensor(float(height), dtype=torch.float32) / full[0]).double()
+        places = ((torch.arange(full[0]).double() + 0.5) * factor - 0.5).float().clamp_min(0)
+        self._above = places.long().clamp_max(height - 1)
+        self._weight = (places - self._above)[:, None]
+
+    def rows(self, top: int, bottom: int, width: int) -> Tensor:
+        """Rows `top` to `bottom` (not in it) and the first `width` columns, N x K x rows x width float32."""
+        above, weight = self._above[top:bottom], self._weight[top:bottom].to(self.scores.device)
+        first, last = int(above[0]), min(int(above[-1]) + 2, self.scores.shape[-2])
+        rows = self.scores[..., first:last, :] if isinstance(self.scores, Tensor) else self.scores.rows(first, last)
+        part = F.interpolate(rows, (last - first, self.full[1]), mode="bilinear", align_corners=False)
+        part = part[..., :width]
+        above = (above - first).to(part.device)
+        below = (above + 1).clamp_max(last - first - 1)
+        # Multiplied and added one by one, which rounds alike in every place; fused it would depend on the place in memory.
+        return part.index_select(-2, above).mul_(1 - weight).add_(part.index_select(-2, below).mul_(weight))
+
+
+@torch.inference_mode()
+def raw_stripes(grid: Grid, size: tuple[int, int]) -> Iterator[Tensor]:
+    """The scores K x r x w of the first image of `grid`, from the top to the last of the h x w of `size`."""
+    for top, bottom in _stripes(grid, size):
+        yield grid.rows(top, bottom, size[1])[0]
+
+
+@torch.inference_mode()
+def averaged_stripes(grids: list[Grid], size: tuple[int, int]) -> Iterator[Tensor]:
+    """As `raw_stripes`, the log of the mean probability over grids and their images; a second image is a mirrored one."""
+    for top, bottom in _stripes(grids[0], size):
+        total, count = torch.zeros((), device=grids[0].scores.device), 0
+        for grid in grids:
+            for mirrored, scores in enumerate(grid.rows(top, bottom, size[1])):
+                total = (scores.flip(-1) if mirrored else scores).softmax(0).add_(total)
+                count += 1
+        # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
+        yield total.div_(count).clamp_min_(torch.finfo(torch.float32).tiny).log_()
+
+
+def _stripes(grid: Grid, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    row = grid.scores.shape[1] * size[1]
+    rows = max(LEAST_ROWS, STRIPE.get(grid.scores.device.type, ELSEWHERE) // row)
+    for top in range(0, size[0], rows):
+        yield top, min(size[0], top + rows)
+
+
+class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of all tensors that live at once, at their most."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.living: dict[int, tuple[Any, int]] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self.living[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
+        self.living = {key: (reference, size) for key, (reference, size) in self.living.items() if not reference.expired()}
+        self.most = max(self.most, sum(size for _, size in self.living.values()))
+        return out
+
+
+def pass_bytes(model: nn.Module, channels: int) -> float:
+    """Bytes a pixel that a network in eval mode takes for one picture in float32, besides its weights.
+
+    The tensors that live at once, the picture among them, in a pass over 512 x 512 pixels on torch's meta device, which computes nothing,
+    and `OVERHEAD`; `UNKNOWN_BYTES` for a network that cannot run there. The same on every machine, so that tiles are.
+    """
+    twin = copy.deepcopy(model).to("meta", torch.float32).eval()
+    try:
+        with torch.inference_mode(), _Living() as living:
+            twin(torch.zeros(1, channels, MEASURED_SIDE, MEASURED_SIDE, device="meta", dtype=torch.float32), own_grid=True)
+    except Exception:  # of a network of the user's own, which may need real numbers
+        return UNKNOWN_BYTES
+    return float(living.most / MEASURED_SIDE**2 * OVERHEAD)
