@@ -1,15 +1,21 @@
 """Small networks for tests: as SeENet is called, but quick and with answers one can work out."""
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seenet.core.labels import LabelSet, voc_colours
 from seenet.model.window import Window
+from seenet.prediction.predictor import Predictor
 
 LABELS = LabelSet("toy", ("sky", "road", "tree"), voc_colours(3))
+INFO = {"file": "red.safetensors", "sha256": "0" * 64}
 
 
 class TinyNet(nn.Module):
@@ -48,3 +54,20 @@ class RedNet(nn.Module):
         red = images[:, :1] * 255
         scores = torch.cat([-(red - centre).abs() for centre in (42.0, 127.5, 213.0)], 1)
         return scores if own_grid else F.interpolate(scores, size or images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def red_predictor(**keywords: Any) -> Predictor:
+    """As if a file held `RedNet`, so that it predicts into folders."""
+    return Predictor(RedNet(), LABELS, device="cpu", info=INFO, **keywords)
+
+
+def draw(path: Path, seed: int = 0, size: tuple[int, int] = (6, 9)) -> np.ndarray:
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return image
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, by relative name."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

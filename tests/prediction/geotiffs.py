@@ -1,4 +1,4 @@
-"""GeoTIFFs, and a network whose answers are known."""
+"""GeoTIFFs, and the masks that `RedNet` gives of them."""
 
 from pathlib import Path
 from typing import Any
@@ -6,16 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seenet.prediction.predictor import Predictor
-from tests.prediction.doubles import LABELS, RedNet
-
 rasterio = pytest.importorskip("rasterio")
-
-INFO = {"file": "red.safetensors", "sha256": "0" * 64}
-
-
-def predictor(**keywords: Any) -> Predictor:
-    return Predictor(RedNet(), LABELS, device="cpu", info=INFO, **keywords)
 
 
 def write(path: Path, values: np.ndarray, **options: Any) -> np.ndarray:

@@ -15,7 +15,8 @@ from seenet.data import open_split
 from seenet.prediction import raster
 from seenet.prediction.batch import predict_files
 from tests.core.tiffs import Page, long, tiff_of
-from tests.prediction.geotiffs import expected, noise, predictor, rasterio, write
+from tests.prediction.doubles import red_predictor
+from tests.prediction.geotiffs import expected, noise, rasterio, write
 
 
 def test_what_is_large_goes_by_windows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +25,7 @@ def test_what_is_large_goes_by_windows_too(tmp_path: Path, monkeypatch: pytest.M
     assert not raster.by_windows(tmp_path / "plain.tif")
     monkeypatch.setattr(raster, "LARGE", 1000)
     assert raster.by_windows(tmp_path / "plain.tif")
-    predict_files(predictor(), [tmp_path / "plain.tif"], tmp_path / "out")
+    predict_files(red_predictor(), [tmp_path / "plain.tif"], tmp_path / "out")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out/masks/plain.tif")), expected(image[:, :, 0]))
 
 
@@ -59,14 +60,14 @@ def test_windows_are_what_the_one_decoder_reads(tmp_path: Path, values: np.ndarr
 @pytest.mark.parametrize(("values", "kind"), [(noise(3, 20, 30), "CIELAB"), (noise(4, 20, 30, np.uint16), "CMYK")])
 def test_colours_that_are_not_read_by_windows(tmp_path: Path, values: np.ndarray, kind: str) -> None:
     write(tmp_path / "field.tif", values, photometric=kind)
-    report = predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out")
+    report = predict_files(red_predictor(), [tmp_path / "field.tif"], tmp_path / "out")
     assert "not read by windows; convert it to RGB" in report.failed[0][1]
 
 
 def test_bands_that_say_nothing_of_colours(tmp_path: Path) -> None:
     """Of a satellite's the first three need not be red, green and blue."""
     write(tmp_path / "field.tif", noise(5, 20, 30))
-    report = predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out")
+    report = predict_files(red_predictor(), [tmp_path / "field.tif"], tmp_path / "out")
     assert "a TIFF that is truncated, or of bands, bits or a compression that are not read" in report.failed[0][1]
 
 
@@ -107,8 +108,8 @@ def test_one_picture_whoever_reads_it(tmp_path: Path, kind: str) -> None:
     with raster.opened_raster(path) as picture:
         assert np.array_equal(picture[0:40, 0:50], whole)
     assert np.array_equal(read_image(path), whole)
-    assert np.array_equal(predictor()(path).image, whole)
-    assert predict_files(predictor(), [path], tmp_path / "out").written == 1
+    assert np.array_equal(red_predictor()(path).image, whole)
+    assert predict_files(red_predictor(), [path], tmp_path / "out").written == 1
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out/masks/field.tif")), expected(pixels[0]))
     (tmp_path / "masks").mkdir()
     Image.fromarray(expected(pixels[0]).astype(np.uint8)).save(tmp_path / "masks/field.png")
@@ -123,11 +124,11 @@ def test_several_pages_are_refused_whoever_reads_them(tmp_path: Path) -> None:
     path = tmp_path / "pages.tif"
     path.write_bytes(tiff_of(Page(whole, GEO), Page(whole, GEO)))
     assert not raster.by_windows(path)
-    for read in (read_image, predictor(), lambda path: raster.opened_raster(path).__enter__()):
+    for read in (read_image, red_predictor(), lambda path: raster.opened_raster(path).__enter__()):
         with pytest.raises(DataError) as caught:
             read(path)
         assert caught.value.kind == "animated"
-    report = predict_files(predictor(), [path], tmp_path / "out")
+    report = predict_files(red_predictor(), [path], tmp_path / "out")
     assert "several pages" in report.failed[0][1]
 
 
@@ -137,13 +138,13 @@ def test_values_without_a_scale_are_refused_with_one_message(tmp_path: Path, dty
     write(tmp_path / "field.tif", values)
     assert raster.by_windows(tmp_path / "field.tif")
     said = []
-    for read in (read_image, predictor(), lambda path: raster.opened_raster(path).__enter__()):
+    for read in (read_image, red_predictor(), lambda path: raster.opened_raster(path).__enter__()):
         with pytest.raises(DataError) as caught:
             read(tmp_path / "field.tif")
         said.append(str(caught.value))
     assert len(set(said)) == 1
     assert f"{np.dtype(dtype)} values from {values.min():.7g} to {values.max():.7g}, expected 8 or 16 bits" in said[0]
-    report = predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out")
+    report = predict_files(red_predictor(), [tmp_path / "field.tif"], tmp_path / "out")
     assert report.failed[0][1] == said[0]
 
 
@@ -202,7 +203,7 @@ def test_bands_one_behind_the_other_that_pillow_mistakes(tmp_path: Path, bands: 
     with pytest.raises(DataError) as caught:
         read_image(tmp_path / "field.tif")
     assert caught.value.kind == "format"
-    assert predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out").failed[0][1] == str(caught.value)
+    assert predict_files(red_predictor(), [tmp_path / "field.tif"], tmp_path / "out").failed[0][1] == str(caught.value)
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(3, np.uint8), (3, np.uint16), (4, np.uint16)])
@@ -217,10 +218,10 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytes
     write(tmp_path / "field.tif", noise(3, 40, 40))
     monkeypatch.setitem(sys.modules, "rasterio", None)
     # A small one is read whole, without its place.
-    assert predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "small").written == 1
+    assert predict_files(red_predictor(), [tmp_path / "field.tif"], tmp_path / "small").written == 1
     assert (tmp_path / "small/masks/field.png").is_file()
     monkeypatch.setattr(raster, "LARGE", 1000)
-    report = predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out")
+    report = predict_files(red_predictor(), [tmp_path / "field.tif"], tmp_path / "out")
     assert "pip install 'seenet[geo]'" in report.failed[0][1]
 
 

@@ -10,14 +10,14 @@ from seenet.core.errors import PartialError
 from seenet.core.images import read_image
 from seenet.prediction import raster_mask
 from seenet.prediction.batch import predict_files
-from tests.prediction.doubles import LABELS
-from tests.prediction.geotiffs import expected, noise, predictor, rasterio, write
+from tests.prediction.doubles import LABELS, red_predictor
+from tests.prediction.geotiffs import expected, noise, rasterio, write
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_the_mask_is_a_geotiff_in_the_same_place(tmp_path: Path, flip: bool) -> None:
     values = write(tmp_path / "field.tif", noise(3, 300, 170), tiled=True, blockxsize=64, blockysize=64)
-    report = predict_files(predictor(flip=flip), [tmp_path / "field.tif"], tmp_path / "out")
+    report = predict_files(red_predictor(flip=flip), [tmp_path / "field.tif"], tmp_path / "out")
     assert (report.written, report.failed) == (1, [])
     with rasterio.open(tmp_path / "out/masks/field.tif") as mask, rasterio.open(tmp_path / "field.tif") as source:
         assert (mask.crs, mask.transform, mask.shape) == (source.crs, source.transform, source.shape)
@@ -26,13 +26,13 @@ def test_the_mask_is_a_geotiff_in_the_same_place(tmp_path: Path, flip: bool) -> 
     with Image.open(tmp_path / "out/overlays/field.jpg") as overlay:
         assert overlay.size == (170, 300)
     assert {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} == {"field.tif", "field.jpg", "manifest.json"}
-    assert predict_files(predictor(flip=flip), [tmp_path / "field.tif"], tmp_path / "out").skipped == 1
+    assert predict_files(red_predictor(flip=flip), [tmp_path / "field.tif"], tmp_path / "out").skipped == 1
 
 
 def test_overlays_of_large_ones_are_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raster_mask, "OVERLAY_SIDE", 100)
     write(tmp_path / "field.tif", np.repeat(np.linspace(0, 255, 250).astype(np.uint8)[None, :, None], 3, 0).repeat(130, 2))
-    predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out")
+    predict_files(red_predictor(), [tmp_path / "field.tif"], tmp_path / "out")
     overlay = read_image(tmp_path / "out/overlays/field.jpg")
     assert overlay.shape == (84, 44, 3)
     # Half grey, half the class's colour, which changes at a third and two thirds.
@@ -47,7 +47,7 @@ def test_what_cannot_be_read_is_one_line_and_the_rest_is_done(tmp_path: Path) ->
     write(folder / "float.tif", np.zeros((3, 40, 40), np.float32))
     write(folder / "cut.tif", noise(3, 400, 400))
     (folder / "cut.tif").write_bytes((folder / "cut.tif").read_bytes()[:100_000])
-    report = predict_files(predictor(), [folder], tmp_path / "out")
+    report = predict_files(red_predictor(), [folder], tmp_path / "out")
     assert report.written == 1
     messages = {path.name: message for path, message in report.failed}
     assert set(messages) == {"float.tif", "cut.tif"}
@@ -59,14 +59,14 @@ def test_what_cannot_be_read_is_one_line_and_the_rest_is_done(tmp_path: Path) ->
 
 def test_probabilities_are_not_written(tmp_path: Path) -> None:
     write(tmp_path / "field.tif", noise(3, 40, 40))
-    report = predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out", probabilities=True)
+    report = predict_files(red_predictor(), [tmp_path / "field.tif"], tmp_path / "out", probabilities=True)
     assert "leave --probabilities out" in report.failed[0][1]
 
 
 def test_no_block_is_written_twice(tmp_path: Path) -> None:
     """What is written again goes to the file's end, and what was there is left as a hole."""
     write(tmp_path / "field.tif", noise(3, 600, 900))
-    predict_files(predictor(), [tmp_path / "field.tif"], tmp_path / "out")
+    predict_files(red_predictor(), [tmp_path / "field.tif"], tmp_path / "out")
     mask = tmp_path / "out/masks/field.tif"
     with rasterio.open(mask) as file:
         write(tmp_path / "once.tif", file.read(), compress="deflate", tiled=True, blockxsize=256, blockysize=256)

@@ -16,7 +16,7 @@ from seenet.evaluation.outcome import Boundary
 from seenet.evaluation.partial import FORMAT, stamp_of
 from seenet.evaluation.scores import ImageScore, score_image
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.prefetch import prefetch
+from seenet.prediction.batch import prefetch
 from seenet.prediction.result import negative_log_likelihood, to_mask
 
 

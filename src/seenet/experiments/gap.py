@@ -23,9 +23,9 @@ from seenet.experiments.gap_figure import figure
 from seenet.model import SeENet, StageProbe
 from seenet.model.pyramid import pool_to
 from seenet.model.seem import SeEM
+from seenet.prediction.batch import prefetch
 from seenet.prediction.loading import load_trained
 from seenet.prediction.predictor import Predictor
-from seenet.prediction.prefetch import prefetch
 
 log = logging.getLogger("seenet")
 

@@ -1,28 +1,33 @@
-"""Segment many pictures into a folder: what `seenet predict` does."""
+"""Segment many pictures into a folder: what `seenet predict` does.
 
-import hashlib
+One thread reads the next picture and one writes the last one's files while the network works. Files that an earlier run made from the
+same picture, model and settings are skipped; any other existing file is an error (`manifest`).
+"""
+
+import errno
 import json
 import logging
+import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from seenet.core.errors import DataError, PartialError, UsageError
-from seenet.core.files import sha256
+from seenet.core.files import digest, remove_leftovers, replacing, sha256
 from seenet.core.images import read_image
 from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.behind import behind
 from seenet.prediction.inputs import Input, find_inputs
-from seenet.prediction.manifest import open_manifest
-from seenet.prediction.outputs import remove_leftovers, save, to_do
-from seenet.prediction.prefetch import prefetch
+from seenet.prediction.manifest import Manifest, open_manifest
 from seenet.prediction.raster_mask import StoredResult, segment
 from seenet.prediction.result import Result, output_paths
 
@@ -30,6 +35,11 @@ log = logging.getLogger("seenet")
 
 FORMAT = 2
 """Raised when the same settings give other files than before, so that old ones are not taken for new."""
+WAITING = 2
+"""Jobs that may wait for the thread; more would only hold more pictures."""
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -94,10 +104,14 @@ def predict_files(
     rank, world = share
     pictures = find_inputs(inputs, out)[rank::world]
     report = PredictReport(out, predictor.info, predictor.settings)
-    source = {"model": str(predictor.info["sha256"]), "settings": _digest({**predictor.settings, "format": FORMAT})}
+    source = {
+        "model": str(predictor.info["sha256"]),
+        "settings": digest(json.dumps({**predictor.settings, "format": FORMAT}, sort_keys=True)),
+    }
     way = {"runtime": predictor.settings.get("runtime", "eager"), "precision": predictor.precision}
     with open_manifest(out, way, share) as manifest:
-        remove_leftovers(out, [item.name for item in pictures])
+        for windows in (False, True):
+            remove_leftovers(path for item in pictures for path in output_paths(out, item.name, True, windows=windows))
         todo = to_do(pictures, manifest, source, probabilities=probabilities, overwrite=overwrite)
         report.skipped = len(pictures) - len(todo)
 
@@ -106,8 +120,8 @@ def predict_files(
             report.failed.append((item.path, str(error)))
             advance(note=item.name)
 
-        def write(item: Input, digest: str, result: Result | StoredResult) -> None:
-            whole = {**source, "input": digest}
+        def write(item: Input, input_hash: str, result: Result | StoredResult) -> None:
+            whole = {**source, "input": input_hash}
             try:
                 save(result, item, whole, manifest, probabilities=probabilities, overwrite=overwrite)
             except DataError as error:
@@ -122,14 +136,14 @@ def predict_files(
         with bar("predict", len(pictures), report.skipped) as advance, behind() as later:
             for item, read in prefetch(todo, _read):
                 try:
-                    digest, image = read.result()
+                    input_hash, image = read.result()
                     before = time.monotonic()
                     result = _segment(predictor, item, image, out, probabilities)
                     report.network_seconds += time.monotonic() - before
                 except DataError as error:
                     later(partial(failed, item, error))
                 else:
-                    later(partial(write, item, digest, result))
+                    later(partial(write, item, input_hash, result))
     report.seconds = time.monotonic() - started
     return report
 
@@ -156,5 +170,98 @@ def _read(item: Input) -> tuple[str, np.ndarray | None]:
         raise DataError(f"{item.path}: cannot be read ({error.strerror or error})") from None
 
 
-def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+def to_do(inputs: list[Input], manifest: Manifest, source: dict[str, str], *, probabilities: bool, overwrite: bool) -> list[Input]:
+    """Inputs whose outputs are not all there already, made from the same picture and `source` (model, settings).
+
+    Raises DataError where another file stands where an output would, unless `overwrite`: before anything is written.
+    """
+    missing, foreign = [], []
+    for item in inputs:
+        paths = output_paths(manifest.out, item.name, probabilities, windows=item.windows)
+        there = [path for path in paths if os.path.lexists(path)]
+        try:
+            whole = {**source, "input": sha256(item.path)} if there else source
+        except OSError:
+            # It cannot be read: that is told, with the others that fail, when its turn comes.
+            missing.append(item)
+            continue
+        strange = [path for path in there if not path.is_file() or not manifest.made(item.name, whole, path)]
+        foreign += strange
+        if strange or len(there) < len(paths):
+            missing.append(item)
+    if foreign and not overwrite:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        raise DataError(
+            f"{foreign[0]}{more}: exists already and was not made from the same picture, model and settings; "
+            "use --overwrite or another --out"
+        )
+    return missing
+
+
+def save(
+    result: Result | StoredResult, item: Input, source: dict[str, str], manifest: Manifest, *, probabilities: bool, overwrite: bool
+) -> None:
+    """Write a result's files beside their names, record them, then give them their names.
+
+    DataError: one of them cannot be written; of kind `name` where that is this picture's fault alone.
+    """
+    name = item.name
+    paths = output_paths(manifest.out, name, probabilities, windows=item.windows)
+    # Looked at before the run too; this is for what came since.
+    strange = [path for path in paths if os.path.lexists(path) and not overwrite and not manifest.made(name, source, path)]
+    if strange:
+        raise DataError(f"{strange[0]}: came to be while predicting; use --overwrite or another --out")
+    try:
+        with ExitStack() as stack:
+            hashes = {}
+            for path in paths:
+                temporary = stack.enter_context(replacing(path))
+                result.write(path.parent.relative_to(manifest.out).parts[0], temporary)
+                hashes[path.relative_to(manifest.out).as_posix()] = sha256(temporary)
+            manifest.record(name, source, hashes)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise DataError(f"{item.path}: its outputs' names are too long here", fix="give it a shorter one", kind="name") from None
+        reason = error.strerror or error
+        raise DataError(f"{manifest.out}: cannot write {name} ({reason}); make room or choose another --out") from None
+
+
+def prefetch(items: Iterable[Item], read: Callable[[Item], Value]) -> Iterator[tuple[Item, Future[Value]]]:
+    """Yield each item with its `read`, one ahead, in a thread; `result()` of the future gives the value or raises what
+    the reading did.
+    """
+    with ThreadPoolExecutor(1, "read") as pool:
+        previous: tuple[Item, Future[Value]] | None = None
+        try:
+            for item in items:
+                following = (item, pool.submit(read, item))
+                if previous is not None:
+                    yield previous
+                previous = following
+            if previous is not None:
+                yield previous
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def behind() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Give a function that has each job done in a thread, one after the other, and all of them before the block ends.
+
+    What a job raises comes out of a later call, or of the block's end. Where the block is left by an error or a signal the job in hand is
+    finished and the others are dropped.
+    """
+    with ThreadPoolExecutor(1, "write") as pool:
+        jobs: deque[Future[None]] = deque()
+
+        def later(job: Callable[[], None]) -> None:
+            jobs.append(pool.submit(job))
+            while len(jobs) > WAITING or (jobs and jobs[0].done()):
+                jobs.popleft().result()
+
+        try:
+            yield later
+            while jobs:
+                jobs.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
