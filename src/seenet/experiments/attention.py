@@ -15,8 +15,8 @@ from seenet.experiments.each_picture import draw_each, with_stages
 from seenet.model import VARIANTS
 from seenet.model.files import read_options
 from seenet.prediction.batch import PredictReport
-from seenet.prediction.inputs import Input, find_inputs
 from seenet.prediction.loading import load_trained
+from seenet.prediction.pictures import Input, find_inputs
 from seenet.prediction.predictor import Predictor, to_mask
 from seenet.prediction.result import colourize
 

@@ -16,7 +16,7 @@ from seenet.model.factory import unknown_parts
 from seenet.model.files import find_model, read_options
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import PredictReport
-from seenet.prediction.inputs import Input
+from seenet.prediction.pictures import Input
 
 log = logging.getLogger("seenet")
 

@@ -15,8 +15,8 @@ from seenet.experiments.drawing import Panel, class_legend, panel_grid, shown_si
 from seenet.experiments.each_picture import draw_each, with_stages
 from seenet.model import PEERS, VARIANTS, Segmenter
 from seenet.prediction.batch import PredictReport
-from seenet.prediction.inputs import find_inputs
 from seenet.prediction.loading import load_trained
+from seenet.prediction.pictures import find_inputs
 from seenet.prediction.predictor import Predictor, to_mask
 from seenet.prediction.result import colourize
 

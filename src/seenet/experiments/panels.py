@@ -19,8 +19,8 @@ from seenet.evaluation.scores import score_image
 from seenet.experiments.drawing import Panel, check_png, class_legend, model_names, panel_grid, write_figure
 from seenet.model.files import find_model, read_options
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.inputs import find_pictures, output_names
 from seenet.prediction.loading import load
+from seenet.prediction.pictures import find_pictures, output_names
 from seenet.prediction.result import colourize
 
 

@@ -14,9 +14,9 @@ from seenet.core.find import find_model
 from seenet.export.fastest import Choice, Way, fastest, open_way
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundle import FORMATS
-from seenet.prediction.inputs import find_inputs
 from seenet.prediction.loading import load
 from seenet.prediction.manifest import begun_with
+from seenet.prediction.pictures import find_inputs
 from seenet.prediction.tiles import MARGIN, MEMORY, TileSize
 
 Precision = Literal["auto", "fp32", "bf16"]

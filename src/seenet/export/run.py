@@ -25,7 +25,7 @@ from seenet.export import int8 as int8_format
 from seenet.export.verify import Verification, verify
 from seenet.model.files import SavedModel, load_model
 from seenet.prediction.bundle import BundlePredictor, Card
-from seenet.prediction.inputs import find_pictures
+from seenet.prediction.pictures import find_pictures
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.runtimes import PACKAGES, open_bundle, require
 

@@ -26,9 +26,9 @@ from seenet.core.images import read_image
 from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.inputs import Input, find_inputs
 from seenet.prediction.manifest import Manifest, open_manifest
-from seenet.prediction.raster_mask import StoredResult, segment
+from seenet.prediction.pictures import Input, find_inputs
+from seenet.prediction.raster import StoredResult, segment
 from seenet.prediction.result import Result, output_paths
 
 log = logging.getLogger("seenet")

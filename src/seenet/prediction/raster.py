@@ -1,4 +1,7 @@
-"""Large and georeferenced TIFFs, read by windows, so that no picture is ever whole in memory. rasterio is the extra `geo`."""
+"""Large and georeferenced TIFFs, read and segmented by windows, so that no picture is ever whole in memory.
+
+Needs rasterio, the extra `geo`.
+"""
 
 import os
 import warnings
@@ -7,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -15,8 +18,14 @@ from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 
 from seenet.core import tiff
 from seenet.core.errors import DataError
+from seenet.core.files import beside
 from seenet.core.images import eight_bits, from_pil, no_range, orientation, tiff_values
+from seenet.core.labels import LabelSet
 from seenet.core.opening import MAX_PIXELS, opened
+from seenet.prediction.result import blend, to_mask
+
+if TYPE_CHECKING:
+    from seenet.prediction.base import BasePredictor
 
 LARGE = 32_000_000
 """Pixels from which on a TIFF is read by windows: decoded whole it would take some 10 bytes each."""
@@ -26,6 +35,8 @@ GEO_TAGS = (33550, 33922, 34264, 34735)
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (OGC 19-008r4, GeoTIFF 1.1, section 7)."""
 _MULTIPLIED = 1
 """Of the further samples of a pixel: the alpha by which its colours were multiplied."""
+OVERLAY_SIDE = 4096
+"""Largest side of an overlay."""
 
 
 def by_windows(path: Path) -> bool:
@@ -161,6 +172,71 @@ def _limits(dataset: Any, name: str) -> tuple[float, float] | None:
         if values.size:
             limits = [min([*limits[:1], values.min()]), max([*limits[1:], values.max()])]
     return (limits[0], limits[1]) if limits else None
+
+
+@dataclass
+class StoredResult:
+    """A mask that is on disk already, beside its place, and a small overlay."""
+
+    mask: Path
+    overlay: Image.Image
+
+    def write(self, kind: str, path: Path) -> None:
+        """As `Result.write`, of masks and overlays; once."""
+        if kind == "masks":
+            self.mask.replace(path)
+        else:
+            self.overlay.save(path, format="jpeg", quality=90)
+
+
+def segment(predictor: "BasePredictor", path: Path, place: Path) -> StoredResult:
+    """Segment a TIFF by windows into a GeoTIFF beside `place`, with the input's coordinates and the classes' colours.
+
+    DataError as `opened_raster`, or the disk is full.
+    """
+    with opened_raster(path) as picture:
+        temporary = beside(place)
+        try:
+            with predictor.tile_bar(picture.shape[:2], path.name):
+                return StoredResult(temporary, _write(predictor, picture, temporary))
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _write(predictor: "BasePredictor", picture: RasterPicture, path: Path) -> Image.Image:
+    """The mask at `path`; returns the overlay."""
+    source, labels = picture.dataset, predictor.labels
+    height, width, _ = picture.shape
+    factor = max(1, -(-max(height, width) // OVERLAY_SIDE))
+    size = (-(-height // factor), -(-width // factor))
+    rows, columns = (((np.arange(count) + 0.5) * length / count).astype(int) for count, length in zip(size, (height, width), strict=True))
+    small, top = [], 0
+    small_type = labels.num_classes <= 256
+    profile = {
+        "driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint8" if small_type else "uint16",
+        "compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256, "bigtiff": "if_safer",
+    }  # fmt: skip
+    points, system = source.gcps
+    if points:
+        profile |= {"gcps": points, "crs": system}
+    elif source.crs or not source.transform.is_identity:
+        profile |= {"transform": source.transform, "crs": source.crs}
+    any_picture: Any = picture
+    with environment(path) as rasterio, told(str(path)), rasterio.open(os.path.abspath(path), "w", **profile) as mask:
+        if small_type:
+            mask.write_colormap(1, _colormap(labels))
+        for stripe in predictor.stripes(any_picture):
+            ids = to_mask(stripe)
+            bottom = top + len(ids)
+            mask.write(ids, 1, window=((top, bottom), (0, width)))
+            small.append(ids[rows[(rows >= top) & (rows < bottom)] - top][:, columns])
+            top = bottom
+    return Image.fromarray(blend(picture.reduced(*size), np.concatenate(small), labels))
+
+
+def _colormap(labels: LabelSet) -> dict[int, tuple[int, ...]]:
+    return {index: (*map(int, colour), 255) for index, colour in enumerate(labels.palette())}
 
 
 @contextmanager
