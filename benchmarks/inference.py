@@ -16,8 +16,8 @@ from seenet.export.graph import trace
 from seenet.export.onnx import to_proto, write_proto
 from seenet.export.products import quick_proto
 from seenet.model import Segmenter
-from seenet.prediction.bundle import Card
-from seenet.prediction.runtimes import open_bundle
+from seenet.prediction.bundles.bundle import Card
+from seenet.prediction.bundles.runtimes import open_bundle
 
 BUNDLES = machine.ROOT / "build" / "bench"
 """Exported once for all cases; made again when the code changes."""

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from seenet.core.labels import SHAPES
-from tests.prediction.bundles import CENTRES, write_red
+from tests.prediction.bundles.red import CENTRES, write_red
 
 DEPLOY = Path(__file__).parents[1] / "docs" / "deploy.md"
 

@@ -19,7 +19,7 @@ from seenet.export.fastest import Choice
 from seenet.prediction.manifest import begun_with
 from seenet.prediction.tiles import MARGIN, MEMORY
 from tests.export.test_bundles import exported
-from tests.prediction.bundles import write_red
+from tests.prediction.bundles.red import write_red
 
 
 @pytest.fixture

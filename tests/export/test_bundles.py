@@ -15,7 +15,7 @@ import pytest
 from seenet.core.errors import BusyError, DataError
 from seenet.core.files import cache_folder, sha256
 from seenet.export import bundles
-from tests.prediction.bundles import write_red
+from tests.prediction.bundles.red import write_red
 
 VERSIONS = {"torch": "2.9"}
 

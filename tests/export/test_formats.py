@@ -15,7 +15,7 @@ from seenet.export.run import Format, run_export
 from seenet.model import PEERS, create_model
 from seenet.model.files import save_model
 from seenet.prediction.loading import load
-from tests.prediction.test_bundle import picture
+from tests.prediction.bundles.test_bundle import picture
 
 pytestmark = pytest.mark.slow
 SUFFIX = {"onnx": "onnx", "openvino": "xml", "torch": "pt2"}

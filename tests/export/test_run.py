@@ -19,7 +19,7 @@ from seenet.export import run as exporting
 from seenet.export.run import check_path, checking_pictures, run_export
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model
-from seenet.prediction.bundle import KEY
+from seenet.prediction.bundles.bundle import KEY
 from seenet.prediction.loading import load
 
 SMALL = "tests.export.networks:small"

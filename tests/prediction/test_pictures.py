@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import DataError, SeenetError, UsageError
-from seenet.prediction.bundle import BundlePredictor, Card, Opened
+from seenet.prediction.bundles.bundle import BundlePredictor, Card, Opened
 from seenet.prediction.pictures import TAKEN, find_inputs, find_pictures, output_names
 from seenet.prediction.predictor import Predictor
 from tests.prediction.doubles import LABELS, RedNet

@@ -23,7 +23,7 @@ from seenet.prediction.base import BasePredictor
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.tiles import Tiling
 from tests.model.fast.networks import network
-from tests.prediction.bundles import write_red
+from tests.prediction.bundles.red import write_red
 from tests.prediction.doubles import LABELS, TinyNet
 
 THREADS = 8

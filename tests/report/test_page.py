@@ -18,7 +18,7 @@ from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor
 from seenet.report import page
 from seenet.report.page import write_report
-from tests.prediction.bundles import card, write_red
+from tests.prediction.bundles.red import card, write_red
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 # SVG's elements may close themselves, <path/>, which html.parser reports as handle_startendtag.

@@ -13,7 +13,7 @@ from seenet.core.files import sha256
 from seenet.core.find import find_model
 from seenet.export.fastest import Choice, Way, fastest, open_way
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.bundle import FORMATS
+from seenet.prediction.bundles.bundle import FORMATS
 from seenet.prediction.loading import load
 from seenet.prediction.manifest import begun_with
 from seenet.prediction.pictures import find_inputs

@@ -159,10 +159,10 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
     from seenet.export.run import checking_pictures, fitted
     from seenet.export.verify import verify
     from seenet.model.files import load_model
-    from seenet.prediction.bundle import BundlePredictor
+    from seenet.prediction.bundles.bundle import BundlePredictor
+    from seenet.prediction.bundles.runtimes import open_bundle
+    from seenet.prediction.bundles.trial import open_tried
     from seenet.prediction.predictor import Predictor
-    from seenet.prediction.runtimes import open_bundle
-    from seenet.prediction.trial import open_tried
 
     card = open_bundle(onnx).card
     write_openvino(out, read_onnx(onnx.read_bytes()), card)

@@ -21,10 +21,10 @@ from seenet.core.files import cache_folder, digest, sha256, write_text
 from seenet.core.images import read_image
 from seenet.export import bundles
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.bundle import BundlePredictor
+from seenet.prediction.bundles.bundle import BundlePredictor
+from seenet.prediction.bundles.trial import open_tried
 from seenet.prediction.loading import load
 from seenet.prediction.tiles import MARGIN, MEMORY, TileSize, Tiling
-from seenet.prediction.trial import open_tried
 
 log = logging.getLogger("seenet")
 

@@ -6,8 +6,8 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from seenet.core.errors import DataError
-from seenet.prediction.bundle import KEY, Card
-from seenet.prediction.onnx_file import MAX_BYTES
+from seenet.prediction.bundles.bundle import KEY, Card
+from seenet.prediction.bundles.onnx_file import MAX_BYTES
 
 OPSET = 20
 AXES = {"images": ("batch", "height", "width"), "mask": ("batch", "height", "width"), "scores": ("batch", None, "height", "width")}

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from seenet.prediction.bundle import KEY, Card
+from seenet.prediction.bundles.bundle import KEY, Card
 
 MOST_CLASSES = 64
 """Up to so many the best is found by comparing, which takes as much memory as the scores once more."""

@@ -24,10 +24,10 @@ from seenet.data import Split, open_split
 from seenet.export import int8 as int8_format
 from seenet.export.verify import Verification, verify
 from seenet.model.files import SavedModel, load_model
-from seenet.prediction.bundle import BundlePredictor, Card
+from seenet.prediction.bundles.bundle import BundlePredictor, Card
+from seenet.prediction.bundles.runtimes import PACKAGES, open_bundle, require
 from seenet.prediction.pictures import find_pictures
 from seenet.prediction.predictor import Predictor
-from seenet.prediction.runtimes import PACKAGES, open_bundle, require
 
 log = logging.getLogger("seenet")
 

@@ -7,8 +7,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from seenet.prediction.bundle import Card
-from seenet.prediction.torch_file import CARD
+from seenet.prediction.bundles.bundle import Card
+from seenet.prediction.bundles.torch_file import CARD
 
 
 def write_torch(path: Path, program: ExportedProgram, card: Card) -> None:

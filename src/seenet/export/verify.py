@@ -10,7 +10,7 @@ from PIL import Image
 from seenet.core.errors import CheckError
 from seenet.data.split import Split
 from seenet.evaluation.evaluator import evaluate
-from seenet.prediction.bundle import BundlePredictor
+from seenet.prediction.bundles.bundle import BundlePredictor
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.result import to_mask
 

@@ -8,9 +8,9 @@ from seenet.core.errors import UsageError
 from seenet.core.files import sha256
 from seenet.core.find import find_model
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.bundle import FORMATS, BundlePredictor
+from seenet.prediction.bundles.bundle import FORMATS, BundlePredictor
+from seenet.prediction.bundles.trial import open_tried
 from seenet.prediction.tiles import MARGIN, MEMORY, TileSize, Tiling
-from seenet.prediction.trial import open_tried
 
 if TYPE_CHECKING:
     from seenet.prediction.predictor import Predictor

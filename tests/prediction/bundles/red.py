@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from seenet.core.labels import SHAPES, LabelSet
-from seenet.prediction.bundle import KEY, Card
+from seenet.prediction.bundles.bundle import KEY, Card
 
 CENTRES = (21.0, 63.5, 106.0, 148.5, 191.0, 233.5)
 

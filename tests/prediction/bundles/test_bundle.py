@@ -13,10 +13,10 @@ from seenet.cli import main
 from seenet.core import progress
 from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.labels import SHAPES
-from seenet.prediction.bundle import BundlePredictor, parse_card
+from seenet.prediction.bundles.bundle import BundlePredictor, parse_card
 from seenet.prediction.loading import load, load_trained
 from seenet.prediction.result import to_probabilities
-from tests.prediction.bundles import CENTRES, card, write_red
+from tests.prediction.bundles.red import CENTRES, card, write_red
 
 TINY = np.finfo(np.float32).tiny
 

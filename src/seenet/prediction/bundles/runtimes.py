@@ -12,8 +12,8 @@ import numpy as np
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.processor import lacks_memory
-from seenet.prediction.bundle import FORMATS, KEY, Card, Opened, parse_card
-from seenet.prediction.onnx_file import read_metadata
+from seenet.prediction.bundles.bundle import FORMATS, KEY, Card, Opened, parse_card
+from seenet.prediction.bundles.onnx_file import read_metadata
 
 PACKAGES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",), "torch": ("torch",)}
 PRECISIONS = {"onnx": ("fp32",), "openvino": ("fp32", "bf16"), "torch": ("fp32",)}
@@ -101,7 +101,7 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
 def _open_torch(path: Path, precision: str) -> tuple[Card, str, Run]:
     import torch
 
-    from seenet.prediction.torch_file import load_program
+    from seenet.prediction.bundles.torch_file import load_program
 
     card_text, program = load_program(path)
     card = parse_card(path, card_text)

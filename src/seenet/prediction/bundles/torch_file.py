@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seenet.core.errors import DataError
-from seenet.prediction.bundle import KEY
+from seenet.prediction.bundles.bundle import KEY
 
 CARD = f"{KEY}.json"
 # As sympy writes itself: Mul(Integer(8), FloorDiv(Symbol('s14', positive=True, integer=True), Integer(16))).

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from seenet.core.errors import DataError
+from seenet.prediction.bundles.onnx_file import read_metadata
 from seenet.prediction.loading import load
-from seenet.prediction.onnx_file import read_metadata
-from tests.prediction.bundles import write_red
+from tests.prediction.bundles.red import write_red
 
 
 def external(model: Any) -> None:

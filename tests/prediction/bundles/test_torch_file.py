@@ -11,8 +11,8 @@ import torch
 
 from seenet.core.errors import DataError
 from seenet.export.torch_program import write_torch
-from seenet.prediction.torch_file import load_program
-from tests.prediction.bundles import card
+from seenet.prediction.bundles.torch_file import load_program
+from tests.prediction.bundles.red import card
 
 Members = dict[str, bytes]
 

@@ -12,7 +12,7 @@ import pytest
 from seenet.core.errors import DataError, UsageError
 from seenet.export.openvino import write_openvino
 from seenet.prediction.loading import load
-from tests.prediction.bundles import CENTRES, card, red_model
+from tests.prediction.bundles.red import CENTRES, card, red_model
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seenet.core.errors import DataError
-from seenet.prediction.runtimes import _told
+from seenet.prediction.bundles.runtimes import _told
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Load a bundle in a child process first: a file that crashes a runtime, or eats the memory, ends that process alone.
 
-Run as `python -m seenet.prediction.trial FILE` by `open_tried`; files that passed are remembered by hash.
+Run as `python -m seenet.prediction.bundles.trial FILE` by `open_tried`; files that passed are remembered by hash.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from typing import Any
 from seenet.core.errors import DataError, SeenetError
 from seenet.core.files import cache_folder, sha256
 from seenet.core.processor import limit_memory
-from seenet.prediction.bundle import FORMATS, Opened
-from seenet.prediction.runtimes import PACKAGES, open_bundle, require
+from seenet.prediction.bundles.bundle import FORMATS, Opened
+from seenet.prediction.bundles.runtimes import PACKAGES, open_bundle, require
 
 TIMEOUT_SECONDS = 600
 MEMORY_BYTES = 6 * 2**30
@@ -54,7 +54,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _try(path: Path) -> None:
-    command = [sys.executable, "-m", "seenet.prediction.trial", str(path)]
+    command = [sys.executable, "-m", "seenet.prediction.bundles.trial", str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
