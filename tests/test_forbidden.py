@@ -22,7 +22,7 @@ KEYWORDS = {"weights_only": True, "allow_pickle": False, "shell": False, "trust_
 SETTINGS = {"MAX_IMAGE_PIXELS", "LOAD_TRUNCATED_IMAGES"}
 PRIVATE = {"torch.utils._python_dispatch", "torch.utils._sympy.value_ranges"}
 """Modules that other packages keep to themselves and that are used all the same: nothing public does what they do."""
-DOORS = {"torch.load": "model/unpickle.py", "Image.open": "core/opening.py"}
+DOORS = {"torch.load": "model/unpickle.py", "export.load": "export/torch_program.py", "Image.open": "core/opening.py"}
 """Calls that one file alone may make."""
 
 
@@ -110,6 +110,7 @@ def test_each_door_is_there(name: str) -> None:
         "setattr(Image, 'MAX_IMAGE_PIXELS', None)", "ImageFile.LOAD_TRUNCATED_IMAGES = True", "subprocess.run(line, shell=True)",
         "subprocess.run(line, shell=flag)", "os.system(line)", "from os import system", "np.load(path, allow_pickle=True)",
         "archive.extractall(folder)", "archive.extract(name)", "shutil.unpack_archive(path)", "Image.open(path)", "PIL.Image.open(path)",
+        "torch.export.load(path)",
         "from PIL.Image import open as read", "torch.hub.load(repository, name)", "AutoModel.load(name, trust_remote_code=True)",
     ],
 )  # fmt: skip

@@ -12,8 +12,10 @@ from seenet.core.files import sha256
 from seenet.core.labels import SHAPES
 from seenet.data.shapes import ShapesSplit
 from seenet.export.run import Format, run_export
+from seenet.export.torch_program import open_written
 from seenet.model import PEERS, create_model
 from seenet.model.files import save_model
+from seenet.prediction.bundles.bundle import BundlePredictor
 from seenet.prediction.loading import load
 from tests.prediction.bundles.test_bundle import picture
 
@@ -68,7 +70,8 @@ def test_it_exports_and_answers_alike(kind: Format, options: dict[str, object], 
     report = run_export(save(tmp_path / "net.safetensors", **options), out, kind, images=[pictures])
     assert report.verification.failures() == []
     assert report.verification.difference < 1e-4
-    one, other = load(tmp_path / "net.safetensors", "cpu"), load(out)
+    one = load(tmp_path / "net.safetensors", "cpu")
+    other = BundlePredictor(open_written(out)) if kind == "torch" else load(out)
     for sides in ((1, 2), (67, 41)):
         image = picture(*sides)
         np.testing.assert_allclose(other.scores(image), one.scores(image).numpy(), atol=1e-4)  # type: ignore[union-attr]

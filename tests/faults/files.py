@@ -21,7 +21,7 @@ from seenet.prediction.loading import load
 from tests.faults.fault import Attempt, Fault, expect
 from tests.faults.processes import seenet, wait_until
 from tests.faults.runs import STEPS, copied, reference, same, steps_made, trained, words
-from tests.prediction.bundles import test_onnx_file as onnx
+from tests.prediction.bundles import hostile as onnx
 from tests.prediction.bundles.red import write_red
 
 

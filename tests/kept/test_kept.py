@@ -13,6 +13,7 @@ from PIL import Image
 
 import seenet
 from seenet.cli import main
+from seenet.core.images import read_image
 from seenet.core.recipe_files import load_recipe
 from seenet.evaluation.run import run_evaluation
 from seenet.prediction.predictor import Predictor
@@ -58,7 +59,16 @@ def test_a_run_goes_on_from_its_checkpoint(kept: Path) -> None:
     assert seenet.load(kept / "run").labels.num_classes == 6
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "model.xml", pytest.param("model.pt2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+def test_torch_reads_its_program_as_before(unpacked: Path) -> None:
+    """SeENet writes .pt2 files for others and reads none."""
+    run = torch.export.load(unpacked / "model.pt2").module()
+    for picture in sorted((unpacked / "pictures").glob("*.png")):
+        mask, _ = run(torch.from_numpy(read_image(picture))[None])
+        assert (mask[0].numpy() == ids(unpacked / "expected" / picture.name)).mean() >= 0.9999
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "model.xml"])
 def test_models_and_bundles_answer_as_before(unpacked: Path, name: str) -> None:
     net = seenet.load(unpacked / name)
     pictures = sorted((unpacked / "pictures").glob("*.png"))

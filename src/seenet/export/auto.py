@@ -13,7 +13,7 @@ from seenet.core.files import sha256
 from seenet.core.find import find_model
 from seenet.export.fastest import Choice, Way, fastest, open_way
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.bundles.bundle import FORMATS
+from seenet.prediction.bundles.bundle import FORMATS, is_bundle
 from seenet.prediction.loading import load
 from seenet.prediction.manifest import begun_with
 from seenet.prediction.pictures import find_inputs
@@ -52,7 +52,7 @@ def open_chosen(
     """
     path = find_model(model)
     options: dict[str, Any] = {"scales": scales, "flip": flip, "tile": tile, "margin": margin, "memory": memory}
-    if path.suffix in FORMATS:
+    if is_bundle(path):
         kind = FORMATS[path.suffix]
         if runtime not in ("auto", kind):
             raise UsageError(f"--runtime {runtime}: {path.name} is exported for {kind}; leave it out, or give the model that it came from")

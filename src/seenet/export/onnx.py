@@ -7,7 +7,7 @@ from torch.export import ExportedProgram
 
 from seenet.core.errors import DataError
 from seenet.prediction.bundles.bundle import KEY, Card
-from seenet.prediction.bundles.onnx_file import MAX_BYTES
+from seenet.prediction.bundles.runtimes import ONNX_BYTES
 
 OPSET = 20
 AXES = {"images": ("batch", "height", "width"), "mask": ("batch", "height", "width"), "scores": ("batch", None, "height", "width")}
@@ -58,6 +58,6 @@ def write_proto(path: Path, proto: Any, card: Card) -> None:
     from onnx import helper
 
     helper.set_model_props(proto, {KEY: card.text()})
-    if proto.ByteSize() > MAX_BYTES:
-        raise DataError(f"{path.name}: the network takes {proto.ByteSize()} bytes, ONNX holds {MAX_BYTES} at most; use --format openvino")
+    if proto.ByteSize() > ONNX_BYTES:
+        raise DataError(f"{path.name}: the network takes {proto.ByteSize()} bytes, ONNX holds {ONNX_BYTES} at most; use --format openvino")
     path.write_bytes(proto.SerializeToString(deterministic=True))

@@ -24,7 +24,7 @@ from seenet.data import Split, open_split
 from seenet.export import int8 as int8_format
 from seenet.export.verify import Verification, verify
 from seenet.model.files import SavedModel, load_model
-from seenet.prediction.bundles.bundle import BundlePredictor, Card
+from seenet.prediction.bundles.bundle import BundlePredictor, Card, Opened
 from seenet.prediction.bundles.runtimes import PACKAGES, open_bundle, require
 from seenet.prediction.pictures import find_pictures
 from seenet.prediction.predictor import Predictor
@@ -89,7 +89,7 @@ def run_export(
     """
     card_precision = _precision(kind, int8=int8, half=half, plain=plain)
     _check_out(out, kind, overwrite)
-    require(*PACKAGES[kind], *_more_packages(kind, int8))
+    require(*PACKAGES.get(kind, ()), *_more_packages(kind, int8))
     labelled = _open_labelled(recipe, overrides, split)
     paths = checking_pictures(images, out)
     if int8:
@@ -111,7 +111,7 @@ def run_export(
         with contextlib.redirect_stdout(sys.stderr), _on_disk(out):
             _write(path, kind, saved, card, pictures if int8 else (), plain=plain)
         log.info("comparing with the model")
-        opened = open_bundle(path)
+        opened = _open(path, kind)
         bundle = BundlePredictor(opened, info={"file": str(out), "sha256": sha256(path)})
         reference = Predictor(saved.model, saved.labels, device="cpu", info={"file": str(saved.path), "sha256": saved.sha256})
         verification = verify(reference, bundle, pictures[:CHECKED], labelled)
@@ -200,6 +200,14 @@ def _write(path: Path, kind: Format, saved: SavedModel, card: Card, calibration:
 
         model = read_onnx(proto.SerializeToString(deterministic=True))
         write_openvino(path, int8_format.quantize(model, calibration) if calibration else model, card)
+
+
+def _open(path: Path, kind: Format) -> Opened:
+    if kind == "torch":
+        from seenet.export.torch_program import open_written
+
+        return open_written(path)
+    return open_bundle(path)
 
 
 @contextlib.contextmanager

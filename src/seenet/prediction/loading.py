@@ -8,7 +8,7 @@ from seenet.core.errors import UsageError
 from seenet.core.files import sha256
 from seenet.core.find import find_model
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.bundles.bundle import FORMATS, BundlePredictor
+from seenet.prediction.bundles.bundle import BundlePredictor, is_bundle
 from seenet.prediction.bundles.trial import open_tried
 from seenet.prediction.tiles import MARGIN, MEMORY, TileSize, Tiling
 
@@ -35,7 +35,7 @@ def load(
     Raises DataError: no such model, or a damaged file; UsageError: settings that make no sense.
     """
     path, tiling = find_model(name), Tiling(tile, margin, memory)
-    if path.suffix in FORMATS:
+    if is_bundle(path):
         if factory:
             raise UsageError(f"{path}: an exported model holds its network; leave --factory {factory} out")
         opened = open_tried(path, device=device, precision=precision)
@@ -60,7 +60,7 @@ def load_trained(
     from seenet.prediction.predictor import Predictor
 
     path, tiling = find_model(name), Tiling(tile, margin, memory)
-    if path.suffix in FORMATS:
+    if is_bundle(path):
         raise UsageError(f"{path}: an exported model shows nothing but its scores; use the .safetensors that it came from")
     saved = load_model(path, factory=factory)
     info = {"file": str(saved.path), "sha256": saved.sha256}

@@ -19,11 +19,25 @@ from seenet.prediction.tiles import Span, Tiling
 KEY = "seenet"
 """Under which the card stands in a bundle's own metadata."""
 FORMAT = 1
-FORMATS = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
-"""Format of a bundle by its suffix."""
+FORMATS = {".onnx": "onnx", ".xml": "openvino"}
+"""Format of a bundle that is read, by its suffix."""
 
 INPUT = "images: uint8, N x H x W x {channels}, RGB, 0 to 255; normalised inside"
 OUTPUTS = ("mask: N x H x W, class of each pixel ({mask})", "scores: float32, N x {classes} x H x W, before softmax")
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether the model file at `path` is an exported one.
+
+    Raises:
+        UsageError: a `.pt2` file, which is written for other programs: its reader, torch's, runs code that such a file may hold.
+    """
+    if path.suffix == ".pt2":
+        raise UsageError(
+            f"{path}: a .pt2 file is for torch.export.load and is not read here, since reading it may run code; "
+            "give the .safetensors that it came from, or export that with --format onnx or openvino"
+        )
+    return path.suffix in FORMATS
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Bundles opened by ONNX Runtime, OpenVINO or torch; each is imported where it is needed, torch for its own format alone."""
+"""Exported models opened by ONNX Runtime or OpenVINO; each is imported where it is needed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +13,14 @@ import numpy as np
 from seenet.core.errors import DataError, UsageError
 from seenet.core.processor import lacks_memory
 from seenet.prediction.bundles.bundle import FORMATS, KEY, Card, Opened, parse_card
-from seenet.prediction.bundles.onnx_file import read_metadata
 
-PACKAGES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",), "torch": ("torch",)}
-PRECISIONS = {"onnx": ("fp32",), "openvino": ("fp32", "bf16"), "torch": ("fp32",)}
+PACKAGES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",)}
+PRECISIONS = {"onnx": ("fp32",), "openvino": ("fp32", "bf16")}
 """What each format can be asked to compute in."""
 DEVICES = ("auto", "cpu")
+ONNX_BYTES = 2**31 - 1
+"""Largest ONNX file: protobuf holds no more."""
+ONNX_DOMAINS = ("", "ai.onnx")
 
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -67,6 +69,51 @@ def _open_onnx(path: Path, precision: str) -> tuple[Card, str, Run]:
     return card, f"onnxruntime {onnxruntime.__version__}", run
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of an ONNX file, checked before a runtime sees it.
+
+    Raises:
+        DataError: over 2 GiB, truncated or no ONNX file; a tensor in another file; operators that ONNX does not define; whatever else
+            `onnx.checker` refuses.
+    """
+    from onnx import ModelProto, checker
+
+    size = path.stat().st_size
+    if not 0 < size <= ONNX_BYTES:
+        raise DataError(f"{path}: {size} bytes, expected an ONNX file of 1 to {ONNX_BYTES}; export it again")
+    content = path.read_bytes()
+    try:
+        model = ModelProto.FromString(content)
+        foreign = [one.domain for part in (model, *model.functions) for one in part.opset_import if one.domain not in ONNX_DOMAINS]
+        if foreign:
+            raise _refused(path, f"operators of domain {foreign[0][:80]!r}", "those of ai.onnx alone")
+        if _has_external_data(model):
+            raise _refused(path, "a tensor in another file", "all of them inside")
+        checker.check_model(content)
+    except DataError:
+        raise
+    except Exception as error:  # protobuf's and the checker's have no class in common
+        text = " ".join(str(error).split())[:200]
+        raise _refused(path, f"no valid ONNX model ({type(error).__name__}: {text})", "what seenet export wrote") from None
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _has_external_data(message: Any) -> bool:
+    """Report whether a protobuf message holds, at any depth, a tensor whose values lie in another file."""
+    for field, value in message.ListFields():
+        if field.name == "external_data" or (field.name == "data_location" and value):
+            return True
+        if field.message_type is not None:
+            parts = [value] if hasattr(value, "ListFields") else value
+            if any(map(_has_external_data, parts)):
+                return True
+    return False
+
+
+def _refused(path: Path, found: str, expected: str) -> DataError:
+    return DataError(f"{path}: refused: found {found}, expected {expected}; export it again, or do not use this file")
+
+
 def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
     import openvino
 
@@ -98,24 +145,7 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
     return card, f"openvino {openvino.__version__.split('-')[0]}", run
 
 
-def _open_torch(path: Path, precision: str) -> tuple[Card, str, Run]:
-    import torch
-
-    from seenet.prediction.bundles.torch_file import load_program
-
-    card_text, program = load_program(path)
-    card = parse_card(path, card_text)
-    module = program.module()
-
-    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode(), _told(path):
-            mask, scores = module(torch.from_numpy(images))
-        return scores.numpy(), mask.numpy()
-
-    return card, f"torch {torch.__version__}", run
-
-
-OPENERS: dict[str, Callable[[Path, str], tuple[Card, str, Run]]] = {"onnx": _open_onnx, "openvino": _open_openvino, "torch": _open_torch}
+OPENERS: dict[str, Callable[[Path, str], tuple[Card, str, Run]]] = {"onnx": _open_onnx, "openvino": _open_openvino}
 
 
 def _check_interface(path: Path, card: Card, inputs: list[tuple[str, Any]], outputs: list[str]) -> None:
