@@ -17,7 +17,6 @@ from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.run import data_settings, default_out, run_evaluation
 from seenet.evaluation.table import tables
 from seenet.prediction.predictor import Predictor
-from seenet.prediction.tiles import Tiling
 from tests.evaluation.doubles import LABELS, MemorySplit, random_split
 from tests.prediction.doubles import TinyNet
 
@@ -38,20 +37,15 @@ def model(tmp_path, monkeypatch) -> Path:
         asked.splits.append((settings.kind, which))
         return split
 
-    def load(path, device, precision, *, factory, tile, margin, memory, **keywords):
-        assert factory is None
+    def open_predictor(path, options):
+        info = {"file": str(path), "sha256": "ab"}
         return Predictor(
-            TinyNet(),
-            LABELS,
-            device="cpu",
-            precision=precision,
-            info={"file": str(path), "sha256": "ab"},
-            tiling=Tiling(tile, margin, memory),
-            **keywords,
-        )
+            TinyNet(), LABELS, device="cpu", precision=options.precision, scales=options.scales, flip=options.flip,
+            tiling=options.tiling, info=info,
+        )  # fmt: skip
 
     monkeypatch.setattr(run, "open_split", open_split)
-    monkeypatch.setattr(run, "load", load)
+    monkeypatch.setattr(run, "open_predictor", open_predictor)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "asked", asked, raising=False)
     return folder
@@ -148,8 +142,6 @@ def test_an_interrupted_call_goes_on(model, monkeypatch, place):
 
 
 def test_a_network_of_the_users_own_code_is_counted_anew(model, monkeypatch):
-    load = run.load
-    monkeypatch.setattr(run, "load", lambda *rest, factory, **more: load(*rest, factory=None, **more))
     monkeypatch.setattr(run, "confusion_figure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(model, factory="mine:build")
@@ -170,14 +162,12 @@ def test_a_trimap_of_pictures_of_ones_own(tmp_path, monkeypatch, void, rim):
     (tmp_path / "net.safetensors").write_bytes(b"")
     loaded = []
 
-    def load(path, device, precision, *, factory, tile, margin, memory, **keywords):
+    def open_predictor(path, options):
         loaded.append(path)
         labels = LabelSet("folder", ("ground", "thing"), voc_colours(2), rim=rim)
-        return Predictor(
-            TinyNet(2), labels, device="cpu", info={"file": str(path), "sha256": "ab"}, tiling=Tiling(tile, margin, memory), **keywords
-        )
+        return Predictor(TinyNet(2), labels, device="cpu", info={"file": str(path), "sha256": "ab"})
 
-    monkeypatch.setattr(run, "load", load)
+    monkeypatch.setattr(run, "open_predictor", open_predictor)
     data = ["data.kind=folder", f"data.root={tmp_path}"]
 
     def score(boundary="trimap"):
@@ -270,11 +260,7 @@ def test_cityscapes_has_its_own_table(model, monkeypatch):
     labels = CITYSCAPES19
     split = random_split(2, labels=labels)
     monkeypatch.setattr(run, "open_split", lambda *_: split)
-
-    def load(path, device, precision, *, factory, tile, margin, memory, **keywords):
-        return Predictor(TinyNet(19), labels, device="cpu", tiling=Tiling(tile, margin, memory), **keywords)
-
-    monkeypatch.setattr(run, "load", load)
+    monkeypatch.setattr(run, "open_predictor", lambda *_: Predictor(TinyNet(19), labels, device="cpu"))
     result = run_evaluation(model).result
     assert result["cityscapes"]["iou_class"] == result["miou"]
     console = Console(width=100, record=True, file=io.StringIO())

@@ -16,8 +16,8 @@ from seenet.core.files import sha256
 from seenet.export import auto, bundles, fastest
 from seenet.export.auto import LEAST, open_chosen
 from seenet.export.fastest import Choice
+from seenet.prediction.loading import PredictOptions
 from seenet.prediction.manifest import begun_with
-from seenet.prediction.tiles import MARGIN, MEMORY
 from tests.export.test_bundles import exported
 from tests.prediction.bundles.red import write_red
 
@@ -147,17 +147,15 @@ def test_a_remembered_choice_starts_without_torch_and_the_folder_goes_on(folder:
 
     monkeypatch.setattr(bundles, "_export", lambda model, out, pictures, lock: exported(model, out, pictures))
     monkeypatch.setattr(bundles, "_convert", refuse)
-    monkeypatch.setattr(fastest, "load", lambda *_, **__: fastest.open_way(Path("model.safetensors"), ("onnx", "fp32"), [], **options))
+    monkeypatch.setattr(fastest, "open_predictor", lambda *_: fastest.open_way(Path("model.safetensors"), ("onnx", "fp32"), [], options))
     # What `seenet predict` asks for by default: it is part of what a choice is remembered by.
-    options: dict[str, Any] = {
-        "device": "auto", "scales": (1.0,), "flip": False, "tile": "auto", "margin": MARGIN, "memory": MEMORY, "factory": None,
-    }  # fmt: skip
+    options = PredictOptions(tile="auto")
     # Whatever is measured, onnx is taken.
     ways = [("eager", "fp32"), ("onnx", "fp32"), ("openvino", "fp32")]
     found = ({("eager", "fp32"): 2.0, ("onnx", "fp32"): 1.0}, dict.fromkeys(ways, 1.0))
     monkeypatch.setattr(fastest, "measured", lambda opened, images, failed: found)
     pictures = sorted(Path("pictures").iterdir())
-    fastest.fastest(Path("model.safetensors"), ways, pictures, machine=processor.name(), **options)
+    fastest.fastest(Path("model.safetensors"), ways, pictures, machine=processor.name(), options=options)
     reports = []
     for count in (LEAST, LEAST + 2):
         draw(count)

@@ -14,10 +14,10 @@ from seenet.core.errors import BusyError, DataError
 from seenet.core.files import cache_folder
 from seenet.export import bundles, fastest
 from seenet.export.fastest import PLAIN, measured
+from seenet.prediction.loading import PredictOptions
 
 ONNX, OPENVINO = ("onnx", "fp32"), ("openvino", "fp32")
 WAYS = [PLAIN, ONNX, OPENVINO]
-OPTIONS: dict[str, Any] = {"device": "auto", "scales": (1.0,), "flip": False}
 
 
 def net(seconds: float, wrong: int = 0) -> Any:
@@ -47,14 +47,16 @@ def choose(pictures: list[Path], nets: dict[Any, Any], monkeypatch: pytest.Monke
     """The choice, and how many networks were opened for it."""
     opened = []
 
-    def open_way(path: Path, way: Any, pictures: Any, **options: Any) -> Any:
+    def open_way(path: Path, way: Any, pictures: Any, options: PredictOptions) -> Any:
         opened.append(way)
         if isinstance(nets[way], Exception):
             raise nets[way]
         return nets[way]
 
     monkeypatch.setattr(fastest, "open_way", open_way)
-    choice = fastest.fastest(pictures[0].parent / "model.safetensors", ways, pictures, **{"machine": "a cpu", **OPTIONS, **changed})
+    machine = changed.pop("machine", "a cpu")
+    path = pictures[0].parent / "model.safetensors"
+    choice = fastest.fastest(path, ways, pictures, machine=machine, options=PredictOptions(**changed))
     return choice, len(opened)
 
 

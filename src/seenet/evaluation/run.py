@@ -28,8 +28,7 @@ from seenet.evaluation.gather import joined
 from seenet.evaluation.measure import Measure
 from seenet.evaluation.pictures import confusion_figure, panel
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.loading import load
-from seenet.prediction.tiles import MARGIN, MEMORY, TileSize
+from seenet.prediction.loading import PredictOptions, open_predictor
 
 RESULT = "result.json"
 FIGURE = "confusion.png"
@@ -58,22 +57,15 @@ def run_evaluation(
     overrides: Sequence[str] = (),
     *,
     split: str | None = None,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
     boundary: Boundary | Literal["auto"] | None = "auto",
     widths: Sequence[int] = WIDTHS,
     boundary_iou: bool = False,
     conventions: bool = False,
     mean_over: Sequence[str] | None = None,
-    precision: str = "fp32",
-    device: str = "auto",
-    tile: TileSize = "whole",
-    margin: int = MARGIN,
-    memory: float = MEMORY,
     out: Path | None = None,
     overwrite: bool = False,
     command: str | None = None,
-    factory: str | None = None,
+    **options: Any,
 ) -> EvalReport:
     """Score a model on a split and write OUT/result.json, OUT/confusion.png and OUT/images/{worst,best}-N-KEY.jpg.
 
@@ -90,14 +82,14 @@ def run_evaluation(
         boundary_iou: also Boundary IoU of each class.
         conventions: also the mIoU as other tools take it.
         mean_over: names of classes over which one more mIoU is taken.
-        tile, margin, memory, factory: as `prediction.loading.load`.
         command: quoted by the result file.
         out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
+        options: those of `PredictOptions`, by name.
 
     Raises DataError: no such model or data, labels that differ, results there already (without `overwrite`);
     UsageError: settings; BusyError: another process evaluates into OUT.
     """
-    path = find_model(model)
+    path, chosen = find_model(model), PredictOptions(**options)
     settings = data_settings(path, recipe, list(overrides))
     which = split or settings.val or "val"
     folder = out or default_out(path, which)
@@ -105,17 +97,17 @@ def run_evaluation(
     under_way = (folder / PARTIAL).is_dir()
     check_free([folder / RESULT, *([] if under_way else [folder / FIGURE, *_shown(folder)])], overwrite=overwrite)
     opened = open_split(settings, which)
-    chosen = None if mean_over is None else opened.labels.indices(mean_over)
+    classes = None if mean_over is None else opened.labels.indices(mean_over)
     measures = _measures(opened, boundary_iou=boundary_iou, conventions=conventions)
     # The user's own code may change in between, which no hash of a model would show.
-    partial = None if factory else folder / PARTIAL
-    with joined(device) as (rank, _):
+    partial = None if chosen.factory else folder / PARTIAL
+    with joined(chosen.device) as (rank, _):
         _check_labels(opened, boundary)
-        predictor = load(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
+        predictor = open_predictor(path, chosen)
         evaluation = evaluate(
             predictor, opened, boundary=boundary, widths=widths, loss=True, measures=measures, what=f"eval {opened.name}", partial=partial
         )
-    result = evaluation.result(command=command, mean_over=chosen)
+    result = evaluation.result(command=command, mean_over=classes)
     if rank == 0:
         try:
             _write(folder, predictor, opened, evaluation, result)

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +15,9 @@ from seenet.core.find import find_model
 from seenet.export.fastest import Choice, Way, fastest, open_way
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundles.bundle import FORMATS, is_bundle
-from seenet.prediction.loading import load
+from seenet.prediction.loading import PredictOptions, open_predictor
 from seenet.prediction.manifest import begun_with
 from seenet.prediction.pictures import find_inputs
-from seenet.prediction.tiles import MARGIN, MEMORY, TileSize
 
 Precision = Literal["auto", "fp32", "bf16"]
 Runtime = Literal["auto", "eager", "onnx", "openvino"]
@@ -37,28 +37,23 @@ def open_chosen(
     *,
     runtime: Runtime = "auto",
     precision: Precision = "auto",
-    device: str = "auto",
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    tile: TileSize = "whole",
-    margin: int = MARGIN,
-    memory: float = MEMORY,
-    factory: str | None = None,
+    **options: Any,
 ) -> tuple[BasePredictor, Choice]:
     """The predictor for `inputs`, in the runtime and precision asked for; of those left open the fastest that answers as plain fp32.
 
-    What `out` was begun with goes on; under `LEAST` pictures it is plain fp32. Raises UsageError: what is asked for is not available here
-    (what is, is listed); DataError: as `load`, or a bundle that was asked for cannot be made.
+    What `out` was begun with goes on; under `LEAST` pictures it is plain fp32. `options` are the others of `PredictOptions`.
+
+    Raises UsageError: what is asked for is not available here (what is, is listed); DataError: as `load`, or a bundle that was asked for
+    cannot be made.
     """
-    path = find_model(model)
-    options: dict[str, Any] = {"scales": scales, "flip": flip, "tile": tile, "margin": margin, "memory": memory}
+    path, plain = find_model(model), PredictOptions(**options)
     if is_bundle(path):
         kind = FORMATS[path.suffix]
         if runtime not in ("auto", kind):
             raise UsageError(f"--runtime {runtime}: {path.name} is exported for {kind}; leave it out, or give the model that it came from")
-        predictor = load(path, device, "fp32" if precision == "auto" else precision, factory=factory, **options)
+        predictor = open_predictor(path, plain if precision == "auto" else replace(plain, precision=precision))
         return predictor, Choice(kind, predictor.precision, "the model is exported for it")
-    ways, missing = _available(device, scales, factory)
+    ways, missing = _available(plain)
     left = [way for way in ways if runtime in ("auto", way[0]) and precision in ("auto", way[1])]
     if not left:
         here = ", ".join(map(" ".join, ways))
@@ -77,8 +72,8 @@ def open_chosen(
     elif len(pictures) < LEAST:
         chosen = Choice(*left[0], f"others are tried from {LEAST} pictures on")
     else:
-        chosen = fastest(path, left, pictures, device=device, machine=processor.name(), factory=factory, **options)
-    predictor = open_way(path, (chosen.runtime, chosen.precision), pictures, device=device, factory=factory, **options)
+        chosen = fastest(path, left, pictures, machine=processor.name(), options=plain)
+    predictor = open_way(path, (chosen.runtime, chosen.precision), pictures, options=plain)
     return predictor, chosen
 
 
@@ -87,9 +82,9 @@ def _way(begun: tuple[str, str] | None) -> Way | None:
     return begun and ({"onnxruntime": "onnx"}.get(name := begun[0].split()[0], name), begun[1])
 
 
-def _available(device: str, scales: Sequence[float], factory: str | None) -> tuple[list[Way], dict[Way, str]]:
+def _available(options: PredictOptions) -> tuple[list[Way], dict[Way, str]]:
     """Ways that this machine has, plain fp32 first, and why it has not the others."""
-    other = _other_device(device)
+    other = _other_device(options.device)
     missing = {}
     for way in WAYS:
         runtime, precision = way
@@ -98,9 +93,9 @@ def _available(device: str, scales: Sequence[float], factory: str | None) -> tup
             missing[way] = f"{absent[0]} is not installed: pip install 'seenet[export]'"
         elif runtime != "eager" and other:
             missing[way] = f"exported models run on the cpu, not on {other}"
-        elif runtime != "eager" and factory:
+        elif runtime != "eager" and options.factory:
             missing[way] = "a network of --factory is not exported unasked"
-        elif runtime != "eager" and tuple(scales) != (1.0,):
+        elif runtime != "eager" and options.scales not in (1, [1], (1,)):
             missing[way] = "exported models take scale 1 alone"
         elif precision == "bf16" and not other and not processor.has_bf16():
             missing[way] = f"this processor, {processor.name()}, has no bf16"

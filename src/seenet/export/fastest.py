@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,7 @@ from seenet.export import bundles
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundles.bundle import BundlePredictor
 from seenet.prediction.bundles.trial import open_tried
-from seenet.prediction.loading import load
-from seenet.prediction.tiles import MARGIN, MEMORY, TileSize, Tiling
+from seenet.prediction.loading import PredictOptions, open_predictor
 
 log = logging.getLogger("seenet")
 
@@ -56,28 +55,23 @@ def open_way(
     path: Path,
     way: Way,
     pictures: Sequence[Path],
-    *,
-    device: str,
-    scales: Sequence[float],
-    flip: bool,
-    tile: TileSize = "whole",
-    margin: int = MARGIN,
-    memory: float = MEMORY,
-    factory: str | None = None,
+    options: PredictOptions,
 ) -> BasePredictor:
     """The predictor of a model file that runs in `way`; where that needs a bundle it is verified on the first of `pictures`."""
     runtime, precision = way
     if runtime == "eager":
-        return load(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
+        return open_predictor(path, replace(options, precision=precision))
     file = bundles.bundle(path, runtime, lambda: [front for front, _ in _front(pictures)], _versions())
     info = {"file": str(path), "sha256": sha256(path)}
-    return BundlePredictor(open_tried(file, precision=precision), scales=scales, flip=flip, tiling=Tiling(tile, margin, memory), info=info)
+    opened = open_tried(file, precision=precision)
+    return BundlePredictor(opened, scales=options.scales, flip=options.flip, tiling=options.tiling, info=info)
 
 
-def fastest(path: Path, ways: Sequence[Way], pictures: Sequence[Path], *, machine: str, **options: Any) -> Choice:
+def fastest(path: Path, ways: Sequence[Way], pictures: Sequence[Path], *, machine: str, options: PredictOptions) -> Choice:
     """Of `ways` the fastest on the first of `pictures` that gives the classes of plain fp32; remembered in the cache.
 
-    `machine` names the processor, `options` are those of `open_way`. A way that fails is noted and left out; DataError where all do.
+    `machine` names the processor; the precision is a way's, not that of `options`. A way that fails is noted and left out; DataError
+    where all do.
     Where another process holds the exports for too long it is plain fp32, for this time; BusyError where that is not among `ways`.
     """
     images = [image for _, image in _front(pictures)]
@@ -86,8 +80,9 @@ def fastest(path: Path, ways: Sequence[Way], pictures: Sequence[Path], *, machin
     side = statistics.median(image.shape[0] * image.shape[1] for image in images)
     key = {
         "model": sha256(path), "seenet": seenet.__version__, "libraries": _versions(), "processor": machine,
-        "threads": processor.threads(), "log2 of pixels": round(math.log2(side)), "ways": ways, **options,
+        "threads": processor.threads(), "log2 of pixels": round(math.log2(side)), "ways": ways, **asdict(options),
     }  # fmt: skip
+    del key["precision"]
     text = json.dumps(key, sort_keys=True)
     file = cache_folder() / "choices" / f"{digest(text)}.json"
     known = _known(file)
@@ -113,14 +108,14 @@ def _known(file: Path) -> Choice | None:
         return None
 
 
-def _tried(path: Path, ways: Sequence[Way], pictures: Sequence[Path], images: list[np.ndarray], options: dict[str, Any]) -> Choice:
+def _tried(path: Path, ways: Sequence[Way], pictures: Sequence[Path], images: list[np.ndarray], options: PredictOptions) -> Choice:
     there = {kind for kind in bundles.SUFFIXES if bundles.present(path, kind, _versions())}
     failed: dict[Way, str] = {}
     opened: dict[Way, BasePredictor] = {}
     # Bundles first: while they are made this process holds no network.
     for way in sorted({PLAIN, *ways}, key=lambda way: way[0] == "eager"):
         try:
-            opened[way] = open_way(path, way, pictures, **options)
+            opened[way] = open_way(path, way, pictures, options=options)
         except BusyError:
             raise
         except Exception as error:  # of libraries that may be broken in any way; plain torch is there all the same
