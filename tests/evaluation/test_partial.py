@@ -38,11 +38,11 @@ class Counted(Predictor):
         super().__init__(TinyNet(), LABELS, device="cpu", info={"file": "tiny.safetensors", "sha256": sha256}, **keywords)
         self.most, self.seen = most, 0
 
-    def stripes(self, image, size=None):
+    def row_chunks(self, image, size=None):
         if self.seen == self.most:
             raise KeyboardInterrupt
         self.seen += 1
-        return super().stripes(image, size)
+        return super().row_chunks(image, size)
 
 
 def run(predictor: Predictor, split: MemorySplit, partial: Path | None, **keywords) -> Evaluation:
@@ -208,14 +208,14 @@ import os, signal, sys
 from seenet.cli import main
 from seenet.prediction.predictor import Predictor
 at, number, arguments = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-stripes = Predictor.stripes
+row_chunks = Predictor.row_chunks
 def stopped(self, *rest):
     global at
     at -= 1
     if at == 0 and os.environ.get("RANK", "0") == "0":
         os.kill(os.getpid(), number)
-    return stripes(self, *rest)
-Predictor.stripes = stopped
+    return row_chunks(self, *rest)
+Predictor.row_chunks = stopped
 sys.argv = ["seenet", *arguments]
 # What was started in the background inherits that Ctrl-C is ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -125,8 +125,8 @@ def test_an_interrupted_call_goes_on(model, monkeypatch, place):
     """Cut before the first picture, before the figure, and between the figure and the result file."""
     whole = run_evaluation(model, out=model / "whole")
     counted = []
-    honest = Predictor.stripes
-    monkeypatch.setattr(Predictor, "stripes", lambda self, *rest: counted.append(0) or honest(self, *rest))
+    honest = Predictor.row_chunks
+    monkeypatch.setattr(Predictor, "row_chunks", lambda self, *rest: counted.append(0) or honest(self, *rest))
     with monkeypatch.context() as patch:
         patch.setattr(run, place, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

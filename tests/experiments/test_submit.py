@@ -159,7 +159,7 @@ def test_voc_from_a_model_and_a_list(voc: Path) -> None:
         submit_model(VOC, predictor(VOC21), home / "ImageSets" / "Segmentation" / "test.txt", out, folder=COMP6)
     out.unlink()
     again = predictor(VOC21)
-    again.stripes = lambda *_: pytest.fail("predicted again")  # type: ignore[method-assign, assignment]
+    again.row_chunks = lambda *_: pytest.fail("predicted again")  # type: ignore[method-assign, assignment]
     submit_model(VOC, again, home / "ImageSets" / "Segmentation" / "test.txt", out, folder=COMP6)
     assert out.read_bytes() == before
 

@@ -88,13 +88,13 @@ def test_an_evaluation_goes_on(kept: Path, monkeypatch: pytest.MonkeyPatch) -> N
     key = {name: machine.get(name, value) for name, value in json.loads(line).items()}
     journal.write_bytes(json.dumps(key, sort_keys=True).encode() + b"\n" + records)
     seen = []
-    stripes = Predictor.stripes
+    row_chunks = Predictor.row_chunks
 
     def counted(self: Predictor, *arguments: Any) -> Any:
         seen.append(arguments)
-        return stripes(self, *arguments)
+        return row_chunks(self, *arguments)
 
-    monkeypatch.setattr(Predictor, "stripes", counted)
+    monkeypatch.setattr(Predictor, "row_chunks", counted)
     report = run_evaluation(kept / "model.safetensors", None, SHAPES, out=kept / "evaluation")
     shown = len(list((kept / "evaluation" / "images").iterdir()))
     assert len(seen) == 30 + shown

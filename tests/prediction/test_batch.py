@@ -15,7 +15,7 @@ from PIL import Image
 
 from seenet.core.errors import DataError, NotFiniteError, PartialError, UsageError
 from seenet.prediction import base, batch, manifest
-from seenet.prediction.batch import WAITING, behind, predict_files, prefetch
+from seenet.prediction.batch import WAITING, background_writer, predict_files, prefetch
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.result import Result
 from tests.prediction.doubles import LABELS, RedNet, draw, red_predictor, tree
@@ -145,11 +145,11 @@ def test_where_nothing_could_be_done_it_is_bad_data(tmp_path):
 )
 def test_too_large_for_memory_is_one_failure(photos, tmp_path, monkeypatch, error):
     one = red_predictor()
-    stripes = one.stripes
+    row_chunks = one.row_chunks
     monkeypatch.setattr(
         one,
-        "stripes",
-        lambda image, size: (_ for _ in ()).throw(error) if len(image) == 6 else stripes(image, size),
+        "row_chunks",
+        lambda image, size: (_ for _ in ()).throw(error) if len(image) == 6 else row_chunks(image, size),
     )
     report = predict_files(one, [photos], tmp_path / "out")
     assert report.written == 2
@@ -184,7 +184,7 @@ def test_interrupted_and_run_again_gives_what_one_run_gives(photos, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(batch, "save", save)
         if moment == "network":
-            patch.setattr(one, "stripes", stop_when(one.stripes, lambda image, size: len(image) == 6))
+            patch.setattr(one, "row_chunks", stop_when(one.row_chunks, lambda image, size: len(image) == 6))
         elif moment == "write":
             patch.setattr(
                 Result,
@@ -258,7 +258,7 @@ def test_a_file_as_out_and_a_model_of_no_file(photos, tmp_path):
 
 def test_jobs_run_in_order_beside_the_block_and_all_of_them() -> None:
     done: list[int] = []
-    with behind() as later:
+    with background_writer() as later:
         for number in range(6):
             later(lambda number=number: (time.sleep(0.01), done.append(number))[1])
             assert len(done) >= number - WAITING
@@ -276,7 +276,7 @@ def test_an_error_comes_out_and_the_rest_is_dropped() -> None:
         done.append(number)
 
     def run(numbers: range) -> None:
-        with behind() as later:
+        with background_writer() as later:
             for number in numbers:
                 later(lambda number=number: job(number))
 
@@ -297,7 +297,7 @@ def test_left_by_a_signal_the_job_in_hand_is_finished_and_no_thread_stays() -> N
         done.append(number)
 
     def run() -> None:
-        with behind() as later:
+        with background_writer() as later:
             later(lambda: job(0))
             later(lambda: job(1))
             started.wait()

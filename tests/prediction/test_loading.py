@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import seenet
-from seenet.core.errors import DataError, UsageError
+from seenet.core.errors import DataError
 from seenet.core.files import sha256
 from seenet.core.labels import SHAPES
 from seenet.model import create_model
@@ -45,12 +45,6 @@ def test_a_model_that_is_not_there_is_bad_data(tmp_path):
     for name in ("no-such-model", tmp_path, tmp_path / "model.safetensors"):
         with pytest.raises(DataError, match="model"):
             seenet.load(name, device="cpu")
-
-
-def test_a_bare_scale(run):
-    assert seenet.load(run, device="cpu", scales=1.5).scales == (1.5,)
-    with pytest.raises(UsageError, match="expected 1 to 16 numbers"):
-        seenet.load(run, device="cpu", scales="1.5")
 
 
 @pytest.mark.parametrize("options", [{}, {"scales": (0.7, 1.3), "flip": True, "tile": 64, "margin": 0}])

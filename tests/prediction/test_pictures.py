@@ -51,6 +51,7 @@ def test_every_way_to_give_a_picture(net: Predictor, street: Path) -> None:
             (Image.fromarray(COLOURS), "image"),
             (COLOURS, "image"),
             (np.asfortranarray(COLOURS), "image"),
+            (np.ascontiguousarray(COLOURS[:, ::-1])[:, ::-1], "image"),
         ):
             result = net(given)
             assert (result.name, np.array_equal(result.mask, expected)) == (name, True), type(given)

@@ -6,14 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torch.nn import functional as F
 
-from seenet.core.errors import DataError, NotFiniteError, UsageError
+from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet, voc_colours
 from seenet.model import create_model
 from seenet.prediction import tiled
-from seenet.prediction.predictor import Predictor, evaluating, resized, to_mask
+from seenet.prediction.predictor import Predictor, evaluating, resized
 from seenet.prediction.tiles import Tiling
 from tests.prediction.doubles import LABELS, RedNet, TinyNet
 
@@ -102,7 +101,7 @@ def test_height_of_strips_does_not_matter(options, rounding, monkeypatch):
     """Softmax rounds by the place in memory, and by threads."""
     image, scores = picture(50, 40), []
     for numbers in (1, 3 * 40 * 11, 10**6):
-        monkeypatch.setattr(tiled, "STRIPE", {"cpu": numbers})
+        monkeypatch.setattr(tiled, "CHUNK", {"cpu": numbers})
         scores.append(Predictor(TinyNet(), LABELS, device="cpu", **options).scores(image))
     for other in scores[1:]:
         torch.testing.assert_close(scores[0], other, rtol=0, atol=rounding)
@@ -141,27 +140,6 @@ def test_a_probability_of_zero_leaves_scores_finite():
     assert torch.isfinite(scores).all()
 
 
-@pytest.mark.parametrize(("classes", "dtype"), [(3, np.uint8), (256, np.uint8), (257, np.uint16), (300, np.uint16)])
-def test_mask_type_holds_every_class(classes, dtype):
-    scores = torch.zeros(classes, 2, 2)
-    scores[classes - 1] = 1
-    mask = to_mask(scores)
-    assert mask.dtype == dtype
-    assert (mask == classes - 1).all()
-
-
-def test_equal_scores_give_the_lower_class():
-    assert (to_mask(torch.zeros(5, 3, 3)) == 0).all()
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_scores_that_are_not_finite_are_an_error(value):
-    scores = torch.zeros(3, 4, 4)
-    scores[1, 2, 3] = value
-    with pytest.raises(NotFiniteError):
-        to_mask(scores)
-
-
 def test_each_module_returns_to_its_mode():
     model = TinyNet().train()
     model.norm.eval()
@@ -197,49 +175,10 @@ def test_bf16_is_close_and_returns_float32():
     assert 0 < (scores - exact).abs().max() < 0.2
 
 
-def test_paths_pil_images_arrays_and_lists(tmp_path):
-    image = picture(9, 12)
-    path = tmp_path / "street.png"
-    Image.fromarray(image).save(path)
-    predictor = Predictor(RedNet(), LABELS, device="cpu")
-    expected = np.minimum(image[:, :, 0] // 85, 2)
-    results = predictor([path, str(path), Image.fromarray(image), image, image[:, ::-1], Image.fromarray(image[:, :, 0])])
-    assert [result.name for result in results] == ["street", "street", "image-3", "image-4", "image-5", "image-6"]
-    for result in results[:4] + results[5:]:
-        assert np.array_equal(result.mask, expected)
-    assert np.array_equal(results[4].mask, expected[:, ::-1])
-    assert predictor(path).name == "street"
-    assert np.array_equal(predictor(np.ascontiguousarray(image[:, :, 0])).mask, expected)
-
-
-def test_a_pil_image_that_cannot_be_decoded_is_bad_data(tmp_path):
-    Image.fromarray(picture(64, 64)).save(tmp_path / "whole.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
-    with Image.open(tmp_path / "cut.png") as image, pytest.raises(DataError, match="cannot be decoded"):
-        Predictor(RedNet(), LABELS, device="cpu")(image)
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((0, 4, 3), np.uint8),
-        np.zeros(4, np.uint8),
-    ],
-)
-def test_other_arrays_are_refused(array):
-    with pytest.raises(DataError, match="expected uint8"):
-        Predictor(RedNet(), LABELS, device="cpu")(array)
-
-
 @pytest.mark.parametrize(
     "keywords",
     [
         {"precision": "fp8"},
-        {"scales": ()},
-        {"scales": (0,)},
-        {"scales": (math.nan,)},
         {"device": "tpu"},
         {"device": "cuda:99"},
     ],

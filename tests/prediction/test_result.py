@@ -119,7 +119,15 @@ def test_masks_are_the_same_and_the_lower_id_wins() -> None:
     assert mask.dtype == np.uint8
     assert (mask[0] == 1).all()
     assert np.array_equal(mask, to_mask(torch.from_numpy(SCORES)))
-    assert to_mask(np.zeros((300, 2, 2), np.float32)).dtype == np.uint16
+
+
+@pytest.mark.parametrize(("classes", "dtype"), [(3, np.uint8), (256, np.uint8), (257, np.uint16), (300, np.uint16)])
+def test_mask_type_holds_every_class(classes, dtype):
+    scores = np.zeros((classes, 2, 2), np.float32)
+    scores[classes - 1] = 1
+    for mask in (to_mask(scores), to_mask(torch.from_numpy(scores))):
+        assert mask.dtype == dtype
+        assert (mask == classes - 1).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

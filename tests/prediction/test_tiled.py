@@ -21,8 +21,8 @@ from seenet.model.fast import use_fast
 from seenet.model.receptive import receptive_field
 from seenet.prediction import tiled
 from seenet.prediction.predictor import Predictor, resized
-from seenet.prediction.result import joined, to_mask
-from seenet.prediction.tiled import OVERHEAD, UNKNOWN_BYTES, Grid, averaged_stripes, pass_bytes, raw_stripes, scaled_part
+from seenet.prediction.result import stack_chunks, to_mask
+from seenet.prediction.tiled import OVERHEAD, UNKNOWN_BYTES, Grid, averaged_row_chunks, pass_bytes, raw_row_chunks, scaled_part
 from seenet.prediction.tiles import STEP, Span, Tiling
 
 
@@ -260,9 +260,9 @@ def test_the_mask_by_stripes_is_the_argmax_of_the_whole(
     grid = Grid(grid_of(seed, 1, classes, height, width, ties=ties), (h, w))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiled, "LEAST_ROWS", 1)
-        patch.setattr(tiled, "STRIPE", {"cpu": numbers})
-        parts = [to_mask(stripe) for stripe in raw_stripes(grid, (h, w))]
-        whole = joined(raw_stripes(grid, (h, w)), h)
+        patch.setattr(tiled, "CHUNK", {"cpu": numbers})
+        parts = [to_mask(chunk) for chunk in raw_row_chunks(grid, (h, w))]
+        whole = stack_chunks(raw_row_chunks(grid, (h, w)), h)
     assert len(parts) == math.ceil(h / max(1, numbers // (classes * w)))
     assert torch.equal(torch.as_tensor(whole), grid.rows(0, h, w)[0])
     assert np.array_equal(np.concatenate(parts), to_mask(whole))
@@ -277,7 +277,7 @@ def test_the_mask_by_stripes_is_the_argmax_of_the_whole(
 def test_the_mean_against_float64() -> None:
     size = (70, 51)
     scores = [grid_of(seed, 2, 5, height, width) for seed, (height, width) in enumerate([(9, 7), (18, 13), (35, 26)])]
-    found = joined(averaged_stripes([Grid(one, size) for one in scores], size), size[0])
+    found = stack_chunks(averaged_row_chunks([Grid(one, size) for one in scores], size), size[0])
     kept = []
     for one in scores:
         whole = F.interpolate(one.double(), size, mode="bilinear", align_corners=False).softmax(1)
@@ -290,7 +290,7 @@ def test_one_number_that_is_not_finite_is_told(value: float) -> None:
     scores = torch.zeros(1, 3, 20, 20)
     scores[0, 1, 19, 3] = value
     with pytest.raises(NotFiniteError):
-        [to_mask(stripe) for stripe in raw_stripes(Grid(scores, (400, 500)), (400, 500))]
+        [to_mask(chunk) for chunk in raw_row_chunks(Grid(scores, (400, 500)), (400, 500))]
 
 
 @pytest.mark.parametrize("variant", ["seenet", "smp-deeplabv3plus"])
@@ -318,7 +318,7 @@ def test_a_thousand_classes_are_never_whole(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Grid, "rows", noted)
     grid = Grid(grid_of(0, 1, 1000, 8, 8), (100, 90))
-    assert joined(raw_stripes(grid, (100, 90)), 100).shape == (1000, 100, 90)
+    assert stack_chunks(raw_row_chunks(grid, (100, 90)), 100).shape == (1000, 100, 90)
     assert seen == [8] * 12 + [4]
 
 

@@ -141,15 +141,15 @@ def test_validation_cut_short_is_repeated(tmp_path: Path, monkeypatch: pytest.Mo
     train(recipe(), tmp_path / "whole", device="cpu")
     seen = []
 
-    def stripes(self: Predictor, *arguments: Any) -> Iterator[torch.Tensor]:
+    def row_chunks(self: Predictor, *arguments: Any) -> Iterator[torch.Tensor]:
         seen.append(0)
         if len(seen) == (10 if step == 3 else 60):  # 50 pictures a validation
             os.kill(os.getpid(), signal.SIGTERM)
         return honest(self, *arguments)
 
-    honest = Predictor.stripes
+    honest = Predictor.row_chunks
     with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "stripes", stripes)
+        patch.setattr(Predictor, "row_chunks", row_chunks)
         with pytest.raises(Stopped, match="while validating") as caught:
             train(recipe(), tmp_path / "cut", device="cpu")
     assert caught.value.exit_code == 143

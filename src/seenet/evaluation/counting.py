@@ -42,11 +42,11 @@ class Counting:
         where = str(split.paths(index)[1] or f"{split.name} {split.key(index)}")
         truth_codes(truth, labels.num_classes, labels.ignore, where)
         masks, loss, top = [], 0.0, 0
-        for stripe in self.predictor.stripes(image, truth.shape[:2]):
-            masks.append(to_mask(stripe))
+        for chunk in self.predictor.row_chunks(image, truth.shape[:2]):
+            masks.append(to_mask(chunk))
             bottom = top + len(masks[-1])
             if self.loss:
-                loss += negative_log_likelihood(stripe, truth[top:bottom], labels.ignore)
+                loss += negative_log_likelihood(chunk, truth[top:bottom], labels.ignore)
             top = bottom
         mask = np.concatenate(masks)
         score = score_image(index, truth, mask, labels.num_classes, labels.ignore, boundary=self.boundary, widths=self.widths, where=where)

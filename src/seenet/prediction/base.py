@@ -1,4 +1,4 @@
-"""What every predictor does, whatever computes its scores. Imports no torch."""
+"""The base of all predictors: masks and results from class scores. Imports no torch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -12,22 +12,31 @@ from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
 from seenet.core.progress import bar
 from seenet.prediction.pictures import Picture, Pictures, as_array, several
-from seenet.prediction.result import Result, Scores, joined, to_mask
+from seenet.prediction.result import Result, Scores, stack_chunks, to_mask
 from seenet.prediction.tiles import Tiling
 
 MOST_SCALES = 16
 
 
 class BasePredictor(ABC):
-    """Segments pictures of any size, one at a time, by the `stripes` of its children.
+    """Segment pictures of any size, one at a time. A subclass computes the scores (`row_chunks`).
 
-    `labels` are what the K classes mean; `channels` those of a picture; `info` is what a result file says of the model
-    ({"file": ..., "sha256": ...}); `device` is where scores are. UsageError for scales that make no sense.
+    Args:
+        labels: what the K classes mean.
+        channels: of a picture.
+        precision: fp32, bf16, or that of an exported model.
+        scales: factors on the picture's sides; the probabilities of all are averaged.
+        flip: average with the mirrored picture too.
+        tiling: how large pictures are cut; None: never.
+        info: what a result file says of the model: {"file": ..., "sha256": ...}.
+
+    Raises:
+        UsageError: no scales, more than 16, or one outside 0 to 8.
     """
 
     device: Any
     tile_done: Callable[[], None] = staticmethod(lambda: None)
-    """Called after each tile."""
+    """Function to call after each tile."""
 
     def __init__(
         self,
@@ -47,30 +56,46 @@ class BasePredictor(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What changes its answers besides the model: scales, flip, precision, and how pictures are cut, where they are."""
+        """Return what changes the answers besides the model: scales, flip, precision and tiles."""
         tiles = self.tiling.settings if self.tiling else {}
         return {"scales": list(self.scales), "flip": self.flip, "precision": self.precision, **tiles}
 
     @property
     @abstractmethod
     def machine(self) -> dict[str, Any]:
-        """What decides the rounding of its scores besides model and settings: processor, threads, libraries; JSON values."""
+        """Return what decides rounding besides model and settings (processor, threads, libraries)
+        as JSON values.
+        """
 
     @abstractmethod
-    def stripes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Scores]:
-        """Class scores of an H x W x 3 uint8 picture at `size` (default H x W), float32 K x r x w for some rows after others, from the top.
+    def row_chunks(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Scores]:
+        """Compute the class scores of a picture, some rows at a time, from the top.
 
-        One scale without flip: raw logits. Else the log of the mean probability over scales and flips. Softmax, argmax and cross entropy
-        are right for both. The network has run when this returns. DataError for another kind of array.
+        The network has run when this returns.
+
+        Args:
+            image: H x W x 3 uint8.
+            size: height and width of the scores; None: those of the picture.
+
+        Returns:
+            float32 K x r x w: raw logits for one scale without flip, else the log of the mean
+            probability over scales and flips. Softmax, argmax and cross entropy are right for both.
+
+        Raises:
+            DataError: another kind of array.
         """
 
     @abstractmethod
     def tiles(self, size: tuple[int, int]) -> int:
-        """How many tiles a picture of this height and width is seen in, over all scales; 1: it is seen whole."""
+        """Count the tiles of a picture of this height and width, over all scales; 1: it is seen
+        whole.
+        """
 
     @contextmanager
     def tile_bar(self, size: tuple[int, int], name: str) -> Iterator[None]:
-        """Shows how many tiles of a picture of this height and width are done while the block runs, where there are several."""
+        """Show a progress bar of the tiles while the block runs, where a picture of this height and
+        width has several.
+        """
         count = self.tiles(size)
         if count == 1:
             yield
@@ -82,15 +107,19 @@ class BasePredictor(ABC):
                 del self.tile_done
 
     def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Scores:
-        """All `stripes` in one, K x h x w: 4 K bytes a pixel."""
-        return joined(self.stripes(image, size), (size or image.shape)[0])
+        """Return all `row_chunks` in one, K x h x w: 4 K bytes a pixel."""
+        return stack_chunks(self.row_chunks(image, size), (size or image.shape)[0])
 
     def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Class of each pixel, h x w uint8 (uint16 over 256 classes). NotFiniteError where the network gives NaN."""
-        return np.concatenate([to_mask(stripe) for stripe in self.stripes(image, size)])
+        """Return the class of each pixel, h x w uint8 (uint16 over 256 classes). NotFiniteError
+        where the network gives NaN.
+        """
+        return np.concatenate([to_mask(chunk) for chunk in self.row_chunks(image, size)])
 
     def result(self, image: np.ndarray, name: str, *, probabilities: bool = True) -> Result:
-        """The result of an array, under the name that its files will have; its scores, for `probabilities`, stay on the device."""
+        """Segment an array; `name` is the stem of the result's files. With `probabilities` the
+        scores are kept, on the device.
+        """
         if not probabilities:
             return Result(self.mask(image), self.labels, image, None, name)
         scores = self.scores(image)
@@ -103,9 +132,9 @@ class BasePredictor(ABC):
     def __call__(self, pictures: Picture | Pictures) -> Result | list[Result]:
         """Segment a picture, or each of a list, tuple or generator of them.
 
-        A picture is a path, the bytes of a picture file, a file opened with 'rb', a PIL image, or a uint8 array (H x W or H x W x 3).
-        A result keeps its scores (4 K bytes a pixel, in main memory). DataError: unreadable picture, other kind of
-        array; UsageError: what is no picture.
+        A picture is a path, the bytes of a picture file, a file opened with 'rb', a PIL image, or a
+        uint8 array (H x W or H x W x 3). A result keeps its scores (4 K bytes a pixel, in main
+        memory). DataError: unreadable picture, other kind of array; UsageError: what is no picture.
         """
         if not several(pictures):
             return self._result(pictures, "image")
@@ -125,7 +154,7 @@ class BasePredictor(ABC):
 
 
 def _scales(scales: Sequence[float] | float) -> tuple[float, ...]:
-    """As a tuple, one of a bare number; UsageError where there are none or too many, or one makes no sense."""
+    """Return scales as a tuple, a bare number as one. UsageError where they make no sense."""
     given: Any = [scales] if isinstance(scales, Real) else scales
     try:
         found = () if isinstance(given, str) else tuple(map(float, given))

@@ -1,7 +1,8 @@
 """Segment many pictures into a folder: what `seenet predict` does.
 
-One thread reads the next picture and one writes the last one's files while the network works. Files that an earlier run made from the
-same picture, model and settings are skipped; any other existing file is an error (`manifest`).
+While the network works, one thread reads the next picture and another writes the files of the last
+one. A picture is skipped where an earlier run made its files with the same model and settings
+(`manifest`). Any other existing file is an error.
 """
 
 import errno
@@ -34,9 +35,11 @@ from seenet.prediction.result import Result, output_paths
 log = logging.getLogger("seenet")
 
 FORMAT = 2
-"""Raised when the same settings give other files than before, so that old ones are not taken for new."""
+"""Increase it when the same settings give other files than before, so that old files are not taken
+for new.
+"""
 WAITING = 2
-"""Jobs that may wait for the thread; more would only hold more pictures."""
+"""Jobs that may wait for the writing thread; more would only hold more pictures in memory."""
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -44,7 +47,7 @@ Value = TypeVar("Value")
 
 @dataclass
 class PredictReport:
-    """What was done; `check` raises where something failed."""
+    """What was written, skipped and failed; `check` raises where something failed."""
 
     out: Path
     model: dict[str, Any]
@@ -53,14 +56,14 @@ class PredictReport:
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0.0
-    """All of it, from the search for pictures to the last file."""
+    """Time from the search for pictures to the last file."""
     choice: dict[str, Any] | None = None
-    """What was computed with and why, where that was left open."""
+    """Runtime and precision, and why, where they were chosen automatically."""
     network_seconds: float = 0.0
-    """Of these, in the predictor: from pixels to classes."""
+    """Time in the predictor: from pixels to classes."""
 
     def result(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the report as JSON values."""
         failed = [{"input": str(path), "error": message} for path, message in self.failed]
         return {
             "out": str(self.out), "model": self.model, **self.settings, "written": self.written,
@@ -69,7 +72,9 @@ class PredictReport:
         }  # fmt: skip
 
     def check(self) -> None:
-        """PartialError that lists every failure where the rest is done, DataError where nothing is."""
+        """Raise PartialError, which lists every failure, where the rest is done, and DataError
+        where nothing is.
+        """
         if not self.failed:
             return
         kind = PartialError if self.written or self.skipped else DataError
@@ -89,14 +94,27 @@ def predict_files(
     overwrite: bool = False,
     share: tuple[int, int] = (0, 1),
 ) -> PredictReport:
-    """Write OUT/masks/NAME.png, OUT/overlays/NAME.jpg and, if asked, OUT/probabilities/NAME.npz for each of `inputs`.
+    """Write OUT/masks/NAME.png, OUT/overlays/NAME.jpg and, if asked, OUT/probabilities/NAME.npz for
+    each of `inputs`.
 
-    A picture that cannot be read is noted in the report and the rest done. What is there from the same picture, model
-    and settings is skipped. Interrupted at any moment, a second run completes the folder to what one run had made. `share` is (rank,
-    world): of several processes that are given the same arguments each does every world-th picture.
+    A picture that cannot be read is noted in the report, and the rest is done. Files of the same
+    picture, model and settings are skipped. After an interruption at any moment a second run
+    completes the folder to what one run would have made.
 
-    Raises DataError: no input, a file in the way (without `overwrite`), the disk full; UsageError: two inputs of one
-    name; BusyError: another process predicts into OUT; NotFiniteError: the network gives NaN.
+    Args:
+        predictor: from a file, by whose hash outputs are known.
+        inputs: files, folders and patterns.
+        out: the folder.
+        probabilities: write them too.
+        overwrite: replace files that were made from something else.
+        share: (rank, world): of several processes that are given the same arguments each does every
+            world-th picture.
+
+    Raises:
+        DataError: no input, a file in the way (without `overwrite`), the disk full.
+        UsageError: two inputs of one name.
+        BusyError: another process predicts into OUT.
+        NotFiniteError: the network gives NaN.
     """
     started = time.monotonic()
     if "sha256" not in predictor.info:
@@ -112,7 +130,7 @@ def predict_files(
     with open_manifest(out, way, share) as manifest:
         for windows in (False, True):
             remove_leftovers(path for item in pictures for path in output_paths(out, item.name, True, windows=windows))
-        todo = to_do(pictures, manifest, source, probabilities=probabilities, overwrite=overwrite)
+        todo = pending(pictures, manifest, source, probabilities=probabilities, overwrite=overwrite)
         report.skipped = len(pictures) - len(todo)
 
         def failed(item: Input, error: DataError) -> None:
@@ -133,7 +151,7 @@ def predict_files(
                 report.written += 1
                 advance(note=item.name)
 
-        with bar("predict", len(pictures), report.skipped) as advance, behind() as later:
+        with bar("predict", len(pictures), report.skipped) as advance, background_writer() as write_later:
             for item, read in prefetch(todo, _read):
                 try:
                     input_hash, image = read.result()
@@ -141,9 +159,9 @@ def predict_files(
                     result = _segment(predictor, item, image, out, probabilities)
                     report.network_seconds += time.monotonic() - before
                 except DataError as error:
-                    later(partial(failed, item, error))
+                    write_later(partial(failed, item, error))
                 else:
-                    later(partial(write, item, input_hash, result))
+                    write_later(partial(write, item, input_hash, result))
     report.seconds = time.monotonic() - started
     return report
 
@@ -170,10 +188,13 @@ def _read(item: Input) -> tuple[str, np.ndarray | None]:
         raise DataError(f"{item.path}: cannot be read ({error.strerror or error})") from None
 
 
-def to_do(inputs: list[Input], manifest: Manifest, source: dict[str, str], *, probabilities: bool, overwrite: bool) -> list[Input]:
-    """Inputs whose outputs are not all there already, made from the same picture and `source` (model, settings).
+def pending(inputs: list[Input], manifest: Manifest, source: dict[str, str], *, probabilities: bool, overwrite: bool) -> list[Input]:
+    """Return the inputs whose outputs are not all there already, made from the same picture and
+    `source` (model, settings).
 
-    Raises DataError where another file stands where an output would, unless `overwrite`: before anything is written.
+    Raises:
+        DataError: another file stands where an output would, without `overwrite`. Nothing is
+            written yet.
     """
     missing, foreign = [], []
     for item in inputs:
@@ -201,9 +222,11 @@ def to_do(inputs: list[Input], manifest: Manifest, source: dict[str, str], *, pr
 def save(
     result: Result | StoredResult, item: Input, source: dict[str, str], manifest: Manifest, *, probabilities: bool, overwrite: bool
 ) -> None:
-    """Write a result's files beside their names, record them, then give them their names.
+    """Write a result's files under temporary names, record them, then rename them.
 
-    DataError: one of them cannot be written; of kind `name` where that is this picture's fault alone.
+    Raises:
+        DataError: one of them cannot be written; of kind `name` where only this picture is at
+            fault.
     """
     name = item.name
     paths = output_paths(manifest.out, name, probabilities, windows=item.windows)
@@ -227,9 +250,7 @@ def save(
 
 
 def prefetch(items: Iterable[Item], read: Callable[[Item], Value]) -> Iterator[tuple[Item, Future[Value]]]:
-    """Yield each item with its `read`, one ahead, in a thread; `result()` of the future gives the value or raises what
-    the reading did.
-    """
+    """Yield each item with a future of `read(item)`, which a thread runs one item ahead."""
     with ThreadPoolExecutor(1, "read") as pool:
         previous: tuple[Item, Future[Value]] | None = None
         try:
@@ -245,22 +266,23 @@ def prefetch(items: Iterable[Item], read: Callable[[Item], Value]) -> Iterator[t
 
 
 @contextmanager
-def behind() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Give a function that has each job done in a thread, one after the other, and all of them before the block ends.
+def background_writer() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Yield a function that queues a job for one thread; all jobs are done, in order, before the
+    block ends.
 
-    What a job raises comes out of a later call, or of the block's end. Where the block is left by an error or a signal the job in hand is
-    finished and the others are dropped.
+    What a job raises comes out of a later call, or of the block's end. When the block is left by an
+    error or a signal, the running job is finished and the others are dropped.
     """
     with ThreadPoolExecutor(1, "write") as pool:
         jobs: deque[Future[None]] = deque()
 
-        def later(job: Callable[[], None]) -> None:
+        def write_later(job: Callable[[], None]) -> None:
             jobs.append(pool.submit(job))
             while len(jobs) > WAITING or (jobs and jobs[0].done()):
                 jobs.popleft().result()
 
         try:
-            yield later
+            yield write_later
             while jobs:
                 jobs.popleft().result()
         finally:

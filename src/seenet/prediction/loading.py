@@ -1,4 +1,4 @@
-"""A predictor from a model's name, and the options that say how it predicts. Imports no torch for an exported model."""
+"""A predictor from a model's name, with the options that say how it predicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ class PredictOptions:
         scales: factors on a picture's sides; the probabilities of all are averaged.
         flip: average with the mirrored picture too.
         tile, margin, memory: how large pictures are cut, as `Tiling`.
-        factory: for a network of `model.factory`, its name again, since no file may choose what code runs.
+        factory: for a network of `model.factory`, its name again, since no file may choose what
+            code runs.
     """
 
     device: str = "auto"
@@ -57,7 +58,7 @@ def load(
     memory: float = MEMORY,
     factory: str | None = None,
 ) -> BasePredictor:
-    """Read a model by run folder, .safetensors file, exported bundle or bundled name, ready to predict.
+    """Read a model by run folder, .safetensors file, exported bundle or bundled name.
 
     Args:
         name: the model; bundles of ONNX and OpenVINO (.onnx, .xml) are read without torch.
@@ -83,7 +84,12 @@ def open_predictor(name: str | Path, options: PredictOptions) -> BasePredictor:
 
 
 def load_trained(name: str | Path, device: str = "auto") -> "Predictor":
-    """Read a model whose network can be looked into (`Predictor.model`): UsageError for a bundle, which shows its scores alone."""
+    """Read a model whose network can be looked into (`Predictor.model`).
+
+    Raises:
+        DataError: as `load`.
+        UsageError: an exported model, which shows nothing but its scores.
+    """
     path = find_model(name)
     if is_bundle(path):
         raise UsageError(f"{path}: an exported model shows nothing but its scores; use the .safetensors that it came from")

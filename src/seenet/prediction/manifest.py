@@ -1,5 +1,6 @@
-"""What a folder of predictions was made from, so that a second run does only what is missing and overwrites nothing it
-did not make.
+"""The manifest of a folder of predictions: what each file was made from.
+
+By it a second run does only what is missing, and overwrites nothing that it did not make.
 """
 
 import json
@@ -19,8 +20,10 @@ JOURNALS = ".manifest*.jsonl"
 
 
 class Manifest:
-    """Entries by output name: {"input", "model", "settings": SHA-256 each, "outputs": {path in OUT: SHA-256}}, and `way`, for readers:
-    {"runtime", "precision"}.
+    """Entries by output name.
+
+    An entry is {"input", "model", "settings": SHA-256 each, "outputs": {path in OUT: SHA-256}} and,
+    for readers, `way`: {"runtime", "precision"}.
     """
 
     def __init__(self, out: Path, entries: dict[str, dict[str, Any]], journal: IO[str], way: dict[str, str]) -> None:
@@ -28,14 +31,18 @@ class Manifest:
         self._journal = journal
 
     def record(self, name: str, source: dict[str, str], outputs: dict[str, str]) -> None:
-        """Note what is about to get its name in OUT; on disk when this returns."""
+        """Record the files that are about to be renamed into OUT; the record is on disk when this
+        returns.
+        """
         self.entries[name] = {**source, **self.way, "outputs": outputs}
         self._journal.write(json.dumps({"name": name, "entry": self.entries[name]}) + "\n")
         self._journal.flush()
         os.fsync(self._journal.fileno())
 
     def made(self, name: str, source: dict[str, str], path: Path) -> bool:
-        """Whether `path` is the very file that was made from `source` (input, model, settings) under this name."""
+        """Report whether `path` is the very file that was made from `source` (input, model,
+        settings) under this name.
+        """
         entry = self.entries.get(name)
         if entry is None or any(entry[key] != value for key, value in source.items()):
             return False
@@ -44,13 +51,21 @@ class Manifest:
 
 @contextmanager
 def open_manifest(out: Path, way: dict[str, str], share: tuple[int, int] = (0, 1)) -> Iterator[Manifest]:
-    """Hold the folder for this process; whatever ends the block, fold what was recorded into OUT/manifest.json.
+    """Lock the folder for this process; whatever ends the block, merge what was recorded into
+    OUT/manifest.json.
 
-    Entries are appended to a journal before the outputs get their names: after a kill at any moment each file in OUT is
-    either known or foreign, and the next run folds the journal. `share` is (rank, world): several processes hold the folder together,
-    each with a journal of its own.
+    Entries are appended to a journal before the outputs get their names. So after a kill at any
+    moment each file in OUT is either known or foreign, and the next run merges the journal.
 
-    Raises BusyError: another process predicts into the folder; DataError: the manifest is damaged, or OUT is no folder.
+    Args:
+        out: the folder; made where it is missing.
+        way: runtime and precision, noted in each entry.
+        share: (rank, world): several processes hold the folder together, each with a journal of its
+            own.
+
+    Raises:
+        BusyError: another process predicts into the folder.
+        DataError: the manifest is damaged, or OUT is no folder.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -76,7 +91,7 @@ def open_manifest(out: Path, way: dict[str, str], share: tuple[int, int] = (0, 1
 
 @contextmanager
 def _locked(path: Path, out: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a file or folder; BusyError where another process does."""
+    """Lock a file or folder; BusyError where another process holds it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         busy = f"{out}: another process is predicting into this folder; wait for it or choose another --out"
@@ -88,7 +103,7 @@ def _locked(path: Path, out: Path, *, shared: bool = False) -> Iterator[None]:
 
 @contextmanager
 def _journal(own: Path, out: Path) -> Iterator[IO[str]]:
-    """The journal of this process, held until the block ends."""
+    """Open and lock this process's journal until the block ends."""
     while True:
         with own.open("a", encoding="utf-8") as journal, _locked(own, out):
             # Who folds journals that nobody holds may have deleted it in between.
@@ -98,7 +113,7 @@ def _journal(own: Path, out: Path) -> Iterator[IO[str]]:
 
 
 def _fold(out: Path, world: int, own: Path | None = None) -> None:
-    """Put this process's own journal, and those that nobody holds any more, into the manifest, one process after the other."""
+    """Merge this process's own journal, and those that nobody holds any more, into the manifest."""
     above = os.open(out.resolve().parent if world > 1 else out, os.O_RDONLY)
     try:
         # Who predicts alone holds OUT already.
@@ -120,9 +135,10 @@ def _fold(out: Path, world: int, own: Path | None = None) -> None:
 
 
 def begun_with(out: Path, model: str) -> tuple[str, str] | None:
-    """Runtime (eager, onnxruntime 1.23.0, ...) and precision of what `out` already holds from the model of this SHA-256; None: nothing.
+    """Return runtime (eager, onnxruntime 1.23.0, ...) and precision of what `out` holds from the
+    model of this SHA-256.
 
-    DataError: the manifest is damaged.
+    None where it holds nothing. DataError where the manifest is damaged.
     """
     found = [(entry.get("runtime", "eager"), entry.get("precision", "fp32")) for entry in _entries(out).values() if entry["model"] == model]
     return found[-1] if found else None

@@ -1,4 +1,4 @@
-"""Pictures that a predictor is given: from Python as arrays, in a command as files, folders and patterns. Imports no torch."""
+"""Pictures to predict: from Python as arrays, in a command as files, folders and patterns."""
 
 import glob
 import os
@@ -29,14 +29,21 @@ _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 def several(pictures: object) -> TypeGuard[Pictures]:
-    """Whether these are pictures, and not one. A file, which gives lines one by one, is one."""
+    """Report whether this is a collection of pictures. An open file, which can be iterated too, is
+    one picture.
+    """
     return isinstance(pictures, list | tuple | Iterator) and not hasattr(pictures, "read")
 
 
 def as_array(picture: Any, name: str) -> tuple[np.ndarray, str]:
-    """A picture as an array and the name that its files will have: its file's stem, or `name`.
+    """Return a picture as an array, and the name that its files will have: its file's stem, or
+    `name`.
 
-    An array is returned as it is, grey as RGB. DataError: unreadable; UsageError: what is no picture.
+    An array is returned as it is, grey as RGB.
+
+    Raises:
+        DataError: unreadable.
+        UsageError: no picture.
     """
     if isinstance(picture, str | os.PathLike):
         return _from_path(os.fsdecode(picture))
@@ -85,9 +92,10 @@ def _from_image(image: Image.Image, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Input:
-    """A picture and the name of its outputs: subfolders (with /) and stem, or the whole file name where stems clash.
+    """A picture and the name of its outputs.
 
-    `windows`: it is read and its mask written by windows (`raster`).
+    The name is subfolders (with /) and stem, or the whole file name where stems clash. With
+    `windows` the picture is read, and its mask written, by windows (`raster`).
     """
 
     path: Path
@@ -96,16 +104,25 @@ class Input:
 
 
 def find_inputs(patterns: Iterable[str | Path], out: Path) -> list[Input]:
-    """Pictures as `find_pictures`, with the names of their outputs. UsageError: two files that would get the same outputs."""
+    """Find pictures as `find_pictures`, and name their outputs. UsageError: two files that would
+    get the same outputs.
+    """
     found = find_pictures(patterns, out)
     return [Input(path, name, by_windows(path)) for (path, _), name in zip(found, output_names(found), strict=True)]
 
 
 def find_pictures(patterns: Iterable[str | Path], out: Path) -> list[tuple[Path, str]]:
-    """Pictures of files, folders (recursive, by suffix, hidden ones left out) and globs, each once, in a stable order, and what each is
-    called: a folder's pictures keep their subfolders, a glob's those from its first wildcard on.
+    """Find the pictures of files, folders and globs, each once, in a stable order.
 
-    What lies in `out` is never an input. DataError: nothing there.
+    Folders are searched recursively, by suffix, without hidden files. What lies in `out` is never
+    an input.
+
+    Returns:
+        Path and name of each: a folder's pictures keep their subfolders, a glob's those from its
+        first wildcard on.
+
+    Raises:
+        DataError: nothing there.
     """
     found: dict[str, tuple[Path, str]] = {}
     for pattern in patterns:
@@ -142,7 +159,7 @@ def _expand(pattern: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The folders before the first wildcard."""
+    """Return the folders before the first wildcard."""
     fixed = []
     for part in pattern.parts[:-1]:
         if glob.has_magic(part):
@@ -152,7 +169,9 @@ def _fixed_part(pattern: Path) -> Path:
 
 
 def output_names(pictures: list[tuple[Path, str]]) -> list[str]:
-    """Names of the outputs of (path, relative name): the stem, or the whole file name for those whose stems clash."""
+    """Name the outputs of (path, relative name): by the stem, or by the whole file name where stems
+    clash.
+    """
     whole = [relative for _, relative in pictures]
     for relative, count in Counter(whole).items():
         if count > 1:

@@ -1,4 +1,4 @@
-"""The one predictor: validation, `eval`, `predict` and the report all run this."""
+"""The predictor of a torch network: validation, `eval`, `predict` and the report all run this one."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ from seenet.model.segmenter import full_size
 from seenet.model.window import Window
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.result import to_mask
-from seenet.prediction.tiled import Grid, TiledGrid, averaged_stripes, pass_bytes, raw_stripes, scaled_part
+from seenet.prediction.tiled import Grid, TiledGrid, averaged_row_chunks, pass_bytes, raw_row_chunks, scaled_part
 from seenet.prediction.tiles import Span, Tiling
 
 __all__ = ["PRECISIONS", "Predictor", "evaluating", "resized", "to_mask"]
@@ -35,20 +35,22 @@ PRECISIONS = ("fp32", "bf16")
 
 
 class Predictor(BasePredictor):
-    """A network ready to segment pictures of any size, one at a time.
+    """Segment pictures of any size with a torch network, one at a time.
 
     Args:
-        model: called as model(images N3HW normalised, own_grid=True) -> N x K x h x w on the head's own grid; has `.normalization` and
-            `.pad_multiple` (`Segmenter`). Moved to `device`.
+        model: called as model(images N3HW normalised, own_grid=True) -> N x K x h x w on the head's
+            own grid; has `.normalization` and `.pad_multiple` (`Segmenter`). Moved to `device`.
         labels: what its K classes mean.
         device: auto, cpu, cuda (cuda:1), mps.
         precision: fp32, or bf16 by autocast.
-        scales: factors on the picture's sides; the probabilities of all are averaged (docs/metrics.md).
+        scales: factors on the picture's sides; the probabilities of all are averaged
+            (docs/metrics.md).
         flip: average with the mirrored picture too.
         tiling: how large pictures are cut; None: never.
         info: what a result file says of the model: {"file": ..., "sha256": ...}.
 
-    Raises UsageError for settings that make no sense.
+    Raises:
+        UsageError: settings that make no sense.
     """
 
     def __init__(
@@ -87,8 +89,11 @@ class Predictor(BasePredictor):
         self._lock, self._process = threading.Lock(), os.getpid()
         self._form = self._made()
 
-    def stripes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Tensor]:
-        """As `BasePredictor.stripes`, on the device, resized once from the head's own grid; a picture and its mirror are one batch of 2."""
+    def row_chunks(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Tensor]:
+        """Compute `BasePredictor.row_chunks` on the device, resized once from the head's own grid.
+
+        A picture and its mirror are one batch of 2.
+        """
         self._check(image)
         network = self._network()
         size = size or (image.shape[0], image.shape[1])
@@ -105,10 +110,10 @@ class Predictor(BasePredictor):
                 else:
                     scores = self._pass(network, resized(pixels, scale))
                 grids.append(Grid(scores, full_size(view, size, self._multiple)))
-            return raw_stripes(grids[0], size) if self.scales == (1.0,) and not self.flip else averaged_stripes(grids, size)
+            return raw_row_chunks(grids[0], size) if self.scales == (1.0,) and not self.flip else averaged_row_chunks(grids, size)
 
     def tiles(self, size: tuple[int, int]) -> int:
-        """As `BasePredictor.tiles`; a tile and its mirror are one."""
+        """Count tiles as `BasePredictor.tiles`; a tile and its mirror are one."""
         tiling, count = self.tiling or Tiling(), 0
         for view in self._views(size):
             side = self._cut(view) or max(view)
@@ -116,10 +121,14 @@ class Predictor(BasePredictor):
         return count if count > len(self.scales) else 1
 
     def features(self, image: np.ndarray) -> dict[str, Tensor]:
-        """The tensors of one pass over an H x W x 3 uint8 picture by the paper's names, 1 x C x h x w on the device.
+        """Return the tensors of one pass by the paper's names (`Segmenter.forward_features`), 1 x C
+        x h x w on the device.
 
-        As `Segmenter.forward_features`; at the picture's own size, whatever `scales` and `flip` are. DataError for
-        another kind of array; UsageError for a model that does not show them.
+        The pass is at the picture's own size, whatever `scales` and `flip` are.
+
+        Raises:
+            DataError: no H x W x 3 uint8 picture.
+            UsageError: a model that does not show them.
         """
         self._check(image)
         self._after_fork()
@@ -132,7 +141,7 @@ class Predictor(BasePredictor):
 
     @property
     def machine(self) -> dict[str, Any]:
-        """As `BasePredictor.machine`."""
+        """Return device, threads, processor and the version of torch."""
         cuda = self.device.type == "cuda"
         return {
             "device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__,
@@ -148,15 +157,17 @@ class Predictor(BasePredictor):
 
     @cached_property
     def _bytes_per_pixel(self) -> float:
-        """Of a pass over one picture (and its mirror)."""
+        """Estimate the memory of a pass over one picture (and its mirror)."""
         return pass_bytes(self.model, self.channels) * (1 + self.flip)
 
     def _views(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Height and width of a picture of this size at each scale."""
+        """Return height and width at each scale."""
         return [(scaled(size[0], scale), scaled(size[1], scale)) for scale in self.scales]
 
     def _cut(self, view: tuple[int, int]) -> int | None:
-        """Side of the tiles of a view of this height and width; None: it is seen whole. Says so where tiles cannot be right."""
+        """Return the side of the tiles of a view; None: it is seen whole. Warn once where tiles
+        cannot be right.
+        """
         if self.tiling is None or self.tiling.tile == "whole":
             return None
         # Its grid is finer than stride 4 in no network here; every scale has one.
@@ -191,7 +202,7 @@ class Predictor(BasePredictor):
         return int(model.pad_multiple)
 
     def _pass(self, model: nn.Module, pixels: Tensor, window: Window | None = None) -> Tensor:
-        """Scores on the head's own grid, of tiles as of views of a whole picture."""
+        """Run the network: scores on the head's own grid, of a tile (`window`) or of a whole view."""
         if window is None and self.flip:
             pixels = torch.cat([pixels, pixels.flip(-1)])
         with self._cast():
@@ -199,7 +210,9 @@ class Predictor(BasePredictor):
         return scores
 
     def _network(self) -> nn.Module:
-        """Return the model, on the CPU its twin that predicts faster; fold that anew where the model has changed since."""
+        """Return the model, on the CPU its twin that predicts faster; fold that anew where the
+        model has changed since.
+        """
         self._after_fork()
         known, form = self._form
         if known == self._state():
@@ -214,14 +227,16 @@ class Predictor(BasePredictor):
         return form
 
     def _made(self) -> tuple[tuple[Any, ...] | None, nn.Module]:
-        """What the model is like now, and the form of it that predicts."""
+        """Return the model's state and the form of it that predicts."""
         state = self._state()
         if self.device.type != "cpu":
             return state, self.model
         return state, prediction_form(self.model, "fused" if self.precision == "fp32" else "plain")
 
     def _after_fork(self) -> None:
-        """In a forked process let torch compute on one thread: it would wait for those of its parent, which it has not, for ever."""
+        """Let torch compute on one thread in a forked process: it would wait for ever for the
+        threads of its parent.
+        """
         if self._process == os.getpid():
             return
         # Whoever held the lock stayed in the parent.
@@ -238,7 +253,9 @@ class Predictor(BasePredictor):
 
     @contextmanager
     def _numerics(self) -> Iterator[None]:
-        """fp32 means fp32: CUDA's convolutions would take TF32, with 10 bits of mantissa, on their own."""
+        """Keep fp32 exact: CUDA's convolutions would take TF32, with 10 bits of mantissa, on their
+        own.
+        """
         if self.device.type != "cuda":
             yield
             return
@@ -251,12 +268,12 @@ class Predictor(BasePredictor):
 
 
 def scaled(side: int, scale: float) -> int:
-    """A side of a picture that is resized by a factor."""
+    """Return a side of a picture that is resized by a factor: max(1, floor(scale * side + 0.5))."""
     return max(1, math.floor(scale * side + 0.5))
 
 
 def resized(pixels: Tensor, scale: float) -> Tensor:
-    """N x C x H x W at max(1, floor(s H + 0.5)) x max(1, floor(s W + 0.5)): bilinear, antialiased when shrinking."""
+    """Resize N x C x H x W by a factor (`scaled`): bilinear, antialiased when shrinking."""
     height, width = (scaled(side, scale) for side in pixels.shape[-2:])
     if (height, width) == tuple(pixels.shape[-2:]):
         return pixels
@@ -264,7 +281,9 @@ def resized(pixels: Tensor, scale: float) -> Tensor:
 
 
 _evaluated: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
-"""Of each network that is in eval mode for a while: for how many blocks, and which of its modules were in training mode before."""
+"""Of each network that is in eval mode for a while: for how many blocks, and which of its modules
+were in training mode before.
+"""
 _evaluating = threading.Lock()
 
 
@@ -280,7 +299,8 @@ os.register_at_fork(after_in_child=_forget_threads)
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode within the block; afterwards each module is as it was (norms may be frozen one by one).
+    """Put a network into eval mode within the block; afterwards each module is as it was (norms may
+    be frozen one by one).
 
     Of several threads the first to enter changes the modes, and the last to leave restores them.
     """

@@ -1,4 +1,4 @@
-"""Large and georeferenced TIFFs, read and segmented by windows, so that no picture is ever whole in memory.
+"""Large and georeferenced TIFFs, read and segmented by windows, never whole in memory.
 
 Needs rasterio, the extra `geo`.
 """
@@ -28,21 +28,27 @@ if TYPE_CHECKING:
     from seenet.prediction.base import BasePredictor
 
 LARGE = 32_000_000
-"""Pixels from which on a TIFF is read by windows: decoded whole it would take some 10 bytes each."""
+"""Pixels above which a TIFF is read by windows: whole it would take some 10 bytes a pixel."""
 CACHE = 128_000_000
-"""Bytes of decoded blocks that GDAL holds. Where a row of blocks does not fit, each is decoded or compressed again for every line."""
+"""Bytes of decoded blocks that GDAL holds. If a row of blocks does not fit, each is decoded again
+for every line.
+"""
 GEO_TAGS = (33550, 33922, 34264, 34735)
-"""ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (OGC 19-008r4, GeoTIFF 1.1, section 7)."""
+"""ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (OGC 19-008r4, GeoTIFF 1.1,
+section 7).
+"""
 _MULTIPLIED = 1
-"""Of the further samples of a pixel: the alpha by which its colours were multiplied."""
+"""Kind of a further sample of a pixel: the alpha by which its colours were multiplied."""
 OVERLAY_SIDE = 4096
 """Largest side of an overlay."""
 
 
 def by_windows(path: Path) -> bool:
-    """Whether a picture is a TIFF over `LARGE` pixels, or georeferenced where rasterio is there; one that is turned (EXIF) is read whole.
+    """Report whether a picture is a TIFF over `LARGE` pixels, or georeferenced while rasterio is
+    installed.
 
-    False as well for what cannot be opened, of which its reader will tell.
+    A picture that is turned (EXIF) is read whole. What cannot be opened is left to its reader,
+    which says why.
     """
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
@@ -59,7 +65,7 @@ def by_windows(path: Path) -> bool:
 
 
 def _directory(path: Path) -> tiff.Directory:
-    """Of the page that is the picture, in a TIFF that was opened."""
+    """Return the directory of the page that is the picture."""
     with path.open("rb") as stream:
         directory, _ = tiff.picture(stream)
     assert directory is not None
@@ -67,9 +73,11 @@ def _directory(path: Path) -> tiff.Directory:
 
 
 class RasterPicture:
-    """An H x W x 3 uint8 picture whose windows `picture[rows, columns]` are read when they are asked for; `picture[:, ::-1]` mirrors it.
+    """An H x W x 3 uint8 picture whose windows are read on demand: `picture[rows, columns]`.
+    `picture[:, ::-1]` mirrors it.
 
-    The first three bands, or grey or palette from one; values of other than 8 bits, or whose 0 is white, as `core.images` has them.
+    It has the first three bands, or grey or palette from one. Values are converted as in
+    `core.images`.
     """
 
     dtype, ndim = np.dtype(np.uint8), 3
@@ -95,11 +103,11 @@ class RasterPicture:
         return self._read(((top, bottom), (width - right, width - left)))[:, ::-1]
 
     def reduced(self, height: int, width: int) -> np.ndarray:
-        """height x width x 3: every so manyth pixel."""
+        """Return a copy of height x width x 3, sampled from the whole."""
         return self._read(None, out_shape=(len(self._bands), height, width))
 
     def _read(self, window: Any, **options: Any) -> np.ndarray:
-        with told(self.name):
+        with gdal_errors(self.name):
             values = self.dataset.read(self._bands, window=window, **options)
         if self._table is not None:
             coloured: np.ndarray = self._table[values[0]]
@@ -119,7 +127,9 @@ class RasterPicture:
 
 @dataclass(frozen=True)
 class Values:
-    """How a TIFF's values are to be read: their bits, whether 0 is white, whether colours were multiplied by the alpha behind them."""
+    """How to read a TIFF's values: bits, whether 0 is white, whether colours were multiplied by
+    alpha.
+    """
 
     bits: int
     inverted: bool
@@ -128,15 +138,18 @@ class Values:
 
 @contextmanager
 def opened_raster(path: Path) -> Iterator[RasterPicture]:
-    """The picture; DataError: rasterio is not installed, damaged, of several pages, over the pixel limit, or values or colours that are
-    not read by windows.
+    """Open a TIFF to be read by windows.
+
+    Raises:
+        DataError: rasterio is not installed; the file is damaged, of several pages, over the pixel
+            limit, or has values or colours that are not read by windows.
     """
     values, directory = _values(path), _directory(path)
     where = os.path.abspath(path)
     if not directory.first:
         where = f"GTIFF_DIR:off:{directory.place}:{where}"
     with environment(path) as rasterio:
-        with told(str(path)):
+        with gdal_errors(str(path)):
             dataset = rasterio.open(where, driver="GTiff")
         with dataset:
             _check(path, dataset)
@@ -144,7 +157,7 @@ def opened_raster(path: Path) -> Iterator[RasterPicture]:
 
 
 def _values(path: Path) -> Values:
-    """How its values are read; DataError for colours that GDAL gives as they are stored."""
+    """Return how its values are read. DataError for colours that GDAL does not convert."""
     with opened(path) as image:
         bits, inverted = tiff_values(image)
         if image.mode == "LAB" or (image.mode == "CMYK" and bits != 8):
@@ -163,10 +176,10 @@ def _check(path: Path, dataset: Any) -> None:
 
 
 def _limits(dataset: Any, name: str) -> tuple[float, float] | None:
-    """The least and the largest value of the first band that are finite; None where none is."""
+    """Return the least and the largest finite value of the first band; None where none is finite."""
     limits: list[float] = []
     for _, window in dataset.block_windows(1):
-        with told(name):
+        with gdal_errors(name):
             values = dataset.read(1, window=window)
         values = values[np.isfinite(values)]
         if values.size:
@@ -176,13 +189,13 @@ def _limits(dataset: Any, name: str) -> tuple[float, float] | None:
 
 @dataclass
 class StoredResult:
-    """A mask that is on disk already, beside its place, and a small overlay."""
+    """A mask that is on disk already, under a temporary name, and a small overlay."""
 
     mask: Path
     overlay: Image.Image
 
     def write(self, kind: str, path: Path) -> None:
-        """As `Result.write`, of masks and overlays; once."""
+        """Write `masks` or `overlays` to `path`, each once, as `Result.write`."""
         if kind == "masks":
             self.mask.replace(path)
         else:
@@ -190,9 +203,11 @@ class StoredResult:
 
 
 def segment(predictor: "BasePredictor", path: Path, place: Path) -> StoredResult:
-    """Segment a TIFF by windows into a GeoTIFF beside `place`, with the input's coordinates and the classes' colours.
+    """Segment a TIFF by windows into a GeoTIFF beside `place`, with the input's coordinates and the
+    classes' colours.
 
-    DataError as `opened_raster`, or the disk is full.
+    Raises:
+        DataError: as `opened_raster`, or the disk is full.
     """
     with opened_raster(path) as picture:
         temporary = beside(place)
@@ -205,7 +220,7 @@ def segment(predictor: "BasePredictor", path: Path, place: Path) -> StoredResult
 
 
 def _write(predictor: "BasePredictor", picture: RasterPicture, path: Path) -> Image.Image:
-    """The mask at `path`; returns the overlay."""
+    """Write the mask to `path`; return the overlay."""
     source, labels = picture.dataset, predictor.labels
     height, width, _ = picture.shape
     factor = max(1, -(-max(height, width) // OVERLAY_SIDE))
@@ -223,11 +238,11 @@ def _write(predictor: "BasePredictor", picture: RasterPicture, path: Path) -> Im
     elif source.crs or not source.transform.is_identity:
         profile |= {"transform": source.transform, "crs": source.crs}
     any_picture: Any = picture
-    with environment(path) as rasterio, told(str(path)), rasterio.open(os.path.abspath(path), "w", **profile) as mask:
+    with environment(path) as rasterio, gdal_errors(str(path)), rasterio.open(os.path.abspath(path), "w", **profile) as mask:
         if small_type:
             mask.write_colormap(1, _colormap(labels))
-        for stripe in predictor.stripes(any_picture):
-            ids = to_mask(stripe)
+        for chunk in predictor.row_chunks(any_picture):
+            ids = to_mask(chunk)
             bottom = top + len(ids)
             mask.write(ids, 1, window=((top, bottom), (0, width)))
             small.append(ids[rows[(rows >= top) & (rows < bottom)] - top][:, columns])
@@ -241,7 +256,7 @@ def _colormap(labels: LabelSet) -> dict[int, tuple[int, ...]]:
 
 @contextmanager
 def environment(path: Path) -> Iterator[Any]:
-    """rasterio, bound to the file itself: no other files beside it are read or written, and little is cached."""
+    """Yield rasterio, set to read and write no other files beside this one, and to cache little."""
     try:
         import rasterio
     except ImportError:
@@ -259,8 +274,8 @@ def environment(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
-    """What GDAL raises, in one line with the file's name."""
+def gdal_errors(name: str) -> Iterator[None]:
+    """Turn what GDAL raises into one line with the file's name."""
     from rasterio.errors import RasterioError
 
     try:

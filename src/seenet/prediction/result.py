@@ -1,6 +1,7 @@
 """The result of one picture: its mask, probabilities and overlay, and the scores it comes from.
 
-Scores are torch tensors on their device, or numpy arrays where an exported model made them. Torch is imported only for the former.
+Scores are torch tensors on their device, or numpy arrays where an exported model made them. Torch
+is imported only for the former.
 """
 
 import io
@@ -33,11 +34,11 @@ SUFFIXES = {"masks": ".png", "overlays": ".jpg", "probabilities": ".npz"}
 
 
 class Result:
-    """A segmented picture; shows itself as an overlay in a notebook."""
+    """A segmented picture. In a notebook it shows itself as an overlay."""
 
     def __init__(self, mask: np.ndarray, labels: LabelSet, image: np.ndarray, scores: "Scores | None", name: str) -> None:
         self.mask = mask
-        """H x W class ids, uint8 (uint16 over 256 classes)."""
+        """Class ids, H x W uint8 (uint16 over 256 classes)."""
         self.labels = labels
         self.image = image
         """The picture, H x W x 3 uint8."""
@@ -47,19 +48,27 @@ class Result:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """K x H x W float32, their sum over K is 1. UsageError where they were not asked for."""
+        """Return K x H x W float32, whose sum over K is 1. UsageError where they were not asked
+        for.
+        """
         if self._scores is None:
             raise UsageError(f"{self.name}: its scores were not kept; ask for the result with probabilities=True")
         return to_probabilities(self._scores)
 
     def overlay(self, alpha: float = 0.5) -> Image.Image:
-        """The classes' colours over the picture, with opacity `alpha`."""
+        """Draw the classes' colours over the picture, with opacity `alpha`."""
         return Image.fromarray(blend(self.image, self.mask, self.labels, alpha))
 
     def save(self, folder: str | Path, *, probabilities: bool = False, overwrite: bool = False) -> list[Path]:
-        """Write FOLDER/masks/NAME.png, FOLDER/overlays/NAME.jpg and, if asked, FOLDER/probabilities/NAME.npz (float16).
+        """Write FOLDER/masks/NAME.png, FOLDER/overlays/NAME.jpg and, if asked,
+        FOLDER/probabilities/NAME.npz (float16).
 
-        Returns their paths. Raises DataError where one is there already, unless `overwrite`; UsageError for the name of a file.
+        Returns:
+            Their paths.
+
+        Raises:
+            DataError: one is there already, without `overwrite`.
+            UsageError: `folder` is a file, or is named like one.
         """
         if not Path(folder).is_dir() and (Path(folder).exists() or Path(folder).suffix.lower() in _OF_FILES):
             raise UsageError(f"{folder}: the name of a file, expected a folder, in which masks and overlays get folders; name one")
@@ -73,7 +82,7 @@ class Result:
         return paths
 
     def write(self, kind: str, path: Path) -> None:
-        """Write one of `masks` (PNG with palette), `overlays` (JPEG), `probabilities` (compressed npz, float16) to
+        """Write `masks` (PNG with palette), `overlays` (JPEG) or `probabilities` (npz, float16) to
         `path`.
         """
         if kind == "masks":
@@ -99,13 +108,17 @@ class Result:
 
 
 def output_paths(folder: Path, name: str, probabilities: bool, *, windows: bool = False) -> list[Path]:
-    """The files of one result: `name` may hold subfolders and dots. The mask of a picture read by windows is a TIFF."""
+    """Return the files of one result. `name` may hold subfolders and dots. With `windows` the mask
+    is a TIFF.
+    """
     suffixes = {**SUFFIXES, "masks": ".tif"} if windows else SUFFIXES
     return [folder / kind / f"{name}{suffix}" for kind, suffix in suffixes.items() if probabilities or kind != "probabilities"]
 
 
 def colourize(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """H x W ids -> H x W x 3 uint8: the classes' colours, white where ignored, black for an id that is neither."""
+    """Turn H x W ids into colours, H x W x 3 uint8: white where ignored, black for an id that is no
+    class.
+    """
     if mask.dtype == np.uint8:
         table = labels.palette()
         # A set of more than 256 classes may hold ids that a byte cannot; those it can are in the palette.
@@ -120,8 +133,8 @@ def colourize(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
 
 
 def blend(image: np.ndarray, mask: np.ndarray, labels: LabelSet, alpha: float = 0.5) -> np.ndarray:
-    """H x W x 3 uint8: the classes' colours over the picture with opacity `alpha`; ignored pixels show the picture as
-    it is.
+    """Draw the classes' colours over an H x W x 3 uint8 picture with opacity `alpha`; ignored
+    pixels stay as they are.
     """
     weight = round(alpha * 256)
     # Sixteen bits hold 255 * 256, so that large pictures need no floats.
@@ -133,27 +146,29 @@ def blend(image: np.ndarray, mask: np.ndarray, labels: LabelSet, alpha: float = 
     return out
 
 
-def joined(stripes: Iterable[Scores], height: int) -> Scores:
-    """Stripes K x r x w of the same scores, from the top, as one K x height x w."""
+def stack_chunks(row_chunks: Iterable[Scores], height: int) -> Scores:
+    """Put row chunks K x r x w, from the top, together into one K x height x w."""
     whole: Any = None
     top = 0
-    for stripe in stripes:
-        classes, rows, width = stripe.shape
+    for chunk in row_chunks:
+        classes, rows, width = chunk.shape
         if rows == height:
-            return stripe
+            return chunk
         if whole is None:
             shape = (classes, height, width)
-            whole = np.empty(shape, np.float32) if isinstance(stripe, np.ndarray) else stripe.new_empty(shape)
-        whole[:, top : top + rows] = stripe
+            whole = np.empty(shape, np.float32) if isinstance(chunk, np.ndarray) else chunk.new_empty(shape)
+        whole[:, top : top + rows] = chunk
         top += rows
     result: Scores = whole
     return result
 
 
 def to_mask(scores: Scores) -> np.ndarray:
-    """K x h x w scores -> h x w class ids, uint8 (uint16 over 256 classes); the lower id where two are equal.
+    """Return the class of each pixel, h x w uint8 (uint16 over 256 classes); the lower id where two
+    scores are equal.
 
-    Raises NotFiniteError where a best score is NaN or infinite.
+    Raises:
+        NotFiniteError: a best score is NaN or infinite.
     """
     small = len(scores) <= 256
     if isinstance(scores, np.ndarray):
@@ -172,13 +187,13 @@ def to_mask(scores: Scores) -> np.ndarray:
 
 
 def check_finite(best: np.ndarray) -> None:
-    """NotFiniteError where a best score is NaN or infinite."""
+    """Raise NotFiniteError where a best score is NaN or infinite."""
     if not np.isfinite(best).all():
         raise NotFiniteError(NOT_FINITE)
 
 
 def to_probabilities(scores: Scores) -> np.ndarray:
-    """Softmax over K of K x h x w scores, float32, in main memory."""
+    """Return the softmax over K of K x h x w scores, float32, in main memory."""
     if isinstance(scores, np.ndarray):
         shifted: np.ndarray = scores - scores.max(0)
         np.exp(shifted, out=shifted)
@@ -189,7 +204,7 @@ def to_probabilities(scores: Scores) -> np.ndarray:
 
 
 def negative_log_likelihood(scores: Scores, truth: np.ndarray, ignore: int) -> float:
-    """Sum over the pixels of an h x w label that are not `ignore`, nats."""
+    """Sum the cross entropy over the pixels of an h x w label that are not `ignore`, in nats."""
     if isinstance(scores, np.ndarray):
         valid = truth != ignore
         chosen = scores[:, valid]

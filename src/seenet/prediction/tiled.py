@@ -1,8 +1,9 @@
-"""Scores of large pictures in parts: tiles on the head's own grid, rows at the picture's size, and the memory that a pass takes.
+"""Scores of large pictures in parts: tiles, and rows at the picture's size; the memory of a pass.
 
-A tiled picture is resized from the same grid as a whole pass, so both give the same scores (`TiledGrid`). At the picture's size all
-scores would take 4 K bytes a pixel; some rows of them stay in the cache (`Grid`, `raw_stripes`). `pass_bytes` says how large a tile may
-be.
+`TiledGrid` makes the grid of scores tile by tile; it is resized as a whole pass's grid is, so both
+give the same scores. At the picture's size all scores would take 4 K bytes a pixel, while some rows
+of them stay in the cache: `Grid`, `raw_row_chunks`, `averaged_row_chunks`. `pass_bytes` estimates
+the memory of a pass, by which tiles are chosen.
 """
 
 import copy
@@ -23,13 +24,14 @@ from seenet.prediction.tiles import Span, Tiling
 
 ROWS = 64
 """Rows of a resized picture that are made at once."""
-STRIPE = {"cpu": 2**19}
-"""Numbers in a stripe, by device."""
+CHUNK = {"cpu": 2**19}
+"""Numbers in a row chunk, by device."""
 ELSEWHERE = 2**25
-"""On devices where each operation costs more to start than its numbers to compute."""
+"""Numbers on other devices, where an operation costs more to start than to compute."""
 LEAST_ROWS = 8
-"""However many classes there are: beside these rows of the grid are resized twice."""
+"""Of a chunk, however many classes there are: rows of the grid at its borders are resized twice."""
 MEASURED_SIDE = 512
+"""Pixels a side of the picture of `pass_bytes`."""
 UNKNOWN_BYTES = 1600.0
 """A pixel: somewhat more than this project's networks on ResNet-50 and 101 take."""
 OVERHEAD = 1.25
@@ -37,15 +39,18 @@ OVERHEAD = 1.25
 
 
 class TiledGrid:
-    """What the head would give of a whole picture, N x K x h x w, made row of tiles by row of tiles as its rows are asked for.
+    """Scores of a whole picture on the head's own grid, N x K x h x w, made row of tiles by row.
 
     Args:
-        run: (rows, columns, window) -> the scores on the head's own grid of that tile of the picture.
+        run: (rows, columns, window) -> the scores on the head's own grid of that tile of the
+            picture.
         size: height and width of the picture as the network sees it.
         multiple: what the network pads the picture's sides to.
 
-    Rows must be asked for from the top to the bottom: what lies above them is forgotten. UsageError for a network whose grid has no
-    stride that is a power of two up to 32.
+    Rows must be asked for from the top to the bottom: what lies above them is forgotten.
+
+    Raises:
+        UsageError: the stride of the network's grid is no power of two up to 32.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class TiledGrid:
         self.shape = (*first.shape[:2], ceil(self.whole[0] / self.stride), first.shape[3])
 
     def rows(self, first: int, last: int) -> Tensor:
-        """Rows `first` to `last` (not in it) of the grid, N x K x rows x w float32."""
+        """Return rows `first` to `last` (not in it) of the grid, N x K x rows x w float32."""
         parts = []
         for number, span in enumerate(self.bands):
             top, bottom = span.first // self.stride, self._end(span.last, 0)
@@ -96,15 +101,26 @@ class TiledGrid:
         return band
 
     def _end(self, last: int, axis: int) -> int:
-        """Of the grid, for a span's end: the picture's own end takes the padding with it."""
+        """Return the row or column of the grid at a span's end; the picture's own end takes the
+        padding with it.
+        """
         spans = self.bands if axis == 0 else self.columns
         return ceil((self.whole[axis] if last == spans[-1].last else last) / self.stride)
 
 
 def scaled_part(picture: Any, size: tuple[int, int], rows: Span, columns: Span, normalized: Callable[[np.ndarray], Tensor]) -> Tensor:
-    """The rows and columns that a tile sees of an H x W x C picture resized to `size`, 1 x C x h x w, as `predictor.resized` resizes it.
+    """Resize the part of a picture that a tile sees, as `predictor.resized` resizes the whole.
 
-    Bilinear, antialiased when shrinking; no more of the picture is read than that takes.
+    Bilinear, antialiased when shrinking. No more of the picture is read than that takes.
+
+    Args:
+        picture: sliced by [rows, columns]; an array, or a `RasterPicture`.
+        size: height and width of the whole resized picture.
+        rows, columns: of the resized picture.
+        normalized: makes 1 x C x h x w of h x w x C.
+
+    Returns:
+        1 x C x h x w.
     """
     spans, sources = (rows, columns), []
     weights: list[Tensor | None] = []
@@ -139,14 +155,16 @@ def scaled_part(picture: Any, size: tuple[int, int], rows: Span, columns: Span, 
 
 
 def _along(pixels: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums along the columns."""
+    """Return weighted sums along the columns."""
     return F.linear(pixels, weights.to(pixels.device))
 
 
 class Grid:
-    """Scores N x K x h x w on the head's own grid, resized to `full` by rows: bilinear, align_corners=False.
+    """Scores N x K x h x w on the head's own grid, resized to `full` by rows: bilinear,
+    align_corners=False.
 
-    Rows do not depend on the stripe that they are asked for in. They differ from `F.interpolate`'s by rounding.
+    Rows do not depend on the chunk that they are asked for in. They differ from `F.interpolate`'s
+    by rounding.
     """
 
     def __init__(self, scores: Tensor | TiledGrid, full: tuple[int, int]) -> None:
@@ -159,7 +177,9 @@ class Grid:
         self._weight = (places - self._above)[:, None]
 
     def rows(self, top: int, bottom: int, width: int) -> Tensor:
-        """Rows `top` to `bottom` (not in it) and the first `width` columns, N x K x rows x width float32."""
+        """Return rows `top` to `bottom` (not in it) of the first `width` columns, N x K x rows x
+        width float32.
+        """
         above, weight = self._above[top:bottom], self._weight[top:bottom].to(self.scores.device)
         first, last = int(above[0]), min(int(above[-1]) + 2, self.scores.shape[-2])
         rows = self.scores[..., first:last, :] if isinstance(self.scores, Tensor) else self.scores.rows(first, last)
@@ -172,16 +192,20 @@ class Grid:
 
 
 @torch.inference_mode()
-def raw_stripes(grid: Grid, size: tuple[int, int]) -> Iterator[Tensor]:
-    """The scores K x r x w of the first image of `grid`, from the top to the last of the h x w of `size`."""
-    for top, bottom in _stripes(grid, size):
+def raw_row_chunks(grid: Grid, size: tuple[int, int]) -> Iterator[Tensor]:
+    """Yield the scores K x r x w of the first image of `grid`, from the top, up to the h x w of
+    `size`.
+    """
+    for top, bottom in _row_ranges(grid, size):
         yield grid.rows(top, bottom, size[1])[0]
 
 
 @torch.inference_mode()
-def averaged_stripes(grids: list[Grid], size: tuple[int, int]) -> Iterator[Tensor]:
-    """As `raw_stripes`, the log of the mean probability over grids and their images; a second image is a mirrored one."""
-    for top, bottom in _stripes(grids[0], size):
+def averaged_row_chunks(grids: list[Grid], size: tuple[int, int]) -> Iterator[Tensor]:
+    """Yield the log of the mean probability over grids and their images; a second image is a
+    mirrored one.
+    """
+    for top, bottom in _row_ranges(grids[0], size):
         total, count = torch.zeros((), device=grids[0].scores.device), 0
         for grid in grids:
             for mirrored, scores in enumerate(grid.rows(top, bottom, size[1])):
@@ -191,15 +215,15 @@ def averaged_stripes(grids: list[Grid], size: tuple[int, int]) -> Iterator[Tenso
         yield total.div_(count).clamp_min_(torch.finfo(torch.float32).tiny).log_()
 
 
-def _stripes(grid: Grid, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+def _row_ranges(grid: Grid, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
     row = grid.scores.shape[1] * size[1]
-    rows = max(LEAST_ROWS, STRIPE.get(grid.scores.device.type, ELSEWHERE) // row)
+    rows = max(LEAST_ROWS, CHUNK.get(grid.scores.device.type, ELSEWHERE) // row)
     for top in range(0, size[0], rows):
         yield top, min(size[0], top + rows)
 
 
 class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of all tensors that live at once, at their most."""
+    """Count the bytes of all tensors that live at once, and keep the largest count."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -218,10 +242,15 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def pass_bytes(model: nn.Module, channels: int) -> float:
-    """Bytes a pixel that a network in eval mode takes for one picture in float32, besides its weights.
+    """Estimate the bytes a pixel that a network in eval mode takes for one picture in float32,
+    besides its weights.
 
-    The tensors that live at once, the picture among them, in a pass over 512 x 512 pixels on torch's meta device, which computes nothing,
-    and `OVERHEAD`; `UNKNOWN_BYTES` for a network that cannot run there. The same on every machine, so that tiles are.
+    Counted are the tensors that live at once in a pass over 512 x 512 pixels on torch's meta
+    device, which computes nothing, times `OVERHEAD`. The estimate is the same on every machine, so
+    that tiles are too.
+
+    Returns:
+        Bytes; `UNKNOWN_BYTES` for a network that cannot run on the meta device.
     """
     twin = copy.deepcopy(model).to("meta", torch.float32).eval()
     try:

@@ -1,4 +1,4 @@
-"""Pictures too large for one pass are cut into overlapping tiles. Imports no torch."""
+"""How pictures that are too large for one pass are cut into overlapping tiles. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -6,18 +6,24 @@ from typing import Any, Literal
 from seenet.core.errors import UsageError
 
 STEP = 32
-"""Tiles begin at multiples of this, so that their grids are parts of the whole picture's: the largest stride of any network here."""
+"""Tiles begin at multiples of this, the largest stride of any network here: so their grids are
+parts of the picture's grid.
+"""
 MARGIN = 256
 MEMORY = 2.0
 HELD = 1 / 8
-"""Of the budget, for what stays beside passes over tiles: blocks of a TIFF, memory that was freed and not given back. As measured."""
+"""Share of the budget that is left for blocks of a TIFF and for memory that was freed and not given
+back. Measured.
+"""
 
 TileSize = int | Literal["auto", "whole"]
 
 
 @dataclass(frozen=True)
 class Span:
-    """Rows (or columns) that a tile answers for, `first` to `last`, and those that it sees, `begin` to `end`; ends are not in them."""
+    """Rows (or columns) of a tile: it answers for `first` to `last` and sees `begin` to `end`, ends
+    not included.
+    """
 
     first: int
     last: int
@@ -30,12 +36,16 @@ class Tiling:
     """How pictures are cut.
 
     Args:
-        tile: side in pixels of what the network sees at once, margins in it; "auto": as large as `memory` allows; "whole": never cut.
-        margin: pixels that a tile sees around those that it answers for; rounded up to a multiple of 32.
-        memory: bytes / 10^9 that a pass may take, by an estimate, before "auto" cuts, and that a picture in tiles may take. The smallest
-            tile that its margins leave anything of is taken even where it does not fit.
+        tile: side in pixels of what the network sees at once, margins in it; "auto": as large as
+            `memory` allows; "whole": never cut.
+        margin: pixels that a tile sees around those that it answers for; rounded up to a multiple
+            of 32.
+        memory: bytes / 10^9 that a pass may take, by an estimate, before "auto" cuts, and that a
+            picture in tiles may take. The smallest tile that its margins leave anything of is taken
+            even where it does not fit.
 
-    Raises UsageError: a negative margin or memory, a tile that its margins leave nothing of.
+    Raises:
+        UsageError: a negative margin or memory, a tile that its margins leave nothing of.
     """
 
     tile: TileSize = "whole"
@@ -55,25 +65,28 @@ class Tiling:
 
     @property
     def overlap(self) -> int:
-        """The margin as it is used: a multiple of `STEP`."""
+        """Return the margin as it is used: a multiple of `STEP`."""
         return -(-self.margin // STEP) * STEP
 
     @property
     def least(self) -> int:
-        """The smallest tile that answers for anything."""
+        """Return the side of the smallest tile that answers for anything."""
         return 2 * (self.overlap + STEP)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What changes answers; nothing where pictures are never cut."""
+        """Return what changes answers; nothing where pictures are never cut."""
         if self.tile == "whole":
             return {}
         return {"tile": self.tile, "margin": self.margin, **({"memory": self.memory} if self.tile == "auto" else {})}
 
     def side(self, size: tuple[int, int], seen: float, kept: float) -> int | None:
-        """Side of the tiles of a picture of `size` = (height, width); None: it is done whole.
+        """Return the side of the tiles of a picture; None: it is seen whole.
 
-        `seen` is bytes a pixel of a pass, `kept` those a pixel of the rows of scores that wait for being resized.
+        Args:
+            size: height and width of the picture.
+            seen: bytes a pixel of a pass.
+            kept: bytes a pixel of the rows of scores that wait to be resized.
         """
         if self.tile == "whole":
             return None
@@ -93,10 +106,15 @@ class Tiling:
         return side**2 * seen + rows * size[1] * kept <= budget
 
     def spans(self, length: int, side: int, *, congruent: bool = True) -> list[Span]:
-        """Along an axis of `length` pixels: each answers for what lies a margin inside of it, or reaches to the picture's border.
+        """Cut an axis of `length` pixels. Each tile answers for what lies a margin inside of it, or
+        reaches to the border.
 
-        `congruent`: all see `length` pixels but for multiples of 32, since where networks pad on the one side more than on the other
-        it is the remainder that decides which. Else those that do not end at the border see multiples of 32.
+        Args:
+            length: pixels of the picture along the axis.
+            side: pixels that a tile sees at most.
+            congruent: let tiles see `length` pixels but for multiples of 32, since networks that
+                pad one side more than the other decide by the remainder which one. Otherwise tiles
+                that do not end at the border see multiples of 32.
         """
         if length <= side:
             return [Span(0, length, 0, length)]

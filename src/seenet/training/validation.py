@@ -33,10 +33,10 @@ class StoppablePredictor(Predictor):
         super().__init__(model, labels, device=device)
         self.stop = stop
 
-    def stripes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Tensor]:
+    def row_chunks(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[Tensor]:
         if self.stop.code:
             raise Stopped("validation was cut short", self.stop.code)
-        return super().stripes(image, size)
+        return super().row_chunks(image, size)
 
 
 def score(

@@ -64,9 +64,9 @@ def test_tiles_of_a_bundle(red: Path, flip: bool, monkeypatch: pytest.MonkeyPatc
     assert tiles.settings["tile"] == 160
     assert "tile" not in whole.settings
     # A row of tiles keeps none of their margins.
-    assert all(stripe.base is None or stripe.base.shape == stripe.shape for stripe in tiles.stripes(image))
-    # Very little memory, and each row of tiles is one stripe.
-    assert len(list(load(red, tile="auto", margin=32, memory=1e-6).stripes(image))) == 4
+    assert all(chunk.base is None or chunk.base.shape == chunk.shape for chunk in tiles.row_chunks(image))
+    # Very little memory, and each row of tiles is one chunk.
+    assert len(list(load(red, tile="auto", margin=32, memory=1e-6).row_chunks(image))) == 4
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from seenet.core.errors import DataError, UsageError
 from seenet.export.openvino import write_openvino
-from seenet.prediction.bundles.runtimes import _told, read_metadata
+from seenet.prediction.bundles.runtimes import _runtime_errors, read_metadata
 from seenet.prediction.loading import load
 from tests.prediction.bundles import hostile
 from tests.prediction.bundles.red import CENTRES, card, red_model, write_red
@@ -119,7 +119,7 @@ def test_the_same_bytes_again(red: Path) -> None:
     ],
 )
 def test_memory_is_told_from_other_refusals(text: str, kind: type[Exception]) -> None:
-    with pytest.raises(kind) as caught, _told(Path("a.onnx")):
+    with pytest.raises(kind) as caught, _runtime_errors(Path("a.onnx")):
         raise RuntimeError(text)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("a.onnx: the runtime refuses it") == (kind is DataError)

@@ -1,1 +1,1 @@
-"""Exported models: what they say of themselves, the predictor that runs them, their runtimes. Imports no torch."""
+"""Exported models: their metadata, predictor and runtimes. Imports no torch."""

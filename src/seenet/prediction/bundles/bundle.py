@@ -1,4 +1,4 @@
-"""What an exported model says of itself, and the predictor that runs it. Imports no torch."""
+"""An exported model: its metadata (`Card`), and the predictor that runs it. Imports no torch."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from seenet.prediction.result import check_finite, to_probabilities
 from seenet.prediction.tiles import Span, Tiling
 
 KEY = "seenet"
-"""Under which the card stands in a bundle's own metadata."""
+"""Key of the card in a bundle's own metadata."""
 FORMAT = 1
 FORMATS = {".onnx": "onnx", ".xml": "openvino"}
 """Format of a bundle that is read, by its suffix."""
@@ -27,10 +27,11 @@ OUTPUTS = ("mask: N x H x W, class of each pixel ({mask})", "scores: float32, N 
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether the model file at `path` is an exported one.
+    """Report whether the model file at `path` is an exported one.
 
     Raises:
-        UsageError: a `.pt2` file, which is written for other programs: its reader, torch's, runs code that such a file may hold.
+        UsageError: a `.pt2` file, which is written for other programs: its reader, torch's, runs
+            code that such a file may hold.
     """
     if path.suffix == ".pt2":
         raise UsageError(
@@ -47,21 +48,21 @@ class Card:
     labels: LabelSet
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Of RGB / 255; the bundle normalises on its own."""
+    """Mean and standard deviation of RGB / 255; the bundle normalises on its own."""
     precision: str
     """fp32, fp16 (weights), int8."""
     version: str
-    """Of the seenet that exported it."""
+    """Version of the seenet that exported it."""
     model_sha256: str
-    """Of the model file that it was exported from."""
+    """SHA-256 of the model file that it was exported from."""
 
     @property
     def mask_type(self) -> str:
-        """Element type of the class map."""
+        """Return the element type of the class map."""
         return "uint8" if self.labels.num_classes <= 256 else "int32"
 
     def text(self) -> str:
-        """JSON, the same for the same card."""
+        """Return JSON, the same for the same card."""
         channels, classes = len(self.mean), self.labels.num_classes
         described = {
             "input": INPUT.format(channels=channels),
@@ -71,7 +72,9 @@ class Card:
 
 
 def parse_card(path: Path, text: str | None) -> Card:
-    """The card of the bundle at `path`; DataError where it is missing, damaged, or of a newer version."""
+    """Read the card of the bundle at `path`. DataError where it is missing, damaged, or of a newer
+    version.
+    """
     if not text:
         raise DataError(f"{path}: holds no SeENet metadata (classes, version); expected what seenet export wrote: export it again")
     try:
@@ -89,16 +92,20 @@ def parse_card(path: Path, text: str | None) -> Card:
 
 @dataclass(frozen=True)
 class Opened:
-    """A bundle in its runtime: `run` takes images N x H x W x C uint8, gives scores N x K x H x W float32 and class maps N x H x W."""
+    """A bundle in its runtime.
+
+    `run` takes images N x H x W x C uint8 and returns scores N x K x H x W float32 and class maps N
+    x H x W.
+    """
 
     card: Card
     runtime: str
     """Name and version, such as `onnxruntime 1.23.0`."""
     precision: str
-    """What it computes in."""
+    """Number format that it computes in."""
     run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     again: "Callable[[], Opened] | None" = None
-    """Opens the file anew: a runtime's session cannot be copied or pickled."""
+    """Function that opens the file anew: a runtime's session cannot be copied or pickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.again is None:
@@ -107,13 +114,17 @@ class Opened:
 
 
 BYTES = 1600
-"""A pixel of a pass, besides the scores: a bundle does not say, so it is what SeENet on a ResNet-101 takes (`memory.pass_bytes`: 1555)."""
+"""Bytes a pixel of a pass, besides the scores. A bundle does not say, so it is that of SeENet on a
+ResNet-101 (`tiled.pass_bytes`: 1555).
+"""
 
 
 class BundlePredictor(BasePredictor):
-    """An exported model, ready to segment pictures of any size, one at a time.
+    """Segment pictures of any size with an exported model, one at a time. Scores are those at the
+    picture's own size.
 
-    Its scores are those at the picture's own size. UsageError: scales other than 1, which would need another resize than training's.
+    Raises:
+        UsageError: scales other than 1, which would need another resize than training's.
     """
 
     device = "cpu"
@@ -141,7 +152,9 @@ class BundlePredictor(BasePredictor):
             raise DataError(f"{self.info.get('file', 'the exported model')}: changed since this predictor was copied; load it again")
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores N x K x H x W and class maps N x H x W of images N x H x W x C uint8. UsageError in a forked process."""
+        """Return scores N x K x H x W and class maps N x H x W of images N x H x W x C uint8.
+        UsageError in a forked process.
+        """
         if self._process != os.getpid():
             raise UsageError(
                 "an exported model that was loaded before a fork: its runtime's threads do not outlive it; load it in the new process, "
@@ -151,16 +164,18 @@ class BundlePredictor(BasePredictor):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As every predictor's, and the runtime."""
+        """Return every predictor's settings, and the runtime."""
         return {**super().settings, "runtime": self.runtime}
 
     @property
     def machine(self) -> dict[str, Any]:
-        """As `BasePredictor.machine`; the runtime is among the settings."""
+        """Return device, threads and processor; the runtime is among the settings."""
         return {"device": self.device, "threads": os.cpu_count(), "processor": platform.processor() or platform.machine()}
 
-    def stripes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
-        """As `BasePredictor.stripes`, one of all rows, or of a row of tiles; UsageError for a `size` that is not the picture's."""
+    def row_chunks(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+        """Compute `BasePredictor.row_chunks`: one of all rows, or one a row of tiles. UsageError
+        for another `size` than the picture's.
+        """
         self._check(image)
         if size not in (None, image.shape[:2]):
             found = "x".join(map(str, image.shape[:2]))
@@ -172,20 +187,20 @@ class BundlePredictor(BasePredictor):
         return (self._band(image, span, columns) for span in rows)
 
     def tiles(self, size: tuple[int, int]) -> int:
-        """As `BasePredictor.tiles`; a mirrored tile is another one."""
+        """Count tiles as `BasePredictor.tiles`; a mirrored tile is another one."""
         rows, columns = self._spans(size)
         count = len(rows) * len(columns)
         return count * (1 + self.flip) if count > 1 else 1
 
     def _spans(self, size: tuple[int, int]) -> tuple[list[Span], list[Span]]:
-        """Rows and columns of the tiles of a picture of this height and width."""
+        """Return rows and columns of the tiles of a picture of this height and width."""
         scores = 4 * self.labels.num_classes * (1 + self.flip)
         tiling = self.tiling or Tiling()
         side = tiling.side(size, BYTES + scores, scores) or max(size)
         return tiling.spans(size[0], side, congruent=False), tiling.spans(size[1], side, congruent=False)
 
     def _band(self, image: np.ndarray, rows: Span, columns: list[Span]) -> np.ndarray:
-        """Scores of the rows that a row of tiles answers for, K x r x W."""
+        """Compute the scores of the rows that a row of tiles answers for, K x r x W."""
         raw = self._row(image, rows, columns)
         if not self.flip:
             return raw
@@ -213,7 +228,9 @@ class BundlePredictor(BasePredictor):
         return row
 
     def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """As `BasePredictor.mask`; without flip the class map that the bundle gives."""
+        """Return the class of each pixel, as `BasePredictor.mask`; without flip the class map that
+        the bundle gives.
+        """
         self._check(image)
         if self.flip or size not in (None, image.shape[:2]) or self.tiles((image.shape[0], image.shape[1])) > 1:
             return super().mask(image, size)

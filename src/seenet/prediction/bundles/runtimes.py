@@ -1,4 +1,4 @@
-"""Exported models opened by ONNX Runtime or OpenVINO; each is imported where it is needed."""
+"""Open exported models in ONNX Runtime or OpenVINO. Each is imported only where it is needed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from seenet.prediction.bundles.bundle import FORMATS, KEY, Card, Opened, parse_c
 
 PACKAGES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",)}
 PRECISIONS = {"onnx": ("fp32",), "openvino": ("fp32", "bf16")}
-"""What each format can be asked to compute in."""
+"""Number formats that each can be asked to compute in."""
 DEVICES = ("auto", "cpu")
 ONNX_BYTES = 2**31 - 1
 """Largest ONNX file: protobuf holds no more."""
@@ -28,8 +28,10 @@ Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 def open_bundle(path: Path, *, device: str = "auto", precision: str = "fp32") -> Opened:
     """Load the bundle at `path`.
 
-    Raises DataError: damaged, foreign or hostile file, one half of it missing, a newer version; UsageError: a device or precision that its
-    runtime does not have, or the extra `export` is not installed.
+    Raises:
+        DataError: damaged, foreign or hostile file, one half of it missing, a newer version.
+        UsageError: a device or precision that its runtime does not have, or the extra `export` is
+            not installed.
     """
     kind = FORMATS[path.suffix]
     if device not in DEVICES:
@@ -43,7 +45,7 @@ def open_bundle(path: Path, *, device: str = "auto", precision: str = "fp32") ->
 
 
 def require(*packages: str) -> None:
-    """UsageError where one of the extra `export` is not there."""
+    """Raise UsageError where one of these packages, of the extra `export`, is not installed."""
     for package in packages:
         try:
             import_module(package)
@@ -57,12 +59,12 @@ def _open_onnx(path: Path, precision: str) -> tuple[Card, str, Run]:
     card = parse_card(path, read_metadata(path).get(KEY))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    with _told(path):
+    with _runtime_errors(path):
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     _check_interface(path, card, [(one.name, one.shape) for one in session.get_inputs()], [one.name for one in session.get_outputs()])
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with _told(path):
+        with _runtime_errors(path):
             mask, scores = session.run(["mask", "scores"], {"images": images})
         return scores, mask
 
@@ -73,8 +75,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata of an ONNX file, checked before a runtime sees it.
 
     Raises:
-        DataError: over 2 GiB, truncated or no ONNX file; a tensor in another file; operators that ONNX does not define; whatever else
-            `onnx.checker` refuses.
+        DataError: over 2 GiB, truncated or no ONNX file; a tensor in another file; operators that
+            ONNX does not define; whatever else `onnx.checker` refuses.
     """
     from onnx import ModelProto, checker
 
@@ -99,7 +101,9 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _has_external_data(message: Any) -> bool:
-    """Report whether a protobuf message holds, at any depth, a tensor whose values lie in another file."""
+    """Report whether a protobuf message holds, at any depth, a tensor whose values lie in another
+    file.
+    """
     for field, value in message.ListFields():
         if field.name == "external_data" or (field.name == "data_location" and value):
             return True
@@ -121,7 +125,7 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
     if not weights.is_file():
         raise DataError(f"{path}: its weights {weights.name} are not beside it; copy both files, or export it again")
     core = openvino.Core()
-    with _told(path):
+    with _runtime_errors(path):
         model = core.read_model(path, weights)
     try:
         text = str(model.get_rt_info([KEY]).value)
@@ -131,14 +135,14 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
     inputs = [(one.any_name, [str(side) for side in one.partial_shape]) for one in model.inputs]
     _check_interface(path, card, inputs, [one.any_name for one in model.outputs])
     # On its own it would compute in bf16 where the processor has that.
-    with _told(path):
+    with _runtime_errors(path):
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"})
 
     lock = Lock()
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # One at a time, and copies: the runtime writes every answer to the same memory.
-        with lock, _told(path):
+        with lock, _runtime_errors(path):
             found = compiled({"images": images})
             return np.array(found["scores"], np.float32), np.array(found["mask"])
 
@@ -160,8 +164,8 @@ def _check_interface(path: Path, card: Card, inputs: list[tuple[str, Any]], outp
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Whatever a runtime raises becomes one line; memory that is not there a MemoryError."""
+def _runtime_errors(path: Path) -> Iterator[None]:
+    """Turn whatever a runtime raises into one line, or into a MemoryError where memory is short."""
     try:
         yield
     except Exception as error:

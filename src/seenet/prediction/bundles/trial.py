@@ -1,6 +1,7 @@
-"""Load a bundle in a child process first: a file that crashes a runtime, or eats the memory, ends that process alone.
+"""Load a bundle in a child process first: a hostile file ends only that process.
 
-Run as `python -m seenet.prediction.bundles.trial FILE` by `open_tried`; files that passed are remembered by hash.
+Run as `python -m seenet.prediction.bundles.trial FILE` by `open_tried`; files that passed are
+remembered by hash.
 """
 
 import hashlib
@@ -19,15 +20,17 @@ from seenet.prediction.bundles.runtimes import PACKAGES, open_bundle, require
 
 TIMEOUT_SECONDS = 600
 MEMORY_BYTES = 6 * 2**30
-"""For the small picture, besides several times the file."""
+"""Memory for the small picture, besides several times the file."""
 SIDE = 64
 _REFUSED = 4
 
 
 def open_tried(path: Path, *, device: str = "auto", precision: str = "fp32") -> Opened:
-    """`runtimes.open_bundle`, after a child process has loaded the file and segmented a grey square with it.
+    """Open a bundle after a child process has loaded it and segmented a grey square with it.
 
-    Raises as `open_bundle`, and DataError where that process crashed or took too much time or memory.
+    Raises:
+        DataError: as `open_bundle`, or that process crashed or took too much time or memory.
+        UsageError: as `open_bundle`.
     """
     packages = PACKAGES[FORMATS[path.suffix]]
     require(*packages)
@@ -49,7 +52,7 @@ def _digest(path: Path, packages: tuple[str, ...]) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """Those that are there of a bundle's one or two."""
+    """Return the files that are there of a bundle's one or two."""
     return [file for file in (path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])) if file.is_file()]
 
 
