@@ -29,7 +29,8 @@ from seenet.data import open_split
 from seenet.evaluation.boundaries import WIDTHS, transition_distance
 from seenet.evaluation.scores import score_image
 from seenet.prediction.loading import load
-from seenet.prediction.predictor import Predictor, to_mask
+from seenet.prediction.predictor import Predictor
+from seenet.prediction.result import to_mask
 
 PICTURES = 5
 BARS = {"matrix": 0.02, "bands": 0.10, "trimap": 0.10}

@@ -17,8 +17,8 @@ from seenet.model.files import read_options
 from seenet.prediction.batch import PredictReport
 from seenet.prediction.loading import load_trained
 from seenet.prediction.pictures import Input, find_inputs
-from seenet.prediction.predictor import Predictor, to_mask
-from seenet.prediction.result import colourize
+from seenet.prediction.predictor import Predictor
+from seenet.prediction.result import colourize, to_mask
 
 WIDTH = 3
 """Pixels from a predicted boundary that count as near it (docs/metrics.md)."""

@@ -17,8 +17,8 @@ from seenet.model import PEERS, VARIANTS, Segmenter
 from seenet.prediction.batch import PredictReport
 from seenet.prediction.loading import load_trained
 from seenet.prediction.pictures import find_inputs
-from seenet.prediction.predictor import Predictor, to_mask
-from seenet.prediction.result import colourize
+from seenet.prediction.predictor import Predictor
+from seenet.prediction.result import colourize, to_mask
 
 INPUTS = {"P2": ("B2",), "P3": ("P2", "B3"), "P4": ("P3", "B4")}
 """What each level of the pyramid is given, as far as the variant has it (Sec. 3.4)."""

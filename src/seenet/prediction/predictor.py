@@ -23,11 +23,8 @@ from seenet.model.receptive import receptive_field
 from seenet.model.segmenter import full_size
 from seenet.model.window import Window
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.result import to_mask
 from seenet.prediction.tiled import Grid, TiledGrid, averaged_row_chunks, pass_bytes, raw_row_chunks, scaled_part
 from seenet.prediction.tiles import Span, Tiling
-
-__all__ = ["PRECISIONS", "Predictor", "evaluating", "resized", "to_mask"]
 
 log = logging.getLogger("seenet")
 
