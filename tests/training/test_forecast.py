@@ -12,10 +12,9 @@ from seenet.core.errors import NotFiniteError
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.training.forecast import forecast
-from seenet.training.learner import Learner
 from seenet.training.losses import LossModel
 from seenet.training.setup import ALONE, step_batches
-from seenet.training.trainer import Trainer
+from seenet.training.trainer import Learner, Trainer
 
 TINY = [
     "model.backbone=resnet10t", "model.weights=null", "model.width=8", "model.p_out=16", "data.size=48", "data.count=20",

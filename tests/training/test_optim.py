@@ -1,11 +1,12 @@
-"""Groups and rates by value."""
+"""Groups, rates and the moving average by value."""
 
 import pytest
 import torch
+from torch import nn
 
 from seenet.core.settings import OptimizerSettings
 from seenet.model import create_model
-from seenet.training.optim import build_optimizer, rate_factor, set_rate
+from seenet.training.optim import EMA, build_optimizer, rate_factor, set_rate
 
 
 def test_poly_with_warmup_by_value() -> None:
@@ -38,3 +39,35 @@ def test_frozen_parameters_have_no_optimizer() -> None:
     optimizer = build_optimizer(model, OptimizerSettings())
     inside = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert inside == {id(parameter) for name, parameter in model.named_parameters() if not name.startswith("backbone.")}
+
+
+def test_average_by_value() -> None:
+    model = nn.BatchNorm1d(1)
+    ema = EMA(model, 0.5)
+    assert model.num_batches_tracked is not None
+    for value, expected in ((1.0, 1 - (2 / 11) * 1), (3.0, None)):
+        with torch.no_grad():
+            model.weight.fill_(2 * value)
+            model.num_batches_tracked.fill_(int(value))
+        before = ema.state["weight"].clone()
+        ema.update(model)
+        decay = min(0.5, (1 + ema.updates) / (10 + ema.updates))
+        torch.testing.assert_close(ema.state["weight"], decay * before + (1 - decay) * 2 * value)
+        assert ema.state["num_batches_tracked"] == value
+        if expected is not None:
+            assert decay == 2 / 11
+
+
+def test_goes_on_where_it_was() -> None:
+    model = nn.Linear(2, 2)
+    one = EMA(model, 0.9)
+    with torch.no_grad():
+        model.weight.add_(1)
+    one.update(model)
+    other = EMA(model, 0.9)
+    other.load(one.state, one.updates)
+    with torch.no_grad():
+        model.weight.mul_(2)
+    one.update(model)
+    other.update(model)
+    assert all(torch.equal(one.state[key], other.state[key]) for key in one.state)

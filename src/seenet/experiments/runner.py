@@ -19,7 +19,7 @@ from seenet.core.recipe_files import dump
 from seenet.experiments.plan import Run
 from seenet.experiments.state import is_finished
 from seenet.prediction.device import choose_device
-from seenet.training.signals import stop_requests
+from seenet.training.run import stop_requests
 
 log = logging.getLogger("seenet")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seenet.core.errors import DataError
 from seenet.core.files import sha256
-from seenet.training.writing import writing
+from seenet.training.run import writing
 
 log = logging.getLogger("seenet")
 

@@ -12,10 +12,10 @@ from seenet.core.settings import Recipe
 from seenet.evaluation.evaluator import evaluate
 from seenet.model.summary import dead_taps
 from seenet.prediction.device import choose_device
-from seenet.training.learner import Learner
 from seenet.training.logging import memory_mib
+from seenet.training.run import StopRequest
 from seenet.training.setup import ALONE, step_batches
-from seenet.training.signals import StopRequest
+from seenet.training.trainer import Learner
 from seenet.training.validation import scorer
 
 STEPS = 2

@@ -7,9 +7,7 @@ from typing import Any
 
 import torch
 
-from seenet.training.writing import writing
-
-METRICS = "metrics.jsonl"
+from seenet.training.run import METRICS, writing
 
 
 class Metrics:

@@ -1,16 +1,20 @@
-"""A run's folder: who holds it, what it was started with, how it ended."""
+"""A run: its folder, who holds it, what it was started with, how it ended, and the signals that end it."""
 
 import json
 import logging
 import os
 import platform
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from types import FrameType
 
 import torch
+from safetensors import SafetensorError
 
 from seenet import __version__
 from seenet.core.errors import DataError, SeenetError, Terminated, UsageError
@@ -19,10 +23,10 @@ from seenet.core.locks import locked
 from seenet.core.recipe_files import dump, load_recipe, stage_recipes
 from seenet.core.settings import Recipe
 from seenet.evaluation.heartbeat import naming_lost
-from seenet.training.logging import METRICS
-from seenet.training.writing import writing
 
 log = logging.getLogger("seenet")
+
+METRICS = "metrics.jsonl"
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 """Whose versions a run notes: what numbers depend on."""
@@ -34,6 +38,8 @@ WRITTEN = ("recipe.yaml", "model.safetensors", "model-last.safetensors", "val.js
 """Files of which a kill may leave a half, as large as a model, under a hidden name."""
 
 UNDER_WAY = "under way, or killed"
+
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 MAY_DIFFER = {"training": {"workers", "checkpoint_every", "keep"}}
 """Settings that a resumed run may change: they change nothing of what is computed."""
@@ -196,3 +202,78 @@ def _entries(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return entries if isinstance(entries, dict) else {}
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """DataError with the folder and the reason where the block cannot write; safetensors has its own error for a full disk."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        what = f"{folder}: cannot be written ({error})"
+        raise DataError(f"{what}; make room or give another --out; earlier checkpoints are whole, for --resume") from None
+
+
+class Waited(BaseException):
+    """A signal came while nothing was under way."""
+
+
+class StopRequest:
+    """`code` is 0 until a signal asks to stop, then the exit code to end with."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self._idle = False
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        if self.code == 130 and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C: now
+        self.code = EXIT_CODES[signal.Signals(number)]
+        if self._idle:
+            # Once: what comes after it is under way again.
+            self._idle = False
+            raise Waited
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Within the block nothing is under way that a signal has to wait for: it raises `Waited`."""
+        self._idle = True
+        try:
+            yield
+        finally:
+            self._idle = False
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Listen while the block runs; the handlers before it come back afterwards.
+
+    Python gives signals to the main thread alone: in another one nothing ever asks to stop.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        log.info("not in the main thread: SIGTERM and Ctrl-C do not end this after a step, what is saved is the last checkpoint")
+        yield request
+        return
+    before = {number: signal.signal(number, request.handle) for number in EXIT_CODES}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_in_worker(_: int) -> None:
+    """For loader workers: a signal to the whole group is the trainer's to answer, who still needs them for the step under way."""
+    for number in EXIT_CODES:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Signals wait until the block ends; in a worker forked in it they wait until it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -28,7 +28,7 @@ from seenet.model.summary import dead_taps
 from seenet.training.distributed import Ranks
 from seenet.training.losses import LossModel, class_weights
 from seenet.training.precision import Name, Precision, choose
-from seenet.training.signals import held_back, ignore_in_worker
+from seenet.training.run import held_back, ignore_in_worker
 
 log = logging.getLogger("seenet")
 

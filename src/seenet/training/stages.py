@@ -13,11 +13,10 @@ from seenet.core.settings import Recipe
 from seenet.prediction.device import choose_device
 from seenet.training.distributed import ranks
 from seenet.training.forecast import Forecast, forecast
-from seenet.training.run import begun, open_run, stage_folders
+from seenet.training.run import begun, open_run, stage_folders, writing
 from seenet.training.setup import open_data
 from seenet.training.trainer import TrainResult, train, train_in
 from seenet.training.validation import LAST, best_result, is_kept
-from seenet.training.writing import writing
 
 log = logging.getLogger("seenet")
 

@@ -1,16 +1,22 @@
 """The training loop."""
 
 import logging
+import math
 import time
+from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from seenet import __version__
-from seenet.core.errors import Stopped
+from seenet.core.errors import DataError, NotFiniteError, Stopped
+from seenet.core.main_guard import check_main_guard
 from seenet.core.progress import Advance, bar
 from seenet.core.recipe_files import dump
 from seenet.core.settings import Recipe
@@ -19,11 +25,21 @@ from seenet.model.files import card_of
 from seenet.prediction.device import choose_device
 from seenet.training import checkpoint
 from seenet.training.distributed import Ranks, ranks
-from seenet.training.learner import Learner
 from seenet.training.logging import Metrics, memory_mib
-from seenet.training.run import open_run, origin
-from seenet.training.setup import step_batches
-from seenet.training.signals import StopRequest, Waited, stop_requests
+from seenet.training.losses import LossModel
+from seenet.training.optim import EMA, build_optimizer, rate_factor, set_rate
+from seenet.training.precision import Precision
+from seenet.training.run import StopRequest, Waited, open_run, origin, stop_requests
+from seenet.training.setup import (
+    Batch,
+    build_loss,
+    build_model,
+    choose_precision,
+    memory_format,
+    open_data,
+    set_train_mode,
+    step_batches,
+)
 from seenet.training.validation import best_result, is_kept, keep_models, score
 
 log = logging.getLogger("seenet")
@@ -58,6 +74,165 @@ def train_in(group: Ranks, recipe: Recipe, out: Path, device: torch.device, *, r
     with open_run(out, recipe, resume=resume, rank=group.rank):
         group.check_batch(recipe.training.batch, recipe.training.accumulate)
         return Trainer(recipe, out, device, group, command).fit()
+
+
+class Learner:
+    """Network, loss, optimizer and average of a recipe after `step` steps; from the checkpoint `found`, or from the start.
+
+    `name` stands before its errors. Nothing is written.
+    """
+
+    def __init__(self, recipe: Recipe, device: torch.device, group: Ranks, name: str, found: checkpoint.Checkpoint | None = None) -> None:
+        self.recipe, self.device, self.group, self.name = recipe, device, group, name
+        if recipe.training.workers:
+            check_main_guard("set training.workers=0")
+        self.data = open_data(recipe)
+        self.model = build_model(recipe, self.data, device, found.state.get("network") if found else None)
+        loss_model = build_loss(recipe, self.data, self.model, device)
+        self.optimizer = build_optimizer(self.model, recipe.optimizer)
+        self.ema = EMA(self.model, recipe.training.ema) if recipe.training.ema else None
+        self.step = 0
+        set_train_mode(self.model, recipe)
+        self.precision = choose_precision(recipe, self.model, device, group, before=found.state["precision"] if found else None)
+        if found:
+            self._restore(found)
+        self._check_shared()
+        self.gradients = Gradients(recipe, loss_model, self.precision, device, group)
+        per_process = recipe.training.batch // group.world // recipe.training.accumulate
+        if per_process < 4 and not recipe.training.freeze_norms:
+            log.warning(
+                "batch norm sees %d image(s) a process: statistics are rough; use a larger batch or training.freeze_norms=true",
+                per_process,
+            )
+
+    def update(self, micro_batches: tuple[Batch, ...]) -> tuple[float, float]:
+        """One optimizer step; returns its loss and rate. Nothing that is not finite reaches the weights."""
+        recipe = self.recipe
+        torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 4099 + self.group.rank)
+        set_train_mode(self.model, recipe)
+        factor = rate_factor(self.step, recipe.training.steps, recipe.optimizer)
+        set_rate(self.optimizer, factor)
+        loss = self.gradients.add(micro_batches)
+        self.precision.scaler.unscale_(self.optimizer)
+        if found := self.gradients.settle(loss, self.step + 1):
+            raise self._not_finite(loss, found, factor, micro_batches)
+        self.precision.scaler.step(self.optimizer)
+        # The same on all ranks.
+        if not is_finite(self.model.parameters()):
+            raise self._not_finite(loss, "weights that overflow in the update", factor, micro_batches)
+        scale = self.precision.scaler.get_scale()
+        self.precision.scaler.update()
+        self.precision.check_scale()
+        self.optimizer.zero_grad(set_to_none=True)
+        # A step that was skipped lowers the scale, and moved no weights.
+        if self.ema and self.precision.scaler.get_scale() >= scale:
+            self.ema.update(self.model)
+        return loss.item(), recipe.optimizer.rate * factor
+
+    def _restore(self, found: checkpoint.Checkpoint) -> None:
+        """Take up a checkpoint. DataError: other classes or pictures, another network."""
+        other = f"start another run with --out, from these weights with training.start_from={self.name}"
+        self.data.check_record(found.state, self.name, other)
+        try:
+            self.model.load_state_dict(found.tensors["model"])
+            checkpoint.unpack_optimizer(self.optimizer, found.tensors["optimizer"])
+            if self.ema:
+                self.ema.load(found.tensors["ema"], found.state["ema_updates"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            what = str(error).splitlines()[0][:120]
+            raise DataError(f"{self.name}: its checkpoint does not fit this network ({what}); {other}") from None
+        if found.state["scaler"]:
+            self.precision.scaler.load_state_dict(found.state["scaler"])
+        self.step = found.state["step"]
+        log.info("resumed after step %d", self.step)
+
+    def _check_shared(self) -> None:
+        """DataError where processes of several machines do not look at the same checkpoints: they would train different steps as one."""
+        first = self.group.from_first(self.step)
+        if self.group.any(first != self.step):
+            raise DataError(
+                f"{self.name}: rank {self.group.rank} finds the checkpoint of step {self.step}, rank 0 that of step {first}; expected one "
+                "folder for all machines, give with --out one that they share"
+            )
+
+    def _not_finite(self, loss: Tensor, found: str, factor: float, micro_batches: tuple[Batch, ...]) -> NotFiniteError:
+        samples = [self.data.train.key(int(index)) for _, _, draws in micro_batches for _, index in draws]
+        return NotFiniteError(
+            f"{self.name}: step {self.step + 1}: loss {loss.item():.4g}, {found} at rate {self.recipe.optimizer.rate * factor:.3g}, "
+            f"samples {', '.join(samples)}; lower optimizer.rate, or set optimizer.clip"
+        )
+
+
+class Gradients:
+    """Of a recipe's loss in a precision, the same on all processes of a group."""
+
+    def __init__(self, recipe: Recipe, loss_model: LossModel, precision: Precision, device: torch.device, group: Ranks) -> None:
+        self.loss_model, self.precision, self.device, self.group = loss_model, precision, device, group
+        self.clip, self.layout = recipe.optimizer.clip, memory_format(recipe)
+        self.parallel = _parallel(loss_model, device, group, compiled=recipe.training.compile)
+
+    def add(self, micro_batches: tuple[Batch, ...]) -> Tensor:
+        """Forward and backward of all micro-batches; returns the loss of the whole step, over all processes. Gradients are scaled."""
+        local = torch.stack([self.loss_model.divisor_of(masks) for _, masks, _ in micro_batches]).sum()
+        # At least one pixel; class weights may sum to less than that and stay what they are.
+        divisor = self.group.sum(local)
+        divisor = (divisor if divisor > 0 else torch.ones_like(divisor)).to(self.device, torch.float32)
+        total = torch.zeros((), dtype=torch.float64)
+        for index, (images, masks, _) in enumerate(micro_batches):
+            last = index == len(micro_batches) - 1
+            images = images.to(self.device, memory_format=self.layout, non_blocking=True)
+            masks = masks.to(self.device, non_blocking=True)
+            with self._synchronised(last):
+                with self.precision.autocast():
+                    loss = self.parallel(images, masks, divisor)
+                # DDP averages gradients over ranks; the divisor already counts them all.
+                self.precision.scaler.scale(loss * self.group.world).backward()
+            total += loss.detach().cpu().double()
+        return self.group.sum(total)
+
+    def settle(self, loss: Tensor, step: int) -> str | None:
+        """Clip the unscaled gradients of `step`; where loss, gradients or statistics are not finite, on any process: what was found here.
+
+        Gradients that overflow under a loss scale are nothing wrong: the scaler skips the step.
+        """
+        model = self.loss_model.model
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        finite = bool(torch.isfinite(norm))
+        overflow = self.precision.scaler.is_enabled() and not finite
+        # A variance that overflows makes its norm's output 0, with which the loss and all gradients are finite.
+        sound = is_finite(value for name, value in model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
+        bad = not sound or not math.isfinite(loss.item()) or not (finite or overflow)
+        if self.group.any(bad):
+            return f"gradient norm {float(norm):.4g}" + ("" if sound else ", statistics of a batch norm that overflow")
+        if overflow:
+            scale = self.precision.scaler.get_scale()
+            log.info("step %d: gradients overflow at loss scale %.0f; step skipped, scale lowered", step, scale)
+        elif self.clip:
+            nn.utils.clip_grads_with_norm_(model.parameters(), self.clip, norm)
+        return None
+
+    def _synchronised(self, last: bool) -> Any:
+        return self.parallel.no_sync() if isinstance(self.parallel, DistributedDataParallel) and not last else nullcontext()
+
+
+def is_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all numbers are; the largest of them tells."""
+    some = [tensor.detach() for tensor in tensors if tensor.numel()]
+    return not some or bool(torch.isfinite(nn.utils.get_total_norm(some, math.inf)))
+
+
+def _parallel(loss_model: LossModel, device: torch.device, group: Ranks, *, compiled: bool) -> nn.Module:
+    module: nn.Module = loss_model
+    if group.world > 1:
+        cuda = device.type == "cuda"
+        if cuda:
+            # timm's own: torch's would drop the activations that timm keeps inside its norms.
+            module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        module = DistributedDataParallel(module, device_ids=[device.index] if cuda else None)
+    if compiled:
+        module.compile()
+    return module
 
 
 class Trainer(Learner):

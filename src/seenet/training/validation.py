@@ -20,8 +20,7 @@ from seenet.model.fast import use_plain
 from seenet.model.files import read_notes, save_model
 from seenet.prediction.predictor import Predictor
 from seenet.training.distributed import Ranks
-from seenet.training.signals import StopRequest
-from seenet.training.writing import writing
+from seenet.training.run import StopRequest, writing
 
 LAST = "model-last.safetensors"
 
