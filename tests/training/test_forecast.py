@@ -105,6 +105,6 @@ def test_what_is_compiled_in_training_is_here(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_run_that_would_end_at_once_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LossModel, "forward", lambda self, images, masks, divisor: next(self.parameters()).sum() * float("nan"))
+    monkeypatch.setattr(LossModel, "forward", lambda self, images, masks: next(self.parameters()).sum() * float("nan"))
     with pytest.raises(NotFiniteError, match="dry run: step 1: loss nan"):
         forecast(recipe(), "cpu")

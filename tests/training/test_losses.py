@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from seenet.core.errors import UsageError
 from seenet.core.settings import LossSettings
 from seenet.model.seem import ConvUnit
-from seenet.training.losses import LossModel, class_weights
+from seenet.training.losses import CrossEntropy, LossModel, class_weights
 
 IGNORE = 9
 
@@ -33,6 +33,11 @@ class Scores(nn.Module):
 
     def resize(self, scores: Tensor, images: Tensor) -> Tensor:
         return F.interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def loss_of(model: nn.Module, settings: LossSettings) -> LossModel:
+    loss = CrossEntropy(settings, class_weights(settings, None, 4), IGNORE)
+    return LossModel(model, loss, settings.auxiliary)  # type: ignore[arg-type]
 
 
 def batch(count: int = 4) -> tuple[Tensor, Tensor]:
@@ -69,14 +74,14 @@ def slow(logits: Tensor, masks: Tensor, weights: list[float], ohem: float | None
 def test_against_the_slow_loop(weights: list[float] | None, ohem: float | None, keep: float, auxiliary: float) -> None:
     settings = LossSettings(class_weights=weights, ohem=ohem, ohem_keep=keep, auxiliary=auxiliary)
     model = Scores()
-    loss = LossModel(model, settings, class_weights(settings, None, 4), IGNORE)  # type: ignore[arg-type]
+    loss = loss_of(model, settings)
     images, masks = batch()
-    divisor = loss.divisor_of(masks)
+    weight = loss.loss.weight(masks)
     values = weights or [1.0] * 4
-    assert divisor.item() == pytest.approx(sum(values[k] for k in masks.flatten().tolist() if k != IGNORE))
+    assert weight.item() == pytest.approx(sum(values[k] for k in masks.flatten().tolist() if k != IGNORE))
     logits = model(images, own_grid=True).detach()
     expected = slow(logits, masks, values, ohem, keep) + (auxiliary * slow(logits * 2, masks, values, ohem, keep) if auxiliary else 0)
-    assert loss(images, masks, divisor.float()).item() == pytest.approx(expected / divisor.item(), rel=1e-5)
+    assert loss(images, masks).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_micro_batches_add_up_to_the_step() -> None:
@@ -86,10 +91,10 @@ def test_micro_batches_add_up_to_the_step() -> None:
     for parts in (1, 2, 3, 6):
         torch.manual_seed(1)
         model = Scores()
-        loss = LossModel(model, LossSettings(), None, IGNORE)  # type: ignore[arg-type]
-        divisor = loss.divisor_of(masks)
+        loss = loss_of(model, LossSettings())
+        weight = sum(loss.loss.weight(some) for some in masks.chunk(parts))
         for some_images, some_masks in zip(images.chunk(parts), masks.chunk(parts), strict=True):
-            loss(some_images, some_masks, divisor.float()).backward()
+            (loss(some_images, some_masks) / weight).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     for gradient in gradients[1:]:
         torch.testing.assert_close(gradient, gradients[0])
@@ -100,7 +105,7 @@ def test_ignored_labels_alone_give_zero(ohem: float | None) -> None:
     images, masks = batch(2)
     masks[:] = IGNORE
     model = Scores()
-    loss = LossModel(model, LossSettings(ohem=ohem), None, IGNORE)(images, masks, torch.ones(()))  # type: ignore[arg-type]
+    loss = loss_of(model, LossSettings(ohem=ohem))(images, masks)
     loss.backward()
     assert loss.item() == 0
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
@@ -114,7 +119,7 @@ def test_scores_that_are_no_numbers_are_not_left_out(ohem: float | None, pixels:
     masks[masks == IGNORE] = 0
     images[0].flatten(1)[:, :pixels] = float("nan")
     settings = LossSettings(ohem=ohem, ohem_keep=0.2)
-    assert math.isnan(LossModel(Scores(), settings, None, IGNORE)(images, masks, torch.ones(())).item())  # type: ignore[arg-type]
+    assert math.isnan(loss_of(Scores(), settings)(images, masks).item())
 
 
 def test_class_weights() -> None:
@@ -130,12 +135,12 @@ def test_compiled_is_the_same() -> None:
     torch.manual_seed(1)
     model = Scores()
     model.conv = nn.Sequential(ConvUnit(3, 6), nn.Conv2d(6, 4, 1))  # type: ignore[assignment]
-    loss = LossModel(model, LossSettings(), None, IGNORE)  # type: ignore[arg-type]
+    loss = loss_of(model, LossSettings())
     gradients = []
     for compiled in (False, True):
         loss.zero_grad()
         run = torch.compile(loss, backend="aot_eager") if compiled else loss
-        run(images, masks, torch.ones(())).backward()
+        run(images, masks).backward()
         gradients.append([parameter.grad for parameter in loss.parameters()])
     for eager, other in zip(*gradients, strict=True):
         torch.testing.assert_close(other, eager)

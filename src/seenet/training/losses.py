@@ -1,7 +1,12 @@
-"""Cross entropy over the valid pixels of a whole step, with class weights, hard examples and the auxiliary head."""
+"""The loss: cross entropy with class weights and hard examples, and the network that it is taken of.
+
+A loss knows one batch of scores and labels. It returns the *sum* of its terms, and says from the labels
+alone the *weight* that turns a sum into a mean. `training.trainer` adds the weights of all micro-batches
+and processes and divides by their total, so that a crop without valid pixels adds 0, and splitting a step
+changes nothing.
+"""
 
 import math
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -11,26 +16,19 @@ from torch.utils.checkpoint import checkpoint
 from seenet.core.errors import UsageError
 from seenet.core.settings import LossSettings
 from seenet.model import Segmenter
-from seenet.training.recompute import recomputed_norms
 
 
-class LossModel(nn.Module):
-    """Network and loss in one module, so that DDP wraps both: images, masks, divisor -> the micro-batch's share of the step's loss.
+class CrossEntropy(nn.Module):
+    """Cross entropy over valid pixels, of the hard ones alone where the recipe says `loss.ohem`."""
 
-    The loss of a step is sum over valid pixels / `divisor`, where the divisor is known from the labels alone (`divisor_of`, summed over
-    ranks and micro-batches): a crop without valid pixels adds 0, and splitting a step changes nothing.
-    """
-
-    def __init__(self, model: Segmenter, settings: LossSettings, weights: Tensor | None, ignore: int) -> None:
+    def __init__(self, settings: LossSettings, weights: Tensor | None, ignore: int) -> None:
         super().__init__()
-        self.model = model
-        self.settings = settings
-        self.ignore = ignore
+        self.settings, self.ignore = settings, ignore
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def divisor_of(self, masks: Tensor) -> Tensor:
-        """Valid pixels of these masks, or the sum of their class weights; float64 scalar."""
+    def weight(self, masks: Tensor) -> Tensor:
+        """Count the valid pixels of N x H x W labels, or sum their class weights; a float64 scalar."""
         valid = masks[masks != self.ignore]
         if self.class_weights is None:
             return torch.tensor(valid.numel(), dtype=torch.float64)
@@ -38,31 +36,19 @@ class LossModel(nn.Module):
         counts = torch.bincount(valid, minlength=len(self.class_weights)).double()
         return (counts * self.class_weights.cpu().double()).sum()
 
-    def forward(self, images: Tensor, masks: Tensor, divisor: Tensor) -> Tensor:
-        # What is compiled decides by itself what it keeps.
-        with nullcontext() if torch.compiler.is_compiling() else recomputed_norms(self.model):
-            if not self.settings.auxiliary:
-                return self._loss(self.model(images, own_grid=True), images, masks) / divisor
-            features = self.model.forward_features(images, own_grid=True)
-            main, auxiliary = (self._loss(features[name], images, masks) for name in ("logits", "auxiliary"))
-            return (main + self.settings.auxiliary * auxiliary) / divisor
-
-    def _loss(self, scores: Tensor, images: Tensor, masks: Tensor) -> Tensor:
-        """Sum over the pictures. One after the other, and again in the backward pass, so that scores at full size, of K numbers a pixel and
-        three times that with their logarithms and gradients, are there of one picture at a time."""
-        pictures = zip(torch.split(scores, 1), masks, strict=True)
-        losses = [checkpoint(self._of_picture, *pair, images, use_reentrant=False, preserve_rng_state=False) for pair in pictures]
-        return torch.stack(losses).sum()
-
-    def _of_picture(self, scores: Tensor, mask: Tensor, images: Tensor) -> Tensor:
-        """Sum of weighted losses. Kept hard examples are scaled up so that their weights sum to those of all valid pixels of the crop:
-        the divisor needs no look at scores, and the mean over kept pixels stays a mean."""
-        weights = None if self.class_weights is None else self.class_weights.to(torch.float32)
-        logits = self.model.resize(scores, images)
-        losses = F.cross_entropy(logits.float(), mask[None], weight=weights, ignore_index=self.ignore, reduction="none")
-        return losses.sum() if self.settings.ohem is None else self._hard(losses[0], logits[0], mask)
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Sum the losses of N x K x H x W scores against N x H x W labels."""
+        logits = logits.float()
+        losses = F.cross_entropy(logits, masks, self.class_weights, ignore_index=self.ignore, reduction="none")
+        if self.settings.ohem is None:
+            return losses.sum()
+        return torch.stack([self._hard(*one) for one in zip(losses, logits, masks, strict=True)]).sum()
 
     def _hard(self, losses: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
+        """Sum the losses of one picture's hard pixels, scaled up to the weight of all its valid pixels.
+
+        So the weight needs no look at scores, and the mean over kept pixels stays a mean.
+        """
         assert self.settings.ohem is not None
         valid = mask != self.ignore
         total = int(valid.sum())
@@ -70,7 +56,7 @@ class LossModel(nn.Module):
             return losses.sum()
         with torch.no_grad():
             target = mask.clamp(0, logits.shape[0] - 1)
-            plain = F.cross_entropy(logits.detach().float()[None], target[None], reduction="none")[0].masked_fill(~valid, -1)
+            plain = F.cross_entropy(logits[None], target[None], reduction="none")[0].masked_fill(~valid, -1)
             least = max(1, math.ceil(self.settings.ohem_keep * total))
             threshold = torch.minimum(
                 plain.flatten().kthvalue(plain.numel() - least + 1).values,
@@ -78,13 +64,56 @@ class LossModel(nn.Module):
             )
             # So that a loss that is not a number stays in, and is met.
             kept = valid & ~(plain < threshold)
-            pixel_weights = valid.float() if self.class_weights is None else self.class_weights[target] * valid
-            scale = pixel_weights.sum() / pixel_weights[kept].sum().clamp(min=1e-12)
+            weights = valid.float() if self.class_weights is None else self.class_weights[target] * valid
+            scale = weights.sum() / weights[kept].sum().clamp(min=1e-12)
         return losses[kept].sum() * scale
 
 
+class LossModel(nn.Module):
+    """Network and loss as one module, which DDP wraps and torch compiles: images, masks -> sum of the loss.
+
+    `auxiliary` is what the loss of the auxiliary head counts beside the network's own; 0 where there is none.
+    """
+
+    def __init__(self, model: Segmenter, loss: CrossEntropy, auxiliary: float = 0) -> None:
+        super().__init__()
+        self.model, self.loss, self.auxiliary = model, loss, auxiliary
+
+    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+        if not self.auxiliary:
+            return self._sum(self.model(images, own_grid=True), images, masks)
+        features = self.model.forward_features(images, own_grid=True)
+        main, auxiliary = (self._sum(features[name], images, masks) for name in ("logits", "auxiliary"))
+        return main + self.auxiliary * auxiliary
+
+    def _sum(self, scores: Tensor, images: Tensor, masks: Tensor) -> Tensor:
+        """Sum over the pictures, one after the other, and again in the backward pass.
+
+        Scores at full size hold K numbers a pixel, with their logarithms and gradients three times that:
+        this way they are there of one picture at a time.
+        """
+        losses: list[Tensor] = [
+            checkpoint(self._of_picture, *one, images, use_reentrant=False, preserve_rng_state=False)
+            for one in zip(torch.split(scores, 1), torch.split(masks, 1), strict=True)
+        ]
+        return torch.stack(losses).sum()
+
+    def _of_picture(self, scores: Tensor, mask: Tensor, images: Tensor) -> Tensor:
+        loss: Tensor = self.loss(self.model.resize(scores, images), mask)
+        return loss
+
+
 def class_weights(settings: LossSettings, frequency_weights: list[float] | None, num_classes: int) -> Tensor | None:
-    """The weights that a recipe asks for, to the power it asks for; `frequency_weights` are the train split's median-frequency ones."""
+    """Return the weights that a recipe asks for, to the power it asks for.
+
+    Args:
+        settings: The recipe's.
+        frequency_weights: The train split's, for `median_frequency`.
+        num_classes: How many there must be.
+
+    Raises:
+        UsageError: Where there are more or fewer.
+    """
     if settings.class_weights is None:
         return None
     values = frequency_weights if settings.class_weights == "median_frequency" else settings.class_weights

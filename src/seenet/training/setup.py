@@ -26,7 +26,7 @@ from seenet.model.fast import use_fast
 from seenet.model.files import fit_weights, from_card, load_model
 from seenet.model.summary import dead_taps
 from seenet.training.distributed import Ranks
-from seenet.training.losses import LossModel, class_weights
+from seenet.training.losses import CrossEntropy, LossModel, class_weights
 from seenet.training.precision import Name, Precision, choose
 from seenet.training.run import held_back, ignore_in_worker
 
@@ -119,7 +119,7 @@ def build_loss(recipe: Recipe, data: Data, model: Segmenter, device: torch.devic
     """Network and loss together, on the device."""
     frequency = split_stats(data.train).median_frequency() if recipe.loss.class_weights == "median_frequency" else None
     weights = class_weights(recipe.loss, frequency, data.train.labels.num_classes)
-    return LossModel(model, recipe.loss, weights, data.train.labels.ignore).to(device)
+    return LossModel(model, CrossEntropy(recipe.loss, weights, data.train.labels.ignore), recipe.loss.auxiliary).to(device)
 
 
 def set_train_mode(model: Segmenter, recipe: Recipe) -> None:

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from seenet.training.distributed import Ranks, ranks
 from seenet.training.logging import Metrics, memory_mib
 from seenet.training.losses import LossModel
 from seenet.training.optim import EMA, build_optimizer, rate_factor, set_rate
-from seenet.training.precision import Precision
 from seenet.training.run import StopRequest, Waited, open_run, origin, stop_requests
 from seenet.training.setup import (
     Batch,
@@ -88,7 +87,7 @@ class Learner:
             check_main_guard("set training.workers=0")
         self.data = open_data(recipe)
         self.model = build_model(recipe, self.data, device, found.state.get("network") if found else None)
-        loss_model = build_loss(recipe, self.data, self.model, device)
+        self.loss_model = build_loss(recipe, self.data, self.model, device)
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.ema = EMA(self.model, recipe.training.ema) if recipe.training.ema else None
         self.step = 0
@@ -97,7 +96,7 @@ class Learner:
         if found:
             self._restore(found)
         self._check_shared()
-        self.gradients = Gradients(recipe, loss_model, self.precision, device, group)
+        self.parallel = wrap(self.loss_model, device, group, compiled=recipe.training.compile)
         per_process = recipe.training.batch // group.world // recipe.training.accumulate
         if per_process < 4 and not recipe.training.freeze_norms:
             log.warning(
@@ -106,28 +105,74 @@ class Learner:
             )
 
     def update(self, micro_batches: tuple[Batch, ...]) -> tuple[float, float]:
-        """One optimizer step; returns its loss and rate. Nothing that is not finite reaches the weights."""
-        recipe = self.recipe
-        torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 4099 + self.group.rank)
+        """Take one optimizer step: forward, backward, clip, update; reject non-finite values.
+
+        Args:
+            micro_batches: This process's share of the step; gradients are accumulated over them.
+
+        Returns:
+            The loss of the step, over all processes, and its learning rate.
+
+        Raises:
+            NotFiniteError: On every process, before a number that is not finite is saved.
+        """
+        recipe, group, scaler = self.recipe, self.group, self.precision.scaler
+        torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 4099 + group.rank)
         set_train_mode(self.model, recipe)
         factor = rate_factor(self.step, recipe.training.steps, recipe.optimizer)
         set_rate(self.optimizer, factor)
-        loss = self.gradients.add(micro_batches)
-        self.precision.scaler.unscale_(self.optimizer)
-        if found := self.gradients.settle(loss, self.step + 1):
-            raise self._not_finite(loss, found, factor, micro_batches)
-        self.precision.scaler.step(self.optimizer)
-        # The same on all ranks.
+
+        # Forward and backward. The loss is a mean over the whole step: all micro-batches, all processes.
+        weight = group.sum(torch.stack([self.loss_model.loss.weight(masks) for _, masks, _ in micro_batches]).sum())
+        # At least one pixel; class weights may sum to less than that and stay what they are.
+        weight = (weight if weight > 0 else torch.ones_like(weight)).to(self.device, torch.float32)
+        total = torch.zeros((), dtype=torch.float64)
+        for index, (images, masks, _) in enumerate(micro_batches):
+            images = images.to(self.device, memory_format=memory_format(recipe), non_blocking=True)
+            masks = masks.to(self.device, non_blocking=True)
+            with self._synchronized(last=index == len(micro_batches) - 1):
+                with self.precision.autocast():
+                    loss = self.parallel(images, masks) / weight
+                # DDP averages gradients over processes; the weight already counts them all.
+                scaler.scale(loss * group.world).backward()
+            total += loss.detach().cpu().double()
+        step_loss = group.sum(total).item()
+
+        # Clip. Gradients that overflow under a loss scale are no fault: the scaler skips the step.
+        scaler.unscale_(self.optimizer)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        overflow = scaler.is_enabled() and not torch.isfinite(norm)
+        # A variance that overflows makes its norm's output 0, with which loss and gradients are finite.
+        statistics = is_finite(value for name, value in self.model.named_buffers() if is_statistic(name))
+        finite = math.isfinite(step_loss) and statistics and bool(overflow or torch.isfinite(norm))
+        if group.any(not finite):
+            what = "" if statistics else ", statistics of a batch norm that overflow"
+            raise self._not_finite(step_loss, f"gradient norm {norm:.4g}{what}", factor, micro_batches)
+        if overflow:
+            message = "step %d: gradients overflow at loss scale %.0f; step skipped, scale lowered"
+            log.info(message, self.step + 1, scaler.get_scale())
+        elif recipe.optimizer.clip:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), recipe.optimizer.clip, norm)
+
+        # Update. The weights are the same on all processes.
+        scaler.step(self.optimizer)
         if not is_finite(self.model.parameters()):
-            raise self._not_finite(loss, "weights that overflow in the update", factor, micro_batches)
-        scale = self.precision.scaler.get_scale()
-        self.precision.scaler.update()
+            raise self._not_finite(step_loss, "weights that overflow in the update", factor, micro_batches)
+        scale = scaler.get_scale()
+        scaler.update()
         self.precision.check_scale()
         self.optimizer.zero_grad(set_to_none=True)
         # A step that was skipped lowers the scale, and moved no weights.
-        if self.ema and self.precision.scaler.get_scale() >= scale:
+        if self.ema and scaler.get_scale() >= scale:
             self.ema.update(self.model)
-        return loss.item(), recipe.optimizer.rate * factor
+        return step_loss, recipe.optimizer.rate * factor
+
+    def _synchronized(self, *, last: bool) -> AbstractContextManager[object]:
+        """Sum gradients over processes in the last backward pass of a step alone."""
+        if isinstance(self.parallel, DistributedDataParallel) and not last:
+            return self.parallel.no_sync()
+        return nullcontext()
 
     def _restore(self, found: checkpoint.Checkpoint) -> None:
         """Take up a checkpoint. DataError: other classes or pictures, another network."""
@@ -155,74 +200,28 @@ class Learner:
                 "folder for all machines, give with --out one that they share"
             )
 
-    def _not_finite(self, loss: Tensor, found: str, factor: float, micro_batches: tuple[Batch, ...]) -> NotFiniteError:
+    def _not_finite(self, loss: float, what: str, factor: float, micro_batches: tuple[Batch, ...]) -> NotFiniteError:
         samples = [self.data.train.key(int(index)) for _, _, draws in micro_batches for _, index in draws]
+        rate = self.recipe.optimizer.rate * factor
         return NotFiniteError(
-            f"{self.name}: step {self.step + 1}: loss {loss.item():.4g}, {found} at rate {self.recipe.optimizer.rate * factor:.3g}, "
+            f"{self.name}: step {self.step + 1}: loss {loss:.4g}, {what} at rate {rate:.3g}, "
             f"samples {', '.join(samples)}; lower optimizer.rate, or set optimizer.clip"
         )
 
 
-class Gradients:
-    """Of a recipe's loss in a precision, the same on all processes of a group."""
-
-    def __init__(self, recipe: Recipe, loss_model: LossModel, precision: Precision, device: torch.device, group: Ranks) -> None:
-        self.loss_model, self.precision, self.device, self.group = loss_model, precision, device, group
-        self.clip, self.layout = recipe.optimizer.clip, memory_format(recipe)
-        self.parallel = _parallel(loss_model, device, group, compiled=recipe.training.compile)
-
-    def add(self, micro_batches: tuple[Batch, ...]) -> Tensor:
-        """Forward and backward of all micro-batches; returns the loss of the whole step, over all processes. Gradients are scaled."""
-        local = torch.stack([self.loss_model.divisor_of(masks) for _, masks, _ in micro_batches]).sum()
-        # At least one pixel; class weights may sum to less than that and stay what they are.
-        divisor = self.group.sum(local)
-        divisor = (divisor if divisor > 0 else torch.ones_like(divisor)).to(self.device, torch.float32)
-        total = torch.zeros((), dtype=torch.float64)
-        for index, (images, masks, _) in enumerate(micro_batches):
-            last = index == len(micro_batches) - 1
-            images = images.to(self.device, memory_format=self.layout, non_blocking=True)
-            masks = masks.to(self.device, non_blocking=True)
-            with self._synchronised(last):
-                with self.precision.autocast():
-                    loss = self.parallel(images, masks, divisor)
-                # DDP averages gradients over ranks; the divisor already counts them all.
-                self.precision.scaler.scale(loss * self.group.world).backward()
-            total += loss.detach().cpu().double()
-        return self.group.sum(total)
-
-    def settle(self, loss: Tensor, step: int) -> str | None:
-        """Clip the unscaled gradients of `step`; where loss, gradients or statistics are not finite, on any process: what was found here.
-
-        Gradients that overflow under a loss scale are nothing wrong: the scaler skips the step.
-        """
-        model = self.loss_model.model
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        finite = bool(torch.isfinite(norm))
-        overflow = self.precision.scaler.is_enabled() and not finite
-        # A variance that overflows makes its norm's output 0, with which the loss and all gradients are finite.
-        sound = is_finite(value for name, value in model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
-        bad = not sound or not math.isfinite(loss.item()) or not (finite or overflow)
-        if self.group.any(bad):
-            return f"gradient norm {float(norm):.4g}" + ("" if sound else ", statistics of a batch norm that overflow")
-        if overflow:
-            scale = self.precision.scaler.get_scale()
-            log.info("step %d: gradients overflow at loss scale %.0f; step skipped, scale lowered", step, scale)
-        elif self.clip:
-            nn.utils.clip_grads_with_norm_(model.parameters(), self.clip, norm)
-        return None
-
-    def _synchronised(self, last: bool) -> Any:
-        return self.parallel.no_sync() if isinstance(self.parallel, DistributedDataParallel) and not last else nullcontext()
-
-
 def is_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers are; the largest of them tells."""
+    """Report whether all numbers are finite; the largest of them tells."""
     some = [tensor.detach() for tensor in tensors if tensor.numel()]
     return not some or bool(torch.isfinite(nn.utils.get_total_norm(some, math.inf)))
 
 
-def _parallel(loss_model: LossModel, device: torch.device, group: Ranks, *, compiled: bool) -> nn.Module:
+def is_statistic(name: str) -> bool:
+    """Report whether a buffer is a batch norm's running mean or variance."""
+    return name.rpartition(".")[2].startswith("running_")
+
+
+def wrap(loss_model: LossModel, device: torch.device, group: Ranks, *, compiled: bool) -> nn.Module:
+    """Return the module to call in training: over several processes DDP's, compiled where asked."""
     module: nn.Module = loss_model
     if group.world > 1:
         cuda = device.type == "cuda"
