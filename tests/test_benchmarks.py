@@ -94,6 +94,8 @@ def test_memory_values_growth_and_equal_time_have_their_rows_and_plots(tmp_path:
     ]
     for one in (
         {"name": "a", "line": 4, "kind": "training", "peak_mib": {"seenet": 900, "deeplabv3": 800, "deeplabv3plus": 700}},
+        {"name": "a2", "line": 4, "kind": "training", "peak_mib": {"seenet": 930, "deeplabv3": 800, "deeplabv3plus": 700}},
+        {"name": "a3", "line": 4, "kind": "prediction", "peak_mib": {"seenet": 801, "deeplabv3": 800, "deeplabv3plus": 700}},
         {"name": "b", "line": 5, "values": {"scales and flips": 1.02, "confusion matrix": 0.03}},
         {"name": "c", **point, "value": 256},
         {"name": "d", **point, "value": 512, "mib": 400},
@@ -101,7 +103,8 @@ def test_memory_values_growth_and_equal_time_have_their_rows_and_plots(tmp_path:
     ):
         (tmp_path / f"{one['name']}.json").write_text(json.dumps({**one, "provenance": about}))
     rows = [re.split("  +", line) for line in table(tmp_path).splitlines()]
-    assert ["4", "a", "900 MiB", "<= DeepLabv3's 800 MiB", "NO", "700 MiB"] in rows
+    assert ["4", "a", "900 MiB", "<= 1.15 of DeepLabv3's 800 MiB", "yes", "700 MiB"] in rows
+    assert [row[4] for row in rows if row[0] == "4"] == ["yes", "NO", "NO"]
     assert [row[-1] for row in rows if row[0] == "5"] == ["yes", "NO"]
     assert ["8", "growth: size 512", "0.5 s a picture, 400 MiB"] in rows
     assert ["2", "light networks after 30 minutes: mIoU on CamVid val", "62.0 %", ">= DeepLabv3+", "yes", "60.0 %"] in rows

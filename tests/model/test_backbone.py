@@ -1,4 +1,6 @@
-"""Dilations layer by layer against timm, strides, stages, and where ResNet v1 strides."""
+"""Dilations layer by layer against timm, strides, stages and their recomputation, and where ResNet v1 strides."""
+
+import copy
 
 import pytest
 import timm
@@ -118,6 +120,64 @@ def test_frozen_stages_are_frozen_whole(name: str) -> None:
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
     assert not any(norm.training for norm in backbone.norms())
     assert len(backbone.norms()) == (48 if name == "tf_efficientnet_lite0" else 0)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "test_efficientnet", "test_convnext", "xception41", "hrnet_w18_small"])
+def test_recomputed_stages_change_nothing(name: str) -> None:
+    """Gradients, statistics and scores are the same, also of a copy."""
+    torch.manual_seed(0)
+    plain = Backbone(name, output_stride=32 if name.startswith("hrnet") else 16).train()
+    recomputed = copy.deepcopy(plain)
+    recomputed.recompute = True
+    recomputed = copy.deepcopy(recomputed)
+    assert (plain.recompute, recomputed.recompute) == (False, True)
+    images = torch.randn(2, 3, 64, 64)
+    for backbone in (plain, recomputed):
+        torch.manual_seed(1)
+        sum((stage**2).mean() for stage in backbone(images)).backward()  # type: ignore[union-attr]
+    for (key, ours), theirs in zip(recomputed.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=key)
+    for (key, ours), theirs in zip(recomputed.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=key)
+    recomputed.recompute = False
+    pairs = zip(recomputed.eval()(images), plain.eval()(images), strict=True)
+    assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in pairs)
+
+
+def test_recomputed_stages_compile() -> None:
+    torch.manual_seed(0)
+    plain = Backbone("resnet10t", output_stride=16).train()
+    recomputed = copy.deepcopy(plain)
+    recomputed.recompute = True
+    recomputed.compile(backend="aot_eager")
+    images = torch.randn(2, 3, 64, 64)
+    for backbone in (plain, recomputed):
+        (backbone(images)[-1] ** 2).mean().backward()
+    for (key, ours), theirs in zip(recomputed.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=key, rtol=1e-4, atol=1e-5)
+    for (key, ours), theirs in zip(recomputed.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=key)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [("resnet10t", [f"layer{number}.0.conv1" for number in (1, 2, 3, 4)]), ("test_efficientnet", ["blocks.0", "blocks.1", "blocks.2"])],
+)
+def test_stages_are_recomputed_one_by_one(name: str, parts: list[str]) -> None:
+    backbone = Backbone(name, output_stride=16).train()
+    backbone.recompute = True
+    seen: list[str] = []
+    for part in parts:
+        module = backbone.body.get_submodule(part)
+        inner = next(child for child in module.modules() if isinstance(child, nn.Conv2d))
+        inner.register_forward_hook(lambda *_, part=part: seen.append(part))
+    images = torch.randn(2, 3, 64, 64)
+    loss = backbone(images)[-1].mean()
+    loss.backward()
+    assert seen == [*parts, *reversed(parts)]
+    seen.clear()
+    backbone.eval()(images)[-1].mean().backward()
+    assert seen == parts
 
 
 def test_resnet_v1_strides_on_the_first_1x1() -> None:

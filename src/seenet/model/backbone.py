@@ -4,6 +4,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import timm
@@ -25,14 +26,12 @@ class Backbone(nn.Module):
     """B1 (stride 4), B2 (8), B3 and B4 (8, or up to `output_stride`) of a timm network with random weights; of these the first `levels`.
 
     N x C x H x W -> tensors of N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i]). Networks whose stem cannot take a
-    size get zeros to the right and below. Raises UsageError for a name timm
-    does not know or cannot dilate. `recompute` drops activations in training and computes them again in the backward pass.
+    size get zeros to the right and below. Raises UsageError for a name timm does not know or cannot dilate.
     """
 
     def __init__(self, name: str, *, output_stride: int = 8, in_channels: int = 3, stride_on: str = "conv2", levels: int = 4) -> None:
         super().__init__()
         self.name = name
-        self.recompute = False
         if not timm.is_model(name):
             raise UsageError(f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}")
         self.body: Any
@@ -61,11 +60,22 @@ class Backbone(nn.Module):
             height, width = images.shape[-2:]
             images = F.pad(images, (0, -width % self.pad_multiple, 0, -height % self.pad_multiple))
         with HOOKS if isinstance(self.body, FeatureHookNet) else nullcontext():
-            if self.recompute and self.training:
-                stages: list[Tensor] = checkpoint(self.body, images, use_reentrant=False, context_fn=self._passes)
-            else:
-                stages = self.body(images)
+            stages: list[Tensor] = self.body(images)
         return stages
+
+    @property
+    def recompute(self) -> bool:
+        """Whether, in training, each stage keeps its input alone and is computed again in the backward pass."""
+        return any("forward" in vars(part) for part in self._checkpointed_parts())
+
+    @recompute.setter
+    def recompute(self, value: bool) -> None:
+        part: Any
+        for part in self._checkpointed_parts():
+            if value:
+                part.forward = partial(_checkpointed, part)
+            else:
+                vars(part).pop("forward", None)
 
     @property
     def network(self) -> nn.Module:
@@ -99,8 +109,20 @@ class Backbone(nn.Module):
         """Every batch norm of the backbone."""
         return [module for module in self.modules() if isinstance(module, BATCH_NORMS)]
 
-    def _passes(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _kept_statistics(self.body)
+    def _checkpointed_parts(self) -> list[nn.Module]:
+        """List the stages and what stands beside them, leaves excepted: those of EfficientNet are several blocks.
+
+        The whole body where its stages are no modules of their own (HRNet), or where timm's hooks look into
+        them, which must not see a second pass.
+        """
+        network = self.network
+        modules = {name.replace(".", "_"): (name, module) for name, module in network.named_modules()}
+        stages = [str(level["module"]).replace(".", "_") for level in self.body.feature_info.get_dicts()]
+        if isinstance(self.body, FeatureHookNet) or not modules.keys() >= set(stages):
+            return [self.body]
+        parents = {modules[stage][0].rpartition(".")[0] for stage in stages}
+        beside = [child for name in sorted(parents) for child in network.get_submodule(name).children()]
+        return [child for child in beside if list(child.children())]
 
     def _misfit(self, in_channels: int, height: int, width: int) -> str:
         """What is wrong with the stages at this size, where they are not channels x ceil(size / stride); asked of the network itself,
@@ -151,6 +173,21 @@ def _move_strides(body: nn.Module) -> None:
         conv1, conv2 = getattr(module, "conv1", None), getattr(module, "conv2", None)
         if hasattr(module, "conv3") and isinstance(conv1, nn.Conv2d) and isinstance(conv2, nn.Conv2d) and conv2.stride != (1, 1):
             conv1.stride, conv2.stride = conv2.stride, (1, 1)
+
+
+def _checkpointed(module: nn.Module, *inputs: Any) -> Any:
+    """Call `module`; in training keep its inputs alone, and compute the rest again in the backward pass."""
+    forward = partial(type(module).forward, module)
+    if not module.training:
+        return forward(*inputs)
+    if torch.compiler.is_compiling():
+        # The compiler moves statistics once by itself, and takes no context.
+        return checkpoint(forward, *inputs, use_reentrant=False)
+
+    def passes() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _kept_statistics(module)
+
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=passes)
 
 
 @contextmanager
