@@ -13,7 +13,7 @@ from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.training.forecast import forecast
 from seenet.training.losses import LossModel
-from seenet.training.setup import ALONE, step_batches
+from seenet.training.setup import ONE_PROCESS, step_batches
 from seenet.training.trainer import Learner, Trainer
 
 TINY = [
@@ -82,7 +82,7 @@ def test_the_steps_are_the_trainers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = steps(monkeypatch)
     settings = recipe(*overrides)
     forecast(settings, "cpu")
-    forecasted, trainer = found[:], Trainer(settings, tmp_path, torch.device("cpu"), ALONE)
+    forecasted, trainer = found[:], Trainer(settings, tmp_path, torch.device("cpu"), ONE_PROCESS)
     batches = step_batches(settings, trainer.data, trainer.model, first_step=0, rank=0, world=1)
     found.clear()
     for trainer.step in range(2):

@@ -22,7 +22,7 @@ from seenet.core.files import write_text
 from seenet.core.labels import SHAPES
 from seenet.model import create_model
 from seenet.model.files import save_model
-from seenet.training.run import Waited, open_run, stop_requests
+from seenet.training.run import IdleSignal, open_run, stop_requests
 from seenet.training.trainer import Trainer, train
 from tests.training.test_trainer import TINY, StopAfter, losses, recipe
 
@@ -78,12 +78,12 @@ def goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_signal_waits_for_what_is_under_way_alone() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with stop_requests() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert stop.code == 143
-        with pytest.raises(Waited), stop.idle():
-            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(IdleSignal), stop.idle():
+            signal.raise_signal(signal.SIGTERM)
         # What the first one began is not interrupted by a second.
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert stop.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -91,18 +91,18 @@ def test_a_signal_waits_for_what_is_under_way_alone() -> None:
 def test_after_one_in_idle_time_saving_goes_on() -> None:
     with stop_requests() as stop:
         with stop.idle():
-            with pytest.raises(Waited):
-                os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(IdleSignal):
+                signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         assert stop.code == 143
 
 
 def test_the_second_interrupt_is_at_once() -> None:
     with stop_requests() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert stop.code == 130
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_another_thread_trains_and_scores_without_listening(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

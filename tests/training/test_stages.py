@@ -17,7 +17,7 @@ from seenet.core.settings import Recipe
 from seenet.model.files import load_model
 from seenet.report.page import write_report
 from seenet.training import stages as module
-from seenet.training.stages import StagesForecast, chained, forecast_recipe, train_recipe
+from seenet.training.stages import StagesForecast, chain_stages, forecast_recipe, train_recipe
 from seenet.training.trainer import Trainer
 from tests.training.test_trainer import StopAfter, losses
 
@@ -85,7 +85,7 @@ def test_second_stage_starts_from_the_firsts_last_weights(path: Path, tmp_path: 
         write_report(out, device="cpu")
     # Called again it changes nothing; without --resume it is refused.
     before = {name: name.read_bytes() for name in out.rglob("*.safetensors")}
-    monkeypatch.setattr(module, "train_in", lambda *_, **__: pytest.fail("a finished stage was trained again"))
+    monkeypatch.setattr(module, "train_in_group", lambda *_, **__: pytest.fail("a finished stage was trained again"))
     monkeypatch.setattr(module, "check_data", lambda stages: pytest.fail("its data was asked for") if stages else None)
     assert train_recipe(recipe(path), out, resume=True, device="cpu") == result
     assert {name: name.read_bytes() for name in out.rglob("*.safetensors")} == before
@@ -101,7 +101,7 @@ def test_stopped_in_the_second_stage_it_goes_on(path: Path, tmp_path: Path, monk
         nonlocal made
         made += 1
         if made == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return honest(self, batches)  # type: ignore[arg-type]
 
     honest = Trainer.update
@@ -173,7 +173,7 @@ def test_a_failed_start_of_the_first_stage_is_in_nobodys_way(path: Path, tmp_pat
 
 
 def test_the_first_stage_alone_starts_from_elsewhere(path: Path) -> None:
-    runs = chained(recipe(path, "training.start_from=camvid-lite0"), Path("run"))
+    runs = chain_stages(recipe(path, "training.start_from=camvid-lite0"), Path("run"))
     assert [stage.training.start_from for stage in runs.values()] == ["camvid-lite0", "run/1-first/model-last.safetensors"]
 
 

@@ -1,7 +1,6 @@
 """Validation: what it keeps, and cut short it is repeated."""
 
 import json
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ def test_validation_cut_short_is_repeated(tmp_path: Path, monkeypatch: pytest.Mo
     def stripes(self: Predictor, *arguments: Any) -> Iterator[torch.Tensor]:
         seen.append(0)
         if len(seen) == (10 if step == 3 else 60):  # 50 pictures a validation
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return honest(self, *arguments)
 
     honest = Predictor.stripes

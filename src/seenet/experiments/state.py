@@ -8,7 +8,7 @@ from seenet.core.files import check_free
 from seenet.core.recipe_files import load_recipe
 from seenet.experiments.plan import Plan, Run
 from seenet.training.logging import read_metrics
-from seenet.training.run import difference
+from seenet.training.run import changed_setting
 
 RESULTS = "results.json"
 TABLES = ("table.md", "table.csv", "plot.png")
@@ -37,7 +37,7 @@ def check_folder(plan: Plan) -> None:
 def _check_recipe(run: Run) -> None:
     path = run.folder / "recipe.yaml"
     if path.is_file():
-        found = difference(load_recipe(path), run.recipe)
+        found = changed_setting(load_recipe(path), run.recipe)
         if found:
             raise UsageError(f"{path}: {found}; give another --out, or the settings of the runs that are there")
 

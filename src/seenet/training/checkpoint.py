@@ -31,13 +31,15 @@ class Checkpoint:
 
 
 def folder_of(root: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies."""
+    """Name the folder of the checkpoint after `step` steps."""
     return root / f"step-{step:08d}"
 
 
 def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write beside, sync, rename, verify, then remove the oldest beyond `keep`. DataError where the disk does not take it; nothing that
-    was there before is touched then.
+    """Write a checkpoint: beside, sync, rename, verify; then remove the oldest beyond `keep`.
+
+    Raises:
+        DataError: The disk does not take it. What was there before is not touched then.
     """
     final = folder_of(root, step)
     temporary = root / f".{final.name}.{os.getpid()}"
@@ -63,7 +65,7 @@ def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    """All files with their manifest, synced."""
+    """Write all files with their manifest, and sync them."""
     folder.mkdir(parents=True)
     for name, tensors in checkpoint.tensors.items():
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
@@ -76,7 +78,11 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(folder: Path) -> Checkpoint:
-    """Read a checkpoint; DataError names the file that does not hold what was written."""
+    """Read and verify a checkpoint.
+
+    Raises:
+        DataError: It names the file that does not hold what was written.
+    """
     verify(folder)
     try:
         tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
@@ -86,7 +92,14 @@ def load(folder: Path) -> Checkpoint:
 
 
 def newest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; damaged ones are passed over, saying so. None where there is none at all."""
+    """Read the newest checkpoint that is whole; pass over damaged ones with a warning.
+
+    Returns:
+        None where there is no checkpoint at all.
+
+    Raises:
+        DataError: None of them is whole.
+    """
     folders = sorted(root.glob("step-*"), reverse=True)
     for folder in folders:
         try:
@@ -99,7 +112,7 @@ def newest(root: Path) -> Checkpoint | None:
 
 
 def verify(folder: Path) -> None:
-    """DataError where a file is missing, extra, or differs from its SHA-256 in the manifest."""
+    """Raise DataError where a file is missing, extra, or differs from its SHA-256."""
     try:
         text = (folder / MANIFEST).read_bytes().decode()
         manifest = json.loads(text)
@@ -117,7 +130,7 @@ def verify(folder: Path) -> None:
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors as `parameter index.name`."""
+    """Return the optimizer's tensors under `parameter index.name`."""
     return {
         f"{index}.{name}": value
         for index, values in optimizer.state_dict()["state"].items()
@@ -127,13 +140,14 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put packed tensors back; groups and rates come from the recipe."""
+    """Restore the optimizer's tensors; its groups and rates come from the recipe."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
         like = parameters[int(index)]
-        # Strides and alignment of the parameter, as the optimizer made them: other loops may round otherwise.
+        # Strides and alignment of the parameter, as the optimizer made them: other loops may round
+        # otherwise.
         state.setdefault(int(index), {})[name] = torch.empty_like(like).copy_(value) if value.shape == like.shape else value.clone()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

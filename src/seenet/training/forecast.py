@@ -1,4 +1,4 @@
-"""What a run will take, from two of its own full-size steps (`seenet train RECIPE --dry-run`)."""
+"""Forecast of a run from two of its own full-size steps (`seenet train RECIPE --dry-run`)."""
 
 import resource
 import time
@@ -14,17 +14,21 @@ from seenet.model.summary import dead_taps
 from seenet.prediction.device import choose_device
 from seenet.training.logging import memory_mib
 from seenet.training.run import StopRequest
-from seenet.training.setup import ALONE, step_batches
+from seenet.training.setup import ONE_PROCESS, step_batches
 from seenet.training.trainer import Learner
-from seenet.training.validation import scorer
+from seenet.training.validation import validation_predictor
 
 STEPS = 2
-"""Tried, and as many validations of an image; the last counts, since the first also sets up."""
+"""Steps tried, and validations of an image; the last one counts, since the first also sets up."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of one process on this machine: seconds of a step and of a validation image, hours of the run, peak memory over the idle process."""
+    """What a run takes in one process on this machine.
+
+    Seconds of a step and of a validation image, hours of the run, peak memory over that of the idle
+    process.
+    """
 
     step_seconds: float
     image_seconds: float
@@ -39,31 +43,34 @@ class Forecast:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For people, one fact a line."""
+        """Say it for people, one fact a line."""
+        images = f"train images {self.train_images}, val images {self.val_images}"
+        seconds = f"{self.step_seconds:.2f} s, a validation image {self.image_seconds:.2f} s"
+        whole = f"{self.hours:.2f} hours and {self.memory_mib:.0f} MiB over the idle process"
         return [
-            f"train images {self.train_images}, val images {self.val_images}, precision {self.precision}",
-            f"a step takes {self.step_seconds:.2f} s, a validation image {self.image_seconds:.2f} s",
-            f"the whole run takes about {self.hours:.2f} hours and {self.memory_mib:.0f} MiB over the idle process",
+            f"{images}, precision {self.precision}",
+            f"a step takes {seconds}",
+            f"the whole run takes about {whole}",
             *self.warnings,
         ]
 
 
 def forecast(recipe: Recipe, device: str = "auto") -> Forecast:
-    """Train the run's first two steps, by the trainer's own update, and validate one image; nothing is written.
+    """Train the run's first two steps, by the trainer's own update, and validate one image.
 
-    Raises what `train` would raise until then.
+    Nothing is written. Raises what `train` would raise until then.
     """
     where = choose_device(device)
     training = recipe.training
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
     idle = memory_mib(where)
-    learner = Learner(recipe, where, ALONE, "dry run")
+    learner = Learner(recipe, where, ONE_PROCESS, "dry run")
     data = learner.data
     seconds = []
     # Also of a run of one step, of which the loader would give no second.
     drawn = recipe.model_copy(update={"training": training.model_copy(update={"steps": STEPS})})
-    with closing(step_batches(drawn, data, learner.model, first_step=0, rank=ALONE.rank, world=ALONE.world)) as batches:
+    with closing(step_batches(drawn, data, learner.model, first_step=0, rank=ONE_PROCESS.rank, world=ONE_PROCESS.world)) as batches:
         for _ in range(STEPS):
             started = time.perf_counter()
             learner.update(next(batches))
@@ -77,7 +84,7 @@ def forecast(recipe: Recipe, device: str = "auto") -> Forecast:
     validations, image_seconds = 0, 0.0
     if data.val is not None:
         weights = learner.ema.state if learner.ema else learner.model.state_dict()
-        predictor = scorer(learner.model, weights, data.train.labels, where, StopRequest())
+        predictor = validation_predictor(learner.model, weights, data.train.labels, where, StopRequest())
         for _ in range(STEPS):
             started = time.perf_counter()
             evaluate(predictor, data.val, indices=[0], loss=True)

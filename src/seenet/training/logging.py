@@ -1,4 +1,4 @@
-"""What a run says while it runs: JSON lines always, TensorBoard where it is installed."""
+"""The numbers of a run: JSON lines always, TensorBoard where it is installed."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from seenet.training.run import METRICS, writing
 
 
 class Metrics:
-    """`metrics.jsonl`: one JSON object a line, flushed; and the same numbers for TensorBoard under `tensorboard/`."""
+    """Writer of `metrics.jsonl`, a flushed JSON object a line, and of TensorBoard's files."""
 
     def __init__(self, run: Path, *, keep_bytes: int = 0) -> None:
         path = run / METRICS
@@ -28,6 +28,7 @@ class Metrics:
             self._board = SummaryWriter(str(run / "tensorboard"))
 
     def write(self, step: int, **values: Any) -> None:
+        """Write the values of a step: numbers, or numbers by name."""
         with writing(self.run):
             self._file.write(json.dumps({"step": step, **values}).encode() + b"\n")
             self._file.flush()
@@ -38,7 +39,7 @@ class Metrics:
                         self._board.add_scalar(f"{name}/{key}" if key else name, number, step)
 
     def bytes(self) -> int:
-        """Length so far, for a checkpoint."""
+        """Return the length of the file so far, for a checkpoint."""
         os.fsync(self._file.fileno())
         return self._file.tell()
 
@@ -49,7 +50,7 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; none where there is no file. A last line cut short by a running training is left out."""
+    """Read metrics.jsonl; leave out a last line that a running training has not ended."""
     if not path.is_file():
         return []
     entries = []
@@ -64,7 +65,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def memory_mib(device: torch.device) -> float:
-    """Memory in use now, MiB: the device's on CUDA, else this process's resident set."""
+    """Return memory in use, MiB: the device's highest on CUDA, else this process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0

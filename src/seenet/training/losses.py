@@ -1,9 +1,9 @@
-"""The loss: cross entropy with class weights and hard examples, and the network that it is taken of.
+"""The loss: cross entropy with class weights and hard examples, and the network it is taken of.
 
-A loss knows one batch of scores and labels. It returns the *sum* of its terms, and says from the labels
-alone the *weight* that turns a sum into a mean. `training.trainer` adds the weights of all micro-batches
-and processes and divides by their total, so that a crop without valid pixels adds 0, and splitting a step
-changes nothing.
+A loss knows one batch of scores and labels. It returns the *sum* of its terms, and says from the
+labels alone the *weight* that turns a sum into a mean. `training.trainer` adds the weights of all
+micro-batches and processes and divides by their total, so that a crop without valid pixels adds 0,
+and splitting a step changes nothing.
 """
 
 import math
@@ -28,7 +28,7 @@ class CrossEntropy(nn.Module):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def weight(self, masks: Tensor) -> Tensor:
-        """Count the valid pixels of N x H x W labels, or sum their class weights; a float64 scalar."""
+        """Count the valid pixels of N x H x W labels, or sum their class weights, in float64."""
         valid = masks[masks != self.ignore]
         if self.class_weights is None:
             return torch.tensor(valid.numel(), dtype=torch.float64)
@@ -45,7 +45,7 @@ class CrossEntropy(nn.Module):
         return torch.stack([self._hard(*one) for one in zip(losses, logits, masks, strict=True)]).sum()
 
     def _hard(self, losses: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
-        """Sum the losses of one picture's hard pixels, scaled up to the weight of all its valid pixels.
+        """Sum the losses of a picture's hard pixels, scaled up to the weight of all its valid ones.
 
         So the weight needs no look at scores, and the mean over kept pixels stays a mean.
         """
@@ -70,9 +70,9 @@ class CrossEntropy(nn.Module):
 
 
 class LossModel(nn.Module):
-    """Network and loss as one module, which DDP wraps and torch compiles: images, masks -> sum of the loss.
+    """Network and loss as one module, which DDP wraps and torch compiles: images, masks -> sum.
 
-    `auxiliary` is what the loss of the auxiliary head counts beside the network's own; 0 where there is none.
+    `auxiliary` is the weight of the auxiliary head's loss beside the network's own; 0: it has none.
     """
 
     def __init__(self, model: Segmenter, loss: CrossEntropy, auxiliary: float = 0) -> None:
@@ -89,8 +89,8 @@ class LossModel(nn.Module):
     def _sum(self, scores: Tensor, images: Tensor, masks: Tensor) -> Tensor:
         """Sum over the pictures, one after the other, and again in the backward pass.
 
-        Scores at full size hold K numbers a pixel, with their logarithms and gradients three times that:
-        this way they are there of one picture at a time.
+        Scores at full size hold K numbers a pixel, with their logarithms and gradients three times
+        that: this way they are there of one picture at a time.
         """
         losses: list[Tensor] = [
             checkpoint(self._of_picture, *one, images, use_reentrant=False, preserve_rng_state=False)

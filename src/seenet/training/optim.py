@@ -8,7 +8,10 @@ from seenet.model import Segmenter
 
 
 def build_optimizer(model: Segmenter, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """SGD or AdamW over what is not frozen: backbone and head with their rates, norms and biases with or without decay."""
+    """Build SGD or AdamW over the parameters that are not frozen.
+
+    Backbone and head have rates of their own; norms and biases decay only with `decay_norms`.
+    """
     backbone = set(model.backbone.parameters())
     groups = []
     for in_head in (False, True):
@@ -28,21 +31,25 @@ def build_optimizer(model: Segmenter, settings: OptimizerSettings) -> torch.opti
 
 
 def rate_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
-    """Rate of step 0..steps-1 over the base rate: (1 - step / steps) ** power (Sec. 4), times a linear warm-up."""
+    """Return the rate of step 0..steps-1 over the base rate.
+
+    Source: (1 - step / steps) ** power (Sec. 4), times a linear warm-up.
+    """
     warmup = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
     return float(warmup * (1 - step / steps) ** settings.power)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Give every group its base rate times `factor`."""
+    """Set every group's rate to its base rate times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_rate"] * factor
 
 
 class EMA:
-    """average <- d average + (1 - d) weights, with d = min(decay, (1 + n) / (10 + n)) so that the start is forgotten soon.
+    """Exponential moving average of the weights: average <- d average + (1 - d) weights.
 
-    Buffers of floating point (batch norm statistics) are averaged too; counters are copied.
+    d = min(decay, (1 + n) / (10 + n)) after n updates, so that the start is forgotten soon. Batch
+    norm statistics are averaged too; counters are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -52,6 +59,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
+        """Take in the weights after a step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for key, value in model.state_dict().items():
@@ -61,7 +69,7 @@ class EMA:
                 self.state[key].copy_(value)
 
     def load(self, state: dict[str, Tensor], updates: int) -> None:
-        """Go on from a checkpoint."""
+        """Restore the average from a checkpoint."""
         for key, value in state.items():
             self.state[key].copy_(value)
         self.updates = updates

@@ -1,9 +1,11 @@
-"""Number formats: what runs under autocast, when the loss is scaled, and whether this processor can be trusted with it."""
+"""Number formats: autocast, loss scale, and whether this processor computes gradients rightly."""
 
 import logging
+import math
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import product
 from typing import Literal
@@ -24,32 +26,52 @@ LEAST_COSINE = 0.95
 CHECK_SECONDS = 300
 LAYOUTS = {torch.contiguous_format: "contiguous", torch.channels_last: "channels-last"}
 RATES = (1, 4, 7, 13)
-"""Rates of the checked modules: some processors compute wrong weight gradients of depthwise convolutions from a rate of 2 on."""
+"""Rates of the checked modules.
+
+Some processors compute wrong weight gradients of depthwise convolutions from a rate of 2 on.
+"""
 
 
 class Precision:
-    """Autocast to `name`, and for fp16 a loss scale that falls at each overflow and grows again."""
+    """Autocast to a format; for fp16 a loss scale, which falls at each overflow and grows again."""
 
     def __init__(self, name: Name, device: torch.device) -> None:
         self.name, self.device = name, device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> AbstractContextManager[object]:
+        """Return the context of a forward pass."""
         dtype = DTYPES[self.name]
         return torch.autocast(self.device.type, dtype if self.name != "fp32" else torch.bfloat16, enabled=self.name != "fp32")
 
     def check_scale(self) -> None:
-        """NotFiniteError where the scale fell under 1: nothing is left to lower."""
+        """Raise NotFiniteError where the scale fell under 1: nothing is left to lower."""
         if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
             raise NotFiniteError(
                 f"loss scale {self.scaler.get_scale():.3g}: gradients overflow at any scale; train in bf16 or fp32, or lower optimizer.rate"
             )
 
 
-def gradient_cosine(name: Name, device: torch.device, memory_format: torch.memory_format) -> float:
-    """Return the cosine between gradients in `name` and in float32, on a small input; NaN where one is not finite.
+def is_finite(tensors: Iterable[Tensor]) -> bool:
+    """Report whether all numbers are finite; the largest of them tells."""
+    some = [tensor.detach() for tensor in tensors if tensor.numel()]
+    return not some or bool(torch.isfinite(nn.utils.get_total_norm(some, math.inf)))
 
-    Of one SeEM and one SeEM-FS, plain and in the faster forms, of which training takes either.
+
+def running_statistics(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the running means and variances of all batch norms."""
+    for name, value in model.named_buffers():
+        if name.rpartition(".")[2].startswith("running_"):
+            yield value
+
+
+def gradient_cosine(name: Name, device: torch.device, memory_format: torch.memory_format) -> float:
+    """Compare gradients in `name` with those in float32, on a small input.
+
+    They are one SeEM's and one SeEM-FS's, plain and in the faster forms: training takes either.
+
+    Returns:
+        The cosine of all of them together; NaN where one is not finite.
     """
     generator = torch.Generator().manual_seed(0)
     images, found, expected = torch.randn(2, 16, 32, 32, generator=generator), [], []
@@ -76,9 +98,10 @@ def _gradients(module: nn.Module, images: Tensor, precision: Precision, memory_f
 
 
 def is_trustworthy(name: Name, device: torch.device, memory_format: torch.memory_format) -> bool:
-    """Whether training in `name` may be believed on this device; a processor is asked, and the answer logged where it is no.
+    """Report whether training in `name` can be trusted on this device; log why it cannot.
 
-    Asked in a child process: where a kernel writes past its memory, the check may crash as well as answer wrongly.
+    A processor is checked in a child process: where a kernel writes past its memory, the check may
+    crash as well as answer wrongly.
     """
     if device.type != "cpu" or name == "fp32":
         return True
@@ -87,12 +110,16 @@ def is_trustworthy(name: Name, device: torch.device, memory_format: torch.memory
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CHECK_SECONDS)
     except subprocess.TimeoutExpired:
-        log.warning("precision %s: the gradient check took over %d s on this processor; not trusted", name, CHECK_SECONDS)
+        message = "precision %s: the gradient check took over %d s on this processor; not trusted"
+        log.warning(message, name, CHECK_SECONDS)
         return False
-    found = f"only to a cosine of {done.stdout.strip()}" if done.returncode == 0 else f"not at all (the check ended with {done.returncode})"
-    if done.returncode == 0 and float(done.stdout) >= LEAST_COSINE:
-        return True
-    log.warning("precision %s: gradients on this processor (%s) agree with fp32 %s, expected %.2f", name, layout, found, LEAST_COSINE)
+    found = f"not at all (the check ended with {done.returncode})"
+    if done.returncode == 0:
+        if float(done.stdout) >= LEAST_COSINE:
+            return True
+        found = f"only to a cosine of {done.stdout.strip()}"
+    message = "precision %s: gradients on this processor (%s) agree with fp32 %s, expected %.2f"
+    log.warning(message, name, layout, found, LEAST_COSINE)
     return False
 
 
@@ -103,22 +130,24 @@ def choose(
     model: Segmenter,
     images: Tensor,
 ) -> Precision:
-    """The precision to train in: what was asked where it can be trusted, else fp32; `auto` takes bf16 where that is also faster."""
+    """Choose what was asked where it can be trusted, else fp32; `auto`: bf16 where it is faster."""
     asked: Name = "bf16" if setting == "auto" else setting
     if not is_trustworthy(asked, device, memory_format):
         log.warning("precision: training goes on in fp32")
         return Precision("fp32", device)
     if setting != "auto":
         return Precision(asked, device)
-    seconds = {name: _seconds(model, images, Precision(name, device)) for name in ("fp32", "bf16")}
+    seconds = {name: _seconds_a_pass(model, images, Precision(name, device)) for name in ("fp32", "bf16")}
     chosen: Name = "bf16" if seconds["bf16"] < 0.95 * seconds["fp32"] else "fp32"
-    log.info("precision: %s (a pass takes %.2f s in fp32, %.2f s in bf16)", chosen, seconds["fp32"], seconds["bf16"])
+    message = "precision: %s (a pass takes %.2f s in fp32, %.2f s in bf16)"
+    log.info(message, chosen, seconds["fp32"], seconds["bf16"])
     return Precision(chosen, device)
 
 
-def _seconds(model: Segmenter, images: Tensor, precision: Precision) -> float:
-    """The faster of two passes as training takes them, forward and backward, after a warm-up; leaves weights, statistics and gradients as
-    they were.
+def _seconds_a_pass(model: Segmenter, images: Tensor, precision: Precision) -> float:
+    """Time the faster of two training passes, forward and backward, after a warm-up.
+
+    Weights, statistics and gradients stay as they were.
     """
     before = {key: value.clone() for key, value in model.state_dict().items()}
     times = []
@@ -136,7 +165,7 @@ def _seconds(model: Segmenter, images: Tensor, precision: Precision) -> float:
 
 
 def main() -> None:
-    """`python -m seenet.training.precision bf16 channels-last` prints the cosine of the gradients."""
+    """Print the cosine: `python -m seenet.training.precision bf16 channels-last`."""
     name, layout = sys.argv[1:]
     formats = {text: memory_format for memory_format, text in LAYOUTS.items()}
     names: dict[str, Name] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}

@@ -1,4 +1,4 @@
-"""Everything a run is made of, built from its recipe: data, network, optimizer, loader."""
+"""What a run is made of, built from its recipe: data, network, loss, precision, loader."""
 
 import logging
 import multiprocessing
@@ -8,7 +8,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from seenet.core.errors import DataError, LostError, SeenetError
@@ -28,32 +30,38 @@ from seenet.model.summary import dead_taps
 from seenet.training.distributed import Ranks
 from seenet.training.losses import CrossEntropy, LossModel, class_weights
 from seenet.training.precision import Name, Precision, choose
-from seenet.training.run import held_back, ignore_in_worker
+from seenet.training.run import ignore_stop_signals, signals_blocked
 
 log = logging.getLogger("seenet")
 
-ALONE = Ranks()
+ONE_PROCESS = Ranks()
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""images N x 3 x h x w, masks N x h x w, and (epoch, index) of each, N x 2"""
+"""Images N x 3 x h x w, masks N x h x w, and (epoch, index) of each, N x 2."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """The splits of a run; val is None where nothing may look at a score."""
+    """The splits of a run; `val` is None where the recipe validates on nothing."""
 
     train: Split
     val: Split | None
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What a checkpoint says of it, as JSON values: classes, and of each split how many samples it has and a hash of their names."""
+        """Describe the data for a checkpoint, as JSON values.
+
+        Classes, and of each split the number of its samples and a hash of their names.
+        """
         splits = {"train": self.train, **({"val": self.val} if self.val is not None else {})}
         samples = {which: [len(split), digest(*map(split.key, range(len(split))))] for which, split in splits.items()}
         return {"classes": list(self.train.labels.classes), "samples": samples}
 
     def check_record(self, before: dict[str, Any], where: str, other: str) -> None:
-        """DataError where a checkpoint's record is of other data: its weights, the order of its pictures and its scores would not fit."""
+        """Raise DataError where a checkpoint's record is of other data.
+
+        Its weights, the order of its pictures and its scores would not fit.
+        """
         had, have = before["classes"], self.record["classes"]
         if had != have:
             raise DataError(
@@ -63,12 +71,14 @@ class Data:
         for which, (count, names) in before.get("samples", {}).items():
             now, called = self.record["samples"].get(which, (0, ""))
             if called != names:
-                what = f"{where}: trained with {count} pictures in {which}, the data has {now}, or others by name"
-                raise DataError(f"{what}; put them back as they were, or {other}")
+                raise DataError(
+                    f"{where}: trained with {count} pictures in {which}, the data has {now}, "
+                    f"or others by name; put them back as they were, or {other}"
+                )
 
 
 def open_data(recipe: Recipe) -> Data:
-    """Open both splits and check every label before the first step; every process of a run must call this."""
+    """Open both splits and check every label before the first step; all processes must call it."""
     train = open_split(recipe.data, recipe.data.train)
     val = open_split(recipe.data, recipe.data.val) if recipe.data.val else None
     for split in (train, val):
@@ -83,9 +93,14 @@ def open_data(recipe: Recipe) -> Data:
 
 
 def build_model(recipe: Recipe, data: Data, device: torch.device, card: dict[str, Any] | None = None) -> Segmenter:
-    """The network with its starting weights, frozen as asked; weights depend on the seed alone.
+    """Build the network with its starting weights, frozen as asked.
 
-    `card` (`card_of`) is that of a run that goes on: its weights are the checkpoint's, the files it started from may have gone.
+    Args:
+        recipe: Its seed alone decides random weights.
+        data: Its classes decide the head.
+        device: Where the network goes.
+        card: `card_of` the network of a run that is resumed. Its weights come from the checkpoint;
+            the files it started from may have gone.
     """
     torch.manual_seed(recipe.seed)
     training = recipe.training
@@ -112,25 +127,40 @@ def build_model(recipe: Recipe, data: Data, device: torch.device, card: dict[str
 
 
 def memory_format(recipe: Recipe) -> torch.memory_format:
+    """Return the memory format that the recipe asks for."""
     return torch.channels_last if recipe.training.channels_last else torch.contiguous_format
 
 
 def build_loss(recipe: Recipe, data: Data, model: Segmenter, device: torch.device) -> LossModel:
-    """Network and loss together, on the device."""
+    """Build the module of network and loss, on the device."""
     frequency = split_stats(data.train).median_frequency() if recipe.loss.class_weights == "median_frequency" else None
     weights = class_weights(recipe.loss, frequency, data.train.labels.num_classes)
     return LossModel(model, CrossEntropy(recipe.loss, weights, data.train.labels.ignore), recipe.loss.auxiliary).to(device)
 
 
+def parallelize(loss_model: LossModel, device: torch.device, group: Ranks, *, compiled: bool) -> Any:
+    """Return what to call in training: with several processes DDP's module, compiled if asked."""
+    module: nn.Module = loss_model
+    if group.world > 1:
+        cuda = device.type == "cuda"
+        if cuda:
+            # timm's own: torch's would drop the activations that timm keeps inside its norms.
+            module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        module = DistributedDataParallel(module, device_ids=[device.index] if cuda else None)
+    if compiled:
+        module.compile()
+    return module
+
+
 def set_train_mode(model: Segmenter, recipe: Recipe) -> None:
-    """Training mode; batch norms of frozen parts keep their statistics."""
+    """Set training mode; batch norms of frozen parts keep their statistics."""
     model.train()
     for module in _frozen(model, recipe):
         module.eval()
 
 
 def _frozen(model: Segmenter, recipe: Recipe) -> list[nn.Module]:
-    """Modules whose parameters and statistics stay as they are."""
+    """List the modules whose parameters and statistics stay as they are."""
     training = recipe.training
     norms = model.backbone.norms() if training.freeze_norms else []
     stages = model.backbone.stage_modules()[: training.freeze_stages] if training.freeze_stages else []
@@ -139,11 +169,12 @@ def _frozen(model: Segmenter, recipe: Recipe) -> list[nn.Module]:
 
 
 def choose_precision(
-    recipe: Recipe, model: Segmenter, device: torch.device, group: Ranks = ALONE, *, before: Name | None = None
+    recipe: Recipe, model: Segmenter, device: torch.device, group: Ranks = ONE_PROCESS, *, before: Name | None = None
 ) -> Precision:
-    """The precision to train in, measured where the recipe says `auto` on crops of its own size; the first rank chooses for all.
+    """Choose the precision to train in; the first rank chooses for all.
 
-    `before` is what a resumed run was trained in: not measured anew, but only used where this machine can be trusted with it.
+    `auto` measures on crops of the recipe's size. `before` is what a resumed run was trained in: it
+    is not measured anew, but used only where this machine can be trusted with it.
     """
     names: list[Name] = ["fp32", "bf16", "fp16"]
     chosen = _choose(recipe, model, device, before or recipe.training.precision).name if group.first else "fp32"
@@ -157,7 +188,10 @@ def _choose(recipe: Recipe, model: Segmenter, device: torch.device, asked: Name 
 
 
 def step_batches(recipe: Recipe, data: Data, model: Segmenter, *, first_step: int, rank: int, world: int) -> Generator[tuple[Batch, ...]]:
-    """The micro-batches of this rank, step by step from `first_step`; which images those are is arithmetic, nothing is replayed."""
+    """Load the micro-batches of this rank, step by step from `first_step`.
+
+    Which images those are is arithmetic: a resumed run replays nothing.
+    """
     training = recipe.training
     normalization, labels = model.normalization, data.train.labels
     transform = JointTransform(recipe.transforms, normalization.mean, normalization.std, labels.ignore, classes=labels.num_classes)
@@ -177,29 +211,32 @@ def step_batches(recipe: Recipe, data: Data, model: Segmenter, *, first_step: in
         num_workers=training.workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if training.workers else None,
-        worker_init_fn=ignore_in_worker,
+        worker_init_fn=ignore_stop_signals,
     )
-    return _steps(loader, training.accumulate)
+    return _step_batches(loader, training.accumulate)
 
 
-def _started(loader: DataLoader[Batch]) -> Iterator[Batch]:
+def _start_loader(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """Start the loader's workers; raise LostError where one ends before it began."""
     try:
         return iter(loader)
     except (ConnectionError, EOFError):
         # Not forked, it is sent what it needs when it runs.
-        raise LostError("a loader worker ended before it began; see what it says itself, or set training.workers=0") from None
+        raise LostError("a loader worker ended before it began; see its own message, or set training.workers=0") from None
 
 
-def _steps(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batch, ...]]:
-    """Micro-batches, step by step. A worker's error is raised as it was there: torch puts the worker's traceback around it, whose last line
-    is `type: message`. However it ends, no worker is left.
+def _step_batches(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batch, ...]]:
+    """Yield the micro-batches step by step; leave no worker behind, however it ends.
+
+    A worker's error is raised as it was there: torch puts the worker's traceback around it, whose
+    last line is `type: message`.
     """
     batches: Iterator[Batch] = iter(())
     workers: list[Any] = []
     try:
-        with held_back():
+        with signals_blocked():
             others = multiprocessing.active_children()
-            batches = _started(loader)
+            batches = _start_loader(loader)
             workers = [process for process in multiprocessing.active_children() if process not in others]
         yield from zip(*[batches] * accumulate, strict=True)
     except SeenetError as error:
@@ -211,7 +248,8 @@ def _steps(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batch,
         what = " ".join(str(error).split())[:120]
         raise LostError(f"{what}; perhaps memory is short: use fewer training.workers, and go on with --resume") from None
     finally:
-        # Its own way waits some seconds, and then for ever for workers that hang: they ignore the signal that it sends.
+        # Its own way waits some seconds, and then for ever for workers that hang: they ignore the
+        # signal that it sends.
         getattr(batches, "_shutdown_workers", lambda: None)()
         for worker in workers:
             worker.kill()

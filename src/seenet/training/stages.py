@@ -13,10 +13,10 @@ from seenet.core.settings import Recipe
 from seenet.prediction.device import choose_device
 from seenet.training.distributed import ranks
 from seenet.training.forecast import Forecast, forecast
-from seenet.training.run import begun, open_run, stage_folders, writing
+from seenet.training.run import has_steps, open_run, stage_folders, writing
 from seenet.training.setup import open_data
-from seenet.training.trainer import TrainResult, train, train_in
-from seenet.training.validation import LAST, best_result, is_kept
+from seenet.training.trainer import TrainResult, train, train_in_group
+from seenet.training.validation import LAST, best_result, models_written
 
 log = logging.getLogger("seenet")
 
@@ -24,24 +24,25 @@ MODEL = "model.safetensors"
 
 
 def train_recipe(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", command: str | None = None) -> TrainResult:
-    """Run a recipe, with stages or without, into the folder `out`, or go on with the run there.
+    """Run a recipe, with stages or without, into the folder `out`, or resume the run there.
 
-    Stages are runs of their own in OUT/1-NAME, OUT/2-NAME, ...; OUT/model.safetensors is the last one's, and so is what is returned.
-    The data of all that are not finished is checked before the first of them starts. Arguments and errors as `trainer.train`.
+    Stages are runs of their own in OUT/1-NAME, OUT/2-NAME, ...; OUT/model.safetensors is the last
+    one's, and so is the result. The data of all unfinished stages is checked before the first one.
+    Arguments and errors are those of `trainer.train`.
     """
     if not recipe.stages:
         return train(recipe, out, resume=resume, device=device, command=command)
     where = choose_device(device)
     with ranks(where) as group, open_run(out, recipe, resume=resume, rank=group.rank):
-        runs = chained(recipe, out)
-        todo = {folder: stage for folder, stage in runs.items() if not is_kept(folder, stage.training.steps)}
+        runs = chain_stages(recipe, out)
+        todo = {folder: stage for folder, stage in runs.items() if not models_written(folder, stage.training.steps)}
         for stage in todo.values():
             group.check_batch(stage.training.batch, stage.training.accumulate)
         check_data({folder.name.partition("-")[2]: stage for folder, stage in todo.items()})
         for number, (folder, stage) in enumerate(runs.items(), start=1):
             if folder in todo:
                 log.info("stage %d of %d: %s", number, len(runs), folder)
-                train_in(group, stage, folder, where, resume=begun(folder), command=command)
+                train_in_group(group, stage, folder, where, resume=has_steps(folder), command=command)
                 # The next stage reads what the first process writes.
                 group.any(False)
         if group.first:
@@ -51,8 +52,8 @@ def train_recipe(recipe: Recipe, out: Path, *, resume: bool = False, device: str
     return TrainResult(out, stage.training.steps, best.get("miou"), best or None, group.first)
 
 
-def chained(recipe: Recipe, out: Path) -> dict[Path, Recipe]:
-    """The stages' recipes by their folders; from the second on each starts from the one before."""
+def chain_stages(recipe: Recipe, out: Path) -> dict[Path, Recipe]:
+    """Return the stages' recipes by folder; from the second on each starts from the one before."""
     runs: dict[Path, Recipe] = {}
     before: Path | None = None
     for folder, stage in zip(stage_folders(out, recipe), stage_recipes(recipe).values(), strict=True):
@@ -63,7 +64,11 @@ def chained(recipe: Recipe, out: Path) -> dict[Path, Recipe]:
 
 
 def check_data(stages: dict[str, Recipe]) -> None:
-    """Open every split of every stage and check its labels. DataError names the stage; classes must be the same in all."""
+    """Open every split of every stage and check its labels.
+
+    Raises:
+        DataError: It names the stage; also where its classes differ from the first stage's.
+    """
     first: tuple[str, tuple[str, ...]] | None = None
     for name, stage in stages.items():
         try:
@@ -73,14 +78,15 @@ def check_data(stages: dict[str, Recipe]) -> None:
         first = first or (name, classes)
         if classes != first[1]:
             raise DataError(
-                f"stage {name}: its data has {len(classes)} classes ({', '.join(classes)}), that of stage {first[0]} {len(first[1])} "
-                f"({', '.join(first[1])}); expected the same, since the head's weights are kept"
+                f"stage {name}: its data has {len(classes)} classes ({', '.join(classes)}), "
+                f"that of stage {first[0]} {len(first[1])} ({', '.join(first[1])}); "
+                "expected the same, since the head's weights are kept"
             )
 
 
 @dataclass(frozen=True)
 class StagesForecast:
-    """What each stage will take, by name."""
+    """The forecast of each stage, by name."""
 
     stages: dict[str, Forecast]
 
@@ -92,13 +98,13 @@ class StagesForecast:
         return {"stages": {name: stage.as_dict() for name, stage in self.stages.items()}, "hours": self.hours}
 
     def lines(self) -> list[str]:
-        """For people, one fact a line."""
+        """Say it for people, one fact a line."""
         lines = [line for name, stage in self.stages.items() for line in (f"stage {name}:", *(f"  {line}" for line in stage.lines()))]
         return [*lines, f"all stages take about {self.hours:.2f} hours"]
 
 
 def forecast_recipe(recipe: Recipe, device: str = "auto") -> Forecast | StagesForecast:
-    """`forecast` of a recipe, or of each of its stages once the data of all is checked; nothing is written."""
+    """Forecast a recipe, or each of its stages once the data of all is checked; write nothing."""
     stages = stage_recipes(recipe)
     if not stages:
         return forecast(recipe, device)

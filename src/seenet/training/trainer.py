@@ -1,18 +1,15 @@
-"""The training loop."""
+"""Training: one step (`Learner.update`), and a run of many with its validations (`Trainer`)."""
 
 import logging
 import math
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers.norm_act import convert_sync_batchnorm
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
 from seenet import __version__
 from seenet.core.errors import DataError, NotFiniteError, Stopped
@@ -26,9 +23,9 @@ from seenet.prediction.device import choose_device
 from seenet.training import checkpoint
 from seenet.training.distributed import Ranks, ranks
 from seenet.training.logging import Metrics, memory_mib
-from seenet.training.losses import LossModel
 from seenet.training.optim import EMA, build_optimizer, rate_factor, set_rate
-from seenet.training.run import StopRequest, Waited, open_run, origin, stop_requests
+from seenet.training.precision import is_finite, running_statistics
+from seenet.training.run import IdleSignal, StopRequest, open_run, origin, stop_requests
 from seenet.training.setup import (
     Batch,
     build_loss,
@@ -36,18 +33,20 @@ from seenet.training.setup import (
     choose_precision,
     memory_format,
     open_data,
+    parallelize,
     set_train_mode,
     step_batches,
 )
-from seenet.training.validation import best_result, is_kept, keep_models, score
+from seenet.training.validation import best_result, models_written, save_models, score
 
 log = logging.getLogger("seenet")
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to; `miou` and `result` are of the best validation, None where the recipe has none. `first` of several processes
-    tells of it.
+    """The end of a run: `miou` and `result` of its best validation, None where the recipe has none.
+
+    `first` says that this is the one of several processes that tells of it.
     """
 
     out: Path
@@ -58,27 +57,37 @@ class TrainResult:
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", command: str | None = None) -> TrainResult:
-    """Run a recipe into the folder `out`, or go on with the run there; results quote `command`.
+    """Run a recipe into the folder `out`, or resume the run there.
 
-    Raises UsageError, DataError before the first step; NotFiniteError before a non-finite number reaches the weights; BusyError; Stopped
-    after a signal, with everything saved.
+    Args:
+        recipe: Without stages (those are `stages.train_recipe`'s).
+        out: The run's folder.
+        resume: Go on with the run in `out`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        command: Quoted in results and models.
+
+    Raises:
+        UsageError, DataError: Before the first step.
+        BusyError: Another process holds the run.
+        NotFiniteError: Before a number that is not finite is saved.
+        Stopped: After a signal, with everything saved.
     """
     where = choose_device(device)
     with ranks(where) as group:
-        return train_in(group, recipe, out, where, resume=resume, command=command)
+        return train_in_group(group, recipe, out, where, resume=resume, command=command)
 
 
-def train_in(group: Ranks, recipe: Recipe, out: Path, device: torch.device, *, resume: bool, command: str | None) -> TrainResult:
-    """As `train`, among processes that have met already."""
+def train_in_group(group: Ranks, recipe: Recipe, out: Path, device: torch.device, *, resume: bool, command: str | None) -> TrainResult:
+    """Train as `train` does, among the processes of a group that exists already."""
     with open_run(out, recipe, resume=resume, rank=group.rank):
         group.check_batch(recipe.training.batch, recipe.training.accumulate)
         return Trainer(recipe, out, device, group, command).fit()
 
 
 class Learner:
-    """Network, loss, optimizer and average of a recipe after `step` steps; from the checkpoint `found`, or from the start.
+    """Network, loss, optimizer and moving average of a recipe, after `step` steps; writes nothing.
 
-    `name` stands before its errors. Nothing is written.
+    It starts from the checkpoint `found` where there is one. `name` stands before its errors.
     """
 
     def __init__(self, recipe: Recipe, device: torch.device, group: Ranks, name: str, found: checkpoint.Checkpoint | None = None) -> None:
@@ -96,7 +105,7 @@ class Learner:
         if found:
             self._restore(found)
         self._check_shared()
-        self.parallel = wrap(self.loss_model, device, group, compiled=recipe.training.compile)
+        self.parallel = parallelize(self.loss_model, device, group, compiled=recipe.training.compile)
         per_process = recipe.training.batch // group.world // recipe.training.accumulate
         if per_process < 4 and not recipe.training.freeze_norms:
             log.warning(
@@ -117,20 +126,24 @@ class Learner:
             NotFiniteError: On every process, before a number that is not finite is saved.
         """
         recipe, group, scaler = self.recipe, self.group, self.precision.scaler
+        layout = memory_format(recipe)
         torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 4099 + group.rank)
         set_train_mode(self.model, recipe)
         factor = rate_factor(self.step, recipe.training.steps, recipe.optimizer)
         set_rate(self.optimizer, factor)
 
-        # Forward and backward. The loss is a mean over the whole step: all micro-batches, all processes.
-        weight = group.sum(torch.stack([self.loss_model.loss.weight(masks) for _, masks, _ in micro_batches]).sum())
+        # Forward and backward. The loss is a mean over the step: all micro-batches, all processes.
+        weights = [self.loss_model.loss.weight(masks) for _, masks, _ in micro_batches]
+        weight = group.sum(torch.stack(weights).sum())
         # At least one pixel; class weights may sum to less than that and stay what they are.
         weight = (weight if weight > 0 else torch.ones_like(weight)).to(self.device, torch.float32)
         total = torch.zeros((), dtype=torch.float64)
         for index, (images, masks, _) in enumerate(micro_batches):
-            images = images.to(self.device, memory_format=memory_format(recipe), non_blocking=True)
+            images = images.to(self.device, memory_format=layout, non_blocking=True)
             masks = masks.to(self.device, non_blocking=True)
-            with self._synchronized(last=index == len(micro_batches) - 1):
+            last = group.world == 1 or index == len(micro_batches) - 1
+            # Gradients are summed over processes once a step.
+            with nullcontext() if last else self.parallel.no_sync():
                 with self.precision.autocast():
                     loss = self.parallel(images, masks) / weight
                 # DDP averages gradients over processes; the weight already counts them all.
@@ -143,8 +156,8 @@ class Learner:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         overflow = scaler.is_enabled() and not torch.isfinite(norm)
-        # A variance that overflows makes its norm's output 0, with which loss and gradients are finite.
-        statistics = is_finite(value for name, value in self.model.named_buffers() if is_statistic(name))
+        # A variance that overflows makes its norm's output 0: loss and gradients are finite then.
+        statistics = is_finite(running_statistics(self.model))
         finite = math.isfinite(step_loss) and statistics and bool(overflow or torch.isfinite(norm))
         if group.any(not finite):
             what = "" if statistics else ", statistics of a batch norm that overflow"
@@ -168,14 +181,8 @@ class Learner:
             self.ema.update(self.model)
         return step_loss, recipe.optimizer.rate * factor
 
-    def _synchronized(self, *, last: bool) -> AbstractContextManager[object]:
-        """Sum gradients over processes in the last backward pass of a step alone."""
-        if isinstance(self.parallel, DistributedDataParallel) and not last:
-            return self.parallel.no_sync()
-        return nullcontext()
-
     def _restore(self, found: checkpoint.Checkpoint) -> None:
-        """Take up a checkpoint. DataError: other classes or pictures, another network."""
+        """Restore a checkpoint; raise DataError for other data or another network."""
         other = f"start another run with --out, from these weights with training.start_from={self.name}"
         self.data.check_record(found.state, self.name, other)
         try:
@@ -192,16 +199,18 @@ class Learner:
         log.info("resumed after step %d", self.step)
 
     def _check_shared(self) -> None:
-        """DataError where processes of several machines do not look at the same checkpoints: they would train different steps as one."""
+        """Raise DataError where the ranks see other checkpoints: their steps would differ."""
         first = self.group.from_first(self.step)
         if self.group.any(first != self.step):
             raise DataError(
-                f"{self.name}: rank {self.group.rank} finds the checkpoint of step {self.step}, rank 0 that of step {first}; expected one "
-                "folder for all machines, give with --out one that they share"
+                f"{self.name}: rank {self.group.rank} finds the checkpoint of step {self.step}, "
+                f"rank 0 that of step {first}; expected one folder for all machines, "
+                "give with --out one that they share"
             )
 
     def _not_finite(self, loss: float, what: str, factor: float, micro_batches: tuple[Batch, ...]) -> NotFiniteError:
-        samples = [self.data.train.key(int(index)) for _, _, draws in micro_batches for _, index in draws]
+        indices = [int(index) for _, _, draws in micro_batches for _, index in draws]
+        samples = [self.data.train.key(index) for index in indices]
         rate = self.recipe.optimizer.rate * factor
         return NotFiniteError(
             f"{self.name}: step {self.step + 1}: loss {loss:.4g}, {what} at rate {rate:.3g}, "
@@ -209,33 +218,8 @@ class Learner:
         )
 
 
-def is_finite(tensors: Iterable[Tensor]) -> bool:
-    """Report whether all numbers are finite; the largest of them tells."""
-    some = [tensor.detach() for tensor in tensors if tensor.numel()]
-    return not some or bool(torch.isfinite(nn.utils.get_total_norm(some, math.inf)))
-
-
-def is_statistic(name: str) -> bool:
-    """Report whether a buffer is a batch norm's running mean or variance."""
-    return name.rpartition(".")[2].startswith("running_")
-
-
-def wrap(loss_model: LossModel, device: torch.device, group: Ranks, *, compiled: bool) -> nn.Module:
-    """Return the module to call in training: over several processes DDP's, compiled where asked."""
-    module: nn.Module = loss_model
-    if group.world > 1:
-        cuda = device.type == "cuda"
-        if cuda:
-            # timm's own: torch's would drop the activations that timm keeps inside its norms.
-            module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        module = DistributedDataParallel(module, device_ids=[device.index] if cuda else None)
-    if compiled:
-        module.compile()
-    return module
-
-
 class Trainer(Learner):
-    """A run in memory: what is trained, how far it is, how good it was."""
+    """A run: steps until the last one, with validations and checkpoints, in the folder `out`."""
 
     def __init__(self, recipe: Recipe, out: Path, device: torch.device, group: Ranks, command: str | None = None) -> None:
         found = checkpoint.newest(out / "checkpoints")
@@ -243,18 +227,20 @@ class Trainer(Learner):
         self.out, self.command = out, command
         self.best: dict[str, Any] = found.state["best"] if found else {}
         # A finished run is not validated again: its files are the ones whose hashes were published.
-        self.finished = self.step == recipe.training.steps and is_kept(out, self.step)
+        self.finished = self.step == recipe.training.steps and models_written(out, self.step)
         keep_bytes = int(found.state["metrics_bytes"]) if found else 0
-        self.metrics = Metrics(out, keep_bytes=keep_bytes) if group.first and not self.finished else None
+        writes = group.first and not self.finished
+        self.metrics = Metrics(out, keep_bytes=keep_bytes) if writes else None
 
     def fit(self) -> TrainResult:
+        """Train until the last step; raise Stopped after a signal, with the step saved."""
         recipe, group, training = self.recipe, self.group, self.recipe.training
         if self.finished:
             return self._result()
         batches = step_batches(recipe, self.data, self.model, first_step=self.step, rank=group.rank, world=group.world)
         with stop_requests() as stop, bar("training", training.steps, self.step) as advance, closing(batches):
             while True:
-                # The checkpoint of a step comes before its validation, so that a resumed run begins with the latter.
+                # A step's checkpoint comes before its validation, with which a resumed run begins.
                 if self.validation_due:
                     self.validate(stop)
                 if self.step == training.steps:
@@ -264,7 +250,7 @@ class Trainer(Learner):
                     # Several processes stop after the same step.
                     with stop.idle() if group.world == 1 else nullcontext():
                         micro_batches = next(batches)
-                except Waited:
+                except IdleSignal:
                     self.save()
                     raise self._stopped(stop) from None
                 started = time.perf_counter()
@@ -278,25 +264,30 @@ class Trainer(Learner):
                     raise self._stopped(stop)
 
     def _stopped(self, stop: StopRequest) -> Stopped:
-        return Stopped(f"{self.out}: stopped after step {self.step}, saved; go on with --resume", stop.code or 143)
+        what = f"{self.out}: stopped after step {self.step}, saved; go on with --resume"
+        return Stopped(what, stop.code or 143)
 
     @property
     def validation_due(self) -> bool:
-        """Whether this step ends with a validation; the last one does."""
+        """Whether this step ends with a validation; the last one always does."""
         every = self.recipe.training.validate_every
         return self.step > 0 and (self.step == self.recipe.training.steps or bool(every and self.step % every == 0))
 
     def validate(self, stop: StopRequest) -> None:
-        """Score the val split with the one predictor; keep the model where it is the best so far, and always as the last."""
-        weights, labels = self.ema.state if self.ema else self.model.state_dict(), self.data.train.labels
+        """Score the val split; write the last model, and the best where it is the best so far."""
+        model, labels, val = self.model, self.data.train.labels, self.data.val
+        weights = self.ema.state if self.ema else model.state_dict()
         result: dict[str, Any] | None = None
-        if self.data.val is not None:
-            # Without synchronised norms each rank has statistics of its own; what is scored is what the first one keeps.
+        if val is not None:
+            # Norms that are not synchronized differ by rank; the first one's are kept.
             self.group.share(weights.values())
-            result = self._judge(score(self.model, weights, labels, self.data.val, self.device, self.group, stop))
+            evaluation = score(model, weights, labels, val, self.device, self.group, stop)
+            result = self._record_validation(evaluation)
         if self.group.first:
-            notes = {"recipe": dump(self.recipe), "step": self.step, **origin(self.device, self.command)}
-            keep_models(self.out, self.model, labels, weights, notes, result, best=result is None or result is self.best)
+            notes = {"recipe": dump(self.recipe), "step": self.step}
+            notes |= origin(self.device, self.command)
+            best = result is None or result is self.best
+            save_models(self.out, model, labels, weights, notes, result, best=best)
 
     def save(self) -> None:
         """Write a checkpoint from which the run goes on bit for bit."""
@@ -306,29 +297,31 @@ class Trainer(Learner):
         if self.ema:
             tensors["ema"] = self.ema.state
         state = {
-            "step": self.step, "best": self.best, "metrics_bytes": self.metrics.bytes(), "ema_updates": self.ema.updates if self.ema else 0,
-            "scaler": self.precision.scaler.state_dict(), "precision": self.precision.name,
-            **self.data.record, "version": __version__, "network": card_of(self.model),
-        }  # fmt: skip
-        checkpoint.save(self.out / "checkpoints", self.step, checkpoint.Checkpoint(tensors, state), self.recipe.training.keep)
+            "step": self.step,
+            "best": self.best,
+            "metrics_bytes": self.metrics.bytes(),
+            "ema_updates": self.ema.updates if self.ema else 0,
+            "scaler": self.precision.scaler.state_dict(),
+            "precision": self.precision.name,
+            **self.data.record,
+            "version": __version__,
+            "network": card_of(self.model),
+        }
+        content = checkpoint.Checkpoint(tensors, state)
+        checkpoint.save(self.out / "checkpoints", self.step, content, self.recipe.training.keep)
 
     def _log(self, loss: float, rate: float, started: float, waited: float, advance: Advance) -> None:
-        seconds = time.perf_counter() - started
-        speed = self.recipe.training.batch / (seconds + waited)
+        seconds = time.perf_counter() - started + waited
+        speed = self.recipe.training.batch / seconds
         memory = memory_mib(self.device)
         advance(1, f"loss {loss:.3f}, {speed:.1f} images/s, {memory:.0f} MiB")
         if self.metrics:
-            self.metrics.write(
-                self.step,
-                loss=loss,
-                rate=rate,
-                images_per_s=round(speed, 2),
-                memory_mib=round(memory),
-                waited=round(waited / (seconds + waited), 3),
-            )
+            times = {"images_per_s": round(speed, 2), "waited": round(waited / seconds, 3)}
+            self.metrics.write(self.step, loss=loss, rate=rate, memory_mib=round(memory), **times)
 
-    def _judge(self, evaluation: Evaluation) -> dict[str, Any]:
-        result = {**evaluation.result(command=self.command), "step": self.step, "precision_of_training": self.precision.name}
+    def _record_validation(self, evaluation: Evaluation) -> dict[str, Any]:
+        result = evaluation.result(command=self.command)
+        result |= {"step": self.step, "precision_of_training": self.precision.name}
         if self.metrics:
             self.metrics.write(self.step, val={"miou": result["miou"], "loss": result["loss"]})
         log.info("step %d: val mIoU %.2f %%, loss %.4f", self.step, 100 * result["miou"], result["loss"])

@@ -1,4 +1,4 @@
-"""Validation: the val split's score, which a stop request cuts short, and the models that are kept."""
+"""Validation: score the val split, stop where asked, and write the best and the last model."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ LAST = "model-last.safetensors"
 
 
 class StoppablePredictor(Predictor):
-    """Raises Stopped instead of looking at another picture once that is asked for: evaluation need not know of signals."""
+    """Predictor that raises Stopped before a picture: evaluation need not know of signals."""
 
     def __init__(self, model: Segmenter, labels: LabelSet, device: torch.device, stop: StopRequest) -> None:
         super().__init__(model, labels, device=device)
@@ -41,9 +41,13 @@ class StoppablePredictor(Predictor):
 def score(
     model: Segmenter, state: dict[str, Tensor], labels: LabelSet, val: Split, device: torch.device, group: Ranks, stop: StopRequest
 ) -> Evaluation:
-    """Score a copy of the model with the weights `state`. Stopped, on all ranks, where one of them was asked to stop."""
+    """Score a copy of the model with the weights `state`.
+
+    Raises:
+        Stopped: On all ranks, where one of them was asked to stop.
+    """
     try:
-        return evaluate(scorer(model, state, labels, device, stop), val, loss=True, what="validating")
+        return evaluate(validation_predictor(model, state, labels, device, stop), val, loss=True, what="validating")
     except Exception:
         # Where evaluation fails on one rank it does on all, so that all come to this vote.
         if group.any(bool(stop.code)):
@@ -51,9 +55,12 @@ def score(
         raise
 
 
-def scorer(model: Segmenter, state: dict[str, Tensor], labels: LabelSet, device: torch.device, stop: StopRequest) -> StoppablePredictor:
-    """The predictor of a copy of the model with the weights `state`."""
-    # In memory as weights from a file are: for small pictures another order is rounded otherwise, and this must count as `eval` does.
+def validation_predictor(
+    model: Segmenter, state: dict[str, Tensor], labels: LabelSet, device: torch.device, stop: StopRequest
+) -> StoppablePredictor:
+    """Return the predictor of a copy of the model with the weights `state`."""
+    # In memory as weights from a file are: for small pictures another order rounds otherwise, and
+    # this must count as `eval` does.
     scored = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     # And without training's faster forms: a network that has no twin to predict with runs itself.
     use_plain(scored)
@@ -61,7 +68,7 @@ def scorer(model: Segmenter, state: dict[str, Tensor], labels: LabelSet, device:
     return StoppablePredictor(scored, labels, device, stop)
 
 
-def keep_models(
+def save_models(
     out: Path,
     model: Segmenter,
     labels: LabelSet,
@@ -71,7 +78,7 @@ def keep_models(
     *,
     best: bool,
 ) -> None:
-    """Write the weights as the last model and, with their result, as the best where they are."""
+    """Write the weights as the last model and, where they are the best, as the best one."""
     if result is not None:
         notes = {**notes, "val": {"miou": result["miou"], "split": result["split"]}}
     with writing(out):
@@ -81,16 +88,16 @@ def keep_models(
             path = out / "model.safetensors"
             scored = {**result, "model": {"file": path.name, "sha256": sha256(path)}}
             write_text(out / "val.json", json.dumps(scored, indent=1))
-        # The last of them: where it is there, so are the others (`is_kept`).
+        # Last: where it is there, so are the others (`models_written`).
         save_model(out / LAST, model, labels, state=state, notes=notes)
 
 
-def is_kept(out: Path, step: int) -> bool:
-    """Whether the models after this step's validation are all written."""
+def models_written(out: Path, step: int) -> bool:
+    """Report whether the models after this step's validation are all written."""
     return (out / LAST).is_file() and read_notes(out / LAST).get("step") == step
 
 
 def best_result(out: Path) -> dict[str, Any]:
-    """What `keep_models` wrote of the best validation; empty where there was none."""
+    """Read what `save_models` wrote of the best validation; empty where there was none."""
     path = out / "val.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
