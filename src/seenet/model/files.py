@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import bundled_models, find_model, replacing, sha256
+from seenet.core.files import replacing, sha256
+from seenet.core.find import bundled_models, find_model
 from seenet.core.labels import LabelSet
 from seenet.model import assemble
 from seenet.model.backbone import Backbone
@@ -40,7 +41,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model read from its file, in eval mode, with its labels and the notes of its training."""
+    """A model as read from its file, in eval mode, with the labels it predicts and the notes of its training."""
 
     model: Segmenter
     labels: LabelSet
@@ -60,12 +61,15 @@ def save_model(
 ) -> None:
     """Write weights and metadata, whole or not at all.
 
-    Args:
-        state: Weights to write in the place of the model's own (a moving average).
-        notes: JSON (recipe, step, version).
-        half: Store matrices and kernels in fp16; vectors (norms, biases) stay fp32.
+    `state` replaces the model's own weights (a moving average); `half` stores matrices and kernels in fp16, vectors (norms, biases)
+    stay fp32. `notes` is JSON (recipe, step, version).
     """
-    card = {"format": FORMAT, **card_of(model), "labels": asdict(labels), "notes": notes or {}}
+    card = {
+        "format": FORMAT,
+        **card_of(model),
+        "labels": asdict(labels),
+        "notes": notes or {},
+    }
     tensors = {}
     for key, value in (state or model.state_dict()).items():
         value = value.detach().cpu().contiguous()
@@ -75,12 +79,12 @@ def save_model(
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """Read the notes of `save_model` without the weights; empty for what is no whole model file."""
+    """The notes that `save_model` wrote, without the weights; empty where the file is not a whole model's."""
     return _read_part(path, "notes")
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Read the options of `create_model` without the weights; empty as for `read_notes`."""
+    """The options of `create_model` that a file's model was built with, without the weights; empty where it is not a whole model's."""
     return _read_part(path, "options")
 
 
@@ -93,15 +97,10 @@ def _read_part(path: Path, part: str) -> dict[str, Any]:
 
 
 def load_model(name: str | Path, *, factory: str | None = None) -> SavedModel:
-    """Read a model by run folder, file or bundled name (`find_model`).
+    """Read a model by run folder, file or bundled name (`find_model`); DataError says what is wrong with a file.
 
-    Args:
-        factory: A network of `model.factory` is code, which no file (nor the recipe beside it) may
-            choose to run: this must repeat the name that the file says.
-
-    Raises:
-        DataError: Something is wrong with the file.
-        UsageError: `factory` is not what the file says.
+    A network of `model.factory` is code, which no file (nor the recipe beside it) may choose to run: `factory` must repeat the name that
+    the file says. UsageError where it does not, or where the file has no such network.
     """
     path = find_model(name)
     state, metadata = read_safetensors(path)
@@ -139,16 +138,14 @@ def _damaged(path: Path, error: Exception) -> DataError:
 
 
 def card_of(model: Segmenter) -> dict[str, Any]:
-    """Return what a network is built from, as JSON: options and normalisation."""
+    """What a network is built from, as JSON: its options and normalisation, also those that its first weights brought along."""
     return {"options": model.options, "normalization": asdict(model.normalization)}
 
 
 def from_card(card: dict[str, Any]) -> Segmenter:
-    """Build the network of `card_of`, untrained, without its weights file.
+    """The network of `card_of`, untrained; no weights file is asked for. UsageError where a peer's library is not installed.
 
     Not for networks of `model.factory`: that is code, which no file may choose to run.
-
-    Raises UsageError where a peer's library is not installed.
     """
     check_installed(str(card["options"].get("variant")))
     return _on_backbone(card)

@@ -1,0 +1,250 @@
+"""A user's model as a bundle in the cache, exported when it is first wanted."""
+
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+import seenet
+from seenet.core import processor
+from seenet.core.errors import BusyError, DataError, PassingError
+from seenet.core.files import cache_folder, digest, sha256, write_text
+from seenet.core.locks import locked
+
+log = logging.getLogger("seenet")
+
+SECONDS = {"onnx": 60.0, "openvino": 10.0}
+"""What making one is taken to last where this machine has made none: of the bundled model on two idle cores 50 s, and a few more."""
+EXPORT_SECONDS = 900
+"""Longest that it may last where it was asked for."""
+WAIT_SECONDS = 1200
+"""For one other process's: an export, and its conversion and verification."""
+EXPORT_BYTES = 2 * 2**30
+"""Memory that an export takes besides some ten times the model's file: 1.6 GB in all for the bundled model."""
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+_REFUSED, _PASSING = 4, 75
+
+
+def bundle(
+    model: Path, kind: str, pictures: Callable[[], Sequence[Path]], versions: dict[str, str], *, patience: float | None = None
+) -> Path:
+    """The bundle of the model file `model` for `kind` (onnx, openvino), fp32, verified on `pictures`; built where the cache has none.
+
+    `versions` are those of the libraries that it depends on; `patience`: seconds that an export, or waiting for another process's, may
+    last. Raises DataError: it cannot be exported or does not answer as the model; PassingError: this takes too much time, memory or disk
+    just now, or the cache cannot be written; BusyError: another process has been exporting into it for too long.
+    """
+    target = _target(model, kind, versions)
+    if _whole(target):
+        return target
+    try:
+        with _alone(target.parent, WAIT_SECONDS if patience is None else patience) as (temporary, lock):
+            if not _whole(target):
+                _build(model, target, temporary, pictures(), lock, EXPORT_SECONDS if patience is None else patience)
+    except OSError as error:
+        raise PassingError(
+            f"{target.parent}: cannot be written ({error.strerror or error}); set XDG_CACHE_HOME to a folder that can"
+        ) from None
+    return target
+
+
+def remove(model: Path, kind: str, versions: dict[str, str]) -> None:
+    """Take a bundle out of the cache, if it is there."""
+    path = _target(model, kind, versions)
+    parts = (_check(path), path, *([path.with_suffix(".bin")] if kind == "openvino" else []))
+    with suppress(OSError):
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def present(model: Path, kind: str, versions: dict[str, str]) -> bool:
+    """Whether `bundle` would find it."""
+    return _whole(_target(model, kind, versions))
+
+
+def forecast(model: Path, kinds: Collection[str], versions: dict[str, str]) -> float:
+    """Seconds that making those of `kinds` that are not there will take: as the last ones took on this machine."""
+    missing = {kind for kind in kinds if not present(model, kind, versions)}
+    if "openvino" in missing and not present(model, "onnx", versions):
+        missing.add("onnx")
+    known = _known_seconds()
+    return sum(known.get(kind, SECONDS[kind]) for kind in missing)
+
+
+def passing(error: BaseException) -> bool:
+    """Whether a failure is one of the moment, so that trying again may do."""
+    cause = error.__cause__
+    return isinstance(error, PassingError | BusyError | OSError) or processor.lacks_memory(error) or (cause is not None and passing(cause))
+
+
+def _target(model: Path, kind: str, versions: dict[str, str]) -> Path:
+    parts = json.dumps([sha256(model), seenet.__version__, versions], sort_keys=True)
+    return cache_folder() / "bundles" / f"{digest(parts)}{SUFFIXES[kind]}"
+
+
+def _check(path: Path) -> Path:
+    """As `seenet export` names it; written last here, so that it says that all is there."""
+    return path.with_name(f"{path.name}.check.json")
+
+
+def _whole(path: Path) -> bool:
+    try:
+        files = json.loads(_check(path).read_text(encoding="utf-8"))["files"]
+        return path.name in files and all(sha256(path.with_name(name)) == digest for name, digest in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _seconds_file() -> Path:
+    machine = f"{processor.name()} {processor.threads()}"
+    return cache_folder() / "seconds" / f"{digest(machine)}.json"
+
+
+def _known_seconds() -> dict[str, float]:
+    """How long the last export and conversion took here, by kind."""
+    try:
+        return {kind: float(seconds) for kind, seconds in json.loads(_seconds_file().read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+@contextmanager
+def _timed(kind: str) -> Iterator[None]:
+    """Remember how long the block takes; where it fails, if that is longer than was known: the next forecast is none the lower for it."""
+    began, known = time.monotonic(), _known_seconds()
+    least = known.get(kind, SECONDS[kind])
+    try:
+        yield
+        least = 0.0
+    finally:
+        known[kind] = round(max(least, time.monotonic() - began), 1)
+        with suppress(OSError):
+            write_text(_seconds_file(), json.dumps(known) + "\n")
+
+
+@contextmanager
+def _alone(folder: Path, patience: float) -> Iterator[tuple[Path, int]]:
+    """A folder to build in, for one process at a time, and the lock's handle; what a killed one left there is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "building"
+    with (folder / "lock").open("a+", encoding="utf-8") as lock, ExitStack() as holding:
+        _take(lock, holding, patience)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary, lock.fileno()
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take(lock: TextIO, holding: ExitStack, patience: float) -> None:
+    """Wait for the lock, for each holder as long as an export may take, and say for whom."""
+    began, told = time.monotonic(), ""
+    while True:
+        try:
+            holding.enter_context(locked(lock.fileno(), busy="held"))
+            break
+        except BusyError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+        if holder != told:
+            log.info("waiting for %s, which makes an export", holder)
+            began, told = time.monotonic(), holder
+        if time.monotonic() - began > patience:
+            raise BusyError(
+                f"{lock.name}: held by {holder} for over {patience:.3g} s; end that one, or do without an export with --runtime eager"
+            )
+        time.sleep(0.2)
+    lock.truncate(0)
+    lock.write(f"host {socket.gethostname()} pid {os.getpid()} since {datetime.now():%H:%M:%S}")
+    lock.flush()
+
+
+def _build(model: Path, target: Path, temporary: Path, pictures: Sequence[Path], lock: int, patience: float) -> None:
+    onnx = target.with_suffix(".onnx")
+    if target == onnx or not _whole(onnx):
+        onnx = temporary / onnx.name
+        with _timed("onnx"):
+            _export(model, onnx, pictures, lock, patience)
+    built = onnx
+    if target.suffix == ".xml":
+        built = temporary / target.name
+        with _timed("openvino"):
+            _convert(model, onnx, built, pictures)
+    for part in (built.with_suffix(".bin"), built, _check(built)):
+        if part.is_file():
+            part.replace(target.with_name(part.name))
+
+
+def _export(model: Path, out: Path, pictures: Sequence[Path], lock: int, patience: float) -> None:
+    """In a process of its own, which gives all its memory back, and holds the lock too: it may outlive this one."""
+    size = model.stat().st_size
+    available, needed = processor.available_memory(), EXPORT_BYTES + 10 * size
+    if available is not None and available < needed:
+        raise PassingError(f"{model}: exporting it takes some {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} are free")
+    free = shutil.disk_usage(out.parent).free
+    if free < 10 * size:
+        raise PassingError(f"{out.parent}: exports take some {10 * size / 2**20:.0f} MiB of disk, {free / 2**20:.0f} are free; make room")
+    command = [sys.executable, "-m", __name__, os.path.abspath(model), str(out), *map(os.path.abspath, pictures)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False, pass_fds=(lock,))
+    except subprocess.TimeoutExpired:
+        raise PassingError(f"{model}: not exported within {patience:.0f} s") from None
+    lines = done.stderr.strip().splitlines()
+    if done.returncode == _REFUSED:
+        raise DataError(lines[-1])
+    if done.returncode == _PASSING:
+        raise PassingError(lines[-1])
+    if done.returncode:
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
+        raise PassingError(f"{model}: the process that exported it ended with {how}")
+
+
+def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> None:
+    """OpenVINO reads ONNX in a second, where another export would take minutes; verified as an export is."""
+    from seenet.core.images import read_image
+    from seenet.export.openvino import read_onnx, write_openvino
+    from seenet.export.run import checking_pictures, fitted
+    from seenet.export.verify import verify
+    from seenet.model.files import load_model
+    from seenet.prediction.bundle import BundlePredictor
+    from seenet.prediction.predictor import Predictor
+    from seenet.prediction.runtimes import open_bundle
+    from seenet.prediction.trial import open_tried
+
+    card = open_bundle(onnx).card
+    write_openvino(out, read_onnx(onnx.read_bytes()), card)
+    saved = load_model(model)
+    verification = verify(
+        Predictor(saved.model, saved.labels, device="cpu"),
+        BundlePredictor(open_tried(out)),
+        [fitted(read_image(path), saved) for path in pictures or checking_pictures((), out)],
+    )
+    verification.check()
+    files = {part.name: sha256(part) for part in (out, out.with_suffix(".bin"))}
+    write_text(_check(out), json.dumps({"files": files, **verification.result()}, indent=1) + "\n")
+
+
+def main() -> None:
+    """`python -m seenet.export.bundles MODEL OUT PICTURE...`: export to ONNX; the last line of stderr says why not."""
+    from seenet.export.run import run_export
+
+    model, out, *pictures = sys.argv[1:]
+    try:
+        run_export(model, Path(out), "onnx", images=pictures)
+    except Exception as error:  # of exporters, which raise what they like
+        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        sys.exit(_PASSING if passing(error) else _REFUSED)
+
+
+if __name__ == "__main__":
+    main()

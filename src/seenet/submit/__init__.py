@@ -1,1 +1,0 @@
-"""Archives of predictions for the evaluation servers of Pascal VOC and Cityscapes."""
