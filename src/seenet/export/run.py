@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 import seenet
 from seenet.core.errors import DataError, PassingError, UsageError
@@ -21,7 +24,7 @@ from seenet.core.images import read_image
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
-from seenet.export import int8 as int8_format
+from seenet.export import openvino as int8_format
 from seenet.export.verify import Verification, verify
 from seenet.model.files import SavedModel, load_model
 from seenet.prediction.bundle import BundlePredictor, Card
@@ -30,7 +33,6 @@ from seenet.prediction.predictor import Predictor
 from seenet.prediction.runtimes import PACKAGES, open_bundle, require
 
 log = logging.getLogger("seenet")
-
 Format = Literal["onnx", "openvino", "torch"]
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 INT8 = ("onnx", "openvino")
@@ -178,15 +180,14 @@ def fitted(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
 
 
 def _write(path: Path, kind: Format, saved: SavedModel, card: Card, calibration: Sequence[np.ndarray], *, plain: bool) -> None:
-    from seenet.export.graph import trace
+    from seenet.export.torch import trace
 
     if kind == "torch":
-        from seenet.export.torch_program import write_torch
+        from seenet.export.torch import write_torch
 
         write_torch(path, trace(saved.model), card)
         return
-    from seenet.export.onnx import clean, to_proto, write_proto
-    from seenet.export.products import quick_proto
+    from seenet.export.onnx import clean, quick_proto, to_proto, write_proto
 
     # What is quantised are convolutions.
     proto = to_proto(trace(saved.model)) if plain or calibration else quick_proto(saved.model)
@@ -218,3 +219,21 @@ def _publish(path: Path, out: Path, report: ExportReport) -> None:
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
         part.replace(final)
+
+
+def table(report: ExportReport) -> Group:
+    """A row for each size that was run, and what all of them say together."""
+    found = report.verification
+    shown = Table(title=f"{report.card.precision} in {report.runtime}, beside the model", title_justify="left")
+    for name in ("batch", "height", "width", "largest score", "largest difference", "same class"):
+        shown.add_column(name, justify="right")
+    for row in found.rows:
+        share = f"{100 * row['agreeing'] / row['pixels']:.3f} %"
+        shown.add_row(*(str(row[key]) for key in ("batch", "height", "width")), f"{row['largest']:.2f}", f"{row['difference']:.1e}", share)
+    lines = [f"largest difference of a score {found.difference:.1e}, same class in {100 * found.agreement:.4f} % of the pixels"]
+    if found.miou is None:
+        lines.append("mIoU not compared: no labels; give --recipe")
+    else:
+        model, bundle = 100 * found.miou["model"], 100 * found.miou["bundle"]
+        lines.append(f"mIoU on {found.miou['data']}, {found.miou['images']} pictures: {bundle:.3f} %, the model's {model:.3f} %")
+    return Group(shown, *map(Text, lines))

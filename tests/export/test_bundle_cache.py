@@ -20,7 +20,7 @@ from PIL import Image
 from seenet.core import processor
 from seenet.core.errors import BusyError, CheckError, DataError, PassingError
 from seenet.core.files import cache_folder, sha256
-from seenet.export import bundles, run
+from seenet.export import bundle_cache, run
 from tests.prediction.bundles import write_red
 
 VERSIONS = {"torch": "2.9"}
@@ -42,7 +42,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make(model: Path, versions: dict[str, str] = VERSIONS) -> Path:
-    return bundles.bundle(model, "onnx", lambda: [], versions)
+    return bundle_cache.bundle(model, "onnx", lambda: [], versions)
 
 
 def left() -> list[str]:
@@ -51,15 +51,15 @@ def left() -> list[str]:
 
 def counted(monkeypatch: pytest.MonkeyPatch, export: Callable[..., None] = exported) -> list[Path]:
     calls: list[Path] = []
-    monkeypatch.setattr(bundles, "_export", lambda model, out, pictures, *_: (calls.append(out), export(model, out, pictures))[1])
+    monkeypatch.setattr(bundle_cache, "_export", lambda model, out, pictures, *_: (calls.append(out), export(model, out, pictures))[1])
     return calls
 
 
 def test_it_is_made_once_for_the_same_file_and_versions(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = counted(monkeypatch)
-    assert not bundles.present(model, "onnx", VERSIONS)
+    assert not bundle_cache.present(model, "onnx", VERSIONS)
     one = make(model)
-    assert make(model) == one and bundles.present(model, "onnx", VERSIONS)
+    assert make(model) == one and bundle_cache.present(model, "onnx", VERSIONS)
     assert left() == [one.name, f"{one.name}.check.json"]
     other = make(model, {"torch": "2.10"})
     model.write_bytes(b"another model")
@@ -99,8 +99,8 @@ def test_a_killed_or_failed_build_leaves_nothing(model: Path, monkeypatch: pytes
 
 def fails(model: Path, *, passing: bool, match: str, **options: float) -> None:
     with pytest.raises(DataError, match=match) as caught:
-        bundles.bundle(model, "onnx", lambda: [Path("-odd.png")], VERSIONS, **options)
-    assert bundles.passing(caught.value) == isinstance(caught.value, PassingError) == passing
+        bundle_cache.bundle(model, "onnx", lambda: [Path("-odd.png")], VERSIONS, **options)
+    assert bundle_cache.passing(caught.value) == isinstance(caught.value, PassingError) == passing
     assert left() == []
 
 
@@ -151,14 +151,14 @@ def test_what_the_process_raises_is_sorted(monkeypatch: pytest.MonkeyPatch, caps
         monkeypatch.setattr(run, "run_export", lambda *_, _error=error, **__: (_ for _ in ()).throw(_error))
         monkeypatch.setattr(sys, "argv", ["bundles", "model", "out.onnx"])
         with pytest.raises(SystemExit) as ended:
-            bundles.main()
+            bundle_cache.main()
         assert ended.value.code == code, error
         assert capsys.readouterr().err.strip()
 
 
 def test_how_long_it_takes_is_known_from_the_last_time(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def known() -> float:
-        return bundles.forecast(model, ["onnx"], {"torch": "another"})
+        return bundle_cache.forecast(model, ["onnx"], {"torch": "another"})
 
     def takes(seconds: float, error: type[BaseException] | None = None) -> None:
         def export(model: Path, out: Path, pictures: object) -> None:
@@ -170,22 +170,22 @@ def test_how_long_it_takes_is_known_from_the_last_time(model: Path, monkeypatch:
         counted(monkeypatch, export)
         with nullcontext() if error is None else pytest.raises(error):
             make(model)
-        bundles.remove(model, "onnx", VERSIONS)
+        bundle_cache.remove(model, "onnx", VERSIONS)
 
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    default = sum(bundles.SECONDS.values())
-    assert (known(), bundles.forecast(model, ["openvino"], VERSIONS)) == (bundles.SECONDS["onnx"], default)
+    default = sum(bundle_cache.SECONDS.values())
+    assert (known(), bundle_cache.forecast(model, ["openvino"], VERSIONS)) == (bundle_cache.SECONDS["onnx"], default)
     # What failed early says nothing; what failed late will take at least as long.
     takes(1, PassingError)
-    assert known() == bundles.SECONDS["onnx"]
+    assert known() == bundle_cache.SECONDS["onnx"]
     takes(200, PassingError)
     assert known() == 200
     takes(20)
     assert known() == 20
     make(model)
-    assert bundles.forecast(model, ["onnx"], VERSIONS) == 0
-    assert bundles.forecast(model, ["onnx", "openvino"], VERSIONS) == bundles.SECONDS["openvino"]
+    assert bundle_cache.forecast(model, ["onnx"], VERSIONS) == 0
+    assert bundle_cache.forecast(model, ["onnx", "openvino"], VERSIONS) == bundle_cache.SECONDS["openvino"]
 
 
 def test_a_cache_that_cannot_be_written_is_named(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,9 +198,9 @@ def test_a_cache_that_cannot_be_written_is_named(model: Path, tmp_path: Path, mo
 def test_removed_is_gone(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted(monkeypatch)
     make(model)
-    bundles.remove(model, "openvino", VERSIONS)
-    assert bundles.present(model, "onnx", VERSIONS)
-    bundles.remove(model, "onnx", VERSIONS)
+    bundle_cache.remove(model, "openvino", VERSIONS)
+    assert bundle_cache.present(model, "onnx", VERSIONS)
+    bundle_cache.remove(model, "onnx", VERSIONS)
     assert left() == []
 
 
@@ -221,11 +221,11 @@ def test_another_exporter_is_waited_for_by_name_and_not_for_ever(
         other.flush()
         fcntl.flock(other, fcntl.LOCK_EX)
         with monkeypatch.context() as patch:
-            patch.setattr(bundles, "WAIT_SECONDS", 0.3)
+            patch.setattr(bundle_cache, "WAIT_SECONDS", 0.3)
             with pytest.raises(BusyError, match=r"lock: held by host here pid 1 for over 0\.3 s; .* --runtime eager"):
                 make(model)
         with pytest.raises(BusyError, match=r"over 0\.1 s"):
-            bundles.bundle(model, "onnx", lambda: [], VERSIONS, patience=0.1)
+            bundle_cache.bundle(model, "onnx", lambda: [], VERSIONS, patience=0.1)
         assert left() == [] and lock.read_text() == "host here pid 1"
         threading.Timer(0.3, lambda: fcntl.flock(other, fcntl.LOCK_UN)).start()
         make(model)
@@ -235,7 +235,7 @@ def test_another_exporter_is_waited_for_by_name_and_not_for_ever(
 
 def test_each_holder_has_its_own_time(model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     counted(monkeypatch)
-    monkeypatch.setattr(bundles, "WAIT_SECONDS", 0.7)
+    monkeypatch.setattr(bundle_cache, "WAIT_SECONDS", 0.7)
     path = cache_folder() / "bundles" / "lock"
     path.parent.mkdir(parents=True)
     with path.open("w") as other, caplog.at_level(logging.INFO, "seenet"):

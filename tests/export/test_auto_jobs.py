@@ -10,14 +10,14 @@ import pytest
 
 from seenet.core import processor
 from seenet.core.files import sha256
-from seenet.export import auto, bundles, fastest
+from seenet.export import auto, bundle_cache, fastest
 from seenet.export.auto import PLAIN, Chosen, open_chosen
 from seenet.export.fastest import Speeds
 from seenet.prediction import batch
 from seenet.prediction.batch import PredictReport, predict_files
 from seenet.prediction.predictor import Predictor
 from tests.export.choosing import BF16, ONNX, OPENVINO, draw, known
-from tests.export.test_bundles import exported
+from tests.export.test_bundle_cache import exported
 from tests.prediction.doubles import LABELS, RedNet
 
 
@@ -126,10 +126,10 @@ assert "torch" not in sys.modules, "torch was imported"
 
 @pytest.mark.slow
 def test_a_remembered_choice_starts_without_torch_and_the_folder_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundles, "_export", lambda model, out, pictures, lock, patience: exported(model, out, pictures))
+    monkeypatch.setattr(bundle_cache, "_export", lambda model, out, pictures, lock, patience: exported(model, out, pictures))
     # What `seenet predict` asks for by default is part of what a choice is remembered by; the process may find bf16 here.
     speeds = known({PLAIN: 1.0, ONNX: 2.0, OPENVINO: 1.5, BF16: 1.5, ("openvino", "bf16"): "no bf16 in it"}, tile="auto")
-    bundles.bundle(speeds.path, "onnx", lambda: [], fastest.versions())
+    bundle_cache.bundle(speeds.path, "onnx", lambda: [], fastest.versions())
     reports = []
     for count in (6, 8):
         draw(count)

@@ -235,7 +235,7 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
 
 
 def main() -> None:
-    """`python -m seenet.export.bundles MODEL OUT PICTURE...`: export to ONNX; the last line of stderr says why not."""
+    """`python -m seenet.export.bundle_cache MODEL OUT PICTURE...`: export to ONNX; the last line of stderr says why not."""
     from seenet.export.run import run_export
 
     model, out, *pictures = sys.argv[1:]

@@ -1,21 +1,35 @@
-"""The network as it is exported: from pictures as bytes to classes, traced for any batch and size."""
+"""The network as a torch program: from pictures as bytes to classes, traced for any batch and size; and files of torch's.
 
+Every bundle begins with the trace. A .pt2 archive is the program itself; a .safetensors at half the size is the model's
+own file with matrices and kernels in fp16, which every reader casts back.
+"""
+
+import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from timm.layers import padding
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 from torch.nn import functional
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from seenet.core.errors import DataError
+from seenet.core.errors import CheckError, DataError
+from seenet.core.files import check_free, replacing
+from seenet.model.files import load_model, save_model
 from seenet.model.segmenter import Segmenter
+from seenet.prediction.bundle import Card
+from seenet.prediction.torch_file import CARD
 
 TRACED = (2, 101, 75)
 """Batch, height and width of the example: two, since one would be taken for a constant, and sides that nothing divides."""
+LARGEST_ERROR = 2.0**-10
+"""Of a weight, relative to the largest of its tensor; fp16 keeps 11 bits."""
 
 
 class Deployed(nn.Module):
@@ -122,3 +136,44 @@ def _from_one(program: ExportedProgram) -> None:
     for symbol, found in program.range_constraints.items():
         program.range_constraints[symbol] = ValueRanges(1, found.upper)
     program._guards_code = []
+
+
+def write_torch(path: Path, program: ExportedProgram, card: Card) -> None:
+    """Write `program` with its card; without the example it was traced on, which torch would pickle, and without this machine's paths."""
+    program.example_inputs = None
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    stream = io.BytesIO()
+    # To a stream: a file's name would stand inside.
+    torch.export.save(program, stream, extra_files={CARD: card.text()})
+    path.write_bytes(stream.getvalue())
+
+
+def export_half(model: str | Path, out: Path, *, overwrite: bool = False) -> float:
+    """Write `out` from a run, file or bundled name; returns the largest error of a weight, relative to the largest of its tensor.
+
+    The file is read back before it gets its name. Raises DataError: no such model, `out` exists (without `overwrite`) or is no
+    .safetensors; CheckError: weights too large for fp16.
+    """
+    if out.suffix != ".safetensors":
+        raise DataError(f"{out}: found suffix {out.suffix!r}, expected .safetensors; other files need --format onnx, openvino or torch")
+    check_free([out], overwrite=overwrite)
+    saved = load_model(model)
+    with replacing(out) as temporary:
+        save_model(temporary, saved.model, saved.labels, notes={**saved.notes, "fp16_of": saved.sha256}, half=True)
+        read_back = load_model(temporary).model.state_dict()
+        errors = [_error(value, read_back[key]) for key, value in saved.model.state_dict().items()]
+        # Of numbers and NaN, max takes whichever it likes.
+        error = max(errors, key=lambda value: math.inf if math.isnan(value) else value)
+        if not error <= LARGEST_ERROR:
+            raise CheckError(
+                f"{saved.path}: a weight changes by {error:.2g} of its tensor in fp16, expected {LARGEST_ERROR:.2g} at most; keep it"
+            )
+    return error
+
+
+def _error(before: torch.Tensor, after: torch.Tensor) -> float:
+    if not before.is_floating_point():
+        return 0.0
+    return float((after - before).abs().max() / before.abs().max().clamp(min=torch.finfo(torch.float32).tiny))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 from torch.nn import functional as F
 
-from seenet.export.products import rewrite
+from seenet.export.onnx import rewrite
 
 
 def convolution(
