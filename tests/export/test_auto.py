@@ -75,7 +75,7 @@ def test_what_is_not_there_is_said_with_what_is(folder: Path, options: Any, mess
 
 def test_what_is_known_is_taken_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     present = True
-    monkeypatch.setattr(bundle_cache, "present", lambda model, kind, versions: present)
+    monkeypatch.setattr(bundle_cache, "present", lambda model, kind: present)
     known({PLAIN: 1.0, ONNX: 1.5, OPENVINO: "no OpenVINO here"})
     assert ask(monkeypatch) == (ONNX, "1.50 times as fast as plain fp32 where it was tried", None)
     # Whatever the count.
@@ -94,7 +94,7 @@ def test_what_is_known_is_taken_at_once(folder: Path, monkeypatch: pytest.Monkey
 
 def test_a_folder_goes_on_with_what_was_chosen_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     present = True
-    monkeypatch.setattr(bundle_cache, "present", lambda model, kind, versions: present)
+    monkeypatch.setattr(bundle_cache, "present", lambda model, kind: present)
     entry = {"input": "", "model": sha256(Path("model.safetensors")), "settings": "", "outputs": {}}
     Path("out").mkdir()
 

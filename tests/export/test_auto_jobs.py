@@ -129,7 +129,7 @@ def test_a_remembered_choice_starts_without_torch_and_the_folder_goes_on(folder:
     monkeypatch.setattr(bundle_cache, "_export", lambda model, out, pictures, lock, patience: exported(model, out, pictures))
     # What `seenet predict` asks for by default is part of what a choice is remembered by; the process may find bf16 here.
     speeds = known({PLAIN: 1.0, ONNX: 2.0, OPENVINO: 1.5, BF16: 1.5, ("openvino", "bf16"): "no bf16 in it"}, tile="auto")
-    bundle_cache.bundle(speeds.path, "onnx", lambda: [], fastest.versions())
+    bundle_cache.bundle(speeds.path, "onnx", lambda: [])
     reports = []
     for count in (6, 8):
         draw(count)

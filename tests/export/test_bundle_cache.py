@@ -23,8 +23,6 @@ from seenet.core.files import cache_folder, sha256
 from seenet.export import bundle_cache, run
 from tests.prediction.bundles import write_red
 
-VERSIONS = {"torch": "2.9"}
-
 
 def exported(model: Path, out: Path, pictures: object) -> None:
     """As `seenet export` leaves it."""
@@ -41,8 +39,8 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def make(model: Path, versions: dict[str, str] = VERSIONS) -> Path:
-    return bundle_cache.bundle(model, "onnx", lambda: [], versions)
+def make(model: Path) -> Path:
+    return bundle_cache.bundle(model, "onnx", lambda: [])
 
 
 def left() -> list[str]:
@@ -57,11 +55,12 @@ def counted(monkeypatch: pytest.MonkeyPatch, export: Callable[..., None] = expor
 
 def test_it_is_made_once_for_the_same_file_and_versions(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = counted(monkeypatch)
-    assert not bundle_cache.present(model, "onnx", VERSIONS)
+    assert not bundle_cache.present(model, "onnx")
     one = make(model)
-    assert make(model) == one and bundle_cache.present(model, "onnx", VERSIONS)
+    assert make(model) == one and bundle_cache.present(model, "onnx")
     assert left() == [one.name, f"{one.name}.check.json"]
-    other = make(model, {"torch": "2.10"})
+    monkeypatch.setattr(bundle_cache, "versions", lambda: {"torch": "2.10"})
+    other = make(model)
     model.write_bytes(b"another model")
     assert len({one, other, make(model)}) == 3 == len(calls)
 
@@ -99,7 +98,7 @@ def test_a_killed_or_failed_build_leaves_nothing(model: Path, monkeypatch: pytes
 
 def fails(model: Path, *, passing: bool, match: str, **options: float) -> None:
     with pytest.raises(DataError, match=match) as caught:
-        bundle_cache.bundle(model, "onnx", lambda: [Path("-odd.png")], VERSIONS, **options)
+        bundle_cache.bundle(model, "onnx", lambda: [Path("-odd.png")], **options)
     assert bundle_cache.passing(caught.value) == isinstance(caught.value, PassingError) == passing
     assert left() == []
 
@@ -158,7 +157,7 @@ def test_what_the_process_raises_is_sorted(monkeypatch: pytest.MonkeyPatch, caps
 
 def test_how_long_it_takes_is_known_from_the_last_time(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def known() -> float:
-        return bundle_cache.forecast(model, ["onnx"], {"torch": "another"})
+        return bundle_cache.forecast(model, ["onnx"])
 
     def takes(seconds: float, error: type[BaseException] | None = None) -> None:
         def export(model: Path, out: Path, pictures: object) -> None:
@@ -170,12 +169,12 @@ def test_how_long_it_takes_is_known_from_the_last_time(model: Path, monkeypatch:
         counted(monkeypatch, export)
         with nullcontext() if error is None else pytest.raises(error):
             make(model)
-        bundle_cache.remove(model, "onnx", VERSIONS)
+        bundle_cache.remove(model, "onnx")
 
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     default = sum(bundle_cache.SECONDS.values())
-    assert (known(), bundle_cache.forecast(model, ["openvino"], VERSIONS)) == (bundle_cache.SECONDS["onnx"], default)
+    assert (known(), bundle_cache.forecast(model, ["openvino"])) == (bundle_cache.SECONDS["onnx"], default)
     # What failed early says nothing; what failed late will take at least as long.
     takes(1, PassingError)
     assert known() == bundle_cache.SECONDS["onnx"]
@@ -184,8 +183,8 @@ def test_how_long_it_takes_is_known_from_the_last_time(model: Path, monkeypatch:
     takes(20)
     assert known() == 20
     make(model)
-    assert bundle_cache.forecast(model, ["onnx"], VERSIONS) == 0
-    assert bundle_cache.forecast(model, ["onnx", "openvino"], VERSIONS) == bundle_cache.SECONDS["openvino"]
+    assert bundle_cache.forecast(model, ["onnx"]) == 0
+    assert bundle_cache.forecast(model, ["onnx", "openvino"]) == bundle_cache.SECONDS["openvino"]
 
 
 def test_a_cache_that_cannot_be_written_is_named(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,9 +197,9 @@ def test_a_cache_that_cannot_be_written_is_named(model: Path, tmp_path: Path, mo
 def test_removed_is_gone(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted(monkeypatch)
     make(model)
-    bundle_cache.remove(model, "openvino", VERSIONS)
-    assert bundle_cache.present(model, "onnx", VERSIONS)
-    bundle_cache.remove(model, "onnx", VERSIONS)
+    bundle_cache.remove(model, "openvino")
+    assert bundle_cache.present(model, "onnx")
+    bundle_cache.remove(model, "onnx")
     assert left() == []
 
 
@@ -225,7 +224,7 @@ def test_another_exporter_is_waited_for_by_name_and_not_for_ever(
             with pytest.raises(BusyError, match=r"lock: held by host here pid 1 for over 0\.3 s; .* --runtime eager"):
                 make(model)
         with pytest.raises(BusyError, match=r"over 0\.1 s"):
-            bundle_cache.bundle(model, "onnx", lambda: [], VERSIONS, patience=0.1)
+            bundle_cache.bundle(model, "onnx", lambda: [], patience=0.1)
         assert left() == [] and lock.read_text() == "host here pid 1"
         threading.Timer(0.3, lambda: fcntl.flock(other, fcntl.LOCK_UN)).start()
         make(model)

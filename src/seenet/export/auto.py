@@ -20,7 +20,7 @@ from seenet.core.files import sha256
 from seenet.core.find import find_model
 from seenet.core.images import image_size, read_image
 from seenet.export import bundle_cache
-from seenet.export.fastest import PICTURES, PLAIN, ROUNDS, Speeds, Way, open_way, ticking, versions
+from seenet.export.fastest import PICTURES, PLAIN, ROUNDS, Speeds, Way, open_way, ticking
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundle import FORMATS
 from seenet.prediction.inputs import Input, find_inputs
@@ -243,7 +243,7 @@ def open_chosen(
         speeds = None if settled else speeds
     # What is read by windows is too large to try anything on.
     pictures = [item.path for item in items if not item.windows]
-    exports = bundle_cache.forecast(path, {way[0]} - {"eager"}, versions())
+    exports = bundle_cache.forecast(path, {way[0]} - {"eager"})
     with ticking(f"exporting to {way[0]}", exports) if exports else nullcontext():
         predictor = open_way(path, way, pictures, **options)
     return Chosen(predictor, Choice(*way, why, speeds.candidates(left) if speeds else []), (runtime, precision), left, speeds, pixels)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import TextIO
 
@@ -31,19 +32,24 @@ WAIT_SECONDS = 1200
 EXPORT_BYTES = 2 * 2**30
 """Memory that an export takes besides some ten times the model's file: 1.6 GB in all for the bundled model."""
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
+"""Whose versions a bundle depends on."""
 _REFUSED, _PASSING = 4, 75
 
 
-def bundle(
-    model: Path, kind: str, pictures: Callable[[], Sequence[Path]], versions: dict[str, str], *, patience: float | None = None
-) -> Path:
-    """The bundle of the model file `model` for `kind` (onnx, openvino), fp32, verified on `pictures`; built where the cache has none.
+def bundle(model: Path, kind: str, pictures: Callable[[], Sequence[Path]], *, patience: float | None = None) -> Path:
+    """Return the bundle of a model file, fp32, verified on `pictures`; build it where the cache has none.
 
-    `versions` are those of the libraries that it depends on; `patience`: seconds that an export, or waiting for another process's, may
-    last. Raises DataError: it cannot be exported or does not answer as the model; PassingError: this takes too much time, memory or disk
-    just now, or the cache cannot be written; BusyError: another process has been exporting into it for too long.
+    Args:
+        kind: onnx or openvino.
+        patience: seconds that an export, or waiting for another process's, may last.
+
+    Raises:
+        DataError: it cannot be exported or does not answer as the model.
+        PassingError: this takes too much time, memory or disk just now, or the cache cannot be written.
+        BusyError: another process has been exporting into the cache for too long.
     """
-    target = _target(model, kind, versions)
+    target = _target(model, kind)
     if _whole(target):
         return target
     try:
@@ -57,27 +63,36 @@ def bundle(
     return target
 
 
-def remove(model: Path, kind: str, versions: dict[str, str]) -> None:
+def remove(model: Path, kind: str) -> None:
     """Take a bundle out of the cache, if it is there."""
-    path = _target(model, kind, versions)
+    path = _target(model, kind)
     parts = (_check(path), path, *([path.with_suffix(".bin")] if kind == "openvino" else []))
     with suppress(OSError):
         for part in parts:
             part.unlink(missing_ok=True)
 
 
-def present(model: Path, kind: str, versions: dict[str, str]) -> bool:
+def present(model: Path, kind: str) -> bool:
     """Whether `bundle` would find it."""
-    return _whole(_target(model, kind, versions))
+    return _whole(_target(model, kind))
 
 
-def forecast(model: Path, kinds: Collection[str], versions: dict[str, str]) -> float:
+def forecast(model: Path, kinds: Collection[str]) -> float:
     """Seconds that making those of `kinds` that are not there will take: as the last ones took on this machine."""
-    missing = {kind for kind in kinds if not present(model, kind, versions)}
-    if "openvino" in missing and not present(model, "onnx", versions):
+    missing = {kind for kind in kinds if not present(model, kind)}
+    if "openvino" in missing and not present(model, "onnx"):
         missing.add("onnx")
     known = _known_seconds()
     return sum(known.get(kind, SECONDS[kind]) for kind in missing)
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that bundles and speeds depend on."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def passing(error: BaseException) -> bool:
@@ -86,8 +101,8 @@ def passing(error: BaseException) -> bool:
     return isinstance(error, PassingError | BusyError | OSError) or processor.lacks_memory(error) or (cause is not None and passing(cause))
 
 
-def _target(model: Path, kind: str, versions: dict[str, str]) -> Path:
-    parts = json.dumps([sha256(model), seenet.__version__, versions], sort_keys=True)
+def _target(model: Path, kind: str) -> Path:
+    parts = json.dumps([sha256(model), seenet.__version__, versions()], sort_keys=True)
     return cache_folder() / "bundles" / f"{digest(parts)}{SUFFIXES[kind]}"
 
 
