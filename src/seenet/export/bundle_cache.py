@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import TextIO
 
 import seenet
 from seenet.core import processor
+from seenet.core.child import REFUSED, refuse, run_module
 from seenet.core.errors import BusyError, DataError, PassingError
 from seenet.core.files import cache_folder, digest, sha256, write_text
 from seenet.core.locks import locked
@@ -34,7 +34,7 @@ EXPORT_BYTES = 2 * 2**30
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 """Whose versions a bundle depends on."""
-_REFUSED, _PASSING = 4, 75
+_PASSING = 75
 
 
 def bundle(model: Path, kind: str, pictures: Callable[[], Sequence[Path]], *, patience: float | None = None) -> Path:
@@ -209,19 +209,17 @@ def _export(model: Path, out: Path, pictures: Sequence[Path], lock: int, patienc
     free = shutil.disk_usage(out.parent).free
     if free < 10 * size:
         raise PassingError(f"{out.parent}: exports take some {10 * size / 2**20:.0f} MiB of disk, {free / 2**20:.0f} are free; make room")
-    command = [sys.executable, "-m", __name__, os.path.abspath(model), str(out), *map(os.path.abspath, pictures)]
+    arguments = [os.path.abspath(path) for path in (model, out, *pictures)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False, pass_fds=(lock,))
-    except subprocess.TimeoutExpired:
+        ended = run_module(__name__, *arguments, timeout=patience, pass_fds=(lock,))
+    except TimeoutError:
         raise PassingError(f"{model}: not exported within {patience:.0f} s") from None
-    lines = done.stderr.strip().splitlines()
-    if done.returncode == _REFUSED:
-        raise DataError(lines[-1])
-    if done.returncode == _PASSING:
-        raise PassingError(lines[-1])
-    if done.returncode:
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
-        raise PassingError(f"{model}: the process that exported it ended with {how}")
+    if ended.code == REFUSED:
+        raise DataError(ended.message)
+    if ended.code == _PASSING:
+        raise PassingError(ended.message)
+    if ended.code:
+        raise PassingError(f"{model}: the process that exported it ended with {ended.how}")
 
 
 def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> None:
@@ -257,8 +255,7 @@ def main() -> None:
     try:
         run_export(model, Path(out), "onnx", images=pictures)
     except Exception as error:  # of exporters, which raise what they like
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
-        sys.exit(_PASSING if passing(error) else _REFUSED)
+        refuse(" ".join(str(error).split()) or type(error).__name__, _PASSING if passing(error) else REFUSED)
 
 
 if __name__ == "__main__":
