@@ -16,10 +16,11 @@ from seenet.core.files import sha256
 from seenet.core.labels import SHAPES
 from seenet.data.shapes import ShapesSplit
 from seenet.export import run as exporting
-from seenet.export.run import check_path, checking_pictures, run_export
+from seenet.export.run import checking_pictures, run_export
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model
 from seenet.prediction.bundle import KEY
+from seenet.prediction.formats import check_path
 from seenet.prediction.loading import load
 
 SMALL = "tests.export.networks:small"

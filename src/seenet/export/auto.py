@@ -23,6 +23,7 @@ from seenet.export import bundle_cache
 from seenet.export.fastest import PICTURES, PLAIN, ROUNDS, Speeds, Way, open_way, ticking
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundle import FORMATS
+from seenet.prediction.formats import BUNDLE_FORMATS
 from seenet.prediction.inputs import Input, find_inputs
 from seenet.prediction.loading import load
 from seenet.prediction.manifest import begun_with
@@ -35,8 +36,9 @@ Runtime = Literal["auto", "eager", "onnx", "openvino"]
 
 WAYS: tuple[Way, ...] = (PLAIN, ("onnx", "fp32"), ("openvino", "fp32"), ("eager", "bf16"), ("openvino", "bf16"))
 """The first that is left is what a job is begun with."""
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino")}
-"""OpenVINO gets its network by way of ONNX."""
+_ONNX = (*BUNDLE_FORMATS["onnx"].written_with, *BUNDLE_FORMATS["onnx"].runs_with)
+PACKAGES = {"onnx": _ONNX, "openvino": (*_ONNX, *BUNDLE_FORMATS["openvino"].runs_with)}
+"""OpenVINO gets its network by way of a bundle for ONNX."""
 SPEEDUP = 1.3
 """What the fastest of others is expected to bring: less than it brought wherever it was measured."""
 AGAIN = 20

@@ -20,6 +20,7 @@ from seenet.core.child import REFUSED, refuse, run_module
 from seenet.core.errors import BusyError, DataError, PassingError
 from seenet.core.files import cache_folder, digest, sha256, write_text
 from seenet.core.locks import locked
+from seenet.prediction.formats import BUNDLE_FORMATS, bundle_files, check_path
 
 log = logging.getLogger("seenet")
 
@@ -31,7 +32,8 @@ WAIT_SECONDS = 1200
 """For one other process's: an export, and its conversion and verification."""
 EXPORT_BYTES = 2 * 2**30
 """Memory that an export takes besides some ten times the model's file: 1.6 GB in all for the bundled model."""
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+KINDS = ("onnx", "openvino")
+"""Formats that it holds."""
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 """Whose versions a bundle depends on."""
 _PASSING = 75
@@ -66,9 +68,8 @@ def bundle(model: Path, kind: str, pictures: Callable[[], Sequence[Path]], *, pa
 def remove(model: Path, kind: str) -> None:
     """Take a bundle out of the cache, if it is there."""
     path = _target(model, kind)
-    parts = (_check(path), path, *([path.with_suffix(".bin")] if kind == "openvino" else []))
     with suppress(OSError):
-        for part in parts:
+        for part in (check_path(path), *bundle_files(path)):
             part.unlink(missing_ok=True)
 
 
@@ -103,17 +104,12 @@ def passing(error: BaseException) -> bool:
 
 def _target(model: Path, kind: str) -> Path:
     parts = json.dumps([sha256(model), seenet.__version__, versions()], sort_keys=True)
-    return cache_folder() / "bundles" / f"{digest(parts)}{SUFFIXES[kind]}"
-
-
-def _check(path: Path) -> Path:
-    """As `seenet export` names it; written last here, so that it says that all is there."""
-    return path.with_name(f"{path.name}.check.json")
+    return cache_folder() / "bundles" / f"{digest(parts)}{BUNDLE_FORMATS[kind].suffix}"
 
 
 def _whole(path: Path) -> bool:
     try:
-        files = json.loads(_check(path).read_text(encoding="utf-8"))["files"]
+        files = json.loads(check_path(path).read_text(encoding="utf-8"))["files"]
         return path.name in files and all(sha256(path.with_name(name)) == digest for name, digest in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -195,9 +191,9 @@ def _build(model: Path, target: Path, temporary: Path, pictures: Sequence[Path],
         built = temporary / target.name
         with _timed("openvino"):
             _convert(model, onnx, built, pictures)
-    for part in (built.with_suffix(".bin"), built, _check(built)):
-        if part.is_file():
-            part.replace(target.with_name(part.name))
+    # The table last: it says that all is there.
+    for part in (*bundle_files(built), check_path(built)):
+        part.replace(target.with_name(part.name))
 
 
 def _export(model: Path, out: Path, pictures: Sequence[Path], lock: int, patience: float) -> None:
@@ -243,8 +239,8 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
         [fitted(read_image(path), saved) for path in pictures or checking_pictures((), out)],
     )
     verification.check()
-    files = {part.name: sha256(part) for part in (out, out.with_suffix(".bin"))}
-    write_text(_check(out), json.dumps({"files": files, **verification.result()}, indent=1) + "\n")
+    files = {part.name: sha256(part) for part in bundle_files(out)}
+    write_text(check_path(out), json.dumps({"files": files, **verification.result()}, indent=1) + "\n")
 
 
 def main() -> None:

@@ -124,7 +124,7 @@ class Speeds:
         What fails is noted. A bar shows the `seconds` that were forecast; `rounds` are those that timing may take, `exports` those that
         each export may.
         """
-        before = {kind for kind in bundle_cache.SUFFIXES if bundle_cache.present(self.path, kind)}
+        before = {kind for kind in bundle_cache.KINDS if bundle_cache.present(self.path, kind)}
         failed: dict[Way, Exception] = {}
         images = [read_image(path) for path in pictures]
         with ticking(f"trying {', '.join(map(' '.join, ways))}", seconds) as say:
@@ -152,7 +152,7 @@ class Speeds:
             write_text(self.file, json.dumps({"key": self.key, "candidates": self.candidates([*self.known])}, indent=1) + "\n")
         # Those that failed for now will need what is there.
         if not self.passing and (best := self.best([*ways, PLAIN])):
-            for kind in set(bundle_cache.SUFFIXES) - before - {best[0]}:
+            for kind in set(bundle_cache.KINDS) - before - {best[0]}:
                 bundle_cache.remove(self.path, kind)
 
 

@@ -6,6 +6,7 @@ passed over once on either side of the products. The kernels are transformed by 
 as they load it: the file holds the same weights as before.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch.export import ExportedProgram
 
 from seenet.core.errors import DataError
+from seenet.export.openvino import quantize
 from seenet.export.torch import trace
 from seenet.model.fast import fourier, lines, winograd
 from seenet.model.fast.prediction import prediction_form
@@ -28,6 +30,20 @@ LEAST_CHANNELS = 128
 """Of a 3x3: below, moving the tiles costs more than the products saved. The same whatever processor exports."""
 PIECE = 16
 """Points that a piece of a line gives: few, so that little of the last one lies beyond the picture."""
+
+
+def write(path: Path, model: Segmenter, card: Card, *, plain: bool, calibration: Sequence[np.ndarray]) -> None:
+    """Write a model as one .onnx; in INT8 where there are pictures to calibrate on."""
+    proto = model_proto(model, plain=plain or bool(calibration))
+    if calibration:
+        proto = quantize(proto, calibration)
+        clean(proto)
+    write_proto(path, proto, card)
+
+
+def model_proto(model: Segmenter, *, plain: bool) -> Any:
+    """Return an `onnx.ModelProto` of a model in eval mode, its convolutions as they are or rewritten."""
+    return to_proto(trace(model)) if plain else quick_proto(model)
 
 
 def to_proto(program: ExportedProgram) -> Any:

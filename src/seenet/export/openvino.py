@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from seenet.core.errors import UsageError
+from seenet.model.segmenter import Segmenter
 from seenet.prediction.bundle import KEY, Card
 
 MOST_CLASSES = 64
@@ -15,6 +16,16 @@ MOST_CLASSES = 64
 FEWEST = 16
 """Pictures under which ranges of activations say little; the authors of NNCF take 300."""
 MOST = 300
+
+
+def write(path: Path, model: Segmenter, card: Card, *, plain: bool, calibration: Sequence[np.ndarray]) -> None:
+    """Write a model as .xml and .bin, by way of ONNX; in INT8 where there are pictures to calibrate on."""
+    # It needs packages that only reading ONNX does without.
+    from seenet.export.onnx import model_proto
+
+    proto = model_proto(model, plain=plain or bool(calibration))
+    network = read_onnx(proto.SerializeToString(deterministic=True))
+    write_openvino(path, quantize(network, calibration) if calibration else network, card)
 
 
 def read_onnx(content: bytes) -> Any:

@@ -138,6 +138,11 @@ def _from_one(program: ExportedProgram) -> None:
     program._guards_code = []
 
 
+def write(path: Path, model: Segmenter, card: Card, **_: object) -> None:
+    """Write a model as a .pt2; it is traced as it stands, whatever the other options are."""
+    write_torch(path, trace(model), card)
+
+
 def write_torch(path: Path, program: ExportedProgram, card: Card) -> None:
     """Write `program` with its card; without the example it was traced on, which torch would pickle, and without this machine's paths."""
     program.example_inputs = None

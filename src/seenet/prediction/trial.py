@@ -14,8 +14,9 @@ from seenet.core.child import REFUSED, refuse, run_module
 from seenet.core.errors import DataError, PassingError, SeenetError
 from seenet.core.files import cache_folder, sha256
 from seenet.core.processor import limit_memory
-from seenet.prediction.bundle import FORMATS, Opened
-from seenet.prediction.runtimes import PACKAGES, open_bundle, require
+from seenet.prediction.bundle import Opened
+from seenet.prediction.formats import bundle_files, format_of
+from seenet.prediction.runtimes import open_bundle, require
 
 TIMEOUT_SECONDS = 600
 MEMORY_BYTES = 6 * 2**30
@@ -28,7 +29,7 @@ def open_tried(path: Path, *, device: str = "auto", precision: str = "fp32") -> 
 
     Raises as `open_bundle`, DataError where that process took too much memory, PassingError where it crashed or took too much time.
     """
-    packages = PACKAGES[FORMATS[path.suffix]]
+    packages = format_of(path).runs_with
     require(*packages)
     passed = cache_folder() / "tried" / _digest(path, packages)
     if not passed.exists():
@@ -49,7 +50,7 @@ def _digest(path: Path, packages: tuple[str, ...]) -> str:
 
 def _files(path: Path) -> list[Path]:
     """Those that are there of a bundle's one or two."""
-    return [file for file in (path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])) if file.is_file()]
+    return [file for file in reversed(bundle_files(path)) if file.is_file()]
 
 
 def _try(path: Path) -> None:
