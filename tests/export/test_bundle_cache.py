@@ -99,7 +99,7 @@ def test_a_killed_or_failed_build_leaves_nothing(model: Path, monkeypatch: pytes
 def fails(model: Path, *, passing: bool, match: str, **options: float) -> None:
     with pytest.raises(DataError, match=match) as caught:
         bundle_cache.bundle(model, "onnx", lambda: [Path("-odd.png")], **options)
-    assert bundle_cache.passing(caught.value) == isinstance(caught.value, PassingError) == passing
+    assert bundle_cache.is_temporary(caught.value) == isinstance(caught.value, PassingError) == passing
     assert left() == []
 
 

@@ -127,7 +127,7 @@ def run_all(runs: list[Run], out: Path, places: list[Slot], after_each: Callable
     waiting, failed = deque(run for run in runs if not is_finished(run)), dict[str, str]()
     held: dict[str, float] = {}
     active: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}
-    total, told = len(runs), False
+    total, signalled = len(runs), False
     try:
         with stop_requests() as stop:
             while waiting or active:
@@ -153,8 +153,8 @@ def run_all(runs: list[Run], out: Path, places: list[Slot], after_each: Callable
                     elif not stop.code:
                         failed[run.name] = _reason(code, _log_of(run, out))
                         log.warning("%s: %s", run.name, failed[run.name])
-                if stop.code and not told:
-                    told = True
+                if stop.code and not signalled:
+                    signalled = True
                     for _, process in active.values():
                         process.send_signal(signal.SIGTERM)
                 if stop.code and not active:

@@ -36,7 +36,8 @@ KINDS = ("onnx", "openvino")
 """Formats that it holds."""
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 """Whose versions a bundle depends on."""
-_PASSING = 75
+TEMPORARY = 75
+"""Exit code of an export that failed for a reason of the moment."""
 
 
 def bundle(model: Path, kind: str, pictures: Callable[[], Sequence[Path]], *, patience: float | None = None) -> Path:
@@ -52,11 +53,11 @@ def bundle(model: Path, kind: str, pictures: Callable[[], Sequence[Path]], *, pa
         BusyError: another process has been exporting into the cache for too long.
     """
     target = _target(model, kind)
-    if _whole(target):
+    if _is_complete(target):
         return target
     try:
-        with _alone(target.parent, WAIT_SECONDS if patience is None else patience) as (temporary, lock):
-            if not _whole(target):
+        with _locked_folder(target.parent, WAIT_SECONDS if patience is None else patience) as (temporary, lock):
+            if not _is_complete(target):
                 _build(model, target, temporary, pictures(), lock, EXPORT_SECONDS if patience is None else patience)
     except OSError as error:
         raise PassingError(
@@ -74,12 +75,12 @@ def remove(model: Path, kind: str) -> None:
 
 
 def present(model: Path, kind: str) -> bool:
-    """Whether `bundle` would find it."""
-    return _whole(_target(model, kind))
+    """Return whether `bundle` would find it."""
+    return _is_complete(_target(model, kind))
 
 
 def forecast(model: Path, kinds: Collection[str]) -> float:
-    """Seconds that making those of `kinds` that are not there will take: as the last ones took on this machine."""
+    """Return the seconds that making what is missing of `kinds` will take: as long as the last ones on this machine."""
     missing = {kind for kind in kinds if not present(model, kind)}
     if "openvino" in missing and not present(model, "onnx"):
         missing.add("onnx")
@@ -88,7 +89,7 @@ def forecast(model: Path, kinds: Collection[str]) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that bundles and speeds depend on."""
+    """Return the versions of the libraries that bundles and speeds depend on."""
     found = {}
     for name in LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
@@ -96,10 +97,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def passing(error: BaseException) -> bool:
-    """Whether a failure is one of the moment, so that trying again may do."""
+def is_temporary(error: BaseException) -> bool:
+    """Return whether a failure is one of the moment, so that trying again may help."""
     cause = error.__cause__
-    return isinstance(error, PassingError | BusyError | OSError) or processor.lacks_memory(error) or (cause is not None and passing(cause))
+    return (
+        isinstance(error, PassingError | BusyError | OSError)
+        or processor.lacks_memory(error)
+        or (cause is not None and is_temporary(cause))
+    )
 
 
 def _target(model: Path, kind: str) -> Path:
@@ -107,7 +112,7 @@ def _target(model: Path, kind: str) -> Path:
     return cache_folder() / "bundles" / f"{digest(parts)}{BUNDLE_FORMATS[kind].suffix}"
 
 
-def _whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     try:
         files = json.loads(check_path(path).read_text(encoding="utf-8"))["files"]
         return path.name in files and all(sha256(path.with_name(name)) == digest for name, digest in files.items())
@@ -121,7 +126,7 @@ def _seconds_file() -> Path:
 
 
 def _known_seconds() -> dict[str, float]:
-    """How long the last export and conversion took here, by kind."""
+    """Read how long the last export and conversion took here, by kind."""
     try:
         return {kind: float(seconds) for kind, seconds in json.loads(_seconds_file().read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError):
@@ -130,7 +135,7 @@ def _known_seconds() -> dict[str, float]:
 
 @contextmanager
 def _timed(kind: str) -> Iterator[None]:
-    """Remember how long the block takes; where it fails, if that is longer than was known: the next forecast is none the lower for it."""
+    """Remember how long the block takes; where it fails, only if that is longer than was known."""
     began, known = time.monotonic(), _known_seconds()
     least = known.get(kind, SECONDS[kind])
     try:
@@ -143,12 +148,12 @@ def _timed(kind: str) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(folder: Path, patience: float) -> Iterator[tuple[Path, int]]:
-    """A folder to build in, for one process at a time, and the lock's handle; what a killed one left there is removed."""
+def _locked_folder(folder: Path, patience: float) -> Iterator[tuple[Path, int]]:
+    """Make an empty folder to build in, for one process at a time; yield it and the lock's file number."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "building"
     with (folder / "lock").open("a+", encoding="utf-8") as lock, ExitStack() as holding:
-        _take(lock, holding, patience)
+        _wait_for_lock(lock, holding, patience)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
@@ -157,9 +162,9 @@ def _alone(folder: Path, patience: float) -> Iterator[tuple[Path, int]]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _take(lock: TextIO, holding: ExitStack, patience: float) -> None:
-    """Wait for the lock, for each holder as long as an export may take, and say for whom."""
-    began, told = time.monotonic(), ""
+def _wait_for_lock(lock: TextIO, holding: ExitStack, patience: float) -> None:
+    """Wait for the lock, for each holder up to `patience` seconds, and say for whom."""
+    began, announced = time.monotonic(), ""
     while True:
         try:
             holding.enter_context(locked(lock.fileno(), busy="held"))
@@ -167,9 +172,9 @@ def _take(lock: TextIO, holding: ExitStack, patience: float) -> None:
         except BusyError:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
-        if holder != told:
+        if holder != announced:
             log.info("waiting for %s, which makes an export", holder)
-            began, told = time.monotonic(), holder
+            began, announced = time.monotonic(), holder
         if time.monotonic() - began > patience:
             raise BusyError(
                 f"{lock.name}: held by {holder} for over {patience:.3g} s; end that one, or do without an export with --runtime eager"
@@ -182,7 +187,7 @@ def _take(lock: TextIO, holding: ExitStack, patience: float) -> None:
 
 def _build(model: Path, target: Path, temporary: Path, pictures: Sequence[Path], lock: int, patience: float) -> None:
     onnx = target.with_suffix(".onnx")
-    if target == onnx or not _whole(onnx):
+    if target == onnx or not _is_complete(onnx):
         onnx = temporary / onnx.name
         with _timed("onnx"):
             _export(model, onnx, pictures, lock, patience)
@@ -197,7 +202,7 @@ def _build(model: Path, target: Path, temporary: Path, pictures: Sequence[Path],
 
 
 def _export(model: Path, out: Path, pictures: Sequence[Path], lock: int, patience: float) -> None:
-    """In a process of its own, which gives all its memory back, and holds the lock too: it may outlive this one."""
+    """Export to ONNX in a process of its own, which gives its memory back and holds the lock: it may outlive this one."""
     size = model.stat().st_size
     available, needed = processor.available_memory(), EXPORT_BYTES + 10 * size
     if available is not None and available < needed:
@@ -212,14 +217,14 @@ def _export(model: Path, out: Path, pictures: Sequence[Path], lock: int, patienc
         raise PassingError(f"{model}: not exported within {patience:.0f} s") from None
     if ended.code == REFUSED:
         raise DataError(ended.message)
-    if ended.code == _PASSING:
+    if ended.code == TEMPORARY:
         raise PassingError(ended.message)
     if ended.code:
         raise PassingError(f"{model}: the process that exported it ended with {ended.how}")
 
 
 def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> None:
-    """OpenVINO reads ONNX in a second, where another export would take minutes; verified as an export is."""
+    """Convert ONNX for OpenVINO, in a second where another export takes minutes, and verify it as an export is."""
     from seenet.core.images import read_image
     from seenet.export.openvino import read_onnx, write_openvino
     from seenet.export.run import checking_pictures, fitted
@@ -244,14 +249,14 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
 
 
 def main() -> None:
-    """`python -m seenet.export.bundle_cache MODEL OUT PICTURE...`: export to ONNX; the last line of stderr says why not."""
+    """Run `python -m seenet.export.bundle_cache MODEL OUT PICTURE...`: export to ONNX, or say why not on stderr."""
     from seenet.export.run import run_export
 
     model, out, *pictures = sys.argv[1:]
     try:
         run_export(model, Path(out), "onnx", images=pictures)
     except Exception as error:  # of exporters, which raise what they like
-        refuse(" ".join(str(error).split()) or type(error).__name__, _PASSING if passing(error) else REFUSED)
+        refuse(" ".join(str(error).split()) or type(error).__name__, TEMPORARY if is_temporary(error) else REFUSED)
 
 
 if __name__ == "__main__":

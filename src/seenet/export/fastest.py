@@ -145,7 +145,7 @@ class Speeds:
             times, equal = measured(opened, images, failed, rounds)
         for way, why in failed.items():
             found = {"failed": " ".join(str(why).split())[:200] or type(why).__name__}
-            (self.passing if bundle_cache.passing(why) else self.known)[way] = found
+            (self.passing if bundle_cache.is_temporary(why) else self.known)[way] = found
         for way, taken in times.items():
             self.known[way] = {"seconds": round(taken, 4), "speed": round(times[PLAIN] / taken, 3), "equal": round(equal[way], 6)}
         with suppress(OSError):
