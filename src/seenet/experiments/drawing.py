@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -93,6 +94,16 @@ def _draw(figure: Figure, panel: Panel, place: tuple[float, float, float, float]
 def _proportion(row: Sequence[Panel | None]) -> float:
     """Height over width of the tallest panel; within bounds, so that a strip of one pixel still gives a figure."""
     return float(min(2.0, max([0.15, *(panel.picture.shape[0] / panel.picture.shape[1] for panel in row if panel)])))
+
+
+def plot_of(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of so many inches with one pair of axes, without the frame's upper and right side."""
+    # No pyplot: it would keep state and pick a backend.
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
 def class_legend(masks: Iterable[np.ndarray], labels: LabelSet) -> list[Patch]:

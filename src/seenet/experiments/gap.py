@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 import seenet
@@ -25,7 +23,7 @@ from seenet.core.progress import track
 from seenet.data import Split, open_split
 from seenet.evaluation.pictures import png_bytes
 from seenet.evaluation.run import data_settings, default_out
-from seenet.experiments.drawing import model_names
+from seenet.experiments.drawing import model_names, plot_of
 from seenet.experiments.probe import with_stages
 from seenet.model import SeENet, StageProbe
 from seenet.model.pyramid import pool_to
@@ -229,10 +227,7 @@ def _name(entry: dict[str, Any]) -> str:
 def figure(result: dict[str, Any]) -> bytes:
     """PNG: a group of bars for each stage that is compared with, before and after enhancement and the branches alone."""
     colours = {"before": "#999999", "after": "#0072b2", "branches": "#e69f00"}
-    # No pyplot: it would keep state and pick a backend.
-    image = Figure(figsize=(6.6, 4.2), dpi=130, layout="constrained")
-    FigureCanvasAgg(image)
-    axes = image.add_subplot()
+    image, axes = plot_of(6.6, 4.2)
     entries = result["pairs"]
     # A bar's width of room between the groups.
     places = [place + (entry["stages"][1] == "B4") for place, entry in enumerate(entries)]
@@ -249,6 +244,4 @@ def figure(result: dict[str, Any]) -> bytes:
     points = " and ".join(f"{count:,}" for count in dict.fromkeys(entry["pixels"] for entry in entries))
     axes.set_title(f"{name} on {result['data']}/{result['split']}, {points} points", fontsize=10, loc="left", parse_math=False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, fontsize=9)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     return png_bytes(image)

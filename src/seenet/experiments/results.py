@@ -219,14 +219,11 @@ def as_csv(result: dict[str, Any]) -> str:
 
 def plot(result: dict[str, Any]) -> bytes:
     """PNG: each seed a dot, the mean a bar with its 95 % interval, rows from top to bottom. Measured numbers alone."""
-    # Imported here: slow, and --dry-run draws nothing. No pyplot: it would keep state and pick a backend.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    # Imported here: matplotlib is slow, and --dry-run draws nothing.
+    from seenet.experiments.drawing import plot_of
 
     rows = result["rows"]
-    figure = Figure(figsize=(7, 1.4 + 0.42 * len(rows)), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = plot_of(7, 1.4 + 0.42 * len(rows))
     for place, row in enumerate(rows):
         axes.scatter([100 * run["miou"] for run in row["runs"]], [place] * len(row["runs"]), s=22, color="#0072b2", alpha=0.6, zorder=2)
         if row["miou"]:
@@ -241,7 +238,5 @@ def plot(result: dict[str, Any]) -> bytes:
     axes.set_title("dot: a seed; bar: mean and its 95 % interval", fontsize=9, loc="left")
     if not result["complete"]:
         figure.suptitle(f"PARTIAL: {result['finished']} of {result['planned']} runs", color="#d55e00", fontsize=11, fontweight="bold")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     axes.grid(axis="x", alpha=0.3)
     return png_bytes(figure)
