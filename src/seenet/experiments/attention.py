@@ -42,7 +42,7 @@ class Attention:
         )  # fmt: skip
 
     def result(self) -> dict[str, Any]:
-        """Means in 0..1, None where there is no pixel, and their difference."""
+        """Return means in 0..1, None where there is no pixel, and their difference."""
         near = self.near_sum / self.near_pixels if self.near_pixels else None
         elsewhere = self.elsewhere_sum / self.elsewhere_pixels if self.elsewhere_pixels else None
         difference = near - elsewhere if near is not None and elsewhere is not None else None
@@ -52,7 +52,7 @@ class Attention:
         }  # fmt: skip
 
     def line(self) -> str:
-        """In words."""
+        """Return the numbers in words."""
         found = self.result()
         if found["difference"] is None:
             return f"no pixel {'elsewhere' if self.near_pixels else f'within {WIDTH} of a predicted boundary'}, nothing to compare"
@@ -71,16 +71,16 @@ class AttentionReport:
 
     @property
     def all(self) -> Attention:
-        """Pooled over the pixels of all pictures."""
+        """Pool over the pixels of all pictures."""
         return sum(self.found.values(), Attention(0.0, 0, 0.0, 0))
 
     def result(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         images = [{"image": path, **attention.result()} for path, attention in self.found.items()]
         return {"model": self.pictures.model, "width": WIDTH, "images": images, "all": self.all.result()}
 
     def lines(self) -> list[str]:
-        """In words, a line a picture and one for all."""
+        """Return the numbers in words, a line a picture and one for all."""
         several = [f"all {len(self.found)}: {self.all.line()}"] if len(self.found) > 1 else []
         return [f"{path}: {attention.line()}" for path, attention in self.found.items()] + several
 
@@ -107,7 +107,7 @@ def write_attention(model: str, images: Sequence[str], out: Path, *, device: str
 
 
 def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, Attention]:
-    """PNG and numbers of a picture, H x W x 3 uint8."""
+    """Return PNG and numbers of a picture, H x W x 3 uint8."""
     features = predictor.features(image)
     model: Any = predictor.model
     labels = predictor.labels
@@ -140,13 +140,13 @@ def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, At
 
 
 def compare(attention: np.ndarray, distance: np.ndarray | None, width: int = WIDTH) -> Attention:
-    """Sums over an H x W map where `distance` (`transition_distance` of the predicted mask) is at most `width`, and over the rest."""
+    """Sum an H x W map where `distance` (`transition_distance` of the predicted mask) is at most `width`, and elsewhere."""
     near = np.zeros(attention.shape, bool) if distance is None else distance <= width
     return Attention(float(attention[near].sum()), int(near.sum()), float(attention[~near].sum()), int((~near).sum()))
 
 
 def painted(picture: np.ndarray, outlines: np.ndarray) -> np.ndarray:
-    """H x W x 3 uint8 with white where `outlines`."""
+    """Return H x W x 3 uint8 with white where `outlines`."""
     out = picture.copy()
     out[outlines] = 255
     return out

@@ -48,7 +48,7 @@ class Panel:
 
 
 def panel_grid(rows: Sequence[Sequence[Panel | None]], caption: str, legend: Sequence[Patch] = ()) -> bytes:
-    """PNG of panels in rows (None leaves a place empty), the legend and the caption below."""
+    """Draw panels in rows (None leaves a place empty), the legend and the caption below; return a PNG."""
     columns = max(len(row) for row in rows)
     left = WORDS if any(panel and panel.side for row in rows for panel in row) else 0
     width = left + columns * (PANEL + GAP) + GAP
@@ -92,7 +92,7 @@ def _draw(figure: Figure, panel: Panel, place: tuple[float, float, float, float]
 
 
 def _proportion(row: Sequence[Panel | None]) -> float:
-    """Height over width of the tallest panel; within bounds, so that a strip of one pixel still gives a figure."""
+    """Return height over width of the tallest panel, within bounds: a strip of one pixel still gives a figure."""
     return float(min(2.0, max([0.15, *(panel.picture.shape[0] / panel.picture.shape[1] for panel in row if panel)])))
 
 
@@ -107,7 +107,7 @@ def plot_of(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def class_legend(masks: Iterable[np.ndarray], labels: LabelSet) -> list[Patch]:
-    """A key for each class in any of the masks, in the set's order, and one for ignored pixels."""
+    """Return a key for each class in any of the masks, in the set's order, and one for ignored pixels."""
     found = sorted({int(i) for mask in masks for i in np.unique(mask)})
     keys = [(labels.classes[i], np.array(labels.colours[i]) / 255) for i in found if 0 <= i < labels.num_classes]
     if labels.ignore in found:
@@ -116,7 +116,7 @@ def class_legend(masks: Iterable[np.ndarray], labels: LabelSet) -> list[Patch]:
 
 
 def in_colours(values: np.ndarray) -> np.ndarray:
-    """H x W map -> H x W x 3 uint8 as a panel shows it, from its least to its greatest value."""
+    """Colour an H x W map as a panel shows it, from its least to its greatest value: H x W x 3 uint8."""
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) / (high - low) if high > low else np.zeros(values.shape)
     picture: np.ndarray = colormaps[COLOURS](scaled, bytes=True)[..., :3]
@@ -124,24 +124,24 @@ def in_colours(values: np.ndarray) -> np.ndarray:
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width at which a map of a picture is drawn: the picture's own, or smaller in proportion."""
+    """Return height and width at which a map of a picture is drawn: the picture's own, or smaller in proportion."""
     scale = min(1.0, LONGEST / max(height, width))
     return max(1, round(scale * height)), max(1, round(scale * width))
 
 
 def value_range(values: np.ndarray) -> str:
-    """`0.31 to 4.2`"""
+    """Return `0.31 to 4.2`."""
     return f"{values.min():.3g} to {values.max():.3g}"
 
 
 def model_names(files: Sequence[Path], otherwise: Sequence[str]) -> list[str]:
-    """What models (or results) are called: their run's folder, or their file; `otherwise` where that tells two of them not apart."""
+    """Name models (or results) by their run's folder or their file; by `otherwise` where two would have one name."""
     names = [file.resolve().parent.name if file.stem in {"model", "result"} else file.stem for file in files]
     return [name if names.count(name) == 1 else other for name, other in zip(names, otherwise, strict=True)]
 
 
 def check_png(path: Path, *, overwrite: bool) -> None:
-    """UsageError where `path` is no .png; DataError as `check_free`."""
+    """Refuse a `path` that is no .png with a UsageError; DataError as `check_free`."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path}: expected a name that ends in .png")
     check_free([path], overwrite=overwrite)
@@ -165,7 +165,7 @@ def draw_each(
     what: str,
     overwrite: bool = False,
 ) -> PredictReport:
-    """Write OUT/NAME.png, what `draw` makes of each picture (H x W x 3 uint8); one that cannot be read is noted and the rest done.
+    """Write what `draw` makes of each picture (H x W x 3 uint8) to OUT/NAME.png; note one that cannot be read, and go on.
 
     Raises DataError where a figure is there already (without `overwrite`), before anything is drawn.
     """

@@ -68,7 +68,7 @@ def write_gap(
     overwrite: bool = False,
     command: str | None = None,
 ) -> tuple[dict[str, Any], Path]:
-    """Compare the stages of a model on a split; writes OUT/gap.json and OUT/gap.png, returns the former's content and OUT.
+    """Compare the stages of a model on a split; write OUT/gap.json and OUT/gap.png; return the former's content and OUT.
 
     Which data: as `evaluation.run.run_evaluation`. OUT is by default `gap/SPLIT` in the model's run, or `gaps/MODEL-SPLIT`. Raises
     UsageError: settings, or a network whose stages are not known; DataError: no such model or data, results there already;
@@ -99,7 +99,7 @@ def write_gap(
 
 
 def pairs_of(model: Any) -> list[Pair]:
-    """Those of `PAIRS` that a network has."""
+    """Return those of `PAIRS` that a network has."""
     strides = {f"B{place}": stride for place, stride in enumerate(model.backbone.strides, start=1)}
     levels = {}
     if isinstance(model, SeENet) and model.pyramid is not None:
@@ -112,7 +112,7 @@ def pairs_of(model: Any) -> list[Pair]:
 
 
 def draw_points(points: Sequence[int], count: int) -> list[np.ndarray]:
-    """Of pictures with so many grid points each, `count` points drawn from all without replacement, seed 0: rising indices a picture.
+    """Draw `count` of all grid points without replacement, seed 0; return rising indices for each picture.
 
     All of them where there are no more. It depends on the arguments alone.
     """
@@ -159,13 +159,16 @@ class Moments:
 
 
 def linear_cka(scatter: Tensor, x: slice, y: slice) -> float:
-    """||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) of two ranges of channels (Kornblith et al., ICML 2019); NaN where one does not vary."""
+    """Return ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) of two ranges of channels; NaN where one does not vary.
+
+    Source: Kornblith et al., ICML 2019.
+    """
     cross, own, other = (torch.linalg.matrix_norm(scatter[a, b]) for a, b in ((y, x), (x, x), (y, y)))
     return float(cross**2 / (own * other))
 
 
 def compare(predictor: Predictor, split: Split, pixels: int = PIXELS) -> list[dict[str, Any]]:
-    """CKA of each pair over up to `pixels` points of the split, drawn on the coarser stage's grid (y's: strides do not fall).
+    """Return CKA of each pair over up to `pixels` points of the split, drawn on the coarser stage's grid (y's).
 
     Holds one picture's features and the second moments of each pair's channels.
     """
@@ -194,7 +197,7 @@ def _size(split: Split, index: int) -> tuple[int, int]:
 
 
 def _entries(pair: Pair, moments: Moments, channels: int) -> list[dict[str, Any]]:
-    """What gap.json says of a pair; where x is enhanced by SeEM, once more of its branches alone."""
+    """Return what gap.json says of a pair; where SeEM enhances x, also of its branches alone."""
     scatter = moments.scatter
     x, y = slice(0, channels), slice(channels, len(scatter))
     if moments.count < 2 * max(channels, len(scatter) - channels):
@@ -216,7 +219,7 @@ def _entries(pair: Pair, moments: Moments, channels: int) -> list[dict[str, Any]
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """For people, a pair a line."""
+    """Return a line a pair, for people."""
     return [f"{_name(entry):<22} {entry['cka']:.3f}  {KINDS[entry['kind']]}" for entry in result["pairs"]]
 
 
@@ -225,7 +228,7 @@ def _name(entry: dict[str, Any]) -> str:
 
 
 def figure(result: dict[str, Any]) -> bytes:
-    """PNG: a group of bars for each stage that is compared with, before and after enhancement and the branches alone."""
+    """Draw a group of bars for each stage that is compared with: before, after, and the branches alone; return a PNG."""
     colours = {"before": "#999999", "after": "#0072b2", "branches": "#e69f00"}
     image, axes = plot_of(6.6, 4.2)
     entries = result["pairs"]

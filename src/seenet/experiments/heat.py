@@ -55,7 +55,7 @@ def write_heat_maps(
 
 
 def read_truth(mask: Path, picture: Path, labels: LabelSet) -> np.ndarray:
-    """H x W ids of a mask file; DataError where one is no class and not ignored, or the size is not the picture's."""
+    """Read H x W ids of a mask file; DataError where one is no class and not ignored, or the size is not the picture's."""
     ids = read_ids(mask)
     size = image_size(picture)
     if ids.shape != size:
@@ -65,7 +65,7 @@ def read_truth(mask: Path, picture: Path, labels: LabelSet) -> np.ndarray:
 
 
 def heat_figure(predictor: Predictor, image: np.ndarray, truth: np.ndarray | None = None, *, whole: bool = False) -> bytes:
-    """PNG of Fig. 1 for a picture, H x W x 3 uint8; `truth` H x W ids."""
+    """Draw Fig. 1 for a picture, H x W x 3 uint8, with `truth` H x W ids; return a PNG."""
     features = predictor.features(image)
     network: Segmenter = predictor.model  # type: ignore[assignment]
     variant = str(network.options["variant"])
@@ -104,12 +104,12 @@ def heat_figure(predictor: Predictor, image: np.ndarray, truth: np.ndarray | Non
 
 
 def heat_map(tensor: Tensor) -> Tensor:
-    """1 x C x h x w -> 1 x 1 x h x w: root mean square over the channels, L2 norm / sqrt(C), so that widths do not count; float64."""
+    """Return the root mean square over the channels, L2 norm / sqrt(C): 1 x C x h x w -> 1 x 1 x h x w, float64."""
     return tensor.double().square().mean(1, keepdim=True).sqrt()
 
 
 def added(features: dict[str, Tensor], name: str, variant: str) -> Tensor:
-    """The channels of P2, P3 or P4 that their module made: SeEM and SeEM-FS pass their input on as the first channels (Fig. 4a)."""
+    """Return the channels that P2's, P3's or P4's module made: SeEM passes its input on as the first channels (Fig. 4a)."""
     if not _enhances(name, variant):
         return features[name]
     return features[name][:, sum(features[given].shape[1] for given in INPUTS[name] if given in features) :]

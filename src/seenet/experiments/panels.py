@@ -112,7 +112,7 @@ def _split_rows(predictors: Sequence[BasePredictor], split: Split, count: int) -
 
 
 def panels_figure(rows: Sequence[Row], names: Sequence[str], predictor: BasePredictor, split: str | None) -> bytes:
-    """PNG: a row a picture, a column a model; below a prediction its mIoU on that picture."""
+    """Draw a row a picture, a column a model, below a prediction its mIoU on that picture; return a PNG."""
     labels = predictor.labels
     grid = []
     for place, row in enumerate(rows):

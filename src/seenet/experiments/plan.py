@@ -139,7 +139,7 @@ def make_plan(
 
 
 def check_comparable(recipe: Recipe, seeds: int) -> None:
-    """UsageError where there would be no score, or no run, to compare."""
+    """Refuse a recipe without a score, or without a run, to compare: UsageError."""
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: expected at least 1")
     if recipe.data.val is None:
@@ -147,12 +147,12 @@ def check_comparable(recipe: Recipe, seeds: int) -> None:
 
 
 def single(recipe: str | Path, settings: list[str]) -> Recipe:
-    """A recipe without its stages: one training is compared."""
+    """Load a recipe without its stages: one training is compared."""
     return load_recipe(recipe, settings).model_copy(update={"stages": {}})
 
 
 def parse_vary(text: str, has_rows: bool) -> list[str]:
-    """`model.p_out=128,256` -> [`model.p_out=128`, `model.p_out=256`]; commas inside brackets do not divide."""
+    """Split `model.p_out=128,256` into `model.p_out=128` and `model.p_out=256`; commas inside brackets do not divide."""
     key, equals, values = text.partition("=")
     found = [value.strip() for value in re.findall(r"(?:\[[^\]]*\]|[^,\[])+", values)]
     if not equals or not all(found) or not found:
@@ -163,7 +163,7 @@ def parse_vary(text: str, has_rows: bool) -> list[str]:
 
 
 def parse_rows(text: str | None, recipe: Recipe) -> list[Row]:
-    """Rows by comma; None: the recipe's own network alone.
+    """Parse rows by comma; None: the recipe's own network alone.
 
     A letter is the paper's row on the recipe's backbone. Rows a and b are the paper's c and d on a ResNet-50: they are that where the
     recipe has the paper's ResNet-101, and the same rows as c and d otherwise. A row named twice is one row.
@@ -202,13 +202,13 @@ def _row(name: str, recipe: Recipe) -> Row:
 
 
 def paper_row(variant: str, backbone: str) -> PaperRow | None:
-    """The paper's row of a variant, the one on this backbone where it has two; None for what is not the paper's."""
+    """Return the paper's row of a variant, on this backbone where it has two; None for what is not the paper's."""
     found = [row for row in TABLE_1 if row.variant == variant]
     return next((row for row in found if row.backbone == backbone), found[-1] if found else None)
 
 
 def _safe(name: str) -> str:
-    """As the name of a folder."""
+    """Make a name fit for a folder."""
     return re.sub(r"[^\w.-]+", ".", name)
 
 
@@ -222,13 +222,13 @@ def _cell(row: Row, point: tuple[str, ...], recipe: Recipe, classes: int) -> Cel
 
 
 def _short(setting: str) -> str:
-    """`model.p_out=128` -> `p_out=128`, fit for a folder's name."""
+    """Shorten `model.p_out=128` to `p_out=128`, fit for a folder's name."""
     key, _, value = setting.partition("=")
     return re.sub(r"[^\w.=-]+", "_", f"{key.rpartition('.')[2]}={value}").strip("_")
 
 
 def _cost(recipe: Recipe, classes: int) -> tuple[int, int | None, int | None]:
-    """Parameters, FLOPs at the crop's size and output stride of what predicts; the auxiliary head does not."""
+    """Return parameters, FLOPs at the crop's size and output stride of what predicts: without the auxiliary head."""
     model = unfilled(recipe, classes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     stride = model.options.get("output_stride")
@@ -241,7 +241,7 @@ def _cost(recipe: Recipe, classes: int) -> tuple[int, int | None, int | None]:
 
 
 def unfilled(recipe: Recipe, classes: int) -> Segmenter:
-    """The recipe's network without weights or the memory for them (a network of the user's own has both)."""
+    """Build the recipe's network without weights or memory for them (a network of the user's own has both)."""
     # The user's own code may want real numbers already when it builds.
     with _quiet(), nullcontext() if recipe.model.factory else torch.device("meta"):
         return create_model(**{**recipe.model.model_dump(), "weights": None, "num_classes": classes})
@@ -249,7 +249,7 @@ def unfilled(recipe: Recipe, classes: int) -> Segmenter:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """These networks are only counted: that their weights are random is no news."""
+    """Keep the log quiet: these networks are only counted, and that their weights are random is no news."""
     log = logging.getLogger("seenet")
     level = log.level
     log.setLevel(logging.WARNING)
@@ -271,7 +271,7 @@ def _reference(cells: list[Cell], name: str | None, base: Recipe) -> Cell:
 
 
 def state(run: Run) -> str:
-    """For people: finished, how many steps are done, or not started."""
+    """Say for people whether a run is finished, how many steps are done, or that it is not started."""
     if is_finished(run):
         return "finished"
     steps = [entry["step"] for entry in read_metrics(run.folder / "metrics.jsonl")]
@@ -281,7 +281,7 @@ def state(run: Run) -> str:
 
 
 def is_finished(run: Run) -> bool:
-    """Whether the run ended by itself, with a model and its score."""
+    """Return whether the run ended by itself, with a model and its score."""
     try:
         ended = json.loads((run.folder / "exit.json").read_text(encoding="utf-8"))["0"]["code"] == 0
     except (OSError, ValueError, KeyError, TypeError):
@@ -290,7 +290,7 @@ def is_finished(run: Run) -> bool:
 
 
 def read_result(run: Run) -> dict[str, Any] | None:
-    """The run's val.json; None where there is none yet."""
+    """Read the run's val.json; None where there is none yet."""
     try:
         result = json.loads((run.folder / "val.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -34,7 +34,7 @@ RULES = {
 
 
 def with_stages(model: str | Path) -> Path:
-    """The file of a model whose parts are known by name; UsageError for a network of `model.factory`."""
+    """Find the file of a model whose parts are known by name; UsageError for a network of `model.factory`."""
     path = find_model(model)
     factory = read_options(path).get("factory")
     if factory:
@@ -45,7 +45,7 @@ def with_stages(model: str | Path) -> Path:
 def make_probe_plan(
     model: str, recipe: str | Path | None, settings: Sequence[str], out: Path | None, *, stages: str | None, joint: bool, seeds: int
 ) -> Plan:
-    """A run for each stage and seed: the recipe (default: the one beside the model) with a probe instead of its network.
+    """Plan a run for each stage and seed: the recipe (default: the one beside the model) with a probe as its network.
 
     OUT is by default `probe` (or `probe-joint`) in the model's run, or `probes/NAME` where it belongs to none. Raises UsageError: stages
     that the model has not, settings that are the model's or the probe's own, code (`transforms.custom`) that the recipe beside the model
@@ -99,7 +99,7 @@ def _recipe_of(path: Path, recipe: str | Path | None) -> str | Path:
 
 
 def _refuse_code(found: Recipe, settings: Sequence[str], source: str | Path) -> None:
-    """UsageError for a callable that only the recipe beside the model names: like the model, that may come from anyone."""
+    """Refuse code that only the recipe beside the model names, which may come from anyone: UsageError."""
     name, given = found.transforms.custom, parse_options(list(settings)).get("transforms")
     if name and not (isinstance(given, dict) and given.get("custom") == name):
         raise UsageError(
@@ -109,7 +109,7 @@ def _refuse_code(found: Recipe, settings: Sequence[str], source: str | Path) -> 
 
 
 def _model(options: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The model section of a probe's recipe: the network as it was built, with its weights."""
+    """Return the model section of a probe's recipe: the network as it was built, with its weights."""
     return {**{key: value for key, value in options.items() if key in ModelSettings.model_fields}, "weights": str(path)}
 
 

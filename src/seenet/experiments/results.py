@@ -34,12 +34,12 @@ class Spread:
 
     @property
     def resolved(self) -> bool | None:
-        """Whether 0 lies outside the interval; None without one."""
+        """Return whether 0 lies outside the interval; None without one."""
         return None if self.interval is None else not self.interval[0] <= 0 <= self.interval[1]
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of at least one value. The interval is mean +- t(0.975; n - 1) sd / sqrt(n)."""
+    """Return the spread of at least one value. The interval is mean +- t(0.975; n - 1) sd / sqrt(n)."""
     mean, count = float(np.mean(values)), len(values)
     if count == 1:
         return Spread(mean, None, None, 1)
@@ -51,13 +51,13 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def paired_difference(values: dict[int, float], reference: dict[int, float]) -> Spread | None:
-    """Spread of value - reference over the seeds that both have; None where they share none."""
+    """Return the spread of value - reference over the seeds that both have; None where they share none."""
     shared = sorted(values.keys() & reference.keys())
     return spread([values[seed] - reference[seed] for seed in shared]) if shared else None
 
 
 def outcome(plan: Plan, *, failed: dict[str, str], command: str | None) -> dict[str, Any]:
-    """Numbers are shares (0..1), FLOPs and MiB. `complete` is false while a run is missing, and `missing` names it.
+    """Return the content of results.json: numbers are shares (0..1), FLOPs and MiB; `missing` names runs that are not there.
 
     `protocol` is the first run's; `differs` lists the values of what is not the same in all of them (`precision: auto` may choose two).
     """
@@ -138,7 +138,7 @@ def _run(run: Run, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def partial_note(result: dict[str, Any]) -> str:
-    """The line that stands above everything while a run is missing; empty when all are there."""
+    """Return the line that stands above everything while a run is missing; empty when all are there."""
     if result["complete"]:
         return ""
     missing = result["missing"]
@@ -147,7 +147,7 @@ def partial_note(result: dict[str, Any]) -> str:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """One table; measured mIoU and the paper's stand in columns of their own."""
+    """Return one table; measured mIoU and the paper's stand in columns of their own."""
     protocol = result["protocol"]
     where = f"{protocol['data']}/{protocol['split']}, {protocol['images']} images" if protocol else "nothing yet"
     header = [
@@ -186,7 +186,7 @@ def _cells(row: dict[str, Any], reference: str) -> list[str]:
 
 
 def difference_text(difference: dict[str, Any] | None) -> str:
-    """`+1.20 (+0.40 to +2.00)` in points, of a difference in shares as results.json has it; what it does not say is added in words."""
+    """Return `+1.20 (+0.40 to +2.00)`, points, of a difference in shares; add in words what it does not say."""
     if difference is None:
         return "missing"
     interval = difference["interval"]
@@ -201,7 +201,7 @@ COLUMNS = (
 
 
 def as_csv(result: dict[str, Any]) -> str:
-    """One line a row, numbers as in results.json, empty where there is none; `complete` is false where a seed is missing."""
+    """Return a line a row, numbers as in results.json, empty where there is none; `complete` is false where a seed is missing."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -218,7 +218,7 @@ def as_csv(result: dict[str, Any]) -> str:
 
 
 def plot(result: dict[str, Any]) -> bytes:
-    """PNG: each seed a dot, the mean a bar with its 95 % interval, rows from top to bottom. Measured numbers alone."""
+    """Draw each seed as a dot, the mean as a bar with its 95 % interval, rows from top to bottom; return a PNG."""
     # Imported here: matplotlib is slow, and --dry-run draws nothing.
     from seenet.experiments.drawing import plot_of
 

@@ -38,7 +38,7 @@ class Pattern:
 
     @property
     def window(self) -> np.ndarray:
-        """The part of the support within the dilated kernel's window, (2 rate + 1) x (2 rate + 1)."""
+        """Return the part of the support within the dilated kernel's window, (2 rate + 1) x (2 rate + 1)."""
         middle = len(self.support) // 2
         inside = slice(middle - self.rate, middle + self.rate + 1)
         part: np.ndarray = self.support[inside, inside]
@@ -46,11 +46,11 @@ class Pattern:
 
     @property
     def reach(self) -> int:
-        """How far from the middle the window or the support goes, whichever goes further; Chebyshev, in points."""
+        """Return how far from the middle the window or the support goes; Chebyshev, in points."""
         return max(self.rate, int(np.abs(np.argwhere(self.support) - len(self.support) // 2).max(initial=0)))
 
     def result(self) -> dict[str, int]:
-        """Rate, points of the window, how many of them are reached, and all that are reached."""
+        """Return rate, points of the window, how many of them are reached, and all that are reached."""
         return {
             "rate": self.rate, "window": self.window.size, "reached_in_window": int(self.window.sum()), "reached": int(self.support.sum()),
         }  # fmt: skip
@@ -65,12 +65,12 @@ class ModulePatterns:
     whole: Pattern
 
     def result(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return {"name": self.name, "branches": [branch.result() for branch in self.branches], "whole": self.whole.result()}
 
 
 def measure(kind: type[SeEM], rates: Sequence[int], name: str, *, width: int = 1) -> ModulePatterns:
-    """The patterns of a SeEM or SeEM-FS with these rates. Its kernels' shapes decide them, its weights and width (over 0) do not.
+    """Measure the patterns of a SeEM or SeEM-FS with these rates. Its kernels' shapes decide them, not weights and width.
 
     So the module's convolutions get random positive weights in float64 and its batch norms stand as new in eval mode: with positive
     inputs nothing cancels and every ReLU is open, and a gradient is zero only where no path leads. UsageError: rates.
@@ -91,7 +91,7 @@ def measure(kind: type[SeEM], rates: Sequence[int], name: str, *, width: int = 1
 
 
 def gradient_support(function: Callable[[Tensor], Tensor], channels: int, reach: int) -> np.ndarray:
-    """Where d(sum over channels of the middle output point) / d(input) is not zero in any channel: bool (2 reach + 1)^2.
+    """Return where d(sum over channels of the middle output point) / d(input) is not zero: bool (2 reach + 1)^2.
 
     `function`: 1 x channels x h x w float64, positive -> 1 x c x h x w.
     """
@@ -104,12 +104,12 @@ def gradient_support(function: Callable[[Tensor], Tensor], channels: int, reach:
 
 
 def sparse_and_full(rates: Sequence[int]) -> list[ModulePatterns]:
-    """SeEM and SeEM-FS with the same rates. UsageError: rates."""
+    """Measure SeEM and SeEM-FS with the same rates. UsageError: rates."""
     return [measure(SeEM, rates, "SeEM: sparse"), measure(SeEMFS, rates, "SeEM-FS: full")]
 
 
 def levels_of(name: str) -> list[ModulePatterns]:
-    """What enhances the levels of a model (by run folder, file or bundled name), with the rates that it has there.
+    """Measure what enhances the levels of a model (run folder, file or bundled name), with the rates that it has there.
 
     UsageError where it has neither SeEM nor SeEM-FS, or is a network of `model.factory`; DataError: no such model.
     """
@@ -137,7 +137,7 @@ def write_sampling(
 
 
 def lines(modules: Sequence[ModulePatterns]) -> str:
-    """What was measured in words, a line a branch."""
+    """Return in words what was measured, a line a branch."""
     said = []
     for module in modules:
         said += [f"{module.name}, rate {branch.rate}: {_count(branch, ' in the window')}" for branch in module.branches]
@@ -146,7 +146,7 @@ def lines(modules: Sequence[ModulePatterns]) -> str:
 
 
 def sampling_figure(modules: Sequence[ModulePatterns]) -> bytes:
-    """PNG: a module a row, its branches and then the whole."""
+    """Draw a module a row, its branches and then the whole; return a PNG."""
     titled = [[*((f"rate {branch.rate}", branch) for branch in module.branches), ("the whole module", module.whole)] for module in modules]
     # Patterns of one rate in one column are drawn to one scale: sparse over full.
     reaches: dict[tuple[int, int], int] = {}
@@ -174,7 +174,7 @@ def sampling_figure(modules: Sequence[ModulePatterns]) -> bytes:
 
 
 def pattern_picture(pattern: Pattern, reach: int, side: int = 400) -> np.ndarray:
-    """The pattern up to `reach` points from its middle as squares, about `side` pixels wide, RGB uint8."""
+    """Draw the pattern up to `reach` points from its middle as squares, about `side` pixels wide, RGB uint8."""
     points = len(pattern.support)
     colours = np.full((points, points, 3), 255, np.uint8)
     colours[pattern.support] = BEYOND

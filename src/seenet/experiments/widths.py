@@ -28,7 +28,7 @@ def write_widths_figure(paths: Sequence[Path], out: Path, *, overwrite: bool = F
 
 
 def widths_figure(results: dict[str, dict[str, Any]]) -> bytes:
-    """PNG with a line for each name's result: mIoU in percent over the band's width in pixels."""
+    """Draw a line for each name's result: mIoU in percent over the band's width in pixels; return a PNG."""
     figure, axes = plot_of(6.4, 4.4)
     for place, (name, result) in enumerate(results.items()):
         points = [(int(width), 100 * miou) for width, miou in result["boundary"]["miou"].items() if miou is not None]
@@ -43,7 +43,7 @@ def widths_figure(results: dict[str, dict[str, Any]]) -> bytes:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A result with bands, or DataError."""
+    """Read a result with bands, or raise DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a result.json of `seenet eval`")
     try:

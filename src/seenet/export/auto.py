@@ -85,13 +85,13 @@ class Chosen:
         self._rest = 0
 
     def accepts(self, way: tuple[str, str]) -> bool:
-        """What any way made that may be chosen, here or on another machine, stays; a runtime that was asked for is that of this version."""
+        """Keep what any way made that may be chosen, here or elsewhere; a runtime that was asked for must have this version."""
         runtime, precision = self._asked
         here = self.predictor.settings.get("runtime", "eager")
         return (runtime == "auto" or way[0] == here) and precision in ("auto", way[1])
 
     def begin(self, todo: list[Input]) -> list[Input]:
-        """Pictures that stand for the others first."""
+        """Put the pictures that stand for the others first."""
         if self._speeds is None:
             return todo
         rest = [item for item in todo if item not in self._first]
@@ -99,7 +99,7 @@ class Chosen:
         return [*(item for item in self._first if item in todo), *rest]
 
     def predictor_for(self, item: Input) -> BasePredictor:
-        """Chosen anew when the first of the others comes."""
+        """Choose anew when the first of the other pictures comes."""
         if self._speeds is not None and item not in self._first:
             if len(self._took) < 2 and self._rest > AGAIN * sum(self._pixels[one] for one in self._first):
                 self._took += self._timed()
@@ -114,7 +114,7 @@ class Chosen:
             self._took.append((item, seconds))
 
     def _timed(self) -> list[tuple[Input, float]]:
-        """As `done` hears it, of first pictures that were done before this run: it was killed before it had chosen."""
+        """Time first pictures that were done before this run, which was killed before it had chosen."""
         found = []
         for item in self._first[:2]:
             with suppress(DataError, OSError):
@@ -167,7 +167,7 @@ class Chosen:
 
 
 def typical(pixels: Mapping[Input, int]) -> list[Input]:
-    """At most `PICTURES`: the one with which half of all pixels are reached, by size, then its neighbours."""
+    """Return at most `PICTURES` pictures: the one with which half of all pixels are reached, by size, and its neighbours."""
     known = sorted((item for item in pixels if pixels[item] and not item.windows), key=lambda item: pixels[item])
     place = _half([pixels[item] for item in known])
     begin = max(0, min(place - PICTURES // 2, len(known) - PICTURES))
@@ -176,7 +176,7 @@ def typical(pixels: Mapping[Input, int]) -> list[Input]:
 
 
 def _half(sizes: Sequence[int]) -> int:
-    """Where the sum of ascending sizes reaches its half."""
+    """Return the place where the sum of ascending sizes reaches its half."""
     return int(np.searchsorted(np.cumsum(sizes), sum(sizes) / 2))
 
 
@@ -186,7 +186,7 @@ def _speed(speeds: Speeds, way: Way) -> str:
 
 
 def _failed(speeds: Speeds) -> list[str]:
-    """What is to be tried another time, each reason once."""
+    """Say what is to be tried another time, each reason once."""
     reasons: dict[str, list[str]] = {}
     for way, found in speeds.passing.items():
         reasons.setdefault(found["failed"], []).append(" ".join(way))
@@ -208,8 +208,10 @@ def open_chosen(
     memory: float = MEMORY,
     factory: str | None = None,
 ) -> Chosen:
-    """The predictor to begin with, in the runtime and precision asked for; of those left open the fastest that is known to answer as plain
-    fp32, or one that `out` was begun with, else the first.
+    """Open the predictor to begin with, in the runtime and precision asked for.
+
+    Of those left open it is the fastest that is known to answer as plain fp32, or one that `out` was begun with, else the
+    first.
 
     Raises UsageError: what is asked for is not available here (what is, is listed); DataError: as `load`, or a bundle that was asked for
     cannot be made.
@@ -252,7 +254,7 @@ def open_chosen(
 
 
 def _known(speeds: Speeds, left: Sequence[Way], out: Path) -> tuple[Way, str, bool]:
-    """What to begin with, why, and whether that is all to be said."""
+    """Return what to begin with, why, and whether the choice is final."""
     best = speeds.best(left)
     if best and all(way in speeds.known for way in left):
         return best, _speed(speeds, best), True
@@ -264,7 +266,7 @@ def _known(speeds: Speeds, left: Sequence[Way], out: Path) -> tuple[Way, str, bo
 
 
 def _pixels(items: Sequence[Input]) -> dict[Input, int]:
-    """Of each picture, from its header; 0 where that cannot be read."""
+    """Count the pixels of each picture by its header; 0 where that cannot be read."""
 
     def count(item: Input) -> int:
         try:
@@ -278,13 +280,13 @@ def _pixels(items: Sequence[Input]) -> dict[Input, int]:
 
 
 def _way(begun: tuple[str, str]) -> Way:
-    """Of a manifest's words, where the runtime has its version."""
+    """Read runtime and precision out of a manifest's entry, where the runtime has its version."""
     name = begun[0].split()[0]
     return {"onnxruntime": "onnx"}.get(name, name), begun[1]
 
 
 def _available(other: str, scales: Sequence[float], factory: str | None) -> tuple[list[Way], dict[Way, str]]:
-    """Ways that this machine has, plain fp32 first, and why it has not the others."""
+    """Return the ways that this machine has, plain fp32 first, and why it lacks the others."""
     missing = {}
     for way in WAYS:
         runtime, precision = way
@@ -303,7 +305,7 @@ def _available(other: str, scales: Sequence[float], factory: str | None) -> tupl
 
 
 def _other_device(device: str) -> str:
-    """Name of the accelerator that `device` means, empty for the CPU; torch is asked only where there may be one."""
+    """Return the name of the accelerator that `device` means, empty for the CPU; ask torch only where there may be one."""
     maybe = not sys.platform.startswith("linux") or any(Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg"))
     if device == "cpu" or (device == "auto" and not maybe):
         return ""

@@ -57,7 +57,7 @@ def open_way(
     factory: str | None = None,
     patience: float | None = None,
 ) -> BasePredictor:
-    """The predictor of a model file that runs in `way`; where that needs a bundle it is verified on the first of `pictures`.
+    """Open a model file's predictor in `way`; a bundle that it needs is verified on the first of `pictures`.
 
     `patience` and errors as `bundle_cache.bundle`.
     """
@@ -88,7 +88,7 @@ class Speeds:
         """What failed for a reason of the moment: told, and not remembered."""
 
     def best(self, ways: Collection[Way]) -> Way | None:
-        """The fastest of `ways`; None where nothing is known, or its bundle is gone: then all is to be tried again."""
+        """Return the fastest of `ways`; None where nothing is known, or its bundle is gone: then all is to be tried again."""
         speeds = {way: self.known[way]["speed"] for way in ways if "speed" in self.known.get(way, {})}
         found = max(speeds, key=lambda way: speeds[way] * (GAIN if way == PLAIN else 1), default=None)
         if found and not self.is_ready(found):
@@ -96,16 +96,16 @@ class Speeds:
         return found
 
     def is_ready(self, way: Way) -> bool:
-        """Whether it needs no export."""
+        """Return whether a way needs no export."""
         return way[0] == "eager" or bundle_cache.present(self.path, way[0])
 
     def forecast(self, ways: Collection[Way], once: float) -> float:
-        """Seconds that `attempt` will take, where its pictures take `once` seconds in plain fp32."""
+        """Return the seconds that `attempt` will take, where its pictures take `once` seconds in plain fp32."""
         exports = bundle_cache.forecast(self.path, {runtime for runtime, _ in ways} - {"eager"})
         return exports + len(ways) * OPENING_SECONDS + (1 + len(ways)) * (1 + ROUNDS) * once
 
     def candidates(self, ways: Sequence[Way]) -> list[dict[str, Any]]:
-        """What is known of `ways`, as JSON values."""
+        """Return what is known of `ways`, as JSON values."""
         found = {**self.known, **self.passing}
         return [{"runtime": way[0], "precision": way[1], **found[way]} for way in ways if way in found]
 
@@ -159,7 +159,7 @@ class Speeds:
 def measured(
     opened: dict[Way, BasePredictor], images: Sequence[np.ndarray], failed: dict[Way, Exception], limit: float
 ) -> tuple[dict[Way, float], dict[Way, float]]:
-    """Seconds a picture and share of equal classes of each way that answers as `PLAIN`; what does not goes to `failed`.
+    """Measure seconds a picture and share of equal classes of each way that answers as `PLAIN`; the others go to `failed`.
 
     Each picture is run once to warm up and compare, then up to `ROUNDS` times in turn; the fastest of these counts. A way that takes over
     `limit` seconds to compare is not run again, nor any after so many seconds of rounds; the first round is whole.
@@ -200,7 +200,7 @@ def measured(
 
 @contextmanager
 def ticking(what: str, seconds: float) -> Iterator[Callable[[str], None]]:
-    """A bar of as many steps as seconds are forecast, which moves by the clock; yields what sets the note at its end."""
+    """Show a bar of as many steps as seconds are forecast, moved by the clock; yield what sets the note at its end."""
     total, note, ended = max(1, round(seconds)), [""], threading.Event()
     with bar(what, total, inner=True) as advance:
 
@@ -220,7 +220,7 @@ def ticking(what: str, seconds: float) -> Iterator[Callable[[str], None]]:
 
 
 def _read(file: Path) -> dict[Way, dict[str, Any]]:
-    """Whatever is wrong with the file, it can be made again."""
+    """Read what is known; nothing where the file is damaged, which can be made again."""
     try:
         found = {(one.pop("runtime"), one.pop("precision")): one for one in json.loads(file.read_text(encoding="utf-8"))["candidates"]}
         return found if all("failed" in one or one["speed"] > 0 for one in found.values()) else {}
@@ -229,7 +229,7 @@ def _read(file: Path) -> dict[Way, dict[str, Any]]:
 
 
 def _readable(pictures: Sequence[Path]) -> list[Path]:
-    """The first that can be read, each of another file name, by which `seenet export` would name them."""
+    """Return the first pictures that can be read, each of another file name."""
     found: dict[str, Path] = {}
     for path in pictures[: 4 * PICTURES]:
         if path.name not in found and len(found) < PICTURES:

@@ -47,7 +47,7 @@ def model_proto(model: Segmenter, *, plain: bool) -> Any:
 
 
 def to_proto(program: ExportedProgram) -> Any:
-    """An `onnx.ModelProto` that says nothing of when, where and by whom it was made."""
+    """Convert to an `onnx.ModelProto` that says nothing of when, where and by whom it was made."""
     import torch
 
     converted = torch.onnx.export(
@@ -109,7 +109,7 @@ class Value:
         return self.graph.add("Mul", self, other)
 
     def __floordiv__(self, other: Any) -> "Value":
-        """Of numbers that are not negative: ONNX rounds towards zero."""
+        """Divide numbers that are not negative: ONNX rounds towards zero."""
         return self.graph.add("Div", self, other)
 
     def __mod__(self, other: Any) -> "Value":
@@ -119,14 +119,14 @@ class Value:
         return self.graph.add("MatMul", self, other)
 
     def reshape(self, *sides: Any) -> "Value":
-        """Sides are numbers (-1: what is left) or values of one element."""
+        """Reshape to sides that are numbers (-1: what is left) or values of one element."""
         return self.graph.add("Reshape", self, self.graph.add("Concat", *(self.graph.value(side) for side in sides), axis=0))
 
     def permute(self, *order: int) -> "Value":
         return self.graph.add("Transpose", self, perm=order)
 
     def within(self, side: Any) -> "Value":
-        """Where 0 <= self < side."""
+        """Say where 0 <= self < side."""
         return self.graph.add("And", self.graph.add("GreaterOrEqual", self, 0), self.graph.add("Less", self, side))
 
 
@@ -139,14 +139,14 @@ class Graph:
         self.constants: list[TensorProto] = []
 
     def add(self, kind: str, *inputs: Any, **attributes: Any) -> Value:
-        """The output of a new node; numbers and arrays among its inputs become constants."""
+        """Add a node and return its output; numbers and arrays among its inputs become constants."""
         name = f"{self.prefix}/{kind}_{len(self.nodes)}"
         names = [self.value(one).name for one in inputs]
         self.nodes.append(helper.make_node(kind, names, [name], name=name, **attributes))
         return Value(self, name)
 
     def value(self, one: Any) -> Value:
-        """A constant as a value; what is one stays it."""
+        """Return a constant as a value; leave a value as it is."""
         if isinstance(one, Value):
             return one
         array = np.asarray([one], np.int64) if isinstance(one, int) else np.asarray(one, order="C")
@@ -155,18 +155,18 @@ class Graph:
         return Value(self, name)
 
     def range(self, count: Value) -> Value:
-        """0, 1, ... count - 1."""
+        """Return 0, 1, ... count - 1."""
         zero, one = (np.asarray(number, np.int64) for number in (0, 1))
         return self.add("Range", zero, self.add("Squeeze", count), one)
 
     def span(self, windows: Value, step: int, inner: int, taken: int, first: int) -> Value:
-        """Places on a side that windows take: taken x (windows inner)."""
+        """Return the places on a side that windows take: taken x (windows inner)."""
         taps = (np.arange(taken)[:, None, None] * inner + first + np.arange(inner)).astype(np.int64)
         return (self.range(windows).reshape(1, -1, 1) * step + taps).reshape(taken, -1)
 
 
 def quick_proto(model: Segmenter) -> Any:
-    """An `onnx.ModelProto` of a model in eval mode as prediction folds it, rewritten."""
+    """Return an `onnx.ModelProto` of a model in eval mode as prediction folds it, rewritten."""
     twin: Any = prediction_form(model, "plain")
     proto = to_proto(trace(twin))
     rewrite(proto)
@@ -192,7 +192,7 @@ def rewrite(proto: Any) -> None:
 
 
 def _written(node: NodeProto, weights: dict[str, TensorProto]) -> Graph | None:
-    """The nodes that stand for a convolution, None where it stays."""
+    """Return the nodes that stand for a convolution, None where it stays."""
     attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     weight = weights[node.input[1]]
     out, into, *kernel = weight.dims
@@ -218,7 +218,7 @@ def _written(node: NodeProto, weights: dict[str, TensorProto]) -> Graph | None:
 
 
 def _wide(g: Graph, x: Value, kernels: Value, channels: tuple[int, int], d: int) -> Value:
-    """3x3 by Winograd's tiles: each takes every d-th point."""
+    """Write a 3x3 as Winograd's tiles, each of every d-th point."""
     n, height, width = _sides(g, x)
     side = winograd.OUT * d
     rows, columns = (height + (side - 1)) // side, (width + (side - 1)) // side
@@ -235,7 +235,7 @@ def _wide(g: Graph, x: Value, kernels: Value, channels: tuple[int, int], d: int)
 
 
 def _line(g: Graph, x: Value, kernels: Value, channels: tuple[int, int], size: int, *, upright: bool) -> Value:
-    """r x 1 (upright) or 1 x r by Fourier's pieces."""
+    """Write an r x 1 (upright) or 1 x r as Fourier's pieces."""
     n, height, width = _sides(g, x)
     length, number = (height, width) if upright else (width, height)
     pieces = (length + (PIECE - 1)) // PIECE
@@ -266,7 +266,7 @@ def _products(
 
 
 def _sides(g: Graph, x: Value) -> tuple[Value, Value, Value]:
-    """N, h and w of N x C x h x w, each a value of one element."""
+    """Return N, h and w of N x C x h x w, each a value of one element."""
     n, height, width = (g.add("Shape", x, start=axis, end=axis + 1) for axis in (0, 2, 3))
     return n, height, width
 

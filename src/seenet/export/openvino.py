@@ -29,7 +29,7 @@ def write(path: Path, model: Segmenter, card: Card, *, plain: bool, calibration:
 
 
 def read_onnx(content: bytes) -> Any:
-    """An `openvino.Model` of an ONNX file's content: from memory, so that no path comes into it."""
+    """Read an `openvino.Model` from an ONNX file's content: from memory, so that no path comes into it."""
     import openvino
 
     return openvino.Core().read_model(content)
@@ -70,13 +70,13 @@ def _compare(model: Any) -> None:
 
 
 def check_count(count: int) -> None:
-    """UsageError for fewer pictures than `FEWEST`."""
+    """Refuse fewer pictures than `FEWEST` with a UsageError."""
     if count < FEWEST:
         raise UsageError(f"--int8: found {count} pictures to calibrate on, expected at least {FEWEST} of what it will see; give --images")
 
 
 def quantize(model: Any, pictures: Sequence[np.ndarray]) -> Any:
-    """An `openvino.Model` or `onnx.ModelProto` in INT8, by NNCF's post-training quantisation; pictures are H x W x C uint8."""
+    """Quantise an `openvino.Model` or `onnx.ModelProto` to INT8 by NNCF, after training; pictures are H x W x C uint8."""
     # Without this it reports its use to its makers, unasked.
     os.environ.setdefault("NNCF_CI", "1")
     import nncf

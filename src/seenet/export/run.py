@@ -51,7 +51,7 @@ class ExportReport:
     verification: Verification
 
     def result(self) -> dict[str, Any]:
-        """As JSON values; the same for the same export."""
+        """Return JSON values, the same for the same export."""
         return {
             "files": {path.name: sha256(path) for path in self.files if path.is_file() and not path.name.endswith(".check.json")},
             "model_sha256": self.card.model_sha256, "precision": self.card.precision, "version": self.card.version,
@@ -159,14 +159,14 @@ def _open_labelled(recipe: str | Path | Recipe | None, overrides: Sequence[str],
 
 
 def checking_pictures(images: Sequence[str | Path], out: Path) -> list[Path]:
-    """What an export is verified on: those given, else the bundled photographs."""
+    """Return the pictures an export is verified on: those given, else the bundled photographs."""
     if images:
         return [path for path, _ in find_pictures(images, out)]
     return sorted(Path(str(resources.files("seenet") / "photos")).glob("*.jpg"))
 
 
 def fitted(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
-    """At most `MOST_SIDE` a side, and as many channels as the network takes (the first again, where it takes more)."""
+    """Cut to `MOST_SIDE` a side and to as many channels as the network takes (the first again, where it takes more)."""
     channels = len(saved.model.normalization.mean)
     return np.ascontiguousarray(picture[:MOST_SIDE, :MOST_SIDE, np.arange(channels) % picture.shape[2]])
 
@@ -195,7 +195,7 @@ def _publish(path: Path, out: Path, report: ExportReport) -> None:
 
 
 def table(report: ExportReport) -> Group:
-    """A row for each size that was run, and what all of them say together."""
+    """Show a row for each size that was run, and what all of them say together."""
     found = report.verification
     shown = Table(title=f"{report.card.precision} in {report.runtime}, beside the model", title_justify="left")
     for name in ("batch", "height", "width", "largest score", "largest difference", "same class"):

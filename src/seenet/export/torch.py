@@ -53,7 +53,7 @@ class Deployed(nn.Module):
 
 
 def trace(model: Segmenter) -> ExportedProgram:
-    """The program of a model in eval mode, for every batch, height and width from 1.
+    """Trace a model in eval mode, for every batch, height and width from 1.
 
     Raises DataError where the network asks for its sizes in Python in a way that cannot be traced (a network of `model.factory` may).
     """
@@ -73,7 +73,7 @@ def trace(model: Segmenter) -> ExportedProgram:
 
 @contextmanager
 def _portable() -> Iterator[None]:
-    """Three functions as every runtime understands them at every size; the values stay.
+    """Write three functions as every runtime understands them at every size; the values stay.
 
     TensorFlow's padding with whole numbers alone, since torch loses itself in timm's, which goes by a float and a maximum: for an effective
     kernel K at stride s, max((ceil(x / s) - 1) s + K - x, 0) = K - s + (-x mod s) where K >= s. The mean of 2x2 where an odd side's last
@@ -116,7 +116,7 @@ def _portable() -> Iterator[None]:
 def _pooling(
     padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None
 ) -> tuple[Any, bool, bool, int | None]:
-    """The rest of `avg_pool2d`'s arguments, as it names and orders them."""
+    """Return the rest of `avg_pool2d`'s arguments, as it names and orders them."""
     return padding, ceil_mode, count_include_pad, divisor_override
 
 

@@ -50,16 +50,16 @@ class Verification:
 
     @property
     def agreement(self) -> float:
-        """Share of all pixels that get the same class."""
+        """Return the share of all pixels that get the same class."""
         return float(sum(row["agreeing"] for row in self.rows) / sum(row["pixels"] for row in self.rows))
 
     @property
     def difference(self) -> float:
-        """Largest difference of a score."""
+        """Return the largest difference of a score."""
         return float(max(row["difference"] for row in self.rows))
 
     def failures(self) -> list[str]:
-        """What does not hold, in words; empty where all does."""
+        """Say what does not hold; empty where all does."""
         found = []
         for row in self.rows:
             where = f"{row['batch']} x {row['height']} x {row['width']}"
@@ -80,12 +80,12 @@ class Verification:
         return found
 
     def check(self) -> None:
-        """CheckError that lists what does not hold."""
+        """Raise a CheckError that lists what does not hold."""
         if found := self.failures():
             raise CheckError(f"the exported model does not answer as the trained one: {'; '.join(found[:4])}; nothing was written")
 
     def result(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return {
             "largest_score_difference": self.difference,
             "argmax_agreement": self.agreement,
@@ -114,7 +114,7 @@ def verify(model: Predictor, bundle: BundlePredictor, pictures: Sequence[np.ndar
 
 
 def _compare(model: Predictor, bundle: BundlePredictor, pictures: list[np.ndarray]) -> dict[str, Any]:
-    """One batch through the bundle, one by one through the model."""
+    """Run one batch through the bundle, and one by one through the model."""
     found, masks = bundle.run(np.stack(pictures))
     expected = np.stack([np.asarray(model.scores(picture)) for picture in pictures])
     wanted = np.stack([to_mask(scores) for scores in expected])

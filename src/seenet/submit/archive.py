@@ -85,7 +85,7 @@ def submit_masks(
 
 
 def predictions_folder(out: Path, benchmark: Benchmark) -> Path:
-    """Where the masks of an archive are kept: voc.tar.gz has voc-predictions beside it."""
+    """Return where the masks of an archive are kept: voc.tar.gz has voc-predictions beside it."""
     return out.with_name(out.name.removesuffix(benchmark.suffix) + "-predictions")
 
 
@@ -112,7 +112,7 @@ def _build(
 
 
 def write_archive(path: Path, suffix: str, files: Iterable[tuple[str, bytes]]) -> None:
-    """Pack (name, content) as `.tar.gz` or `.zip` in the order given, without times, owners or own name: same files, same bytes."""
+    """Pack (name, content) as `.tar.gz` or `.zip` in the order given, without times or owners: same files, same bytes."""
     if suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
             for name, content in files:
@@ -132,7 +132,7 @@ def write_archive(path: Path, suffix: str, files: Iterable[tuple[str, bytes]]) -
 
 
 def _encoded(path: Path, benchmark: Benchmark, size: tuple[int, int], table: Mapping[int, int]) -> bytes:
-    """A mask as the server's PNG; CheckError that names the mask where it is none."""
+    """Return a mask as the server's PNG; CheckError that names the mask where it is none."""
     ids = read_ids(path)
     fault = benchmark.fault(ids.shape, size)
     if fault is None:
@@ -159,7 +159,7 @@ def _check_out(out: Path, benchmark: Benchmark, *, overwrite: bool) -> None:
 
 
 def _checked_sizes(pictures: Mapping[str, Path], benchmark: Benchmark) -> dict[str, tuple[int, int]]:
-    """Sizes of the pictures; CheckError for one that the benchmark cannot have, before hours are spent on it."""
+    """Return the pictures' sizes; CheckError for one that the benchmark cannot have, before hours are spent on it."""
     sizes = sizes_of(pictures)
     for key, size in sizes.items():
         fault = benchmark.fault(size, None)

@@ -41,14 +41,14 @@ class Benchmark:
     largest: tuple[int, int]
 
     def id_of(self, path: Path) -> str:
-        """The benchmark's name of a picture; DataError where the file is not named as the benchmark's are."""
+        """Return the benchmark's id of a picture; DataError where the file is not named as the benchmark's are."""
         match = self.picture.fullmatch(path.stem)
         if match is None:
             raise DataError(f"{path}: not named as {self.name}'s pictures are ({self.example}); give --images those alone")
         return match["id"]
 
     def fault(self, shape: tuple[int, ...], size: tuple[int, int] | None) -> str | None:
-        """What is wrong with a mask's size, given its picture's (None: not known)."""
+        """Say what is wrong with a mask's size, given its picture's (None: not known)."""
         expected = size or self.size
         if expected is not None and shape != expected:
             why = "as all of the set have" if size is None else "its picture's size"
@@ -58,7 +58,7 @@ class Benchmark:
         return None
 
     def wrong_values(self, ids: np.ndarray) -> str | None:
-        """What is wrong with the values of a PNG: all must be of scored classes."""
+        """Say what is wrong with the values of a PNG: all must be of scored classes."""
         found = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()
         allowed = set(self.stored.values())
         wrong = [value for value in found if value not in allowed]
@@ -74,7 +74,7 @@ class Benchmark:
 
 
 def describe(values: list[int]) -> str:
-    """`0 to 20`, or each value where they are not in a row."""
+    """Return `0 to 20`, or each value where they are not in a row."""
     if values == list(range(values[0], values[-1] + 1)):
         return f"{values[0]} to {values[-1]}"
     return ", ".join(map(str, values))

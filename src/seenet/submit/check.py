@@ -41,7 +41,7 @@ class Submission:
     against_pictures: bool
 
     def line(self) -> str:
-        """What to tell."""
+        """Return what to tell."""
         how = (
             "names and sizes are the pictures'"
             if self.against_pictures
@@ -112,7 +112,7 @@ def _check_png(content: bytes, where: str, benchmark: Benchmark, size: tuple[int
 
 
 def suffix_of(path: Path) -> str:
-    """`.tar.gz` or `.zip` by the first bytes; DataError where there is no file, CheckError where it is neither."""
+    """Return `.tar.gz` or `.zip` by the first bytes; DataError where there is no file, CheckError where it is neither."""
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -162,7 +162,7 @@ def _tarred(path: Path) -> Iterator[tuple[str, bytes | None]]:
 
 
 def find_pictures(images: Path, benchmark: Benchmark) -> dict[str, Path]:
-    """The benchmark's ids of the pictures in a folder (and below it), or on a list, in the order of the ids.
+    """Find the benchmark's ids of the pictures in a folder (and below it), or on a list, in the order of the ids.
 
     A list names one picture a line: by paths from the list's own folder, or as VOC's lists in ImageSets/Segmentation do.
     Raises DataError: nothing there, a picture that is missing or not named as the benchmark's; UsageError: one id twice.
@@ -183,7 +183,7 @@ def find_pictures(images: Path, benchmark: Benchmark) -> dict[str, Path]:
 
 
 def sizes_of(pictures: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
-    """Height and width of each; DataError for one that cannot be read."""
+    """Read height and width of each; DataError for one that cannot be read."""
     return {key: image_size(path) for key, path in track(pictures.items(), "sizes of the pictures", len(pictures))}
 
 
