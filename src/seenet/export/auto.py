@@ -1,4 +1,7 @@
-"""What `seenet predict` computes with: asked for, remembered, or tried amid the job where that saves more than it costs."""
+"""Choose the runtime and precision of `seenet predict`.
+
+They are asked for, remembered, or tried amid the job where that saves more than it costs.
+"""
 
 import logging
 import os
@@ -16,7 +19,6 @@ import numpy as np
 
 from seenet.core import processor
 from seenet.core.errors import DataError, SeenetError, UsageError
-from seenet.core.files import sha256
 from seenet.core.find import find_model
 from seenet.core.images import image_size, read_image
 from seenet.export import bundles
@@ -38,7 +40,7 @@ WAYS: tuple[Way, ...] = (PLAIN, ("onnx", "fp32"), ("openvino", "fp32"), ("eager"
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino")}
 """OpenVINO gets its network by way of ONNX."""
 SPEEDUP = 1.3
-"""What the fastest of others is expected to bring: less than it brought wherever it was measured."""
+"""Expected of the fastest of others: less than it brought wherever it was measured."""
 AGAIN = 20
 """Times the first pictures' pixels that have to be left for them to be done again where only their time is wanted."""
 WORTH = 4
@@ -47,7 +49,7 @@ WORTH = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """What is computed with, and why."""
+    """Runtime and precision of a job, and why."""
 
     runtime: str
     precision: str
@@ -184,7 +186,7 @@ def _speed(speeds: Speeds, way: Way) -> str:
 
 
 def _failed(speeds: Speeds) -> list[str]:
-    """What is to be tried another time, each reason once."""
+    """List the ways to be tried another time, each reason once."""
     reasons: dict[str, list[str]] = {}
     for way, found in speeds.passing.items():
         reasons.setdefault(found["failed"], []).append(" ".join(way))
@@ -250,12 +252,12 @@ def open_chosen(
 
 
 def _known(speeds: Speeds, left: Sequence[Way], out: Path) -> tuple[Way, str, bool]:
-    """What to begin with, why, and whether that is all to be said."""
+    """Return the way to begin with, why, and whether that settles it."""
     best = speeds.best(left)
     if best and all(way in speeds.known for way in left):
         return best, _speed(speeds, best), True
     # Begun with others than what everything is begun with: these had been chosen. A bundle that has gone since is no reason to make it.
-    begun = [way for way in map(_way, begun_with(out, sha256(speeds.path))) if way in left and way != left[0] and speeds.is_ready(way)]
+    begun = [way for way in map(_way, begun_with(out, speeds.key["model"])) if way in left and way != left[0] and speeds.is_ready(way)]
     if begun:
         return begun[-1], f"{out} was begun with it", True
     return best or left[0], f"others are tried after {PICTURES} pictures, where that saves more than it costs", False

@@ -37,9 +37,9 @@ ROUNDS = 3
 SLOW = 1.5
 """A way that takes so many times as long as the fastest is not run again."""
 GAIN = 1.05
-"""What another way has to bring: less is not told from chance, and not worth masks of two ways."""
+"""Least speed-up of another way: less is not told from chance, and not worth masks of two ways."""
 OPENING_SECONDS = 3.0
-"""What loading one way is taken to last: a child process first."""
+"""Taken for loading one way: a child process first."""
 AGREEMENT = {"fp32": 0.9999, "bf16": 0.999}
 """Share of the pixels that must get the class that plain fp32 gives them, by precision."""
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
@@ -107,7 +107,7 @@ class Speeds:
         return exports + len(ways) * OPENING_SECONDS + (1 + len(ways)) * (1 + ROUNDS) * once
 
     def candidates(self, ways: Sequence[Way]) -> list[dict[str, Any]]:
-        """What is known of `ways`, as JSON values."""
+        """Return the findings on `ways`, as JSON values."""
         found = {**self.known, **self.passing}
         return [{"runtime": way[0], "precision": way[1], **found[way]} for way in ways if way in found]
 

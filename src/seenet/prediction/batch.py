@@ -1,6 +1,5 @@
 """Segment many pictures into a folder: what `seenet predict` does."""
 
-import hashlib
 import json
 import logging
 import time
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from seenet.core.errors import DataError, PartialError, UsageError
-from seenet.core.files import sha256
+from seenet.core.files import digest, sha256
 from seenet.core.images import read_image
 from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
@@ -42,7 +41,7 @@ class Chooser(Protocol):
         """The pictures that are to be done, in the order in which they will be."""
 
     def predictor_for(self, item: Input) -> BasePredictor:
-        """What computes this picture."""
+        """Return the predictor of this picture."""
 
     def done(self, item: Input, seconds: float) -> None:
         """Hear how long this picture took in the predictor."""
@@ -140,14 +139,14 @@ def predict_files(
             for item, read in prefetch(todo, _read):
                 predictor = chooser.predictor_for(item) if chooser else predictor
                 try:
-                    digest, image = read.result()
+                    input_hash, image = read.result()
                     before = time.monotonic()
                     result = _segment(predictor, item, image, out, probabilities)
                     seconds = time.monotonic() - before
                 except DataError as error:
                     later(partial(failed, item, error))
                 else:
-                    later(partial(write, item, {**_source(predictor), "input": digest}, result))
+                    later(partial(write, item, {**_source(predictor), "input": input_hash}, result))
                     report.network_seconds += seconds
                     if chooser:
                         chooser.done(item, seconds)
@@ -179,7 +178,7 @@ def _read(item: Input) -> tuple[str, np.ndarray | None]:
 
 
 def _source(predictor: BasePredictor) -> dict[str, str]:
-    """What outputs are known by, besides their picture."""
+    """Return what outputs are known by, besides their picture."""
     settings = predictor.settings
     way = {"runtime": settings.get("runtime", "eager"), "precision": predictor.precision}
     return {"model": str(predictor.info["sha256"]), "settings": _digest(settings), **way}
@@ -200,4 +199,4 @@ def _accepted(predictor: BasePredictor, manifest: Manifest, chooser: Chooser | N
 
 
 def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps({**settings, "format": FORMAT}, sort_keys=True).encode()).hexdigest()
+    return digest(json.dumps({**settings, "format": FORMAT}, sort_keys=True))

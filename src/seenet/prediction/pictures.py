@@ -1,4 +1,4 @@
-"""What a predictor may be given from Python, as arrays. Imports no torch."""
+"""Turn whatever a predictor may be given from Python into arrays. Imports no torch."""
 
 import os
 import re

@@ -216,7 +216,7 @@ class Predictor(BasePredictor):
         return form
 
     def _made(self) -> tuple[tuple[Any, ...] | None, nn.Module]:
-        """What the model is like now, and the form of it that predicts."""
+        """Return the state of the model, and the form of it that predicts."""
         state = self._state()
         if self.device.type != "cpu":
             return state, self.model

@@ -1,4 +1,4 @@
-"""What a run and its forecast share: a network in training, and the step that moves it."""
+"""A network in training and the step that moves it, as a run and its forecast take it."""
 
 import logging
 
