@@ -15,6 +15,8 @@ SCRIPTS = {
     UNGUARDED: "line 4",
     WITHIN: "line 7",
     f"if sys.argv:\n    {UNGUARDED}": "line 5",
+    f"if __name__ == '__main__':\n    count = 1\n{UNGUARDED}": "line 6",
+    "if __name__ == '__main__':\n    count = 1\nelse:\n    raise SystemExit\ncheck_main_guard('leave it', METHOD)": "",
     f"{UNGUARDED}\nif __name__ == '__main__':\n    pass": "line 4",
 }
 

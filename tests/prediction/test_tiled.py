@@ -3,6 +3,8 @@
 import copy
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from seenet.core.labels import SHAPES
 from seenet.model import Segmenter, create_model
 from seenet.model.fast import use_fast
 from seenet.model.receptive import receptive_field
+from seenet.prediction.base import tile_done
 from seenet.prediction.predictor import Predictor, resized
 from seenet.prediction.tiled import scaled_part
 from seenet.prediction.tiles import STEP, Span, Tiling
@@ -201,8 +204,9 @@ def test_tiles_are_counted_as_they_are_seen(scales: tuple[float, ...], flip: boo
         nonlocal done
         done += 1
 
-    predictor.tile_done = another
+    before = tile_done.set(another)
     predictor.mask(noise(*size))
+    tile_done.reset(before)
     assert done == predictor.tiles(size) > len(scales)
     assert predictor.tiles((20, 30)) == 1
 
@@ -222,3 +226,25 @@ def test_a_bar_of_tiles_stands_where_there_are_several(monkeypatch: pytest.Monke
     # Afterwards tiles are nobody's.
     predictor.mask(noise(64, 2 * tile))
     assert capsys.readouterr().err == ""
+
+
+def test_each_thread_counts_its_own_tiles(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    model, margin = built("attention")
+    tile = Tiling("auto", margin).least
+    predictor = Predictor(model, SHAPES, device="cpu", tiling=Tiling(tile, margin))
+    both, sizes = Barrier(2), [(64, 2 * tile), (64, 3 * tile)]
+
+    def work(size: tuple[int, int]) -> None:
+        with predictor.tile_bar(size, f"{size[1]}.png"):
+            both.wait(60)
+            predictor.mask(noise(*size))
+            both.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, sizes))
+    counts = {f"tiles of {size[1]}.png": predictor.tiles(size) for size in sizes}
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(line.split(",")[0] for line in lines) == sorted(
+        f"{name}: {done}/{count}" for name, count in counts.items() for done in range(1, count + 1)
+    )

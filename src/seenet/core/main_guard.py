@@ -45,6 +45,17 @@ def _unguarded() -> str:
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return ""
-    questions = [node.test for node in ast.walk(tree) if isinstance(node, ast.If) and node.lineno <= line]
-    names = {ast.unparse(part).rpartition(".")[2] for test in questions for part in ast.walk(test) if isinstance(part, ast.expr)}
-    return "" if names & ASKING else f"{path}, line {line}"
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and _asks(node.test) and node.lineno <= line]
+    # Either the call is within the guard, or the guard ends whoever runs the script again.
+    guarded = any(line <= (node.end_lineno or line) or any(map(_ends, node.body + node.orelse)) for node in guards)
+    return "" if guarded else f"{path}, line {line}"
+
+
+def _asks(test: ast.expr) -> bool:
+    return bool(ASKING & {ast.unparse(part).rpartition(".")[2] for part in ast.walk(test) if isinstance(part, ast.expr)})
+
+
+def _ends(statement: ast.stmt) -> bool:
+    """Tell whether a statement leaves the script: `raise`, `sys.exit()`, `exit()`, `os._exit(0)`."""
+    called = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(statement, ast.Raise) or (isinstance(called, ast.Call) and "exit" in ast.unparse(called.func))

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Real
 from typing import Any, overload
 
@@ -18,6 +19,9 @@ from seenet.prediction.tiles import Tiling
 
 MOST_SCALES = 16
 
+tile_done: ContextVar[Callable[[], None]] = ContextVar("tile_done", default=lambda: None)
+"""Called after each tile that this thread computes: one predictor serves several threads, each with a bar of its own."""
+
 
 class BasePredictor(ABC):
     """Segments pictures of any size, one at a time, by the `stripes` of its children.
@@ -27,8 +31,6 @@ class BasePredictor(ABC):
     """
 
     device: Any
-    tile_done: Callable[[], None] = staticmethod(lambda: None)
-    """Called after each tile."""
 
     def __init__(
         self,
@@ -71,16 +73,17 @@ class BasePredictor(ABC):
 
     @contextmanager
     def tile_bar(self, size: tuple[int, int], name: str) -> Iterator[None]:
-        """Shows how many tiles of a picture of this height and width are done while the block runs, where there are several."""
+        """Show how many tiles of a picture of this height and width this thread has done while the block runs, where there are several."""
         count = self.tiles(size)
         if count == 1:
             yield
             return
-        with bar(f"tiles of {name}", count, inner=True) as self.tile_done:
+        with bar(f"tiles of {name}", count, inner=True) as done:
+            before = tile_done.set(done)
             try:
                 yield
             finally:
-                del self.tile_done
+                tile_done.reset(before)
 
     def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Scores:
         """All `stripes` in one, K x h x w: 4 K bytes a pixel."""

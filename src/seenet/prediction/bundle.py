@@ -12,7 +12,7 @@ import numpy as np
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
-from seenet.prediction.base import BasePredictor
+from seenet.prediction.base import BasePredictor, tile_done
 from seenet.prediction.scores import check_finite, to_probabilities
 from seenet.prediction.tiles import Span, Tiling
 
@@ -189,7 +189,7 @@ class BundlePredictor(BasePredictor):
         for span in columns:
             scores = self._one(image[rows.begin : rows.end, span.begin : span.end])
             part = scores[:, rows.first - rows.begin : rows.last - rows.begin, span.first - span.begin : span.last - span.begin]
-            self.tile_done()
+            tile_done.get()()
             if len(columns) == 1:
                 return part
             # Copied, since parts would keep all of their tiles' scores in memory.

@@ -21,7 +21,7 @@ from seenet.model.fast.prediction import prediction_form, state_of
 from seenet.model.receptive import receptive_field
 from seenet.model.segmenter import full_size
 from seenet.model.window import Window
-from seenet.prediction.base import BasePredictor
+from seenet.prediction.base import BasePredictor, tile_done
 from seenet.prediction.device import choose_device
 from seenet.prediction.memory import pass_bytes
 from seenet.prediction.scores import to_mask
@@ -182,7 +182,7 @@ class Predictor(BasePredictor):
                 if self.flip:
                     seen = torch.cat([seen, scaled_part(image[:, ::-1], view, rows, columns, self._normalized)])
                 scores = self._pass(network, seen, window)
-                self.tile_done()
+                tile_done.get()()
                 return scores
 
         return TiledGrid(run, view, self.tiling or Tiling(), cut or max(view), self._multiple)
