@@ -9,7 +9,7 @@ from benchmarks import machine
 from benchmarks.camvid import MISSING, camvid
 from benchmarks.measuring import interleaved, ratios, spread
 from seenet.core.errors import SeenetError
-from seenet.core.find import find_model
+from seenet.core.files import find_model
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.evaluation.evaluator import evaluate

@@ -26,8 +26,8 @@ from PIL import Image
 import seenet
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
-from seenet.evaluation.boundaries import WIDTHS, transition_distance
-from seenet.evaluation.scores import score_image
+from seenet.evaluation.confusion import score_image
+from seenet.evaluation.metrics.boundaries import WIDTHS, transition_distance
 from seenet.prediction.loading import load
 from seenet.prediction.predictor import Predictor, to_mask
 

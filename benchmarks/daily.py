@@ -10,9 +10,9 @@ import torch
 from benchmarks.camvid import MISSING, camvid
 from benchmarks.measuring import significant
 from seenet.core.recipe_files import load_recipe
+from seenet.distributed import Ranks
 from seenet.export.auto import open_chosen
 from seenet.prediction.batch import predict_files
-from seenet.training.distributed import Ranks
 from seenet.training.setup import step_batches
 from seenet.training.trainer import Trainer
 

@@ -21,11 +21,10 @@ import numpy as np
 from PIL import Image
 
 from seenet.core.images import read_ids, read_image
-from seenet.core.labels import SHAPES
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
-from seenet.data.examine import examine
-from seenet.data.shapes import ShapesSplit
+from seenet.data.check.scan import examine
+from seenet.data.shapes import SHAPES, ShapesSplit
 from seenet.data.split import FileSplit
 
 Rates = dict[str, list[float]]

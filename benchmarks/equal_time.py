@@ -26,7 +26,7 @@ from seenet.core.errors import DataError
 from seenet.core.files import write_text
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
-from seenet.training.distributed import Ranks
+from seenet.distributed import Ranks
 from seenet.training.setup import step_batches
 from seenet.training.trainer import Trainer, train
 

@@ -12,9 +12,8 @@ import torch
 from benchmarks import contestants, machine
 from benchmarks.cases import Case
 from benchmarks.measuring import Work, interleaved, matmul
-from seenet.export.graph import trace
-from seenet.export.onnx import to_proto, write_proto
-from seenet.export.products import quick_proto
+from seenet.export.onnx import quick_proto, to_proto, write_proto
+from seenet.export.torch import trace
 from seenet.model import Segmenter
 from seenet.prediction.bundle import Card
 from seenet.prediction.runtimes import open_bundle

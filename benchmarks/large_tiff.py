@@ -27,9 +27,8 @@ from rasterio.transform import from_origin
 from torch import Tensor, nn
 
 from seenet.core.images import read_image
-from seenet.core.labels import CAMVID11
-from seenet.model.segmenter import Normalization, Segmenter
-from seenet.model.window import Window
+from seenet.data.camvid import CAMVID11
+from seenet.model.segmenter import Normalization, Segmenter, Window
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import predict_files
 from seenet.prediction.loading import load

@@ -15,7 +15,7 @@ from benchmarks import contestants
 from benchmarks.cases import Case
 from benchmarks.measuring import Work, interleaved, matmul
 from seenet.core.settings import Recipe
-from seenet.training.distributed import Ranks
+from seenet.distributed import Ranks
 from seenet.training.trainer import Trainer
 
 RATE = 0.001

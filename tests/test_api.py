@@ -9,9 +9,9 @@ import pytest
 
 import seenet
 from seenet.core.errors import UsageError
-from seenet.core.labels import SHAPES
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
+from seenet.data.shapes import SHAPES
 
 SHAPES_RECIPE = {
     "data": {"kind": "shapes", "size": 48, "count": 20},
@@ -24,14 +24,14 @@ EITHER_WAY = """
 import sys
 {first}
 import seenet
-from seenet.export.bundles import bundle
+from seenet.export.bundle_cache import bundle
 assert callable(seenet.export), "no function"
 assert seenet.export is sys.modules["seenet.export"]
-assert seenet.export.bundles.bundle is bundle, "no package"
+assert seenet.export.bundle_cache.bundle is bundle, "no package"
 """
 
 
-@pytest.mark.parametrize("first", ["import seenet.export.bundles", "import seenet; seenet.export", "from seenet import export"])
+@pytest.mark.parametrize("first", ["import seenet.export.bundle_cache", "import seenet; seenet.export", "from seenet import export"])
 def test_export_is_the_function_and_the_package_whichever_comes_first(first: str) -> None:
     done = subprocess.run([sys.executable, "-c", EITHER_WAY.format(first=first)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

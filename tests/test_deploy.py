@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from tests.prediction.bundles import CENTRES, write_red
 
 DEPLOY = Path(__file__).parents[1] / "docs" / "deploy.md"

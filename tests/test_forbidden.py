@@ -22,7 +22,7 @@ KEYWORDS = {"weights_only": True, "allow_pickle": False, "shell": False, "trust_
 SETTINGS = {"MAX_IMAGE_PIXELS", "LOAD_TRUNCATED_IMAGES"}
 PRIVATE = {"torch.utils._python_dispatch", "torch.utils._sympy.value_ranges"}
 """Modules that other packages keep to themselves and that are used all the same: nothing public does what they do."""
-DOORS = {"torch.load": "model/unpickle.py", "Image.open": "core/opening.py"}
+DOORS = {"torch.load": "model/unpickle.py", "Image.open": "core/image_files.py"}
 """Calls that one file alone may make."""
 
 

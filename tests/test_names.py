@@ -8,7 +8,7 @@ from PIL import Image
 
 from seenet.core.labels import LabelSet
 from seenet.evaluation.run import run_evaluation
-from seenet.export.half import export_half
+from seenet.export.torch import export_half
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.batch import predict_files

@@ -5,9 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seenet.experiments.gap_figure import KINDS
-from seenet.experiments.statistics import paired_difference, spread
-from seenet.experiments.table import difference_text, line, markdown
+from seenet.experiments.gap import KINDS
+from seenet.experiments.results import difference_text, line, markdown, paired_difference, spread
 
 HERE = Path(__file__).parent
 RUNS = HERE / "shapes"

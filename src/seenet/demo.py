@@ -19,8 +19,8 @@ from seenet.prediction.batch import predict_files
 from seenet.prediction.colours import blend
 from seenet.prediction.loading import load
 from seenet.prediction.manifest import JOURNALS, NAME
-from seenet.report.encode import percent
 from seenet.report.gallery import GalleryRow, write_gallery
+from seenet.report.html import percent
 from seenet.report.page import write_report
 from seenet.training.trainer import train
 

@@ -148,7 +148,7 @@ def build(num_classes: int):  # type: ignore[no-untyped-def]
 
 
 def save_own(path: Path) -> None:
-    from seenet.core.labels import SHAPES
+    from seenet.data.shapes import SHAPES
     from seenet.model import create_model
     from seenet.model.files import save_model
 

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,11 @@ def test_too_little_memory_is_no_bug(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr("seenet.core.settings.Recipe.model_json_schema", short)
     code, _, err = run(capsys, "schema")
     assert (code, err.count("\n")) == (1, 1) and err.startswith("seenet: out of memory ([enforce fail]")
+
+
+def test_pillow_warns_of_nothing_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        run(capsys, "--version")
+        warnings.warn_explicit("an odd tag", UserWarning, "PIL/any.py", 1, module="PIL.any")
+        warnings.warn_explicit("another", UserWarning, "any.py", 1, module="any")
+    assert [str(one.message) for one in caught] == ["another"]

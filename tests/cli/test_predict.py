@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from seenet.cli import main
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.model import create_model
 from seenet.model.files import save_model
 from tests.core.tiffs import SRATIONAL, Page, long, short, tiff_of

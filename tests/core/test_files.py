@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from seenet.core.errors import DataError
-from seenet.core.files import beside, check_free, digest, files_below, read_text, remove_leftovers, replacing, write_text
+from seenet.core.files import beside, check_free, digest, files_below, read_text, remove_leftovers, replacing, write_text, writing_to
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):
@@ -41,6 +41,23 @@ def test_a_link_to_nowhere_is_something(tmp_path):
     with pytest.raises(DataError, match=r"link\.png"):
         check_free([link], overwrite=False)
     check_free([link], overwrite=True)
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "page.html"
+    with (
+        pytest.raises(DataError, match=r"page\.html: cannot be written \((Not a directory|File exists)\); make room$"),
+        writing_to(path, "make room"),
+    ):
+        write_text(path, "text")
+    with (
+        pytest.raises(DataError, match=r"page\.html: cannot be written \(a library's own\); make room or"),
+        writing_to(path, errors=(LookupError,)),
+    ):
+        raise LookupError("a library's own")
+    with pytest.raises(ValueError, match="a bug"), writing_to(path):
+        raise ValueError("a bug")
 
 
 def test_text_is_utf8_or_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.labels import COCO21, VOC21
 from seenet.core.settings import DataSettings
 from seenet.data import coco, open_split
-from seenet.data.coco import CATEGORIES, CocoSplit, read_annotations
-from seenet.data.stats import split_stats
+from seenet.data.check.scan import split_stats
+from seenet.data.coco import CATEGORIES, COCO21, CocoSplit, read_annotations
+from seenet.data.voc import VOC21
 
 pytest.importorskip("pycocotools")
 

@@ -1,9 +1,17 @@
 """The order of the stream is arithmetic: slices, ranks, micro-batches and a resume change nothing."""
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
-from seenet.data.sampling import StepSampler, epoch_order, step_draws
+from seenet.core.settings import TransformSettings
+from seenet.data.sampling import Draw, StepSampler, TrainingSet, epoch_order, step_draws
+from seenet.data.shapes import ShapesSplit
+from seenet.data.transforms import JointTransform
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 counts = st.integers(1, 40)
 seeds = st.integers(0, 2**32 - 1)
@@ -31,3 +39,29 @@ def test_ranks_and_micro_batches_are_the_global_batch(count: int, micro: int, wo
     for number, step in enumerate(range(first, 6)):
         mine = [draw for part in parts for piece in part[number * accumulate : (number + 1) * accumulate] for draw in piece]
         assert mine == step_draws(step, batch, count, seed)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(workers: int) -> None:
+    samples = TrainingSet(ShapesSplit("train", 6, 48), JointTransform(TransformSettings(crop=(32, 32)), MEAN, STD, 255), seed=4)
+    sampler = StepSampler(6, 4, 4, 1, 4)
+    expected = [[samples[draw] for draw in draws] for draws in sampler]
+    found = list(DataLoader(samples, batch_sampler=sampler, num_workers=workers))
+    assert len(found) == len(expected) == 3
+    for batch, single in zip(found, expected, strict=True):
+        for part, column in zip(batch, zip(*single, strict=True), strict=True):
+            assert torch.equal(part, torch.stack(column))
+
+
+def test_draws_depend_on_seed_epoch_and_index_alone() -> None:
+    split = ShapesSplit("train", 5, 48)
+    settings = TransformSettings(crop=(32, 32), jitter=0.3, rotation=10)
+    samples = TrainingSet(split, JointTransform(settings, MEAN, STD, 255), seed=4)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = samples[Draw(2, 3)]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    again = samples[Draw(2, 3)]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], samples[Draw(3, 3)][0])

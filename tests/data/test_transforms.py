@@ -5,13 +5,11 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from seenet.core.errors import UsageError
 from seenet.core.settings import TransformSettings
-from seenet.data.sampling import Draw, StepSampler
+from seenet.data.sampling import Draw, TrainingSet
 from seenet.data.shapes import ShapesSplit
-from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform, resize_mask
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -124,29 +122,3 @@ def test_custom_transforms() -> None:
     for name in ("seenet.nowhere:f", f"{__name__}:missing", "no-colon", f"{__name__}:MEAN"):
         with pytest.raises(UsageError, match=r"transforms\.custom"):
             samples(name)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing(workers: int) -> None:
-    samples = TrainingSet(ShapesSplit("train", 6, 48), JointTransform(TransformSettings(crop=(32, 32)), MEAN, STD, 255), seed=4)
-    sampler = StepSampler(6, 4, 4, 1, 4)
-    expected = [[samples[draw] for draw in draws] for draws in sampler]
-    found = list(DataLoader(samples, batch_sampler=sampler, num_workers=workers))
-    assert len(found) == len(expected) == 3
-    for batch, single in zip(found, expected, strict=True):
-        for part, column in zip(batch, zip(*single, strict=True), strict=True):
-            assert torch.equal(part, torch.stack(column))
-
-
-def test_draws_depend_on_seed_epoch_and_index_alone() -> None:
-    split = ShapesSplit("train", 5, 48)
-    settings = TransformSettings(crop=(32, 32), jitter=0.3, rotation=10)
-    samples = TrainingSet(split, JointTransform(settings, MEAN, STD, 255), seed=4)
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = samples[Draw(2, 3)]
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(99)
-    again = samples[Draw(2, 3)]
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0], samples[Draw(3, 3)][0])

@@ -1,13 +1,17 @@
 """A split in memory and a predictor that answers from a list."""
 
 import hashlib
+import io
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import nn
 
 from seenet.core.labels import LabelSet, voc_colours
+from seenet.evaluation.outcome import Evaluation, tables
 
 LABELS = LabelSet("toy", ("sky", "road", "tree"), voc_colours(3), rim=True)
 
@@ -61,3 +65,10 @@ class FirstChannel(nn.Module):
     def forward(self, images: torch.Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False) -> torch.Tensor:
         ids = (images[:, 0] * 255).round()
         return torch.stack([-(ids - k).abs() for k in range(self.num_classes)], 1)
+
+
+def shown(found: Evaluation, result: dict[str, Any] | None = None) -> str:
+    """What the terminal shows of an evaluation, or of this result of it."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(tables(found.result() if result is None else result, found.metrics))
+    return console.export_text()

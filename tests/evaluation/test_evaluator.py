@@ -1,5 +1,9 @@
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seenet.core.errors import DataError, NotFiniteError, UsageError
-from seenet.core.labels import CAMVID11, LabelSet, voc_colours
-from seenet.evaluation.confusion import confusion_matrix, metrics
+from seenet.core.labels import LabelSet, voc_colours
+from seenet.data.camvid import CAMVID11
+from seenet.evaluation.confusion import confusion_matrix
 from seenet.evaluation.evaluator import evaluate
+from seenet.evaluation.metrics import open_metrics
+from seenet.evaluation.metrics.iou import iou_scores
 from seenet.prediction.predictor import Predictor
 from tests.evaluation.doubles import LABELS, FirstChannel, MemorySplit, random_split
-from tests.evaluation.test_boundaries import slow_distance, slow_edges
+from tests.evaluation.metrics.test_boundaries import slow_distance, slow_edges
 from tests.prediction.doubles import TinyNet
+
+ROOT = Path(__file__).parents[2]
 
 
 def predictor(**keywords) -> Predictor:
@@ -27,7 +36,7 @@ def test_matrix_is_pooled_over_the_set():
     expected = sum(confusion_matrix(mask, one.mask(image), 3, 255) for image, mask in split.pairs)
     assert np.array_equal(found.matrix, expected)
     assert found.matrix.dtype == np.int64
-    assert found.miou == metrics(expected)["miou"]
+    assert found.miou == iou_scores(expected)["miou"]
     for score, (image, mask) in zip(found.per_image, split.pairs, strict=True):
         assert np.array_equal(score.matrix(3), confusion_matrix(mask, one.mask(image), 3, 255))
 
@@ -87,7 +96,7 @@ def test_bands_equal_the_definition(kind, widths):
     result = found.result()["boundary"]
     assert list(result["miou"]) == [str(width) for width in ordered]
     assert result["images_without_outline"] == 1
-    assert result["miou"][str(ordered[0])] == metrics(found.bands[0])["miou"]
+    assert result["miou"][str(ordered[0])] == iou_scores(found.bands[0])["miou"]
     # A picture's own matrix is over all of it, bands or not.
     assert np.array_equal(found.per_image[0].matrix(3), confusion_matrix(pairs[0][1], one.mask(pairs[0][0]), 3, 255))
 
@@ -216,3 +225,75 @@ def test_every_size_from_one_pixel(height, width, seed):
     split = random_split(2, seed=seed, size=(height, width))
     found = evaluate(predictor(scales=(0.3, 1)), split)
     assert found.matrix.sum() == sum((mask != 255).sum() for _, mask in split.pairs)
+
+
+PROGRAM = """
+import json, sys
+from datetime import timedelta
+import torch
+from torch import distributed
+from seenet.core.errors import DataError
+from seenet.evaluation.evaluator import evaluate
+from seenet.evaluation.metrics import open_metrics
+from seenet.evaluation.metrics import open_metrics
+from seenet.prediction.predictor import Predictor
+from tests.evaluation.doubles import LABELS, random_split
+from tests.prediction.doubles import TinyNet
+
+rank, world, store, out, bad = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
+torch.set_num_threads(1)
+distributed.init_process_group(
+    "gloo", init_method="file://" + store, rank=rank, world_size=world, timeout=timedelta(seconds=60)
+)
+split = random_split(5)
+if bad >= 0:
+    split.pairs[bad][1][0, 0] = 99
+try:
+    metrics = open_metrics(["boundary_iou", "conventions"], split)
+    found = evaluate(Predictor(TinyNet(), LABELS, device="cpu"), split, boundary="trimap", loss=True, metrics=metrics)
+    open(out + str(rank), "w").write(json.dumps(found.result()))
+except DataError as error:
+    print(error)
+    sys.exit(4)
+finally:
+    distributed.destroy_process_group()
+"""
+
+
+def start(tmp_path: Path, world: int, bad: int = -1) -> list[subprocess.Popen[str]]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}:{os.environ.get('PYTHONPATH', '')}",
+        "OMP_NUM_THREADS": "1",
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *map(str, (rank, world, tmp_path / "store", tmp_path / "out", bad))],
+            cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_give_what_one_gives(tmp_path, world):
+    for process in start(tmp_path, world):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        metrics = open_metrics(["boundary_iou", "conventions"], random_split(1))
+        alone = evaluate(Predictor(TinyNet(), LABELS, device="cpu"), random_split(5), boundary="trimap", loss=True, metrics=metrics)
+    finally:
+        torch.set_num_threads(threads)
+    for rank in range(world):
+        assert json.loads((tmp_path / f"out{rank}").read_text()) == json.loads(json.dumps(alone.result()))
+
+
+def test_one_ranks_bad_label_ends_both(tmp_path):
+    processes = start(tmp_path, 2, bad=1)
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [4, 4], said
+    assert "rank 1" in said[0][0]
+    assert "label ids 99" in said[1][0]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seenet.core.labels import CAMVID11, LabelSet, voc_colours
+from seenet.core.labels import LabelSet, voc_colours
+from seenet.data.camvid import CAMVID11
 from seenet.evaluation.pictures import ERROR_COLOURS, colourize, confusion_figure, error_map, panel
 
 

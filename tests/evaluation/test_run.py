@@ -1,4 +1,3 @@
-import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,22 +5,35 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.labels import CITYSCAPES19, LabelSet, voc_colours
+from seenet.core.labels import LabelSet, voc_colours
 from seenet.core.settings import DataSettings
+from seenet.data.cityscapes import CITYSCAPES19
 from seenet.evaluation import run
-from seenet.evaluation.confusion import metrics
 from seenet.evaluation.evaluator import evaluate
+from seenet.evaluation.metrics.iou import iou_scores
 from seenet.evaluation.run import data_settings, default_out, run_evaluation
-from seenet.evaluation.table import tables
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.tiles import Tiling
-from tests.evaluation.doubles import LABELS, MemorySplit, random_split
+from tests.evaluation.doubles import LABELS, MemorySplit, random_split, shown
 from tests.prediction.doubles import TinyNet
 
 RECIPE = "data: {kind: camvid, root: data/camvid, val: test}\ntransforms: {crop: 32}\ntraining: {steps: 1, batch: 1}\n"
+
+
+def loading(labels: LabelSet, loaded: list[Path] | None = None):
+    """In place of `load`: a network of one convolution for these labels; notes what was to be loaded."""
+
+    def load(path, device, precision, *, factory, tile, margin, memory, **keywords):
+        assert factory is None
+        if loaded is not None:
+            loaded.append(path)
+        info = {"file": str(path), "sha256": "ab"}
+        model, tiling = TinyNet(labels.num_classes), Tiling(tile, margin, memory)
+        return Predictor(model, labels, device="cpu", precision=precision, info=info, tiling=tiling, **keywords)
+
+    return load
 
 
 @pytest.fixture
@@ -38,20 +50,8 @@ def model(tmp_path, monkeypatch) -> Path:
         asked.splits.append((settings.kind, which))
         return split
 
-    def load(path, device, precision, *, factory, tile, margin, memory, **keywords):
-        assert factory is None
-        return Predictor(
-            TinyNet(),
-            LABELS,
-            device="cpu",
-            precision=precision,
-            info={"file": str(path), "sha256": "ab"},
-            tiling=Tiling(tile, margin, memory),
-            **keywords,
-        )
-
     monkeypatch.setattr(run, "open_split", open_split)
-    monkeypatch.setattr(run, "load", load)
+    monkeypatch.setattr(run, "load", loading(LABELS))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "asked", asked, raising=False)
     return folder
@@ -147,12 +147,13 @@ def test_an_interrupted_call_goes_on(model, monkeypatch, place):
     assert sorted(path.name for path in out.iterdir()) == ["confusion.png", "images", "result.json"]
 
 
-def test_a_network_of_the_users_own_code_is_counted_anew(model, monkeypatch):
+@pytest.mark.parametrize("code", [{"factory": "mine:build"}, {"metrics": ["seenet.evaluation.metrics.conventions:Conventions"]}])
+def test_what_the_users_own_code_counts_is_counted_anew(model, monkeypatch, code):
     load = run.load
     monkeypatch.setattr(run, "load", lambda *rest, factory, **more: load(*rest, factory=None, **more))
     monkeypatch.setattr(run, "confusion_figure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        run_evaluation(model, factory="mine:build")
+        run_evaluation(model, **code)
     assert not (model / "eval/test/partial").exists()
 
 
@@ -168,16 +169,8 @@ def test_a_trimap_of_pictures_of_ones_own(tmp_path, monkeypatch, void, rim):
         Image.fromarray(array).save(tmp_path / place / "a.png")
     (tmp_path / "seenet.yaml").write_text("decode: index\nclasses: [ground, thing]\n" + ("rim: true\n" if rim else ""))
     (tmp_path / "net.safetensors").write_bytes(b"")
-    loaded = []
-
-    def load(path, device, precision, *, factory, tile, margin, memory, **keywords):
-        loaded.append(path)
-        labels = LabelSet("folder", ("ground", "thing"), voc_colours(2), rim=rim)
-        return Predictor(
-            TinyNet(2), labels, device="cpu", info={"file": str(path), "sha256": "ab"}, tiling=Tiling(tile, margin, memory), **keywords
-        )
-
-    monkeypatch.setattr(run, "load", load)
+    loaded: list[Path] = []
+    monkeypatch.setattr(run, "load", loading(LabelSet("folder", ("ground", "thing"), voc_colours(2), rim=rim), loaded))
     data = ["data.kind=folder", f"data.root={tmp_path}"]
 
     def score(boundary="trimap"):
@@ -220,9 +213,7 @@ def test_where_results_go(model, tmp_path):
 
 def test_the_table_says_every_class_and_mean(model):
     report = run_evaluation(model, boundary="trimap")
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(tables(report.result))
-    text = console.export_text()
+    text = shown(report.evaluation, report.result)
     for name in (*LABELS.classes, "mean of 3", "pixel accuracy", "loss", "trimap mIoU"):
         assert name in text
     assert f"{100 * report.result['miou']:.1f}" in text
@@ -235,7 +226,7 @@ def test_mean_over_some_classes_leaves_the_matrix_whole(model):
     over = result.pop("mean_over")
     assert plain.pop("mean_over") is None
     assert result == plain
-    iou = metrics(np.array(result["confusion"]))["iou"]
+    iou = iou_scores(np.array(result["confusion"]))["iou"]
     assert over["classes"] == ["sky", "tree"]
     assert over["miou"] == pytest.approx((iou[0] + iou[2]) / 2)
     assert over["miou_interval"]["low"] < over["miou"] < over["miou_interval"]["high"]
@@ -251,13 +242,12 @@ def test_mean_over_an_unknown_class(model):
 
 def test_more_measures_change_no_number_and_are_shown(model):
     plain = run_evaluation(model).result
-    result = run_evaluation(model, widths=(2, 7), boundary_iou=True, conventions=True, mean_over=["sky"], overwrite=True).result
+    report = run_evaluation(model, widths=(2, 7), boundary_iou=True, conventions=True, mean_over=["sky"], overwrite=True)
+    result = report.result
     assert list(result["boundary"]["miou"]) == ["2", "7"]
     new = {"boundary", "mean_over", "boundary_iou", "conventions"}
     assert {key: value for key, value in result.items() if key not in new} == {k: v for k, v in plain.items() if k not in new}
-    console = Console(width=160, record=True, file=io.StringIO())
-    console.print(tables(result))
-    text = console.export_text()
+    text = shown(report.evaluation, report.result)
     interval = result["miou_interval"]
     for words in (
         f"{100 * interval['low']:.1f} to {100 * interval['high']:.1f}", "mIoU over sky: ", "Boundary IoU", "mIoU by convention",
@@ -267,29 +257,22 @@ def test_more_measures_change_no_number_and_are_shown(model):
 
 
 def test_cityscapes_has_its_own_table(model, monkeypatch):
-    labels = CITYSCAPES19
-    split = random_split(2, labels=labels)
+    split = random_split(2, labels=CITYSCAPES19)
     monkeypatch.setattr(run, "open_split", lambda *_: split)
-
-    def load(path, device, precision, *, factory, tile, margin, memory, **keywords):
-        return Predictor(TinyNet(19), labels, device="cpu", tiling=Tiling(tile, margin, memory), **keywords)
-
-    monkeypatch.setattr(run, "load", load)
-    result = run_evaluation(model).result
+    monkeypatch.setattr(run, "load", loading(CITYSCAPES19))
+    report = run_evaluation(model)
+    result = report.result
     assert result["cityscapes"]["iou_class"] == result["miou"]
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(tables(result))
-    text = console.export_text()
+    text = shown(report.evaluation, report.result)
     for words in ("vehicle", "mean, category", "no iIoU: 2 of 2 pictures"):
         assert words in text
 
 
 def test_absent_classes_are_named_in_the_table(model):
-    result = run_evaluation(model).result
+    report = run_evaluation(model)
+    result = report.result
     result["classes"][2].update(iou=None, accuracy=None, dice=None, pixels=0)
     result["absent"] = ["tree"]
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(tables(result))
-    text = console.export_text()
+    text = shown(report.evaluation, report.result)
     assert "mean of 2" in text
     assert "absent, left out of the mean: tree" in text

@@ -7,8 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from seenet.core.labels import SHAPES
-from seenet.data.shapes import ShapesSplit
+from seenet.data.shapes import SHAPES, ShapesSplit
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.loading import load

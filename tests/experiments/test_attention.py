@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from seenet.core.errors import UsageError
-from seenet.evaluation.boundaries import transition_distance
+from seenet.evaluation.metrics.boundaries import transition_distance
 from seenet.experiments import attention
 from seenet.experiments.attention import Attention, attention_figure, compare, painted, write_attention
 from tests.experiments.figures import save_scene, save_small, scene, small

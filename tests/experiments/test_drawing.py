@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.experiments.drawing import (
     Panel,
     check_png,

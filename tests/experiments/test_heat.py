@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from seenet.core.errors import DataError, PartialError, UsageError
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.experiments import heat
 from seenet.experiments.drawing import Panel
 from seenet.experiments.heat import added, heat_figure, heat_map, read_truth, write_heat_maps

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.labels import COCO21, SHAPES
-from seenet.data.shapes import ShapesSplit
+from seenet.data.coco import COCO21
+from seenet.data.shapes import SHAPES, ShapesSplit
 from seenet.evaluation.evaluator import evaluate
 from seenet.experiments import panels
 from seenet.experiments.panels import Row, panels_figure, write_panels

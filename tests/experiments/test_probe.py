@@ -13,15 +13,15 @@ import pytest
 from seenet.cli import main
 from seenet.core.errors import UsageError
 from seenet.core.files import sha256
-from seenet.core.labels import SHAPES
 from seenet.core.recipe_files import dump, load_recipe
+from seenet.data.shapes import SHAPES
 from seenet.experiments import ablate as module
 from seenet.experiments.plan import Plan
 from seenet.experiments.probe import make_probe_plan
 from seenet.model import create_model
 from seenet.model.files import save_model
 from tests.experiments.doubles import TINY, pretend_trained, tiny_plan
-from tests.experiments.test_runner import Trainings, use
+from tests.experiments.test_ablate import Trainings, use
 
 OPTIONS = {"backbone": "resnet10t", "num_classes": SHAPES.num_classes, "width": 8, "p_out": 16, "output_stride": 16}
 

@@ -8,9 +8,22 @@ import torch
 from PIL import Image
 
 from seenet.core.errors import UsageError
-from seenet.experiments.sampling import Pattern, gradient_support, levels_of, measure, sparse_and_full
-from seenet.experiments.sampling_figure import BEYOND, MIDDLE, MISSED, REACHED, lines, pattern_picture, sampling_figure, write_sampling
-from seenet.model.seem import SeEM, SeEMFS, local_size
+from seenet.experiments.sampling import (
+    BEYOND,
+    MIDDLE,
+    MISSED,
+    REACHED,
+    Pattern,
+    gradient_support,
+    levels_of,
+    lines,
+    measure,
+    pattern_picture,
+    sampling_figure,
+    sparse_and_full,
+    write_sampling,
+)
+from seenet.model.seenet import SeEM, SeEMFS, local_size
 from tests.experiments.figures import save_small
 
 RATES = (1, 2, 3, 4, 7, 8)

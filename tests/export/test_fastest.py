@@ -12,7 +12,7 @@ import pytest
 
 from seenet.core.errors import BusyError, CheckError, DataError, PassingError
 from seenet.core.files import cache_folder
-from seenet.export import bundles, fastest
+from seenet.export import bundle_cache, fastest
 from seenet.export.fastest import PLAIN, Speeds, measured, ticking
 
 ONNX, OPENVINO, BF16 = ("onnx", "fp32"), ("openvino", "fp32"), ("eager", "bf16")
@@ -107,8 +107,8 @@ def test_timing_ends_early(slow: float, limit: float, calls: tuple[int, ...]) ->
 
 def test_what_was_found_is_remembered_for_this_model_machine_and_settings(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[str] = []
-    monkeypatch.setattr(bundles, "present", lambda model, kind, versions: False)
-    monkeypatch.setattr(bundles, "remove", lambda model, kind, versions: removed.append(kind))
+    monkeypatch.setattr(bundle_cache, "present", lambda model, kind: False)
+    monkeypatch.setattr(bundle_cache, "remove", lambda model, kind: removed.append(kind))
     nets = {PLAIN: net(0.004), BF16: net(0.002), ONNX: net(0.003), OPENVINO: DataError("no OpenVINO here")}
     speeds, opened = attempt(model, nets, monkeypatch)
     assert opened == [ONNX, OPENVINO, BF16]
@@ -145,7 +145,7 @@ def test_a_failure_of_one_moment_is_tried_again(model: Path, error: Exception, m
     assert speeds.best([PLAIN, ONNX, BF16]) == BF16
     assert speeds.candidates([ONNX])[0]["failed"]
     assert set(known(model).known) == {PLAIN, BF16}
-    monkeypatch.setattr(bundles, "present", lambda model, kind, versions: True)
+    monkeypatch.setattr(bundle_cache, "present", lambda model, kind: True)
     assert attempt(model, {PLAIN: net(0.002), ONNX: net(0.001)}, monkeypatch)[0].best([PLAIN, ONNX, BF16]) == ONNX
     assert set(known(model).known) == {PLAIN, BF16, ONNX}
 
@@ -175,10 +175,10 @@ def test_the_forecast_counts_what_is_there(model: Path, monkeypatch: pytest.Monk
     nothing = speeds.forecast([], 0)
     eager, both = speeds.forecast([BF16], 2), speeds.forecast([BF16, ONNX, OPENVINO], 2)
     assert nothing == 0 < eager < both
-    assert both > sum(bundles.SECONDS.values())
+    assert both > sum(bundle_cache.SECONDS.values())
     # OpenVINO gets its network by way of ONNX.
-    assert speeds.forecast([OPENVINO], 0) > sum(bundles.SECONDS.values())
-    monkeypatch.setattr(bundles, "present", lambda model, kind, versions: True)
+    assert speeds.forecast([OPENVINO], 0) > sum(bundle_cache.SECONDS.values())
+    monkeypatch.setattr(bundle_cache, "present", lambda model, kind: True)
     assert eager < speeds.forecast([BF16, ONNX, OPENVINO], 2) < 50
 
 

@@ -9,16 +9,15 @@ from PIL import Image
 
 import seenet
 from seenet.core.files import sha256
-from seenet.core.labels import SHAPES
-from seenet.data.shapes import ShapesSplit
+from seenet.data.shapes import SHAPES, ShapesSplit
 from seenet.export.run import Format, run_export
 from seenet.model import PEERS, create_model
 from seenet.model.files import save_model
+from seenet.prediction.formats import BUNDLE_FORMATS
 from seenet.prediction.loading import load
 from tests.prediction.test_bundle import picture
 
 pytestmark = pytest.mark.slow
-SUFFIX = {"onnx": "onnx", "openvino": "xml", "torch": "pt2"}
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +43,7 @@ def save(path: Path, **options: object) -> Path:
 ROWS = ("baseline", "pfp", "seem-fs", "pfp-mixed-bf", "seenet")
 CASES = [
     # pfp-seem, pfp-seem-fs and pfp-mixed are made of the same parts.
-    *(
-        ("onnx", {"variant": row, "backbone": "resnet10t", "output_stride": 8})
-        for row in ("baseline", "pfp", "seem-fs", "pfp-mixed-bf", "seenet")
-    ),
+    *(("onnx", {"variant": row, "backbone": "resnet10t", "output_stride": 8}) for row in ROWS),
     *(("onnx", {"variant": peer, "backbone": "resnet10t", "output_stride": one.output_strides[-1]}) for peer, one in PEERS.items()),
     *(
         (kind, {"backbone": backbone, "output_stride": 16})
@@ -64,7 +60,7 @@ def named(value: object) -> str:
 
 @pytest.mark.parametrize(("kind", "options"), CASES, ids=named)
 def test_it_exports_and_answers_alike(kind: Format, options: dict[str, object], pictures: Path, tmp_path: Path) -> None:
-    out = tmp_path / f"net.{SUFFIX[kind]}"
+    out = tmp_path / f"net{BUNDLE_FORMATS[kind].suffix}"
     report = run_export(save(tmp_path / "net.safetensors", **options), out, kind, images=[pictures])
     assert report.verification.failures() == []
     assert report.verification.difference < 1e-4
@@ -77,7 +73,9 @@ def test_it_exports_and_answers_alike(kind: Format, options: dict[str, object], 
 @pytest.mark.parametrize("kind", ["openvino", "torch"])
 def test_the_same_bytes_again(kind: Format, pictures: Path, tmp_path: Path) -> None:
     model = save(tmp_path / "net.safetensors", backbone="resnet10t", output_stride=16)
-    one, other = (run_export(model, tmp_path / name / f"net.{SUFFIX[kind]}", kind, images=[pictures]) for name in ("one", "other"))
+    one, other = (
+        run_export(model, tmp_path / name / f"net{BUNDLE_FORMATS[kind].suffix}", kind, images=[pictures]) for name in ("one", "other")
+    )
     assert [path.name for path in one.files] == [path.name for path in other.files]
     assert [sha256(path) for path in one.files] == [sha256(path) for path in other.files]
     # Nor does a file say where on the machine it was made.
@@ -87,7 +85,7 @@ def test_the_same_bytes_again(kind: Format, pictures: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_eight_bits(kind: Format, pictures: Path, tmp_path: Path) -> None:
     model = save(tmp_path / "net.safetensors", backbone="resnet10t", output_stride=16)
-    whole, small = (tmp_path / f"{name}.{SUFFIX[kind]}" for name in ("whole", "small"))
+    whole, small = (tmp_path / f"{name}{BUNDLE_FORMATS[kind].suffix}" for name in ("whole", "small"))
     run_export(model, whole, kind, images=[pictures])
     run_export(model, small, kind, images=[pictures], int8=True)
     size = {path: sum(part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.is_file()) for path in (whole, small)}

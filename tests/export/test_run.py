@@ -13,13 +13,13 @@ from PIL import Image
 from seenet.cli import main
 from seenet.core.errors import CheckError, DataError, UsageError
 from seenet.core.files import sha256
-from seenet.core.labels import SHAPES
-from seenet.data.shapes import ShapesSplit
+from seenet.data.shapes import SHAPES, ShapesSplit
 from seenet.export import run as exporting
-from seenet.export.run import check_path, checking_pictures, run_export
+from seenet.export.run import checking_pictures, run_export
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model
 from seenet.prediction.bundle import KEY
+from seenet.prediction.formats import check_path
 from seenet.prediction.loading import load
 
 SMALL = "tests.export.networks:small"
@@ -127,6 +127,9 @@ def test_a_failed_check_leaves_no_file(
         ({"out": "there.onnx"}, DataError, "--overwrite"),
         ({"kind": "torch", "out": "small.pt2", "int8": True}, UsageError, "available for onnx, openvino"),
         ({"half": True}, UsageError, "available for openvino"),
+        ({"half": True, "int8": True}, UsageError, "expected one of them"),
+        ({"kind": "torch", "out": "small.pt2", "plain": True}, UsageError, "--plain: torch is so anyway"),
+        ({"int8": True, "plain": True}, UsageError, "--plain: --int8 is so anyway"),
         ({"int8": True}, UsageError, "give --images"),
         ({"split": "val"}, UsageError, "give --recipe too"),
         ({"images": ["nowhere"]}, DataError, "nowhere: no such file"),
@@ -181,11 +184,18 @@ def test_the_table_is_printed(model: Path, pictures: Path, tmp_path: Path, capsy
     assert str(check_path(out)) in printed.replace("\n", "")
 
 
-def test_fp16_takes_no_option_of_bundles(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "x.safetensors", "--int8"], "--int8: --format fp16 takes none of it"),
+        (["--format", "torch", "--out", "x.pt2", "--plain"], "--plain"),
+    ],
+)
+def test_wrong_options_are_wrong_usage(model: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["export", str(model), "--out", str(tmp_path / "x.safetensors"), "--int8"])
+        main(["export", str(model), *arguments])
     assert caught.value.code == 2
-    assert "--int8: --format fp16 takes none of it" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_wide_convolutions_are_written_out_unless_plain(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,14 +219,3 @@ def test_wide_convolutions_are_written_out_unless_plain(pictures: Path, tmp_path
     # The weights stand in the file as they were, in either.
     assert kinds == {"quick": (2, 1), "plain": (3, 1)}
     assert np.array_equal(masks["quick"], masks["plain"])
-
-
-@pytest.mark.parametrize(("kind", "more", "found"), [("torch", [], "torch is so anyway"), ("onnx", ["--int8"], "--int8 is so anyway")])
-def test_plain_where_it_says_nothing(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, more: list[str], found: str
-) -> None:
-    out = tmp_path / {"torch": "x.pt2", "onnx": "x.onnx"}[kind]
-    with pytest.raises(SystemExit) as caught:
-        main(["export", str(model), "--format", kind, "--out", str(out), "--factory", SMALL, "--plain", *more])
-    assert caught.value.code == 2
-    assert f"--plain: {found}; leave it out" in capsys.readouterr().err

@@ -11,10 +11,10 @@ import numpy as np
 from benchmarks.data_check import drawn
 
 from seenet.core.settings import DataSettings
-from seenet.data.examine import examine
-from seenet.data.inspection import inspect
+from seenet.data.check.inspection import inspect
+from seenet.data.check.scan import examine
 from tests.core.hostile import BOMBS
-from tests.core.test_opening import FORMS, MEBIBYTES, SECONDS, judged, measured, whole
+from tests.core.test_image_files import FORMS, MEBIBYTES, SECONDS, judged, measured, whole
 from tests.data.planting import plant
 from tests.faults.fault import Attempt, Fault, expect
 from tests.faults.processes import seenet

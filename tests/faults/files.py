@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from seenet.core.errors import DataError
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.loading import load

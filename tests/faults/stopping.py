@@ -1,4 +1,4 @@
-"""T4 to T6: SIGTERM, Ctrl-C, and a second process on a run."""
+"""T4 to T6, T8: SIGTERM, Ctrl-C, a second process on a run, a rank that is lost."""
 
 import json
 import os
@@ -15,6 +15,8 @@ from tests.faults.runs import moment, reference, same, steps_made, trained, word
 
 SECONDS = 15
 """From the signal to the end, at most."""
+TIMEOUT = 30
+"""Of the process group, seconds, in T8."""
 RANKS = ("training.steps=400", "training.validate_every=40", "training.checkpoint_every=400", "training.workers=1")
 
 
@@ -65,20 +67,49 @@ def terminated(attempt: Attempt) -> None:
         same(run, reference())
 
 
+def two_ranks(attempt: Attempt, launcher: Child) -> tuple[list[int], dict[int, int]]:
+    """All processes below the launcher, and those of the two ranks."""
+    below = descendants(attempt, launcher.pid)
+    ranks = {rank: pid for pid in reversed(below) if (rank := rank_of(pid)) is not None}
+    expect(ranks.keys() == {0, 1}, f"no two ranks: {launcher.last_line()}")
+    return below, ranks
+
+
+def exit_codes(run: Path) -> dict[str, int | None]:
+    return {rank: entry["code"] for rank, entry in json.loads((run / "exit.json").read_text()).items()}
+
+
+def lost_rank(number: signal.Signals, codes: set[int], seconds: float) -> Callable[[Attempt], None]:
+    """T8, in training; a validation waits for an hour. The launcher waits 30 s for a frozen one before it kills it."""
+
+    def run(attempt: Attempt) -> None:
+        folder = attempt.folder / "run"
+        launcher = torchrun(attempt, *words(folder, *RANKS, "training.validate_every=0", f"training.timeout_minutes={TIMEOUT / 60}"))
+        until_somewhere(attempt, folder, launcher)
+        below, ranks = two_ranks(attempt, launcher)
+        lost = attempt.number % 2
+        attempt.note(f"rank {lost}, {moment(folder)}")
+        os.kill(ranks[lost], number)
+        wait_until(lambda: all(map(ended, ranks.values())), "both ranks end", seconds)
+        expect(launcher.wait() != 0, "torchrun says that all went well")
+        expect(exit_codes(folder)[str(1 - lost)] in codes, f"exit.json says {exit_codes(folder)}")
+        wait_until(lambda: all(map(ended, below)), "nothing of it is left", 10)
+
+    return run
+
+
 def terminated_ranks(target: str) -> Callable[[Attempt], None]:
     def run(attempt: Attempt) -> None:
         folder = attempt.folder / "run"
         launcher = torchrun(attempt, *words(folder, *RANKS))
         until_somewhere(attempt, folder, launcher)
-        below = descendants(attempt, launcher.pid)
-        ranks = {rank: pid for pid in reversed(below) if (rank := rank_of(pid)) is not None}
-        expect(ranks.keys() == {0, 1}, f"no two ranks: {launcher.last_line()}")
+        below, ranks = two_ranks(attempt, launcher)
         os.kill(launcher.pid if target == "launcher" else ranks[attempt.number % 2], signal.SIGTERM)
         before = steps_made(folder)
         wait_until(lambda: all(map(ended, ranks.values())), "both ranks end", SECONDS)
         attempt.note(moment(folder))
         expect(launcher.wait() != 0, "torchrun says that all went well")
-        codes = {rank: entry["code"] for rank, entry in json.loads((folder / "exit.json").read_text()).items()}
+        codes = exit_codes(folder)
         expect(codes == {"0": 143, "1": 143}, f"exit.json says {codes}")
         ended_as_asked(folder, before)
         wait_until(lambda: all(map(ended, below)), "nothing of it is left", 10)
@@ -152,4 +183,11 @@ FAULTS = [
     Fault("T5.once", "Ctrl-C: saved, exit 130; then --resume: the uninterrupted run", 10, interrupted_once),
     Fault("T5.twice", "Ctrl-C twice in a step of a minute: exit 130 now", 10, interrupted_twice),
     Fault("T6", "a second process on a run: exit 75 with host and pid; a killed one's lock is taken over", 10, second_process),
+    Fault("T8.killed", "`kill -9` to one of two ranks: the other ends with it", 10, lost_rank(signal.SIGKILL, {75, 143}, SECONDS)),
+    Fault(
+        "T8.frozen",
+        "`kill -STOP` to one of two ranks: the other ends within the time-out, 75",
+        4,
+        lost_rank(signal.SIGSTOP, {75}, TIMEOUT + 30 + 2 * SECONDS),
+    ),
 ]

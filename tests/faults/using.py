@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.loading import load

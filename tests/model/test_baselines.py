@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.models.segmentation import deeplabv3_resnet50, fcn_resnet50
 
 from seenet.core.errors import UsageError
-from seenet.core.labels import CAMVID11
+from seenet.data.camvid import CAMVID11
 from seenet.model import PEERS, create_model
 from seenet.model.files import load_model, save_model
 from seenet.model.summary import dead_taps, summarize
@@ -23,7 +23,7 @@ def images(height: int, width: int, count: int = 1) -> Tensor:
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def settle(model: nn.Module) -> nn.Module:
+def randomize_norms(model: nn.Module) -> nn.Module:
     """Batch norms with statistics and parameters that are not those of the start, so that a swapped one is seen."""
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
@@ -35,7 +35,7 @@ def settle(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize(("variant", "builder"), [("torchvision-fcn", fcn_resnet50), ("torchvision-deeplabv3", deeplabv3_resnet50)])
 def test_torchvision_whole(variant: str, builder: object) -> None:
-    whole = settle(builder(weights=None, weights_backbone=None, num_classes=5))  # type: ignore[operator]
+    whole = randomize_norms(builder(weights=None, weights_backbone=None, num_classes=5))  # type: ignore[operator]
     ours = create_model(variant, backbone="resnet50", num_classes=5).eval()
     ours.backbone.body.load_state_dict(whole.backbone.state_dict())
     ours.head.load_state_dict(whole.classifier.state_dict())
@@ -53,7 +53,7 @@ def test_torchvision_whole(variant: str, builder: object) -> None:
     ],
 )
 def test_segmentation_models_whole(variant: str, builder: object, stride: int, options: dict[str, object]) -> None:
-    whole = settle(builder("tu-resnet10t", encoder_weights=None, classes=11, **options))  # type: ignore[operator]
+    whole = randomize_norms(builder("tu-resnet10t", encoder_weights=None, classes=11, **options))  # type: ignore[operator]
     ours = create_model(variant, **SMALL, output_stride=stride).eval()
     ours.backbone.body.load_state_dict(whole.encoder.model.state_dict())
     ours.decoder.load_state_dict(whole.decoder.state_dict())
@@ -124,7 +124,7 @@ def test_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("variant", ["torchvision-deeplabv3", "smp-fpn"])
 def test_model_file_and_cost(variant: str, tmp_path: Path) -> None:
-    model = settle(create_model(variant, **SMALL))
+    model = randomize_norms(create_model(variant, **SMALL))
     save_model(tmp_path / "peer.safetensors", model, CAMVID11)
     loaded = load_model(tmp_path / "peer.safetensors").model
     with torch.no_grad():

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from seenet.core.errors import UsageError
-from seenet.core.labels import CAMVID11
 from seenet.core.settings import ModelSettings, OptimizerSettings
+from seenet.data.camvid import CAMVID11
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model
 from seenet.model.summary import summarize

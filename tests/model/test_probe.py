@@ -8,19 +8,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.labels import CAMVID11
+from seenet.data.camvid import CAMVID11
 from seenet.model import Segmenter, create_model
 from seenet.model.files import load_model, save_model
 from seenet.model.probe import PROBES, probes_of
 from seenet.model.summary import dead_taps, summarize
-from tests.model.test_baselines import images, settle
+from tests.model.test_baselines import images, randomize_norms
 
 SMALL = {"backbone": "resnet10t", "num_classes": 11, "width": 8, "p_out": 16}
 
 
 def trained(path: Path, variant: str = "seenet", **options: object) -> Segmenter:
     """A network whose norms have statistics of their own, and its file."""
-    model = settle(create_model(variant, **{**SMALL, **options}))
+    model = randomize_norms(create_model(variant, **{**SMALL, **options}))
     save_model(path, model, CAMVID11)
     return model
 
@@ -106,7 +106,7 @@ def test_enhancement_comes_whole_or_not_at_all(tmp_path: Path, caplog: pytest.Lo
 
 
 def test_model_file_cost_and_dead_taps(tmp_path: Path) -> None:
-    probe = settle(create_model(**SMALL, probe="B3+EB2", output_stride=16))
+    probe = randomize_norms(create_model(**SMALL, probe="B3+EB2", output_stride=16))
     save_model(tmp_path / "probe.safetensors", probe, CAMVID11)
     loaded = load_model(tmp_path / "probe.safetensors").model
     with torch.no_grad():

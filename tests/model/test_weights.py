@@ -1,9 +1,6 @@
 """What is loaded, what is not, and that both are said."""
 
-import json
 import logging
-import pickle
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from seenet.core.errors import DataError
-from seenet.core.labels import CAMVID11, VOC21
+from seenet.data.camvid import CAMVID11
 from seenet.model import create_model
-from seenet.model.files import fit_weights, import_pickle, load_model, read_options, save_model
+from seenet.model.files import fit_weights, save_model
 
 SMALL = {"backbone": "resnet10t", "num_classes": 11, "width": 8, "p_out": 16}
 
@@ -98,29 +95,6 @@ def test_v1_metadata_moves_the_stride(tmp_path: Path) -> None:
     assert model.backbone.body.get_submodule("layer2.0.conv1").stride == (2, 2)
 
 
-def test_model_file_round_trip(tmp_path: Path) -> None:
-    model = create_model("seenet", **SMALL, output_stride=16, auxiliary=True).eval()
-    save_model(tmp_path / "model.safetensors", model, CAMVID11, notes={"step": 3})
-    saved = load_model(tmp_path / "model.safetensors")
-    images = torch.randn(1, 3, 40, 40)
-    assert torch.equal(saved.model(images), model(images))
-    assert (saved.labels, saved.notes, saved.model.options) == (CAMVID11, {"step": 3}, model.options)
-    assert load_model(tmp_path).sha256 == saved.sha256
-    assert read_options(tmp_path / "model.safetensors") == model.options
-    assert saved.model.normalization == model.normalization
-
-
-def test_half_keeps_vectors_exact(tmp_path: Path) -> None:
-    model = create_model(**SMALL).eval()
-    for norm in model.backbone.norms():
-        norm.running_var.fill_(1e-9)  # type: ignore[operator,union-attr]
-    save_model(tmp_path / "half.safetensors", model, CAMVID11, half=True)
-    state = load_model(tmp_path / "half.safetensors").model.state_dict()
-    for key, value in model.state_dict().items():
-        expected = value.half().float() if value.dim() > 1 else value
-        assert torch.equal(state[key], expected), key
-
-
 def test_backbone_of_a_seenet_model(tmp_path: Path) -> None:
     model = create_model(**SMALL)
     save_model(tmp_path / "model.safetensors", model, CAMVID11)
@@ -141,69 +115,3 @@ def test_another_class_count_lists_what_was_skipped() -> None:
         "refine.classifier.1.weight",
     ]
     assert "file has (11," in report.skipped[0] and "model has (4," in report.skipped[0]
-
-
-@pytest.mark.parametrize("damage", ["format", "options", "json"])
-def test_damaged_model_files(tmp_path: Path, damage: str) -> None:
-    from safetensors import safe_open
-
-    path = tmp_path / "model.safetensors"
-    save_model(path, create_model(**SMALL), VOC21)
-    with safe_open(path, "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        card = json.loads(file.metadata()["seenet"])
-    if damage == "format":
-        card["format"] = 99
-    if damage == "options":
-        card["options"]["variant"] = "unheard"
-    text = json.dumps(card)[: -5 if damage == "json" else None]
-    save_file(tensors, path, metadata={"seenet": text})
-    with pytest.raises(DataError, match="newer seenet" if damage == "format" else "damaged or foreign"):
-        load_model(path)
-
-
-def test_unknown_model_name() -> None:
-    with pytest.raises(DataError, match="no such run, model file or bundled model"):
-        load_model("camvid-lite9")
-
-
-class TestImport:
-    def test_state_dict_with_ddp_names(self, tmp_path: Path) -> None:
-        state = {"module.conv.weight": torch.randn(2, 3), "module.conv.bias": torch.randn(2)}
-        torch.save({"state_dict": state}, tmp_path / "a.pth")
-        assert import_pickle(tmp_path / "a.pth", tmp_path / "a.safetensors") == 2
-        from safetensors.torch import load_file
-
-        assert torch.equal(load_file(tmp_path / "a.safetensors")["conv.weight"], state["module.conv.weight"])
-
-    def test_code_is_never_run(self, tmp_path: Path) -> None:
-        class Hostile:
-            def __reduce__(self) -> tuple[object, ...]:
-                return (Path.touch, (tmp_path / "owned",))
-
-        (tmp_path / "bad.pth").write_bytes(pickle.dumps({"w": Hostile()}))
-        with pytest.raises(DataError, match=r"bad\.pth"):
-            import_pickle(tmp_path / "bad.pth", tmp_path / "bad.safetensors")
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.pth"]
-
-    def test_what_unpacks_to_more_than_the_file_is_refused(self, tmp_path: Path) -> None:
-        torch.save({"state_dict": {"w": torch.zeros(1).expand(100_000_000)}}, tmp_path / "wide.pth")
-        with pytest.raises(DataError, match=r"wide\.pth: tensors of 400000000 bytes in a file of \d{4};"):
-            import_pickle(tmp_path / "wide.pth", tmp_path / "wide.safetensors")
-        torch.save({"w": torch.zeros(1000)}, tmp_path / "plain.pth")
-        with (
-            zipfile.ZipFile(tmp_path / "plain.pth") as plain,
-            zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
-        ):
-            for entry in plain.infolist():
-                packed.writestr(entry.filename, plain.read(entry))
-        with pytest.raises(DataError, match=r"packed\.pth: a compressed archive"):
-            import_pickle(tmp_path / "packed.pth", tmp_path / "packed.safetensors")
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["packed.pth", "plain.pth", "wide.pth"]
-
-    def test_never_overwrites(self, tmp_path: Path) -> None:
-        torch.save({"w": torch.zeros(1)}, tmp_path / "a.pth")
-        (tmp_path / "a.safetensors").write_text("mine")
-        with pytest.raises(DataError, match="exists already"):
-            import_pickle(tmp_path / "a.pth", tmp_path / "a.safetensors")
-        assert (tmp_path / "a.safetensors").read_text() == "mine"

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from seenet.core.labels import SHAPES, LabelSet
+from seenet.core.labels import LabelSet
+from seenet.data.shapes import SHAPES
 from seenet.prediction.bundle import KEY, Card
 
 CENTRES = (21.0, 63.5, 106.0, 148.5, 191.0, 233.5)

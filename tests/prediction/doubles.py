@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seenet.core.labels import LabelSet, voc_colours
-from seenet.model.window import Window
+from seenet.model.segmenter import Window
 
 LABELS = LabelSet("toy", ("sky", "road", "tree"), voc_colours(3))
 

@@ -12,7 +12,7 @@ from PIL import Image
 from seenet.cli import main
 from seenet.core import progress
 from seenet.core.errors import DataError, NotFiniteError, UsageError
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.prediction.bundle import BundlePredictor, parse_card
 from seenet.prediction.loading import load, load_trained
 from seenet.prediction.scores import to_probabilities

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from seenet.core.labels import CAMVID11, LabelSet, voc_colours
+from seenet.core.labels import LabelSet, voc_colours
+from seenet.data.camvid import CAMVID11
 from seenet.prediction.colours import blend, colourize
 
 

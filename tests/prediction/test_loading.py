@@ -7,7 +7,7 @@ import torch
 import seenet
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import sha256
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.model import create_model
 from seenet.model.files import save_model
 

@@ -256,7 +256,7 @@ def test_more_than_256_classes():
 
 
 def test_features_are_those_of_the_scored_pass():
-    from seenet.core.labels import SHAPES
+    from seenet.data.shapes import SHAPES
     from seenet.model import create_model
 
     model, image = create_model(backbone="resnet10t", num_classes=6, width=8, p_out=16), picture(45, 61)

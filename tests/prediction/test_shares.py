@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import BusyError
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.batch import predict_files

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from seenet.core.errors import NotFiniteError
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.model import create_model
 from seenet.prediction import stripes
 from seenet.prediction.predictor import Predictor

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from seenet.core import progress
 from seenet.core.errors import UsageError
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.model import Segmenter, create_model
 from seenet.model.fast import use_fast
-from seenet.model.receptive import receptive_field
+from seenet.model.summary import receptive_field
 from seenet.prediction.predictor import Predictor, resized
 from seenet.prediction.tiled import scaled_part
 from seenet.prediction.tiles import STEP, Span, Tiling

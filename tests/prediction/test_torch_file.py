@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from seenet.core.errors import DataError
-from seenet.export.torch_program import write_torch
+from seenet.export.torch import write_torch
 from seenet.prediction.torch_file import load_program
 from tests.prediction.bundles import card
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from seenet.core.settings import DataSettings
-from seenet.data.inspection import inspect
+from seenet.data.check.inspection import inspect
 from seenet.report.data_check import SHOWN, STRANGE, write_page
 from tests.cli.test_main import run
 from tests.data.planting import ERRORS, plant

@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.labels import SHAPES, LabelSet, voc_colours
+from seenet.core.labels import LabelSet, voc_colours
 from seenet.core.recipe_files import parse_recipe
+from seenet.data.shapes import SHAPES
 from seenet.model.segmenter import Normalization
-from seenet.report.encode import number, percent, photograph, png, shrunk
 from seenet.report.gallery import GalleryRow, class_shares, data_page, restored, striped, write_gallery
+from seenet.report.html import number, percent, photograph, png, shrunk
 from tests.report.test_page import Page
 
 LABELS = LabelSet("toy", ("<b>sky</b>", "road"), voc_colours(2))

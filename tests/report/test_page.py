@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from seenet.core.errors import DataError
-from seenet.core.labels import SHAPES, LabelSet, voc_colours
+from seenet.core.labels import LabelSet, voc_colours
 from seenet.core.recipe_files import dump, parse_recipe
 from seenet.core.settings import Recipe
 from seenet.data import open_split
+from seenet.data.shapes import SHAPES
 from seenet.evaluation.evaluator import evaluate
 from seenet.model import create_model
 from seenet.model.files import save_model
@@ -178,6 +179,13 @@ def test_what_is_missing_or_damaged_is_one_line(tmp_path: Path) -> None:
         write_report(run, device="cpu")
 
 
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "null")
+    (run / "report").touch()
+    with pytest.raises(DataError, match=r"index\.html: cannot be written"):
+        write_report(run, device="cpu", images=1)
+
+
 def test_pictures_by_an_exported_model(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     bundle = write_red(tmp_path / "street.onnx")
@@ -188,3 +196,11 @@ def test_pictures_by_an_exported_model(tmp_path: Path) -> None:
     other = write_red(tmp_path / "other.onnx", text=card(replace(SHAPES, classes=("a", "b", "c", "d", "e", "f"))).text())
     with pytest.raises(DataError, match="belongs to another run"):
         write_report(run, images=1, model=other)
+
+
+def test_a_class_predicted_without_truth_is_not_called_absent() -> None:
+    result = synthetic(SHAPES)
+    entry = result["classes"][-1]  # type: ignore[index]
+    entry.update(iou=0.0, accuracy=None, dice=0.0)
+    row = page.class_rows(result, SHAPES)[-1]
+    assert (row["iou"], row["accuracy"], row["dice"]) == ("0.0 %", "no truth", "0.0 %")

@@ -5,21 +5,21 @@ import sys
 from pathlib import Path
 
 from seenet.cli import main
-from seenet.data import check
-from seenet.data.check import Pair
+from seenet.data.check import scan
+from seenet.data.check.scan import Pair
 from seenet.data.split import Split
 
 
 def note(folder: Path) -> None:
     """Append SPLIT KEY to FOLDER/scanned-RANK.txt for each pair that is read in the scan."""
-    read = check.read_pair
+    read = scan.read_pair
 
     def noting(split: Split, index: int) -> Pair:
         with (folder / f"scanned-{os.environ['RANK']}.txt").open("a") as file:
             file.write(f"{split.name} {split.key(index)}\n")
         return read(split, index)
 
-    check.read_pair = noting
+    scan.read_pair = noting
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from seenet.core.errors import DataError, LostError, Stopped
 from seenet.core.files import write_text
-from seenet.core.labels import SHAPES
+from seenet.data.shapes import SHAPES
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model
 from seenet.model.segmenter import Normalization

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from seenet.core.errors import UsageError
 from seenet.core.settings import LossSettings
-from seenet.model.seem import ConvUnit
+from seenet.model.seenet import ConvUnit
 from seenet.training.losses import LossModel, class_weights
 
 IGNORE = 9

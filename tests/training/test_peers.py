@@ -9,8 +9,8 @@ from torch import nn
 
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
+from seenet.distributed import Ranks
 from seenet.evaluation.run import run_evaluation
-from seenet.training.distributed import Ranks
 from seenet.training.trainer import Trainer, train
 
 TINY = [

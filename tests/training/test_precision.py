@@ -3,18 +3,15 @@
 import copy
 from collections.abc import Callable
 from functools import cache
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from seenet.core.child import Ended
 from seenet.model import SeENet, create_model
-from seenet.model.aspp import ASPP
-from seenet.model.bam import BAM, Classifier, Skip
 from seenet.model.fast import use_fast
-from seenet.model.pyramid import ParallelPyramid
-from seenet.model.seem import SeEM, SeEMFS
+from seenet.model.seenet import ASPP, BAM, Classifier, ParallelPyramid, SeEM, SeEMFS, Skip
 from seenet.training import precision
 from seenet.training.precision import LEAST_COSINE, Precision, gradient_cosine, is_trustworthy
 
@@ -111,7 +108,7 @@ def test_the_check_bites(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("returncode", [0, -11])
 def test_untrusted_training_goes_on_in_fp32(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, returncode: int) -> None:
-    monkeypatch.setattr(precision.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=returncode, stdout="0.3"))
+    monkeypatch.setattr(precision, "run_module", lambda *_, **__: Ended(returncode, "0.3", ""))
     chosen = precision.choose(
         "auto", CPU, torch.channels_last, create_model("pfp", backbone="resnet18", num_classes=2), torch.zeros(1, 3, 4, 4)
     )

@@ -9,9 +9,9 @@ from seenet.core.errors import UsageError
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.data.shapes import SHAPES
+from seenet.distributed import Ranks
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model
-from seenet.training.distributed import Ranks
 from seenet.training.trainer import Trainer, train
 
 TINY = [

@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from seenet.core.errors import BusyError, DataError, Stopped, UsageError
-from seenet.core.labels import SHAPES, LabelSet
+from seenet.core.labels import LabelSet
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
-from seenet.data.shapes import ShapesSplit
+from seenet.data.shapes import SHAPES, ShapesSplit
 from seenet.model.files import load_model
 from seenet.training import trainer as module
 from seenet.training.run import open_run

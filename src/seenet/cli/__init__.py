@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -96,6 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     log = logging.getLogger("seenet")
     log.setLevel(logging.INFO)
     log.handlers = [handler]
+    # Of damaged tags that nothing here needs, and of sizes for which the limit here is our own.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Bytes of file names that are no UTF-8, as JSON writes them.
         sys.stdout.reconfigure(errors="backslashreplace")

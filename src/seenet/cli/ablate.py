@@ -57,7 +57,7 @@ def run_plan(plan: "Plan", *, device: str, dry_run: bool, as_json: bool) -> None
     from seenet.cli.arguments import command_line
     from seenet.experiments.ablate import ablate as run
     from seenet.experiments.ablate import states
-    from seenet.experiments.table import markdown
+    from seenet.experiments.results import markdown
 
     if dry_run:
         found = states(plan)

@@ -15,7 +15,7 @@ Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", 
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="Folder with pictures and masks.")]) -> None:
     """Look at a folder of pictures and masks and write its seenet.yaml."""
-    from seenet.data.propose import write_proposal
+    from seenet.data.check.propose import write_proposal
 
     print(write_proposal(folder))
 
@@ -27,7 +27,7 @@ def build_trainaug(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks and a list that are there and differ.")] = False,
 ) -> None:
     """Make VOC's trainaug (10,582 pictures) of SBD's .mat files: SegmentationClassAug/*.png and trainaug.txt."""
-    from seenet.data.trainaug import build_trainaug as build
+    from seenet.data.voc import build_trainaug as build
 
     done = build(sbd, voc, overwrite=overwrite)
     print(f"{done.total} pictures: {done.official} with VOC's own masks, {done.written} written, {done.there} there before: {done.path}")
@@ -38,7 +38,7 @@ def stats(recipe: Recipe, settings: Settings = None) -> None:
     """Pixels and pictures of each class, sizes, and median-frequency weights of the train split."""
     from seenet.core.recipe_files import load_recipe
     from seenet.data import open_split
-    from seenet.data.stats import split_stats
+    from seenet.data.check.scan import split_stats
 
     resolved = load_recipe(recipe, settings)
     print(split_stats(open_split(resolved.data, resolved.data.train)).table())
@@ -57,9 +57,9 @@ def check(
 
     from seenet.core.errors import CheckError
     from seenet.core.recipe_files import load_recipe
-    from seenet.data.inspection import inspect
-    from seenet.data.verdict import as_json as to_json
-    from seenet.data.verdict import text, verdict_line
+    from seenet.data.check.inspection import inspect
+    from seenet.data.check.summary import as_json as to_json
+    from seenet.data.check.summary import text, verdict_line
 
     data = load_recipe(recipe, settings).data
     if out is not None:

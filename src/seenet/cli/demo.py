@@ -14,7 +14,7 @@ def demo(
     from rich.console import Console
 
     from seenet.demo import run_demo
-    from seenet.evaluation.table import tables
+    from seenet.evaluation.outcome import tables
 
     report = run_demo(out, device=device)
     Console().print(tables(report.result))

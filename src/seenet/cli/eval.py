@@ -25,6 +25,10 @@ def eval_(
     widths: Annotated[str, typer.Option(help="Widths of these bands, pixels.")] = "1,3,5,10,21,30,40",
     boundary_iou: Annotated[bool, typer.Option("--boundary-iou", help="Also Boundary IoU of each class.")] = False,
     conventions: Annotated[bool, typer.Option("--conventions", help="Also the mIoU as other tools take it, in one table.")] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="One more metric: a name, or yours as package.module:callable; give it again for more."),
+    ] = None,
     mean_over: Annotated[
         str | None, typer.Option(metavar="CLASS,CLASS,...", help="One more mIoU, over these classes of the same matrix.")
     ] = None,
@@ -46,14 +50,14 @@ def eval_(
     from rich.console import Console
 
     from seenet.cli.arguments import command_line, numbers, recipe_and_overrides, tile_size, whole_numbers
+    from seenet.evaluation.outcome import tables
     from seenet.evaluation.run import run_evaluation
-    from seenet.evaluation.table import tables
 
     recipe, overrides = recipe_and_overrides(arguments or [])
     report = run_evaluation(
         model, recipe, overrides, split=split, scales=numbers(scales, "--scales"), flip=flip,
         boundary=None if boundary == "none" else boundary, widths=whole_numbers(widths, "--widths"),
-        boundary_iou=boundary_iou, conventions=conventions,
+        boundary_iou=boundary_iou, conventions=conventions, metrics=metric or [],
         mean_over=None if mean_over is None else [name.strip() for name in mean_over.split(",")],
         precision=precision, device=device, tile=tile_size(tile), margin=margin, memory=memory,
         out=out, overwrite=overwrite, command=command_line(), factory=factory,
@@ -63,5 +67,5 @@ def eval_(
     if as_json:
         print(json.dumps(report.result, indent=1, ensure_ascii=False))
     else:
-        Console().print(tables(report.result))
+        Console().print(tables(report.result, report.evaluation.metrics))
         print(f"written: {report.out}/result.json, confusion.png, images/")

@@ -41,7 +41,7 @@ def export(
 
     if kind == "fp16":
         from seenet.cli.arguments import refuse_options
-        from seenet.export.half import export_half
+        from seenet.export.torch import export_half
 
         bundles = {"--int8": int8, "--fp16": half, "--plain": plain, "--json": as_json}
         given = {**bundles, "--images": images, "--recipe": recipe, "--split": split, "--factory": factory, "KEY=VALUE": settings}
@@ -49,8 +49,7 @@ def export(
         error = export_half(model, out, overwrite=overwrite)
         print(f"{out}: {out.stat().st_size / 1e6:.1f} MB in {kind}, weights within {error:.1e} of their tensor's largest")
         return
-    from seenet.export.run import run_export
-    from seenet.export.table import table
+    from seenet.export.run import run_export, table
 
     report = run_export(
         model, out, kind, int8=int8, half=half, plain=plain, images=images or (), recipe=recipe, overrides=settings or (), split=split,

@@ -66,7 +66,7 @@ def sampling(
     import json
 
     from seenet.cli.arguments import whole_numbers
-    from seenet.experiments.sampling_figure import lines, write_sampling
+    from seenet.experiments.sampling import lines, write_sampling
 
     found = write_sampling(out, model=model, rates=None if rates is None else whole_numbers(rates, "--rates"), overwrite=overwrite)
     print(json.dumps([module.result() for module in found], indent=1) if as_json else f"{lines(found)}\nwritten: {out}")
@@ -144,8 +144,7 @@ def gap(
     import json
 
     from seenet.cli.arguments import command_line, recipe_and_overrides
-    from seenet.experiments.gap import write_gap
-    from seenet.experiments.gap_figure import lines
+    from seenet.experiments.gap import lines, write_gap
 
     recipe, overrides = recipe_and_overrides(arguments or [])
     result, folder = write_gap(

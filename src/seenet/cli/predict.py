@@ -43,29 +43,28 @@ def predict(
     from dataclasses import asdict
 
     from seenet.cli.arguments import numbers, tile_size
-    from seenet.core.processes import listed
-    from seenet.evaluation.gather import joined, summed
+    from seenet.distributed import all_gather, init_process_group
     from seenet.export.auto import open_chosen
     from seenet.prediction.batch import predict_files
 
-    with joined(device) as (rank, world):
+    with init_process_group(device) as group:
         chosen = open_chosen(
             model, inputs, out, runtime=runtime, precision=precision, device=device, scales=numbers(scales, "--scales"), flip=flip,
             tile=tile_size(tile), margin=margin, memory=memory, factory=factory,
         )  # fmt: skip
-        if rank == 0:
+        if group.first:
             print(f"runtime {chosen.choice.runtime}, precision {chosen.choice.precision}: {chosen.choice.why}", file=sys.stderr)
         report = predict_files(
-            chosen.predictor, inputs, out, probabilities=probabilities, overwrite=overwrite, share=(rank, world), chooser=chosen
+            chosen.predictor, inputs, out, probabilities=probabilities, overwrite=overwrite, share=(group.rank, group.world), chooser=chosen
         )
-        report.written, report.skipped = summed([report.written, report.skipped], device)
-        failed = listed(report.failed)
-        if rank == 0:
+        report.written, report.skipped = sum(all_gather([report.written])), sum(all_gather([report.skipped]))
+        failed = all_gather(report.failed)
+        if group.first:
             report.failed = failed
     report.choice = asdict(chosen.choice)
-    if rank == 0 and as_json:
+    if group.first and as_json:
         print(json.dumps(report.result(), indent=1, ensure_ascii=False))
-    elif rank == 0:
+    elif group.first:
         kinds = "masks/ and overlays/" if not probabilities else "masks/, overlays/ and probabilities/"
         print(f"{report.written} written, {report.skipped} done before, {len(failed)} failed: {kinds} in {out}")
     report.check()

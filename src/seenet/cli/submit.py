@@ -42,9 +42,9 @@ def voc(
 ) -> None:
     """Pascal VOC 2012: palette PNGs of the pictures' sizes in a .tar.gz, checked when it is packed."""
     from seenet.cli.arguments import numbers
-    from seenet.experiments.submit import submit_masks, submit_model
-    from seenet.experiments.submit_formats import VOC, VOC_FOLDER
     from seenet.prediction.loading import load
+    from seenet.submit.archive import submit_masks, submit_model
+    from seenet.submit.voc import VOC, VOC_FOLDER
 
     path, folder = out or Path(f"submissions/voc-comp{competition}.tar.gz"), VOC_FOLDER.format(competition)
     if masks is not None:
@@ -73,9 +73,9 @@ def cityscapes(
 ) -> None:
     """Cityscapes: PNGs of labelIds, 2048 x 1024, in a .zip, checked when it is packed."""
     from seenet.cli.arguments import numbers
-    from seenet.experiments.submit import submit_masks, submit_model
-    from seenet.experiments.submit_formats import CITYSCAPES
     from seenet.prediction.loading import load
+    from seenet.submit.archive import submit_masks, submit_model
+    from seenet.submit.cityscapes import CITYSCAPES
 
     if masks is not None:
         _not_both(model)
@@ -94,7 +94,7 @@ def check(
     ] = None,
 ) -> None:
     """Check an archive as its server would: count, names, sizes, values. A wrong one is exit 6 and names the first offending file."""
-    from seenet.experiments.submit_check import check_submission
+    from seenet.submit.check import check_submission
 
     print(check_submission(archive, images).line())
 

@@ -1,14 +1,18 @@
-"""Files that are never half written or overwritten unasked, and text that is read or refused in one line."""
+"""Files: found by name, never half written or overwritten unasked, and text that is read or refused in one line."""
 
 import hashlib
+import importlib
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError, nearest
 
 LONGEST = 200
 """Bytes of a name that has room for more around it."""
@@ -17,7 +21,10 @@ TEMPORARY = re.compile(r"\.{1,2}(?P<name>.+?)\.[a-z0-9_]{8}\.\w+(\.[a-z0-9_]{8}\
 
 
 def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """DataError where a file may not be written: one is there (without `overwrite`), or a folder, or a file stands for its folder."""
+    """Raise DataError where a file may not be written.
+
+    One is there (without `overwrite`), or a folder, or a file where its folder should be.
+    """
     there = [path for path in paths if os.path.lexists(path) and (not overwrite or path.is_dir())]
     if there:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
@@ -42,8 +49,24 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing_to(
+    path: Path, fix: str = "make room or choose another --out", *, errors: tuple[type[Exception], ...] = (OSError,)
+) -> Iterator[None]:
+    """Say in one line that `path` cannot be written where the block raises one of `errors`.
+
+    Raises:
+        DataError: With the system's reason; `fix` ends its line.
+    """
+    try:
+        yield
+    except errors as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be written ({reason})", fix=fix) from None
+
+
 def beside(path: Path) -> Path:
-    """An empty file, hidden beside `path`, for what will get its name; `remove_leftovers` knows it."""
+    """Make an empty file, hidden beside `path`, for what will get its name; `remove_leftovers` knows it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{short(path.name)}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -51,7 +74,7 @@ def beside(path: Path) -> Path:
 
 
 def short(name: str) -> str:
-    """A name that leaves room for more around it (`beside`), within the 255 bytes that file systems give; a long one's hash."""
+    """Leave room around a name (`beside`), within the 255 bytes that file systems give; a long one becomes its hash."""
     return name if len(os.fsencode(name)) <= LONGEST else digest(name)[:32]
 
 
@@ -67,7 +90,7 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Files with one of these suffixes (lower case) below a folder, sorted, without what is hidden. DataError where it cannot be listed."""
+    """List files with one of these suffixes (lower case) below a folder, sorted, nothing hidden. DataError where it cannot be listed."""
 
     def refused(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); look at its permissions")
@@ -89,7 +112,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """A file's UTF-8 text, with or without the mark that Windows puts in front; DataError where it is not that, or cannot be read."""
+    """Read UTF-8 text, with or without the mark that Windows puts in front; DataError where it is not that, or cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -100,16 +123,57 @@ def read_text(path: Path) -> str:
 
 
 def digest(*parts: str) -> str:
-    """SHA-256 of parts, in hex; they may be file names of any bytes."""
+    """Hash parts, which may be file names of any bytes, by SHA-256, in hex."""
     return hashlib.sha256("|".join(parts).encode(errors="surrogatepass")).hexdigest()
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Hash a file's bytes by SHA-256, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:
-    """Where results that can be worked out again are remembered; it need not be there yet."""
+    """Name the folder of results that can be worked out again; it need not be there yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seenet"
+
+
+def bundled_models() -> dict[str, Path]:
+    """List the models that come with the package, by name."""
+    folder = Path(str(resources.files("seenet") / "models"))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def find_model(name: str | Path) -> Path:
+    """Find the model file of a run folder, a .safetensors file or a bundled name; DataError where there is none."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if (path / "model.safetensors").is_file():
+            return path / "model.safetensors"
+        raise DataError(f"{path}: a folder without model.safetensors; expected a finished run (seenet train ... --out {path})")
+    bundled = bundled_models()
+    if str(name) in bundled:
+        return bundled[str(name)]
+    raise DataError(
+        f"{name}: no such run, model file or bundled model; {nearest(str(name), bundled) if bundled else 'no model is bundled'}"
+    )
+
+
+def load_callable(name: str, setting: str, signature: str) -> Callable[..., Any]:
+    """Import what `setting` names; UsageError where it cannot be imported or called. `signature` says how it will be called."""
+    module, _, attribute = name.partition(":")
+    # The working folder is on the path of `python -m seenet`, not on that of `seenet`; last, so that it hides no package.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"{setting}={name}: cannot be imported ({error}); expected package.module:callable, in this folder or PYTHONPATH"
+        ) from None
+    if not callable(found):
+        raise UsageError(f"{setting}={name}: not callable; expected a function of {signature}")
+    result: Callable[..., Any] = found
+    return result

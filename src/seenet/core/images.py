@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from PIL.Image import Transpose
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
+from seenet.core.image_files import BROKEN, SCALE, safe_image_open, tiff_value_type, too_large
+from seenet.core.image_files import MAX_PIXELS as MAX_PIXELS
 from seenet.core.labels import LabelSet
-from seenet.core.metadata import ORIENTATION, exif_block, orientation_of, png_chunks, raw_profile
-from seenet.core.opening import BROKEN, SCALE, opened, too_large
-from seenet.core.opening import MAX_PIXELS as MAX_PIXELS
+from seenet.core.metadata import ORIENTATION, png_chunks, stored_orientation
 
 IMAGE_SUFFIXES = frozenset(
     {".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pcx", ".pgm", ".png"}
@@ -31,7 +31,6 @@ _TURNS = {
 }  # fmt: skip
 _MULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 """Colours that were multiplied by their alpha, and what they are without that."""
-_FURTHER_TAGS = (0x8769, 0x8825, 0xA005)
 _WHITE_IS_ZERO = 0
 
 
@@ -47,27 +46,27 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Of any picture, without decoding it. DataError as for `read_image`, as far as the header tells."""
-    with opened(path) as image:
+    """Read the header of any picture, without decoding it. DataError as for `read_image`, as far as the header tells."""
+    with safe_image_open(path) as image:
         turn = orientation(image)
-        # Pillow turns a TIFF's size when it decodes it, as that of others.
-        width, height = image.size
-        return Header((width, height) if turn in _SIDEWAYS else (height, width), image.mode, _notes(image, turn))
+        # By a TIFF's own tag Pillow has turned its size already.
+        tag = image.tag_v2.get(ORIENTATION) if isinstance(image, TiffImageFile) else None
+        sideways = turn in _SIDEWAYS and tag not in _SIDEWAYS
+        return Header(image.size if sideways else image.size[::-1], image.mode, _notes(image, turn))
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width after EXIF rotation, from the header alone. DataError as for `read_image`."""
+    """Read height and width after EXIF rotation from the header alone. DataError as for `read_image`."""
     return read_header(path).size
 
 
 def orientation(image: Image.Image) -> int:
-    """How an image says that it is turned, 1 to 8; 1 where that cannot be read."""
+    """Read how an image says that it is turned, 1 to 8; 1 where that cannot be read."""
     try:
         found = image.getexif().get(ORIENTATION, 1)
     except BROKEN:
         # An image of the user's own, with metadata that Pillow stumbles over; the next time it gives what it has by then.
-        text = image.info.get("Raw profile type exif")
-        found = orientation_of([raw_profile(text.encode())] if isinstance(text, str) else [], b"")
+        found = stored_orientation(image)
         image.getexif()[ORIENTATION] = found
     return int(found) if found in range(2, 9) else 1
 
@@ -89,24 +88,29 @@ def _notes(image: Image.Image, turn: int) -> tuple[str, ...]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """H x W x 3 uint8 RGB of any picture: JPEG, PNG, TIFF, WebP and what else `opening.FORMATS` lists.
+    """Decode any picture: JPEG, PNG, TIFF, WebP and what else `image_files.FORMATS` lists.
 
-    Rotated by EXIF; grey of 12 or 16 bits on the scale of 0 to 255, of 16-bit colours the high byte; grey, palette and CMYK converted;
-    alpha dropped.
-    DataError: missing, empty, unreadable, truncated, animated, or over the pixel limit.
+    It is rotated by EXIF. Grey of 12 or 16 bits goes to the scale of 0 to 255, of 16-bit colours the high byte is taken;
+    grey, palette and CMYK are converted, alpha is dropped.
+
+    Returns:
+        H x W x 3 uint8 RGB.
+
+    Raises:
+        DataError: Missing, empty, unreadable, truncated, animated, or over the pixel limit.
     """
-    with opened(path) as image:
+    with safe_image_open(path) as image:
         return from_pil(image, str(path))
 
 
 def read_encoded(content: bytes, name: str) -> np.ndarray:
-    """As `read_image`, of a picture file in memory; `name` stands in its errors."""
-    with opened(Path(name), content) as image:
+    """Decode a picture file in memory as `read_image` does; `name` stands in its errors."""
+    with safe_image_open(Path(name), content) as image:
         return from_pil(image, name)
 
 
 def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
-    """H x W x 3 uint8 RGB of a Pillow image, converted as `read_image` does; `name` stands in its errors."""
+    """Convert a Pillow image to H x W x 3 uint8 RGB as `read_image` does; `name` stands in its errors."""
     if image.width * image.height > MAX_PIXELS:
         raise too_large(name, image.size)
     kind = value_type(image)
@@ -128,17 +132,15 @@ def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
 
 
 def value_type(image: Image.Image) -> str:
-    """Of an image whose values are not on a scale of 8 or 16 bits that begins with 0: `float32`, `int16`; else nothing."""
+    """Name the type of values that are not on a scale of 8 or 16 bits from 0 up: `float32`, `int16`; else ""."""
     if isinstance(image, TiffImageFile):
-        form = {2: "int", 3: "float"}.get(max(image.tag_v2.get(SAMPLEFORMAT, (1,))), "uint")
-        bits = image.tag_v2.get(BITSPERSAMPLE, (1,))[0]
-        return "" if form == "uint" and bits <= 16 else f"{form}{bits}"
+        return tiff_value_type(image.tag_v2)
     # Pillow has no other mode for the 16 bits of a PGM (and once had none for a PNG's), which it gives on the whole scale.
     return {"F": "float32", "I": "" if image.format in {"PNG", "PPM"} else "int32"}.get(image.mode, "")
 
 
 def no_scale(name: str, kind: str, values: np.ndarray) -> DataError:
-    """What is said of values that nothing tells black and white of."""
+    """Make the error for values of which nothing tells black and white."""
     finite = values[np.isfinite(values)]
     return no_range(name, kind, (finite.min(), finite.max()) if finite.size else None)
 
@@ -150,25 +152,29 @@ def no_range(name: str, kind: str, limits: tuple[float, float] | None) -> DataEr
 
 
 def tiff_values(image: Image.Image) -> tuple[int, bool]:
-    """How many bits the values of a TIFF have, and whether 0 is white; (16, False) of other pictures."""
+    """Tell how many bits the values of a TIFF have, and whether 0 is white; (16, False) for other pictures."""
     if not isinstance(image, TiffImageFile):
         return 16, False
     return image.tag_v2.get(BITSPERSAMPLE, (1,))[0], image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
 
 
 def eight_bits(values: np.ndarray, bits: int, *, inverted: bool = False) -> np.ndarray:
-    """Values of so many bits as uint8, rounded: the full range maps to the full range (257 * 255 = 65535). `inverted`: 0 is white."""
+    """Scale values of so many bits to uint8, rounded: the full range to the full range (257 * 255 = 65535). `inverted`: 0 is white."""
     top = 2**bits - 1
     scaled = values if bits == 8 else ((values.astype(np.uint32) * 510 + top) // (2 * top)).clip(max=255).astype(np.uint8)
     return 255 - scaled if inverted else scaled
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """H x W label ids as the file holds them: palette indices, or grey values of 8, 16 or 32 bits; never luminance.
+    """Read label ids as the file holds them: palette indices, or grey values of 8, 16 or 32 bits; never luminance.
 
-    uint8 where the file has 8 bits, else int32. DataError for a colour picture, besides those of `read_image`.
+    Returns:
+        H x W, uint8 where the file has 8 bits, else int32.
+
+    Raises:
+        DataError: A colour picture, besides those of `read_image`.
     """
-    with opened(path) as image:
+    with safe_image_open(path) as image:
         image = _upright(image)
         if image.mode in _WIDE or image.mode == "I":
             return np.asarray(image).astype(np.int32)
@@ -189,11 +195,12 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
-    """Pillow's mode, and height and width as stored, of a PNG in memory, undecoded. `name` stands in errors.
+    """Read Pillow's mode, and height and width as stored, of a PNG in memory, undecoded; `name` stands in errors.
 
-    DataError where it is none, or damaged by its own checksums: what Pillow overlooks another reader may not.
+    Raises:
+        DataError: It is no PNG, or damaged by its own checksums: what Pillow overlooks another reader may not.
     """
-    with opened(Path(name), content) as image:
+    with safe_image_open(Path(name), content) as image:
         if image.format != "PNG":
             raise DataError(f"{name}: a picture of kind {image.format}, expected PNG")
         kind = b""
@@ -207,14 +214,17 @@ def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
 
 
 def png_ids(content: bytes, name: str) -> np.ndarray:
-    """H x W values (palette indices, grey) of a PNG in memory, as stored; look at `png_header` first. DataError as for `read_image`."""
-    with opened(Path(name), content) as image:
+    """Decode H x W values (palette indices, grey) of a PNG in memory, as stored; look at `png_header` first.
+
+    DataError as for `read_image`.
+    """
+    with safe_image_open(Path(name), content) as image:
         return np.array(image)
 
 
 def read_colours(path: Path) -> np.ndarray:
-    """H x W x 3 uint8 colours of a mask that is declared `rgb`; a palette picture by its colours, alpha dropped."""
-    with opened(path) as image:
+    """Read the H x W x 3 uint8 colours of a mask that is declared `rgb`; a palette picture by its colours, alpha dropped."""
+    with safe_image_open(path) as image:
         image = _upright(image)
         if image.mode not in {"RGB", "RGBA", "P"}:
             raise DataError(
@@ -227,7 +237,7 @@ def read_colours(path: Path) -> np.ndarray:
 
 
 def write_mask(path: Path, mask: np.ndarray, labels: LabelSet) -> None:
-    """PNG of the ids: with the classes' colours as palette, or 16-bit grey where the set has more than 256 classes."""
+    """Write ids as PNG: with the classes' colours as palette, or 16-bit grey where the set has more than 256 classes."""
     if labels.num_classes > 256:
         image = Image.fromarray(mask.astype(np.uint16))
     else:
@@ -238,23 +248,7 @@ def write_mask(path: Path, mask: np.ndarray, labels: LabelSet) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Decoded and turned by its tag; the very image where there is nothing to turn."""
-    if isinstance(image, TiffImageFile) and image.tile and not _readable(image):
-        image.info["exif"] = exif_block(orientation(image))
-        image.getexif().load(image.info["exif"])
-        image.info.pop("xmp", None)
+    """Decode an image and turn it by its tag; the very image where there is nothing to turn."""
     image.load()  # a PNG may have its tag behind its pixels
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
-
-
-def _readable(image: TiffImageFile) -> bool:
-    """Whether Pillow can read what an image says of itself, as it does when it decodes a TIFF."""
-    try:
-        exif = image.getexif()
-        for tag in _FURTHER_TAGS:
-            if tag in exif:
-                exif.get_ifd(tag)
-    except BROKEN:
-        return False
-    return isinstance(image.info.get("xmp", b""), bytes)

@@ -1,4 +1,4 @@
-"""What this machine computes with, asked without torch."""
+"""Processor, threads and memory of this machine, asked without torch."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ VECTORS = BF16 | {"avx2", "avx512f", "avx512_vnni", "asimd", "sve"}
 
 @cache
 def fields() -> dict[str, str]:
-    """Those of the first processor in /proc/cpuinfo; empty where there is no such file."""
+    """Read the fields of the first processor in /proc/cpuinfo; empty where there is no such file."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -36,32 +36,32 @@ def fields() -> dict[str, str]:
 
 
 def flags() -> frozenset[str]:
-    """Instruction sets by Linux's names; empty elsewhere."""
+    """List instruction sets by Linux's names; empty elsewhere."""
     found = fields()
     return frozenset((found.get("flags") or found.get("features") or "").split())
 
 
 def has_bf16() -> bool:
-    """Whether it multiplies matrices in bf16 on its own; False where that is not known."""
+    """Tell whether the processor multiplies matrices in bf16 on its own; False where that is not known."""
     return bool(flags() & BF16)
 
 
 def name() -> str:
-    """Model and vector instructions, such as `AMD EPYC (avx2)`."""
+    """Name the model and its vector instructions, such as `AMD EPYC (avx2)`."""
     model = fields().get("model name") or platform.processor() or platform.machine()
     known = sorted(flags() & VECTORS)
     return f"{model} ({', '.join(known)})" if known else model
 
 
 def threads() -> int:
-    """Those that a network gets: the processors that this process may use, or fewer by OMP_NUM_THREADS."""
+    """Count the threads that a network gets: the processors that this process may use, or fewer by OMP_NUM_THREADS."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(allowed, int(asked)) if asked.isdigit() and int(asked) else allowed
 
 
 def crowded() -> str:
-    """What to say where others compute here already and nothing was set for it, else "": torch's threads wait busily, also for others'."""
+    """Warn where others compute here already and nothing was set for it, else "": torch's threads wait busily, also for others'."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load < threads() or threads() == 1 or any(name in os.environ for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")):
         return ""
@@ -72,7 +72,7 @@ def crowded() -> str:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether it says that memory is short: by a class for that, or in the words of a library that has none (`SHORT`)."""
+    """Tell whether an error says that memory is short: by its class, or in the words of a library that has none (`SHORT`)."""
     torch = sys.modules.get("torch")
     kinds = (MemoryError, torch.OutOfMemoryError) if torch else (MemoryError,)
     if isinstance(error, kinds) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
@@ -81,13 +81,13 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def limit_memory(limit: int) -> None:
-    """Let this process have so many bytes at most; where it has a lower limit that stays."""
+    """Limit this process to so many bytes; a lower limit that it has stays."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
 
 
 def available_memory() -> int | None:
-    """Bytes that could be had without swapping; None where the system does not say."""
+    """Count the bytes that could be had without swapping; None where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

@@ -13,11 +13,10 @@ from pydantic import BaseModel, ValidationError
 from seenet.core.errors import DataError, UsageError, nearest
 from seenet.core.files import read_text
 from seenet.core.settings import Recipe
-from seenet.core.yaml_text import read_yaml
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """List the recipes that come with the package, by name."""
     return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("seenet.recipes").iterdir() if entry.name.endswith(".yaml"))
 
 
@@ -63,7 +62,7 @@ def parse_recipe(text: str, source: str, overrides: list[str]) -> Recipe:
 
 
 def stage_recipes(recipe: Recipe, source: str = "stages") -> dict[str, Recipe]:
-    """Each stage of a recipe as a recipe of its own, in order; empty where it has none. UsageError: a setting of a stage."""
+    """Resolve each stage of a recipe to a recipe of its own, in order; empty where it has none. UsageError: a setting of a stage."""
     common = recipe.model_dump(mode="json", exclude={"stages"})
     stages: dict[str, Recipe] = {}
     for name, part in recipe.stages.items():
@@ -115,7 +114,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first of pydantic's complaints as one line, with the nearest name for an unknown key."""
+    """Say the first of pydantic's complaints in one line, with the nearest name for an unknown key."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -144,14 +143,57 @@ def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 
 
 def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML that `load_recipe` reads back to the same settings."""
+    """Write the resolved recipe as YAML that `load_recipe` reads back to the same settings."""
     values = recipe.model_dump(mode="json", exclude=None if recipe.stages else {"stages"})
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
 def parse_options(settings: list[str]) -> dict[str, Any]:
-    """`key=value` settings alone, values read as YAML."""
+    """Parse `key=value` settings alone, values read as YAML."""
     values: dict[str, Any] = {}
     for setting in settings:
         _apply(values, setting)
     return values
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """Read the values of a YAML text, whose `source` stands in errors.
+
+    UsageError: not valid YAML, a date that is none, or a key that stands twice in one mapping, of which YAML keeps the last in silence.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        top = loader.get_single_node()
+        if top is None:
+            return None
+        _refuse_repeated(loader, top, source)
+        return loader.construct_document(top)
+    # Of values such as 2026-02-30, or numbers of 5,000 digits; of brackets by the thousand.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{source}: not valid YAML ({' '.join(str(error).split())[:200]})") from None
+
+
+def _refuse_repeated(loader: yaml.SafeLoader, top: yaml.Node, source: str) -> None:
+    # An alias leads to a node that is there already.
+    seen: set[int] = set()
+    nodes = [top]
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[Any, int] = {}
+            for key, value in node.value:
+                nodes.append(value)
+                if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                    continue
+                # 1 and 0x1 are one key, 1 and "1" are two.
+                name, line = loader.construct_object(key), key.start_mark.line + 1
+                if name in lines:
+                    raise UsageError(f"{source}: found {key.value} in line {lines[name]} and again in line {line}, expected it once")
+                lines[name] = line

@@ -174,6 +174,8 @@ class TrainingSettings(Section):
     """Steps between checkpoints (the last step always has one)."""
     keep: int = Field(default=2, ge=1)
     """Checkpoints kept besides the best."""
+    timeout_minutes: float = Field(default=10, gt=0)
+    """How long a process waits for the others before one of them counts as lost."""
     start_from: str | None = None
     """A SeENet model whose weights are taken where they fit, the head's too; what did not fit is listed."""
 

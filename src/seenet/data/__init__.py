@@ -1,4 +1,4 @@
-"""Data sets as splits of pictures and masks, and what is done to them before training."""
+"""Open a data set's split: pictures with their masks, by the name that a recipe gives."""
 
 from collections.abc import Callable
 
@@ -13,6 +13,9 @@ from seenet.data.voc import open_voc
 
 __all__ = ["Split", "list_split", "open_split"]
 
+# To add a data set, write one file beside this one, with its label set and a function
+# `open_NAME(settings, which)` that returns a `Split` (`camvid.py` is the shortest), and enter it
+# here. `DataSettings.kind` lists the same names, so that a misspelt recipe is refused at once.
 KINDS: dict[str, Callable[[DataSettings, str], Split]] = {
     "camvid": open_camvid,
     "camvid-drives": open_drives,
@@ -25,10 +28,11 @@ KINDS: dict[str, Callable[[DataSettings, str], Split]] = {
 
 
 def open_split(settings: DataSettings, which: str) -> Split:
-    """A split of the data that a recipe names.
+    """Open a split of the data that a recipe names.
 
-    Raises DataError where a folder, a list, a picture or a mask is missing, or the split is empty; UsageError for a split that the data
-    set does not have.
+    Raises:
+        DataError: a folder, a list, a picture or a mask is missing, or the split is empty.
+        UsageError: the data set has no such split.
     """
     split = list_split(settings, which)
     if isinstance(split, FileSplit):
@@ -39,5 +43,5 @@ def open_split(settings: DataSettings, which: str) -> Split:
 
 
 def list_split(settings: DataSettings, which: str) -> Split:
-    """As `open_split`, but single pictures and masks need not be there."""
+    """Open a split as `open_split` does, but single pictures and masks need not be there."""
     return KINDS[settings.kind](settings, which)

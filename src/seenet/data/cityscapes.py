@@ -1,4 +1,4 @@
-"""Cityscapes: labelIds become trainIds on the fly."""
+"""Cityscapes: labelIds become the 19 trainIds when a mask is read."""
 
 from pathlib import Path
 
@@ -6,9 +6,35 @@ import numpy as np
 
 from seenet.core.errors import DataError, UsageError, nearest
 from seenet.core.images import read_ids
-from seenet.core.labels import CITYSCAPES19, CITYSCAPES_TRAIN_IDS, IGNORE
+from seenet.core.labels import IGNORE, LabelSet
 from seenet.core.settings import DataSettings
 from seenet.data.split import FileSplit, file_split, need_folder
+
+# Official table of Cityscapes, in the order of trainIds: labelId, name and colour.
+_CITYSCAPES = (
+    (7, "road", (128, 64, 128)), (8, "sidewalk", (244, 35, 232)), (11, "building", (70, 70, 70)), (12, "wall", (102, 102, 156)),
+    (13, "fence", (190, 153, 153)), (17, "pole", (153, 153, 153)), (19, "traffic light", (250, 170, 30)),
+    (20, "traffic sign", (220, 220, 0)), (21, "vegetation", (107, 142, 35)), (22, "terrain", (152, 251, 152)),
+    (23, "sky", (70, 130, 180)), (24, "person", (220, 20, 60)), (25, "rider", (255, 0, 0)), (26, "car", (0, 0, 142)),
+    (27, "truck", (0, 0, 70)), (28, "bus", (0, 60, 100)), (31, "train", (0, 80, 100)), (32, "motorcycle", (0, 0, 230)),
+    (33, "bicycle", (119, 11, 32)),
+)  # fmt: skip
+
+CITYSCAPES19 = LabelSet("cityscapes19", tuple(name for _, name, _ in _CITYSCAPES), tuple(colour for _, _, colour in _CITYSCAPES))
+
+CITYSCAPES_CATEGORIES = {
+    "flat": ("road", "sidewalk"),
+    "construction": ("building", "wall", "fence"),
+    "object": ("pole", "traffic light", "traffic sign"),
+    "nature": ("vegetation", "terrain"),
+    "sky": ("sky",),
+    "human": ("person", "rider"),
+    "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
+}
+"""The scored classes of each category of the official table, one after the other by trainId."""
+
+CITYSCAPES_TRAIN_IDS = {label: train_id for train_id, (label, _, _) in enumerate(_CITYSCAPES)}
+"""labelId -> trainId of the 19 scored classes."""
 
 HINT = (
     "expected leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelIds.png (cityscapes-dataset.com); set data.root"
@@ -21,7 +47,7 @@ for _label, _train_id in CITYSCAPES_TRAIN_IDS.items():
 
 
 def open_cityscapes(settings: DataSettings, which: str) -> FileSplit:
-    """train, val or trainval, from labelIds files or, where `data.ids` says so, trainIds files."""
+    """Open train, val or trainval, of the mask files that `data.ids` names."""
     if which not in PARTS:
         raise UsageError(f"Cityscapes has no split {which} with labels; {nearest(which, PARTS)}")
     root = Path(settings.root or "")
@@ -37,7 +63,7 @@ def open_cityscapes(settings: DataSettings, which: str) -> FileSplit:
 
 
 def decode_label_ids(path: Path) -> np.ndarray:
-    """trainIds of a labelIds file; DataError for ids that the official table does not have."""
+    """Read a labelIds file as trainIds; raise DataError for ids not in the official table."""
     ids = read_ids(path)
     unknown = sorted(set(np.unique(ids).tolist()) - set(range(34)) - {255})
     if unknown:
@@ -48,12 +74,16 @@ def decode_label_ids(path: Path) -> np.ndarray:
 
 
 def instance_path(mask: Path) -> Path:
-    """The instanceIds file that belongs to a labelIds or trainIds file; it need not be there."""
+    """Name the instanceIds file of a labelIds or trainIds file; it need not be there."""
     return mask.with_name(mask.name.rpartition("_gtFine_")[0] + "_gtFine_instanceIds.png")
 
 
 def read_instances(path: Path) -> np.ndarray:
-    """H x W instanceIds: labelId * 1000 + number for single objects, the labelId alone elsewhere; DataError for others."""
+    """Read H x W instanceIds: labelId * 1000 + number for single objects, else the labelId alone.
+
+    Raises:
+        DataError: an id that is none of these.
+    """
     ids = read_ids(path)
     if ids.size and int(ids.max()) // 1000 >= 34:
         raise DataError(

@@ -1,33 +1,40 @@
-"""COCO's instances as the 21 classes of Pascal VOC (`coco21`)."""
+"""COCO's instances as the 21 classes of Pascal VOC (`coco21`).
+
+Outlines and run lengths are decoded by pycocotools.
+"""
 
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from seenet.core.errors import DataError, UsageError, nearest
 from seenet.core.files import cache_folder, digest, sha256, write_text
 from seenet.core.images import MAX_PIXELS, read_image
-from seenet.core.labels import COCO21
+from seenet.core.labels import IGNORE, LabelSet
 from seenet.core.progress import track
 from seenet.core.settings import DataSettings
-from seenet.data.coco_masks import Instance, Overlap, draw
 from seenet.data.split import file_stamp, label_parts, need_folder, size_mismatch
+from seenet.data.voc import VOC21
 
 _log = logging.getLogger("seenet")
+
+# No rim: what COCO ignores are crowds and overlaps.
+COCO21 = LabelSet("coco21", VOC21.classes, VOC21.colours)
 
 HINT = "expected annotations/instances_{train,val}2017.json and the folders train2017, val2017 of JPEGs (cocodataset.org); set data.root"
 PARTS = {"train": ("train2017",), "val": ("val2017",), "trainval": ("train2017", "val2017")}
 LEAST_PIXELS = 1000
 """Of classes 1 to 20 together, in a picture that is trained on."""
 RULE = 1
-"""Raised when masks are drawn otherwise than before, so that what was counted then is counted again."""
+"""Raise it when masks are drawn otherwise than before: all is counted again then."""
 
 # COCO's category of VOC's classes 1 to 20, with COCO's name for it.
 CATEGORIES = {
@@ -37,11 +44,19 @@ CATEGORIES = {
 }  # fmt: skip
 _LABELS = {category: label for label, category in enumerate(CATEGORIES, start=1)}
 
+Overlap = Literal["ignore", "smallest-on-top"]
+
+FURTHEST = 10
+"""How far corners of an outline may lie outside the picture, in its longer side: pycocotools draws
+every step of an edge before it cuts."""
+
 
 @dataclass(frozen=True)
 class Picture:
-    """`instances`: those of the 20 classes, as JSON text. Hundreds of thousands of outlines as Python's numbers would take gigabytes,
-    and every loader process would come to copy them.
+    """A picture of COCO and its instances.
+
+    `instances`: those of the 20 classes, as JSON text. Hundreds of thousands of outlines as
+    Python's numbers would take gigabytes, and every loader process would come to copy them.
     """
 
     id: int
@@ -71,7 +86,7 @@ class CocoSplit:
         return read_image(self.pictures[index].path)
 
     def mask(self, index: int) -> np.ndarray:
-        """H x W class ids; DataError for an annotation that cannot be drawn."""
+        """Draw H x W class ids; raise DataError for an annotation that cannot be drawn."""
         picture = self.pictures[index]
         instances = [Instance(*values) for values in json.loads(picture.instances)]
         try:
@@ -97,9 +112,11 @@ class CocoSplit:
 
 
 def open_coco(settings: DataSettings, which: str) -> CocoSplit:
-    """`train` or `trainval`: pictures with at least 1,000 pixels of the 20 classes; `val`: all of its pictures.
+    """Open `train`, `val` or `trainval`.
 
-    Which pictures those are is worked out once for an annotation file (minutes for train2017) and remembered by its hash.
+    `val` has all of its pictures, the others those with at least 1,000 pixels of the 20 classes.
+    Which these are is worked out once for an annotation file (minutes for train2017) and remembered
+    by its hash.
     """
     if which not in PARTS:
         raise UsageError(f"COCO has no split {which}; {nearest(which, PARTS)}")
@@ -122,7 +139,11 @@ def open_coco(settings: DataSettings, which: str) -> CocoSplit:
 
 
 def read_annotations(path: Path, folder: Path) -> Iterator[Picture]:
-    """Pictures of an instances file, in its order. DataError: not there, no such JSON, other categories, names that leave the folder."""
+    """Read the pictures of an instances file, in its order.
+
+    Raises:
+        DataError: no such file, not COCO's JSON, other categories, or names that leave the folder.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file; {HINT}")
     try:
@@ -151,7 +172,10 @@ def read_annotations(path: Path, folder: Path) -> Iterator[Picture]:
 
 
 def _large_enough(split: CocoSplit, annotations: str) -> list[int]:
-    """Indices of the pictures with at least LEAST_PIXELS of classes 1 to 20, from the cache where they have been counted before."""
+    """Select the pictures with at least LEAST_PIXELS of classes 1 to 20.
+
+    What was counted before is taken from the cache.
+    """
     key = digest(str(RULE), annotations, split.overlap, str(LEAST_PIXELS))
     store = cache_folder() / f"coco21-{key[:16]}.json"
     kept = _remembered(store, key)
@@ -172,9 +196,122 @@ def _large_enough(split: CocoSplit, annotations: str) -> list[int]:
 
 
 def _remembered(store: Path, key: str) -> set[int] | None:
-    """Ids of the pictures that were large enough; None where that is not known."""
+    """Read which pictures (ids) were large enough; None where that is not known."""
     try:
         content = json.loads(store.read_text(encoding="utf-8"))
         return {int(picture) for picture in content["pictures"]} if content["key"] == key else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One annotation: VOC class 1 to 20, whether it is a crowd, and COCO's `segmentation`.
+
+    `segmentation`: outlines or run lengths.
+    """
+
+    label: int
+    crowd: bool
+    segmentation: Any
+
+
+def draw(instances: list[Instance], height: int, width: int, overlap: Overlap) -> np.ndarray:
+    """Draw instances: height x width uint8, classes 1 to 20, background 0, 255 where not scored.
+
+    Crowds are 255 where no instance lies over them. Pixels of two classes are 255, or belong to the
+    instance with the fewest pixels (of equal ones to the later).
+
+    Raises:
+        ValueError: in one line, a segmentation that is none.
+        UsageError: pycocotools is not installed.
+    """
+    tools = _pycocotools()
+    mask = np.zeros((height, width), np.uint8)
+    encoded = [(one, _encode(tools, one.segmentation, height, width)) for one in instances]
+    crowds = [rle for one, rle in encoded if one.crowd]
+    if crowds:
+        mask[_pixels(tools, crowds)] = IGNORE
+    if overlap == "smallest-on-top":
+        single = [(int(tools.area(rle)), one.label, rle) for one, rle in encoded if not one.crowd]
+        for _, label, rle in sorted(single, key=lambda entry: -entry[0]):
+            mask[_pixels(tools, [rle])] = label
+        return mask
+    taken, twice = np.zeros((2, height, width), bool)
+    for label in sorted({one.label for one, _ in encoded if not one.crowd}):
+        pixels = _pixels(tools, [rle for one, rle in encoded if one.label == label and not one.crowd])
+        mask[pixels] = label
+        twice |= taken & pixels
+        taken |= pixels
+    mask[twice] = IGNORE
+    return mask
+
+
+def _pixels(tools: Any, encoded: list[dict[str, Any]]) -> np.ndarray:
+    """Decode the union of run lengths: height x width bool."""
+    pixels: np.ndarray = tools.decode(tools.merge(encoded)).astype(bool)
+    return pixels
+
+
+def _encode(tools: Any, segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """Encode outlines (their union) or run lengths as compressed run lengths.
+
+    Everything is checked before: pycocotools reads what it is given as it comes, and leaves memory
+    as it found it where the run lengths stop too early.
+    """
+    if isinstance(segmentation, list):
+        _check_outlines(segmentation, FURTHEST * max(height, width))
+        return dict(tools.merge(tools.frPyObjects(segmentation, height, width)))
+    if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
+        raise ValueError(f"a segmentation is neither outlines nor run lengths of size [{height}, {width}]")
+    counts = segmentation.get("counts")
+    if isinstance(counts, str):
+        counts = _run_lengths(counts)
+    if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise ValueError("run lengths that are no whole numbers from 0 up")
+    if sum(counts) != height * width:
+        raise ValueError(f"run lengths of {sum(counts)} pixels for a picture of {height * width}")
+    return dict(tools.frPyObjects({"size": [height, width], "counts": counts}, height, width))
+
+
+def _check_outlines(outlines: list[Any], furthest: float) -> None:
+    if not outlines:
+        raise ValueError("a segmentation without outlines")
+    for outline in outlines:
+        if not isinstance(outline, list) or len(outline) < 6 or len(outline) % 2:
+            raise ValueError("an outline that is no list of at least three corners x, y")
+        for value in outline:
+            if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > furthest:
+                raise ValueError(f"an outline with a corner at {value!r}"[:80])
+
+
+def _run_lengths(text: str) -> list[int]:
+    """Decode COCO's compressed run lengths (maskApi.c, rleFrString).
+
+    5 bits a character from the lowest up, bit 6 says that more follow; from the fourth number on it
+    is the difference to the one before the last.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError("compressed run lengths that cannot be read")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError("compressed run lengths that end too early")
+    return counts
+
+
+def _pycocotools() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError:
+        raise UsageError("data.kind=coco: pycocotools is not installed; pip install 'seenet[coco]'") from None
+    return mask

@@ -1,9 +1,16 @@
-"""What is seen when: arithmetic on (seed, step), so that workers, processes and a resume change nothing."""
+"""What training sees when: arithmetic on (seed, step), so that a resume changes nothing."""
 
+import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from seenet.data.split import Split
+from seenet.data.transforms import JointTransform
 
 
 class Draw(NamedTuple):
@@ -14,12 +21,15 @@ class Draw(NamedTuple):
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of an epoch: a permutation of 0..count-1 that depends on (seed, epoch) alone."""
+    """Permute 0..count-1 by (seed, epoch) alone: the order of an epoch."""
     return np.random.default_rng(np.random.SeedSequence((seed, epoch))).permutation(count)
 
 
 def step_draws(step: int, batch: int, count: int, seed: int) -> list[Draw]:
-    """The global batch of a step: positions step * batch onwards of the endless stream of epochs."""
+    """Draw the global batch of a step.
+
+    It is positions step * batch onwards of the endless stream of epochs.
+    """
     draws = []
     order, order_epoch = np.empty(0, int), -1
     for position in range(step * batch, (step + 1) * batch):
@@ -31,9 +41,10 @@ def step_draws(step: int, batch: int, count: int, seed: int) -> list[Draw]:
 
 
 class StepSampler:
-    """Yields a rank's micro-batches from `first_step` up to `last_step`.
+    """Yield a rank's micro-batches from `first_step` up to `last_step`.
 
-    Rank r of `world` takes the r-th slice of each global batch, in `accumulate` equal parts; together they are the global batch.
+    Rank r of `world` takes the r-th slice of each global batch, in `accumulate` equal parts;
+    together they are the global batch.
     """
 
     def __init__(
@@ -55,3 +66,30 @@ class StepSampler:
             mine = step_draws(step, self.batch, self.count, self.seed)[self.rank * part : (self.rank + 1) * part]
             for start in range(0, part, micro):
                 yield mine[start : start + micro]
+
+
+class TrainingSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Samples by `Draw`: picture, mask and (epoch, index).
+
+    Shapes are those of `JointTransform`; what is drawn depends on (seed, epoch, index) alone.
+    """
+
+    def __init__(self, split: Split, transform: JointTransform, seed: int) -> None:
+        self.split, self.transform, self.seed = split, transform, seed
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        epoch, index = draw
+        image, mask = self.split.read(index)
+        # In a fork of all generators: a user's transform is covered, and no other draws move.
+        seeds = np.random.SeedSequence((self.seed, epoch, index)).generate_state(3)
+        numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(seeds[0]))
+                np.random.seed(seeds[1])  # noqa: NPY002 (the one a user's transform would use)
+                random.seed(int(seeds[2]))
+                picture, ids = self.transform(image, mask)
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            random.setstate(python_state)
+        return picture, ids, torch.tensor([epoch, index])

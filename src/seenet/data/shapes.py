@@ -1,4 +1,7 @@
-"""Scenes drawn on the fly: textured ground, overlapping objects told apart by their shape alone, exact labels with a void rim."""
+"""Scenes drawn on the fly, with exact labels and a void rim.
+
+Textured ground and overlapping objects, told apart by their shape alone.
+"""
 
 from dataclasses import dataclass
 from functools import cache
@@ -8,10 +11,16 @@ import numpy as np
 
 from seenet.core.errors import UsageError
 from seenet.core.files import digest
-from seenet.core.labels import SHAPES, LabelSet
+from seenet.core.labels import LabelSet
 from seenet.core.settings import DataSettings
 from seenet.data.split import label_parts
 
+SHAPES = LabelSet(
+    "shapes",
+    ("background", "disc", "square", "triangle", "ring", "pole"),
+    ((40, 44, 52), (224, 90, 71), (66, 135, 245), (245, 187, 66), (140, 90, 200), (80, 190, 120)),
+    rim=True,
+)
 DISC, SQUARE, TRIANGLE, RING, POLE = 1, 2, 3, 4, 5
 COARSE = 5
 """Points a side of the noise that becomes a smooth texture."""
@@ -19,7 +28,7 @@ _SEEDS = {"train": 0, "val": 1, "test": 2}
 
 
 def open_shapes(settings: DataSettings, which: str) -> "ShapesSplit":
-    """train with `count` scenes; val and test with a tenth, at least 50."""
+    """Open train with `count` scenes; val and test with a tenth, at least 50."""
     if which not in _SEEDS:
         raise UsageError(f"shapes has no split {which}; choose from {', '.join(_SEEDS)}")
     return ShapesSplit(which, settings.count if which == "train" else max(50, settings.count // 10), settings.size)
@@ -57,20 +66,28 @@ class ShapesSplit:
         return self._scene(index)[0]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Picture, and mask with a rim of one void pixel on the outer side of each object's edge."""
+        """Draw a picture and its mask.
+
+        The mask has a rim of one void pixel on the outer side of each object's edge.
+        """
         image, owner, classes = self._scene(index)
         mask = classes[owner]
         mask[outer_rim(owner)] = SHAPES.ignore
         return image, mask
 
     def exact_mask(self, index: int) -> np.ndarray:
-        """H x W class ids without a rim."""
+        """Draw the H x W class ids without a rim."""
         _, owner, classes = self._scene(index)
         mask: np.ndarray = classes[owner]
         return mask
 
     def _scene(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Picture, the number of the topmost object at each pixel (0: ground, later ones lie above), and each object's class."""
+        """Draw a scene.
+
+        Returns:
+            The picture, the number of the topmost object at each pixel (0: ground, later ones lie
+            above), and each object's class.
+        """
         rng = np.random.default_rng(np.random.SeedSequence((_SEEDS[self.which], index, self.side)))
         image = _texture(rng, self.side, np.ones((self.side, self.side), bool), contrast=45).reshape(self.side, self.side, 3)
         owner = np.zeros((self.side, self.side), np.uint8)
@@ -84,7 +101,7 @@ class ShapesSplit:
 
 
 def outer_rim(owner: np.ndarray) -> np.ndarray:
-    """True at pixels beside an object that lies above them: one pixel, on the outer side of its edge."""
+    """Mark pixels beside an object that lies above them: one pixel, outside its edge."""
     rim = np.zeros(owner.shape, bool)
     rim[1:] |= owner[:-1] > owner[1:]
     rim[:-1] |= owner[1:] > owner[:-1]
@@ -94,26 +111,29 @@ def outer_rim(owner: np.ndarray) -> np.ndarray:
 
 
 def _texture(rng: np.random.Generator, side: int, where: np.ndarray, contrast: float) -> np.ndarray:
-    """n x 3 float for the n pixels of `where`: a colour, a slope and smooth noise."""
+    """Draw n x 3 floats for the n pixels of `where`: a colour, a slope and smooth noise."""
     colour = rng.uniform(50, 205, 3)
     slope = np.linspace(-1, 1, side)
     light = (rng.uniform(-0.5, 0.5) * slope)[:, None] + (rng.uniform(-0.5, 0.5) * slope)[None, :]
-    smooth = _stretch(side)
+    smooth = _interpolation(side)
     shade = contrast * (light + 0.5 * (smooth @ rng.normal(0, 1, (COARSE, COARSE)) @ smooth.T))
     texture: np.ndarray = colour + shade[where][:, None] * rng.uniform(0.6, 1, 3)
     return texture
 
 
 @cache
-def _stretch(side: int) -> np.ndarray:
-    """side x COARSE weights of linear interpolation, by pixel centres."""
+def _interpolation(side: int) -> np.ndarray:
+    """Compute side x COARSE weights of linear interpolation, by pixel centres."""
     place = np.clip((np.arange(side) + 0.5) * COARSE / side - 0.5, 0, COARSE - 1)
     weights: np.ndarray = np.maximum(0, 1 - abs(place[:, None] - np.arange(COARSE)))
     return weights
 
 
 def _object(rng: np.random.Generator, kind: int, side: int) -> np.ndarray:
-    """True inside an object of random place, size and turn; poles and rings are at least 3 pixels thick."""
+    """Mark the inside of an object of random place, size and turn: side x side bool.
+
+    Poles and rings are at least 3 pixels thick.
+    """
     y, x = np.ogrid[0.5:side, 0.5:side]
     radius = rng.uniform(0.09, 0.21) * side
     centre_y, centre_x = rng.uniform(0.1, 0.9, 2) * side

@@ -15,11 +15,15 @@ from seenet.core.labels import LabelSet
 
 
 class Split(Protocol):
-    """Numbered samples. `read` gives an H x W x 3 uint8 picture and its H x W mask of class ids, with `labels.ignore` where not scored."""
+    """Numbered samples: pictures with their masks.
+
+    `read` gives an H x W x 3 uint8 picture and its H x W mask of class ids, with `labels.ignore`
+    where it is not scored.
+    """
 
     @property
     def name(self) -> str:
-        """Data set and split, as results name it: `camvid/val`."""
+        """Name data set and split, as results do: `camvid/val`."""
 
     @property
     def labels(self) -> LabelSet: ...
@@ -27,17 +31,20 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def key(self, index: int) -> str:
-        """What the sample is called: a relative path without suffix."""
+        """Name a sample: a relative path without suffix."""
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]: ...
 
     def image(self, index: int) -> np.ndarray: ...
 
     def paths(self, index: int) -> tuple[Path | None, Path | None]:
-        """Files of picture and mask; None where it is drawn."""
+        """Return the files of picture and mask; None where it is drawn."""
 
     def stamp(self, index: int) -> str:
-        """SHA-256 that changes with whatever decides what `read` gives: files by path, size and time, and how they are decoded."""
+        """Hash whatever decides what `read` gives (SHA-256).
+
+        Files count by path, size and time, and so does how they are decoded.
+        """
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class FileSplit:
         return read_image(self.images[index])
 
     def mask(self, index: int) -> np.ndarray:
-        """H x W class ids; DataError for a file that cannot be decoded as declared."""
+        """Read H x W class ids; raise DataError for a file that cannot be decoded as declared."""
         return self.decode(self.masks[index])
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +86,10 @@ class FileSplit:
         return digest(*label_parts(self.labels), *how, *map(file_stamp, self.paths(index)))
 
     def missing(self, index: int) -> list[tuple[Path, DataError]]:
-        """Picture or mask where it is not there, and what is said of it; where both are not, the picture."""
+        """Return the file that is not there, and what to say of it.
+
+        Where neither picture nor mask is there it is the picture.
+        """
         image, mask = self.paths(index)
         if not image.is_file():
             what = f"{image}: no such picture, though {self.name} lists it"
@@ -91,12 +101,12 @@ class FileSplit:
 
 
 def label_parts(labels: LabelSet) -> list[str]:
-    """What of a label set decides whether a mask is good."""
+    """List what of a label set decides whether a mask is good."""
     return [labels.name, str(labels.num_classes), str(labels.ignore)]
 
 
 def file_stamp(path: Path) -> str:
-    """A file by path, size and time; "none" where there is none."""
+    """Describe a file by path, size and time; "none" where there is none."""
     try:
         stat = path.stat()
     except OSError:
@@ -105,7 +115,7 @@ def file_stamp(path: Path) -> str:
 
 
 def size_mismatch(image: Path, image_shape: tuple[int, ...], mask: Path, mask_shape: tuple[int, ...]) -> DataError:
-    """Both files and both sizes, as height x width."""
+    """Make the error that names both files and both sizes, as height x width."""
     return DataError(
         f"{mask}: {mask_shape[0]} x {mask_shape[1]} pixels, but its picture {image} has {image_shape[0]} x {image_shape[1]}",
         fix="resize the mask with nearest neighbour, or fix its EXIF rotation",
@@ -117,7 +127,11 @@ def size_mismatch(image: Path, image_shape: tuple[int, ...], mask: Path, mask_sh
 def file_split(
     name: str, labels: LabelSet, pairs: list[tuple[str, Path, Path]], decode: Callable[[Path], np.ndarray], *, empty: str
 ) -> FileSplit:
-    """A split of (key, picture, mask), which need not be there yet; DataError where there are none (`empty` says what to do)."""
+    """Make a split of (key, picture, mask), whose files need not be there yet.
+
+    Raises:
+        DataError: there are no pairs; `empty` says what to do.
+    """
     if not pairs:
         raise DataError(f"{name}: no pictures found", fix=empty, kind="empty-split")
     keys, images, masks = zip(*pairs, strict=True)
@@ -125,13 +139,17 @@ def file_split(
 
 
 def read_list(path: Path, hint: str) -> list[str]:
-    """The lines of a list file, without blanks; DataError where it is not there (`hint` says what is expected)."""
+    """Read the lines of a list file, without blanks.
+
+    Raises:
+        DataError: it is not there; `hint` says what is expected.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such list", fix=hint, kind="missing")
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def need_folder(path: Path, hint: str) -> None:
-    """DataError where a folder of the data is not there."""
+    """Raise DataError where a folder of the data is not there; `hint` says what is expected."""
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; {hint}")

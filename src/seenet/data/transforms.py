@@ -1,4 +1,7 @@
-"""What is done to a picture and its mask together before training (Sec. 4: flip, scale 0.5 to 2, crop, zero padding)."""
+"""Change a picture and its mask together before training.
+
+Sec. 4 of the paper: flip, scale 0.5 to 2, crop, zero padding.
+"""
 
 from typing import Any
 
@@ -10,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from seenet.core.errors import SeenetError, UsageError
-from seenet.core.importing import load_callable
+from seenet.core.files import load_callable
 from seenet.core.settings import TransformSettings
 
 
@@ -18,16 +21,25 @@ def _uniform(low: float, high: float) -> float:
     return low + (high - low) * torch.rand(()).item()
 
 
-def _place(room: int) -> int:
+def _random_offset(room: int) -> int:
     return int(torch.randint(room + 1, ()).item()) if room > 0 else 0
 
 
 class JointTransform:
-    """H x W x 3 uint8 and H x W ids -> 3 x h x w float32 (normalised, zero-padded) and h x w int64 (padded with `ignore`).
+    """Random changes, the same for a picture and its mask.
 
-    All draws come from torch's global generator: seed it before the call. In turn: the user's own transform, scale (picture bilinear and
-    antialiased, mask NEAREST_EXACT), rotation, flip, crop at a random place, colour jitter, normalisation, padding below and right.
-    `classes`, where given, is how many ids the user's own transform may give.
+    In turn: the user's own transform, scale (picture bilinear and antialiased, mask NEAREST_EXACT),
+    rotation, flip, crop at a random place, colour jitter, normalisation, padding below and right.
+    All draws come from torch's global generator: seed it before the call.
+
+    Args:
+        settings: `transforms` of a recipe.
+        mean, std: normalisation of R, G and B, 0 to 1.
+        ignore: id of padded pixels.
+        classes: where given, how many ids the user's own transform may give.
+
+    Called with H x W x 3 uint8 and H x W ids it returns 3 x h x w float32 (normalised, padded with
+    zeros) and h x w int64 (padded with `ignore`).
     """
 
     def __init__(
@@ -41,7 +53,7 @@ class JointTransform:
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:
         settings = self.settings
         if self.custom is not None:
-            image, mask = self._customised(image, mask)
+            image, mask = self._apply_custom(image, mask)
         picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         ids = torch.from_numpy(np.ascontiguousarray(mask).astype(np.int32, copy=False))[None]
         height, width = ids.shape[-2:]
@@ -55,7 +67,7 @@ class JointTransform:
         if torch.rand(()).item() < settings.flip:
             picture, ids = picture.flip(-1), ids.flip(-1)
         crop_height, crop_width = settings.crop
-        top, left = _place(height - crop_height), _place(width - crop_width)
+        top, left = _random_offset(height - crop_height), _random_offset(width - crop_width)
         picture = picture[:, top : top + crop_height, left : left + crop_width]
         ids = ids[:, top : top + crop_height, left : left + crop_width]
         if settings.jitter:
@@ -64,8 +76,12 @@ class JointTransform:
         normalised = (picture.float() / 255 - self.mean) / self.std
         return F.pad(normalised, (0, right, 0, below)), F.pad(ids[0].long(), (0, right, 0, below), value=self.ignore)
 
-    def _customised(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """By the user's own transform; UsageError where it fails, or gives what is no picture and mask of the data's classes."""
+    def _apply_custom(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Apply the user's own transform.
+
+        Raises:
+            UsageError: it fails, or gives what is no picture and mask of the data's classes.
+        """
         name = f"transforms.custom={self.settings.custom}"
         try:
             changed = self.custom(image=image, mask=mask) if self.custom else None
@@ -74,7 +90,7 @@ class JointTransform:
         except Exception as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UsageError(f"{name}: raised {what}; mend it, or leave it out") from error
-        image, mask = _checked(changed, name)
+        image, mask = _check_custom(changed, name)
         strange = mask[((mask < 0) | (mask >= self.classes)) & (mask != self.ignore)] if self.classes else mask[:0]
         if strange.size:
             raise UsageError(f"{name}: gave a mask with id {strange[0]}, expected 0 to {self.classes - 1}, or {self.ignore} (ignored)")
@@ -96,13 +112,17 @@ class JointTransform:
 
 
 def resize_mask(ids: Tensor, size: tuple[int, int]) -> Tensor:
-    """1 x H x W ids at another size; NEAREST_EXACT, since plain NEAREST shifts labels against the picture."""
+    """Resize 1 x H x W ids by NEAREST_EXACT: plain NEAREST shifts labels against the picture."""
     resized: Tensor = TF.resize(ids, list(size), InterpolationMode.NEAREST_EXACT)
     return resized
 
 
-def _checked(changed: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Picture and mask as a user's transform gave them back; UsageError where they are of another kind or size."""
+def _check_custom(changed: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return picture and mask as a user's transform gave them.
+
+    Raises:
+        UsageError: they are of another kind or size.
+    """
     if not (isinstance(changed, dict) and all(isinstance(changed.get(key), np.ndarray) for key in ("image", "mask"))):
         raise UsageError(f"{name}: gave no dict with arrays `image` and `mask`; return {{'image': ..., 'mask': ...}}")
     image, mask = changed["image"], changed["mask"]

@@ -1,17 +1,20 @@
-"""Confusion matrix and the numbers made from it (docs/metrics.md)."""
+"""Count pixels by truth and prediction: one picture at a time, then all of a split (docs/metrics.md)."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from seenet.core.errors import DataError
+from seenet.evaluation.metrics.boundaries import DISTANCES, band_index
+from seenet.evaluation.metrics.iou import iou_scores
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int, where: str = "label") -> np.ndarray:
-    """C[t, p], int64 K x K, of two H x W integer arrays; pixels whose truth is `ignore` are left out.
+    """Count C[t, p] of two H x W integer arrays, int64 K x K; leave out pixels whose truth is `ignore`.
 
-    Raises DataError (naming `where`, ids and pixel counts) where a label is neither a class nor ignored, or sizes
-    differ.
+    Raises:
+        DataError: a label is neither a class nor ignored (naming `where`, ids and pixel counts), or
+            sizes differ.
     """
     return np.bincount(pair_codes(truth, prediction, num_classes, ignore, where), minlength=num_classes**2 + 1)[:-1].reshape(
         num_classes, num_classes
@@ -19,7 +22,7 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
 
 
 def pair_codes(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int, where: str = "label") -> np.ndarray:
-    """t * K + p of each pixel, flat; K * K where the truth is ignored. Errors as `confusion_matrix`."""
+    """Return t * K + p of each pixel, flat; K * K where the truth is ignored. Errors as `confusion_matrix`."""
     if truth.shape != prediction.shape:
         raise DataError(f"{where}: the label is {_size(truth)}, the prediction {_size(prediction)}; expected the same size")
     if prediction.size and int(prediction.max()) >= num_classes:
@@ -32,7 +35,7 @@ def pair_codes(truth: np.ndarray, prediction: np.ndarray, num_classes: int, igno
 
 
 def truth_codes(truth: np.ndarray, num_classes: int, ignore: int, where: str = "label") -> np.ndarray:
-    """t * K of each pixel, flat; K * K where the truth is ignored. DataError where a label is neither."""
+    """Return t * K of each pixel, flat; K * K where the truth is ignored. DataError where a label is neither."""
     ignored = num_classes**2
     if truth.dtype == np.uint8:
         # One table look-up tells class, ignored and neither apart, and multiplies by K on the way.
@@ -59,35 +62,65 @@ def _size(array: np.ndarray) -> str:
     return "x".join(map(str, array.shape))
 
 
-def metrics(matrix: np.ndarray) -> dict[str, Any]:
-    """Numbers of an int64 K x K matrix, all in 0..1, None where nothing is there to divide by.
+@dataclass(frozen=True)
+class ImageScore:
+    """Counts of one picture, by truth, prediction and band, without the zeros: small enough to keep for all.
 
-    `miou` over the classes that are not absent; `pixel_accuracy`; `mean_class_accuracy` over classes with ground truth;
-    `frequency_weighted_iou`; `absent` (class indices whose union is 0); and one entry a class in `iou`, `accuracy`,
-    `dice`, `pixels`.
+    `cells` are band * K * K + t * K + p, ascending (one band where no boundary was asked for), `counts` their pixels.
     """
-    hits, rows, columns = np.diag(matrix).astype(np.int64), matrix.sum(1), matrix.sum(0)
-    total = int(rows.sum())
-    iou, accuracy, dice = _ratio(hits, rows + columns - hits), _ratio(hits, rows), _ratio(2 * hits, rows + columns)
-    weighted = [row / total * value for row, value in zip(rows.tolist(), iou, strict=True) if value is not None and total]
-    return {
-        "miou": mean(iou),
-        "pixel_accuracy": int(hits.sum()) / total if total else None,
-        "mean_class_accuracy": mean(accuracy),
-        "frequency_weighted_iou": sum(weighted) if total else None,
-        "absent": [index for index, value in enumerate(iou) if value is None],
-        "iou": iou,
-        "accuracy": accuracy,
-        "dice": dice,
-        "pixels": rows.tolist(),
-    }
+
+    index: int
+    """Place in the split."""
+    cells: np.ndarray
+    counts: np.ndarray
+    outlined: bool = True
+    """Whether it has any rim or edge."""
+    loss: float = 0.0
+    """Sum of the negative log-likelihood over its valid pixels, nats; 0 where the loss was not asked for."""
+    measured: tuple[np.ndarray, ...] = ()
+    """What each further `Metric` counted, int64."""
+
+    def matrix(self, num_classes: int) -> np.ndarray:
+        """Return C[t, p] of this picture, int64 K x K."""
+        return total([self], num_classes)[0]
+
+    def miou(self, num_classes: int) -> float | None:
+        """Return the mean IoU over the classes in its truth or prediction; None where nothing is scored."""
+        value: float | None = iou_scores(self.matrix(num_classes))["miou"]
+        return value
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> list[float | None]:
-    return [a / b if b else None for a, b in zip(above.tolist(), below.tolist(), strict=True)]
+def score_image(
+    index: int,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    num_classes: int,
+    ignore: int,
+    *,
+    boundary: str | None = None,
+    widths: tuple[int, ...] = (),
+    where: str = "label",
+) -> ImageScore:
+    """Count one picture; `boundary` is "trimap" or "transition". Errors as `confusion_matrix`."""
+    codes = pair_codes(truth, prediction, num_classes, ignore, where)
+    pairs = num_classes**2 + 1
+    bands, outlined = 1, True
+    if boundary is not None:
+        bands = len(widths) + 1
+        distance = DISTANCES[boundary](truth, ignore)
+        outlined = distance is not None
+        codes = codes + (len(widths) if distance is None else band_index(distance, widths).ravel()) * pairs
+    counted = np.bincount(codes, minlength=bands * pairs).reshape(bands, pairs)[:, :-1].ravel()
+    cells = np.flatnonzero(counted)
+    return ImageScore(index, cells, counted[cells], outlined)
 
 
-def mean(values: list[float | None]) -> float | None:
-    """Mean of those that are there."""
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
+def total(scores: list[ImageScore], num_classes: int, bands: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Sum over pictures: return C (K x K), and C within each of `bands` widths (bands x K x K), all int64."""
+    summed = np.zeros((bands + 1) * num_classes**2, np.int64)
+    for score in scores:
+        # With one band asked for here, what lies in others still belongs to C.
+        cells = score.cells if bands else score.cells % num_classes**2
+        np.add.at(summed, cells, score.counts)
+    parts = summed.reshape(bands + 1, num_classes, num_classes)
+    return parts.sum(0), parts[:-1].cumsum(0)

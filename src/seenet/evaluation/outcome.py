@@ -1,19 +1,22 @@
-"""The outcome of an evaluation, and what its result file says."""
+"""The outcome of an evaluation: what its result file says, and what the terminal shows of it."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 import seenet
 from seenet.core.labels import LabelSet
-from seenet.evaluation.bootstrap import miou_interval
-from seenet.evaluation.confusion import mean, metrics
-from seenet.evaluation.measure import Measure
-from seenet.evaluation.scores import ImageScore, total
+from seenet.evaluation.confusion import ImageScore, total
+from seenet.evaluation.metrics import Metric, percent, table
+from seenet.evaluation.metrics.bootstrap import miou_interval
+from seenet.evaluation.metrics.boundaries import bands_table
+from seenet.evaluation.metrics.iou import iou_scores, mean
 
 Boundary = Literal["trimap", "transition"]
 SIZE_RULE = "scored at the label's own size; own-grid scores resized once, bilinear, align_corners=False; labels never resized"
@@ -34,8 +37,8 @@ class Evaluation:
     with_loss: bool
     settings: dict[str, Any]
     info: dict[str, Any]
-    measures: tuple[Measure, ...] = ()
-    """Those that `ImageScore.measured` is from, in this order."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """By their key in the result; `ImageScore.measured` is from these, in this order."""
 
     @cached_property
     def _sums(self) -> tuple[np.ndarray, np.ndarray]:
@@ -43,33 +46,33 @@ class Evaluation:
 
     @property
     def matrix(self) -> np.ndarray:
-        """C[t, p] over all pictures, int64 K x K."""
+        """Return C[t, p] over all pictures, int64 K x K."""
         return self._sums[0]
 
     @property
     def bands(self) -> np.ndarray:
-        """C within each width, int64 widths x K x K; empty where no boundary was asked for."""
+        """Return C within each width, int64 widths x K x K; empty where no boundary was asked for."""
         return self._sums[1]
 
     @property
     def miou(self) -> float | None:
-        """Pooled over the set, 0..1; None where every pixel is ignored."""
-        value: float | None = metrics(self.matrix)["miou"]
+        """Return the mIoU pooled over the set, 0..1; None where every pixel is ignored."""
+        value: float | None = iou_scores(self.matrix)["miou"]
         return value
 
     @property
     def loss(self) -> float | None:
-        """Mean negative log-likelihood over all valid pixels, nats; None where not asked for or nothing is valid."""
+        """Return the mean negative log-likelihood over all valid pixels, nats; None if not asked for or none is valid."""
         pixels = int(self.matrix.sum())
         # fsum: exact, so that it does not depend on who counted which picture.
         return math.fsum(score.loss for score in self.per_image) / pixels if self.with_loss and pixels else None
 
     def worst(self, count: int) -> list[ImageScore]:
-        """Pictures of the lowest mIoU, the lowest first; those where nothing is scored are left out."""
+        """Return the pictures of the lowest mIoU, the lowest first; leave out those where nothing is scored."""
         return self._ranked()[:count]
 
     def best(self, count: int) -> list[ImageScore]:
-        """Pictures of the highest mIoU, the highest first."""
+        """Return the pictures of the highest mIoU, the highest first."""
         return self._ranked()[::-1][:count]
 
     def _ranked(self) -> list[ImageScore]:
@@ -80,12 +83,15 @@ class Evaluation:
     def result(
         self, *, model: dict[str, Any] | None = None, command: str | None = None, mean_over: Sequence[int] | None = None
     ) -> dict[str, Any]:
-        """Everything a result file says (docs/metrics.md), as JSON values; shares are 0..1.
+        """Return everything a result file says (docs/metrics.md), as JSON values; shares are 0..1.
 
-        `model` ({"file", "sha256"}) replaces the predictor's `info`, for a file that is written after the evaluation;
-        `mean_over` are classes over which one more mIoU is taken, from the same matrix.
+        Args:
+            model: {"file", "sha256"} instead of the predictor's `info`, for a file that is written
+                after the evaluation.
+            command: quoted.
+            mean_over: classes over which one more mIoU is taken, from the same matrix.
         """
-        numbers = metrics(self.matrix)
+        numbers = iou_scores(self.matrix)
         names = self.labels.classes
         data, _, split = self.split.partition("/")
         columns = ("iou", "accuracy", "dice", "pixels")
@@ -102,8 +108,8 @@ class Evaluation:
             "absent_rule": "classes with no pixel in truth and prediction are left out of the means",
             "boundary": self._boundary_result(),
             **{
-                measure.key: measure.result(self.matrix, [score.measured[place] for score in self.per_image])
-                for place, measure in enumerate(self.measures)
+                name: metric.result(self.matrix, [score.measured[place] for score in self.per_image])
+                for place, (name, metric) in enumerate(self.metrics.items())
             },
             "data": data,
             "split": split,
@@ -135,6 +141,50 @@ class Evaluation:
             return None
         return {
             "kind": self.boundary,
-            "miou": {str(width): metrics(band)["miou"] for width, band in zip(self.widths, self.bands, strict=True)},
+            "miou": {str(width): iou_scores(band)["miou"] for width, band in zip(self.widths, self.bands, strict=True)},
             "images_without_outline": sum(not score.outlined for score in self.per_image),
         }
+
+
+def tables(result: dict[str, Any], metrics: Mapping[str, Metric] | None = None) -> Group:
+    """Show a result of `Evaluation.result` in the terminal; shares in percent.
+
+    The table of classes, the means under it, the bands, and what each of `metrics` (those of the
+    evaluation) has to show.
+    """
+    parts = [(name, metric, result[name]) for name, metric in (metrics or {}).items()]
+    more = {heading: shares for _, metric, part in parts for heading, shares in metric.columns(part).items()}
+    title = f"{result['data']}/{result['split']}, {result['images']} pictures"
+    classes = table(title, ("class", "IoU", "accuracy", "Dice", "pixels", *more), left=("class",))
+    pixels = sum(entry["pixels"] for entry in result["classes"])
+    for k, entry in enumerate(result["classes"]):
+        shares = [entry["iou"], entry["accuracy"], entry["dice"], entry["pixels"] / pixels if pixels else None]
+        classes.add_row(entry["name"], *map(percent, [*shares, *(column[k] for column in more.values())]))
+    classes.add_section()
+    means = [percent(result["miou"]), percent(result["mean_class_accuracy"]), "", "", *(percent(column[-1]) for column in more.values())]
+    classes.add_row(f"mean of {len(result['classes']) - len(result['absent'])}", *means, style="bold")
+    shown: list[RenderableType] = [classes, *map(Text, _lines(result))]
+    if result["boundary"]:
+        shown.append(bands_table(result["boundary"]))
+    return Group(*shown, *(table for name, metric, part in parts for table in metric.tables(name, part)))
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    """Say what stands under the table of classes."""
+    weighted = percent(result["frequency_weighted_iou"])
+    loss = "" if result["loss"] is None else f", loss {result['loss']:.4f}"
+    lines = [f"pixel accuracy {percent(result['pixel_accuracy'])}, frequency-weighted IoU {weighted}{loss}"]
+    if result["absent"]:
+        lines.append(f"absent, left out of the mean: {', '.join(result['absent'])}")
+    # One picture, drawn again and again, has an interval of no width that would say nothing.
+    several = result["images"] > 1
+    if several and result["miou_interval"]:
+        lines.append(f"95 % interval of the mIoU, pictures drawn with replacement: {_interval(result)}")
+    if over := result["mean_over"]:
+        interval = f" ({_interval(over)})" if several and over["miou_interval"] else ""
+        lines.append(f"mIoU over {', '.join(over['classes'])}: {percent(over['miou'])}{interval}")
+    return lines
+
+
+def _interval(entry: dict[str, Any]) -> str:
+    return f"{percent(entry['miou_interval']['low'])} to {percent(entry['miou_interval']['high'])}"

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: error map, panel, confusion matrix."""
+"""Draw an evaluation: error map, panel, confusion matrix."""
 
 import io
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ MOST_NAMED = 40
 
 
 def error_map(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """H x W x 3 uint8 in `ERROR_COLOURS`: where the prediction is right, wrong, or not scored."""
+    """Return H x W x 3 uint8 in `ERROR_COLOURS`: where the prediction is right, wrong, or not scored."""
     table = np.array(list(ERROR_COLOURS.values()), np.uint8)
     kind = (truth != prediction).astype(np.uint8)
     kind[truth == labels.ignore] = 2
@@ -34,7 +34,7 @@ def error_map(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np
 
 
 def panel(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> Image.Image:
-    """Image, truth, prediction and error map side by side, a white line between: H x (4 W + 3 gaps), RGB.
+    """Put image, truth, prediction and error map side by side, a white line between: H x (4 W + 3 gaps), RGB.
 
     All have the truth's size; where the image has another it is resized (bilinear) for show. Of sides over `PANEL_SIDE` every so manyth
     pixel is shown.
@@ -51,8 +51,9 @@ def panel(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, labels: 
 
 
 def confusion_figure(matrix: np.ndarray, labels: LabelSet) -> bytes:
-    """PNG of the confusion matrix: truth in rows, each cell the share of its row in percent; rows without truth stay
-    empty.
+    """Draw the confusion matrix as a PNG: truth in rows, each cell the share of its row in percent.
+
+    Rows without truth stay empty.
     """
     # Imported here: slow to import, and evaluation inside training does not draw. No pyplot: it would keep state and
     # pick a backend.
@@ -88,7 +89,7 @@ def confusion_figure(matrix: np.ndarray, labels: LabelSet) -> bytes:
 
 
 def png_bytes(figure: "Figure") -> bytes:
-    """The figure as a PNG file's bytes, the same whenever it is drawn."""
+    """Return the figure as a PNG file's bytes, the same whenever it is drawn."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

@@ -11,21 +11,17 @@ from typing import Any, Literal
 from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import check_free, remove_leftovers, replacing, short, write_text
-from seenet.core.find import find_model
-from seenet.core.labels import CITYSCAPES19
+from seenet.core.files import check_free, find_model, remove_leftovers, replacing, short, write_text
 from seenet.core.recipe_files import load_recipe, parse_recipe
 from seenet.core.settings import DataSettings, Recipe
 from seenet.data import open_split
-from seenet.data.check import check_split
+from seenet.data.check.scan import check_split
+from seenet.data.cityscapes import CITYSCAPES19
 from seenet.data.split import FileSplit, Split
-from seenet.evaluation.boundaries import WIDTHS
-from seenet.evaluation.boundary_iou import BoundaryIou
-from seenet.evaluation.cityscapes import CityscapesScores
-from seenet.evaluation.conventions import Conventions
+from seenet.distributed import init_process_group
 from seenet.evaluation.evaluator import Boundary, Evaluation, evaluate
-from seenet.evaluation.gather import joined
-from seenet.evaluation.measure import Measure
+from seenet.evaluation.metrics import open_metrics
+from seenet.evaluation.metrics.boundaries import WIDTHS
 from seenet.evaluation.pictures import confusion_figure, panel
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.loading import load
@@ -64,6 +60,7 @@ def run_evaluation(
     widths: Sequence[int] = WIDTHS,
     boundary_iou: bool = False,
     conventions: bool = False,
+    metrics: Sequence[str] = (),
     mean_over: Sequence[str] | None = None,
     precision: str = "fp32",
     device: str = "auto",
@@ -87,15 +84,17 @@ def run_evaluation(
         overrides: `key=value` on the recipe.
         split: the data set's own name of it; None: the recipe's `data.val`, or `val`.
         boundary: which bands, as `evaluate`, of these `widths` in pixels.
-        boundary_iou: also Boundary IoU of each class.
-        conventions: also the mIoU as other tools take it.
+        boundary_iou, conventions: short for these two `metrics`.
+        metrics: also these, by name or `package.module:callable` (`seenet.evaluation.metrics`); Cityscapes' own comes by itself.
         mean_over: names of classes over which one more mIoU is taken.
         tile, margin, memory, factory: as `prediction.loading.load`.
         command: quoted by the result file.
         out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
 
-    Raises DataError: no such model or data, labels that differ, results there already (without `overwrite`);
-    UsageError: settings; BusyError: another process evaluates into OUT.
+    Raises:
+        DataError: no such model or data, labels that differ, results there already (without `overwrite`).
+        UsageError: settings.
+        BusyError: another process evaluates into OUT.
     """
     path = find_model(model)
     settings = data_settings(path, recipe, list(overrides))
@@ -106,27 +105,28 @@ def run_evaluation(
     check_free([folder / RESULT, *([] if under_way else [folder / FIGURE, *_shown(folder)])], overwrite=overwrite)
     opened = open_split(settings, which)
     chosen = None if mean_over is None else opened.labels.indices(mean_over)
-    measures = _measures(opened, boundary_iou=boundary_iou, conventions=conventions)
+    short_forms = {"cityscapes": opened.labels == CITYSCAPES19, "boundary_iou": boundary_iou, "conventions": conventions}
+    measured = open_metrics([*(name for name, asked in short_forms.items() if asked), *metrics], opened)
     # The user's own code may change in between, which no hash of a model would show.
-    partial = None if factory else folder / PARTIAL
-    with joined(device) as (rank, _):
+    journal = None if factory or any(":" in name for name in metrics) else folder / PARTIAL
+    with init_process_group(device) as group:
         _check_labels(opened, boundary)
         predictor = load(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
         evaluation = evaluate(
-            predictor, opened, boundary=boundary, widths=widths, loss=True, measures=measures, what=f"eval {opened.name}", partial=partial
+            predictor, opened, boundary=boundary, widths=widths, loss=True, metrics=measured, what=f"eval {opened.name}", journal=journal
         )
     result = evaluation.result(command=command, mean_over=chosen)
-    if rank == 0:
+    if group.first:
         try:
             _write(folder, predictor, opened, evaluation, result)
         except OSError as error:
             what = f"{folder}: cannot be written ({error.strerror or error})"
             raise DataError(f"{what}; make room and run it again: what is counted is kept") from None
-    return EvalReport(evaluation, result, folder, first=rank == 0)
+    return EvalReport(evaluation, result, folder, first=group.first)
 
 
 def _check_labels(split: Split, boundary: Boundary | Literal["auto"] | None) -> None:
-    """DataError where a label is wrong, or nothing is ignored that could be the rim for `boundary`."""
+    """Raise DataError where a label is wrong, or nothing is ignored that could be the rim for `boundary`."""
     if not isinstance(split, FileSplit):
         return
     held = {label for counts in check_split(split) for label in counts}
@@ -158,18 +158,8 @@ def _shown(folder: Path) -> list[Path]:
     return [path for path in sorted((folder / "images").glob("*.jpg")) if re.match(r"(worst|best)-\d+-", path.name)]
 
 
-def _measures(split: Split, *, boundary_iou: bool, conventions: bool) -> list[Measure]:
-    """Those asked for, and Cityscapes' own where its classes are scored."""
-    measures: list[Measure] = [CityscapesScores(split)] if split.labels == CITYSCAPES19 else []
-    if boundary_iou:
-        measures.append(BoundaryIou(split.labels))
-    if conventions:
-        measures.append(Conventions(split.labels))
-    return measures
-
-
 def data_settings(model: Path, recipe: str | Path | Recipe | None, overrides: list[str]) -> DataSettings:
-    """The data to score on: of the recipe if given, else of the model's run, else of the overrides."""
+    """Return the data to score on: of the recipe if given, else of the model's run, else of the overrides."""
     beside = model.parent / "recipe.yaml"
     if recipe is None and beside.is_file():
         recipe = beside
@@ -181,7 +171,7 @@ def data_settings(model: Path, recipe: str | Path | Recipe | None, overrides: li
 
 
 def default_out(model: Path, split: str, inside: str = "eval", elsewhere: str = "evaluations") -> Path:
-    """`eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT` where it belongs to none; a split given as a path
+    """Return `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT` where it belongs to none; a split given as a path
     by its stem. Other results than an evaluation's say where they go.
     """
     name = Path(split).stem

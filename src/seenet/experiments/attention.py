@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from seenet.core.errors import UsageError
-from seenet.evaluation.boundaries import transition_distance
-from seenet.experiments.drawing import Panel, class_legend, in_colours, panel_grid, shown_size, value_range
-from seenet.experiments.each_picture import draw_each, with_stages
+from seenet.evaluation.metrics.boundaries import transition_distance
+from seenet.experiments.drawing import Panel, class_legend, draw_each, in_colours, panel_grid, shown_size, value_range
+from seenet.experiments.probe import with_stages
 from seenet.model import VARIANTS
 from seenet.model.files import read_options
 from seenet.prediction.batch import PredictReport

@@ -1,28 +1,36 @@
-"""What the paper's figures share: panels in a grid as PNG, where they go, and what models are called in them."""
+"""What the paper's figures share: panels in a grid as PNG, where they go, what models are called, one figure a picture."""
 
+import logging
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import check_free, replacing
+from seenet.core.images import read_image
 from seenet.core.labels import LabelSet
+from seenet.core.processor import lacks_memory
+from seenet.core.progress import bar
 from seenet.evaluation.pictures import png_bytes
+from seenet.prediction.base import BasePredictor
+from seenet.prediction.batch import PredictReport
+from seenet.prediction.inputs import Input
+
+log = logging.getLogger("seenet")
 
 PANEL, GAP, WORDS, LINE = 2.9, 0.1, 0.24, 0.17
 """Inches: width of a panel, white between panels, height of a line with its margin, and of one within a paragraph."""
 DPI = 130
 COLOURS = "viridis"
 """Even to the eye, and in grey print."""
-
-
 LONGEST = 960
 """Pixels of a map's longer side: more than a panel has."""
 
@@ -88,6 +96,16 @@ def _proportion(row: Sequence[Panel | None]) -> float:
     return float(min(2.0, max([0.15, *(panel.picture.shape[0] / panel.picture.shape[1] for panel in row if panel)])))
 
 
+def plot_of(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of so many inches with one pair of axes, without the frame's upper and right side."""
+    # No pyplot: it would keep state and pick a backend.
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
 def class_legend(masks: Iterable[np.ndarray], labels: LabelSet) -> list[Patch]:
     """A key for each class in any of the masks, in the set's order, and one for ignored pixels."""
     found = sorted({int(i) for mask in masks for i in np.unique(mask)})
@@ -136,3 +154,43 @@ def write_figure(path: Path, data: bytes) -> None:
             temporary.write_bytes(data)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error}); make room or choose another --out") from None
+
+
+def draw_each(
+    predictor: BasePredictor,
+    pictures: Sequence[Input],
+    out: Path,
+    draw: Callable[[Input, np.ndarray], bytes],
+    *,
+    what: str,
+    overwrite: bool = False,
+) -> PredictReport:
+    """Write OUT/NAME.png, what `draw` makes of each picture (H x W x 3 uint8); one that cannot be read is noted and the rest done.
+
+    Raises DataError where a figure is there already (without `overwrite`), before anything is drawn.
+    """
+    paths = {item.name: out / f"{item.name}.png" for item in pictures}
+    check_free(list(paths.values()), overwrite=overwrite)
+    report = PredictReport(out, predictor.info, predictor.settings)
+    with bar(what, len(pictures)) as advance:
+        for item in pictures:
+            try:
+                write_figure(paths[item.name], _drawn(item, draw))
+            except DataError as error:
+                log.warning("failed: %s", error)
+                report.failed.append((item.path, str(error)))
+            else:
+                report.written += 1
+            advance(note=item.name)
+    return report
+
+
+def _drawn(item: Input, draw: Callable[[Input, np.ndarray], bytes]) -> bytes:
+    image = read_image(item.path)
+    try:
+        return draw(item, image)
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        size = "x".join(map(str, image.shape[:2]))
+        raise DataError(f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy") from None

@@ -10,9 +10,10 @@ from seenet.core.errors import UsageError
 from seenet.core.images import image_size, read_ids
 from seenet.core.labels import LabelSet
 from seenet.data.split import size_mismatch
-from seenet.evaluation.confusion import confusion_matrix, metrics, pair_codes
-from seenet.experiments.drawing import Panel, class_legend, panel_grid, shown_size, value_range
-from seenet.experiments.each_picture import draw_each, with_stages
+from seenet.evaluation.confusion import confusion_matrix, pair_codes
+from seenet.evaluation.metrics.iou import iou_scores
+from seenet.experiments.drawing import Panel, class_legend, draw_each, panel_grid, shown_size, value_range
+from seenet.experiments.probe import with_stages
 from seenet.model import PEERS, VARIANTS, Segmenter
 from seenet.prediction.batch import PredictReport
 from seenet.prediction.colours import colourize
@@ -127,5 +128,5 @@ def _what(name: str, variant: str, whole: bool) -> str:
 
 
 def _score(found: np.ndarray, truth: np.ndarray | None, labels: LabelSet) -> str:
-    miou = None if truth is None else metrics(confusion_matrix(truth, found, labels.num_classes, labels.ignore))["miou"]
+    miou = None if truth is None else iou_scores(confusion_matrix(truth, found, labels.num_classes, labels.ignore))["miou"]
     return "" if miou is None else f"mIoU {100 * miou:.1f} %"

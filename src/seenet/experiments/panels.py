@@ -11,11 +11,11 @@ from seenet.core.errors import DataError, UsageError
 from seenet.core.images import read_image
 from seenet.core.progress import track
 from seenet.data import Split, open_split
-from seenet.data.check import check_split
+from seenet.data.check.scan import check_split
 from seenet.data.split import FileSplit
+from seenet.evaluation.confusion import score_image
 from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.run import data_settings
-from seenet.evaluation.scores import score_image
 from seenet.experiments.drawing import Panel, check_png, class_legend, model_names, panel_grid, write_figure
 from seenet.model.files import find_model, read_options
 from seenet.prediction.base import BasePredictor

@@ -10,10 +10,9 @@ from seenet.core.files import sha256
 from seenet.core.recipe_files import parse_options
 from seenet.core.settings import ModelSettings, Recipe
 from seenet.data import open_split
-from seenet.experiments.each_picture import with_stages
-from seenet.experiments.plan import Cell, Plan, Run, check_comparable, single, unfilled
-from seenet.experiments.rows import PaperRow
-from seenet.model.files import load_model, read_options
+from seenet.experiments.plan import Cell, PaperRow, Plan, Run, check_comparable, single, unfilled
+from seenet.model.factory import unknown_parts
+from seenet.model.files import find_model, load_model, read_options
 from seenet.model.probe import PROBES, StageProbe, probes_of
 from seenet.model.summary import summarize
 
@@ -32,6 +31,15 @@ RULES = {
     "frozen below": "everything under the probe keeps its weights and batch norm's statistics",
     "joint": "everything under the probe is trained with it, from the weights of the model",
 }
+
+
+def with_stages(model: str | Path) -> Path:
+    """The file of a model whose parts are known by name; UsageError for a network of `model.factory`."""
+    path = find_model(model)
+    factory = read_options(path).get("factory")
+    if factory:
+        raise UsageError(f"{path}: {unknown_parts(factory)}")
+    return path
 
 
 def make_probe_plan(

@@ -5,12 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from seenet.core.errors import DataError
 from seenet.evaluation.pictures import png_bytes
-from seenet.experiments.drawing import check_png, model_names, write_figure
+from seenet.experiments.drawing import check_png, model_names, plot_of, write_figure
 
 MARKERS = "os^Dv<>p"
 """One after the other, so that lines are told apart in grey print too."""
@@ -32,10 +29,7 @@ def write_widths_figure(paths: Sequence[Path], out: Path, *, overwrite: bool = F
 
 def widths_figure(results: dict[str, dict[str, Any]]) -> bytes:
     """PNG with a line for each name's result: mIoU in percent over the band's width in pixels."""
-    # No pyplot: it would keep state and pick a backend.
-    figure = Figure(figsize=(6.4, 4.4), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = plot_of(6.4, 4.4)
     for place, (name, result) in enumerate(results.items()):
         points = [(int(width), 100 * miou) for width, miou in result["boundary"]["miou"].items() if miou is not None]
         axes.plot(*zip(*points, strict=True), marker=MARKERS[place % len(MARKERS)], label=name)

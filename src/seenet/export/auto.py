@@ -19,12 +19,13 @@ import numpy as np
 
 from seenet.core import processor
 from seenet.core.errors import DataError, SeenetError, UsageError
-from seenet.core.find import find_model
+from seenet.core.files import find_model
 from seenet.core.images import image_size, read_image
-from seenet.export import bundles
-from seenet.export.fastest import PICTURES, PLAIN, ROUNDS, Speeds, Way, open_way, ticking, versions
+from seenet.export import bundle_cache
+from seenet.export.fastest import PICTURES, PLAIN, ROUNDS, Speeds, Way, open_way, ticking
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundle import FORMATS
+from seenet.prediction.formats import BUNDLE_FORMATS
 from seenet.prediction.inputs import Input, find_inputs
 from seenet.prediction.loading import load
 from seenet.prediction.manifest import begun_with
@@ -37,8 +38,9 @@ Runtime = Literal["auto", "eager", "onnx", "openvino"]
 
 WAYS: tuple[Way, ...] = (PLAIN, ("onnx", "fp32"), ("openvino", "fp32"), ("eager", "bf16"), ("openvino", "bf16"))
 """The first that is left is what a job is begun with."""
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino")}
-"""OpenVINO gets its network by way of ONNX."""
+_ONNX = (*BUNDLE_FORMATS["onnx"].written_with, *BUNDLE_FORMATS["onnx"].runs_with)
+PACKAGES = {"onnx": _ONNX, "openvino": (*_ONNX, *BUNDLE_FORMATS["openvino"].runs_with)}
+"""OpenVINO gets its network by way of a bundle for ONNX."""
 SPEEDUP = 1.3
 """Expected of the fastest of others: less than it brought wherever it was measured."""
 AGAIN = 20
@@ -245,7 +247,7 @@ def open_chosen(
         speeds = None if settled else speeds
     # What is read by windows is too large to try anything on.
     pictures = [item.path for item in items if not item.windows]
-    exports = bundles.forecast(path, {way[0]} - {"eager"}, versions())
+    exports = bundle_cache.forecast(path, {way[0]} - {"eager"})
     with ticking(f"exporting to {way[0]}", exports) if exports else nullcontext():
         predictor = open_way(path, way, pictures, **options)
     return Chosen(predictor, Choice(*way, why, speeds.candidates(left) if speeds else []), (runtime, precision), left, speeds, pixels)
@@ -307,7 +309,7 @@ def _other_device(device: str) -> str:
     maybe = not sys.platform.startswith("linux") or any(Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg"))
     if device == "cpu" or (device == "auto" and not maybe):
         return ""
-    from seenet.prediction.device import choose_device
+    from seenet.core.device import choose_device
 
     found = choose_device(device)
     if found.type == "cuda":

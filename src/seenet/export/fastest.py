@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from seenet.core.errors import CheckError, DataError
 from seenet.core.files import cache_folder, digest, sha256, write_text
 from seenet.core.images import read_image
 from seenet.core.progress import bar
-from seenet.export import bundles
+from seenet.export import bundle_cache
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundle import BundlePredictor
 from seenet.prediction.loading import load
@@ -42,7 +41,6 @@ OPENING_SECONDS = 3.0
 """Taken for loading one way: a child process first."""
 AGREEMENT = {"fp32": 0.9999, "bf16": 0.999}
 """Share of the pixels that must get the class that plain fp32 gives them, by precision."""
-LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 
 def open_way(
@@ -61,12 +59,12 @@ def open_way(
 ) -> BasePredictor:
     """The predictor of a model file that runs in `way`; where that needs a bundle it is verified on the first of `pictures`.
 
-    `patience` and errors as `bundles.bundle`.
+    `patience` and errors as `bundle_cache.bundle`.
     """
     runtime, precision = way
     if runtime == "eager":
         return load(path, device, precision, scales=scales, flip=flip, tile=tile, margin=margin, memory=memory, factory=factory)
-    file = bundles.bundle(path, runtime, lambda: _readable(pictures), versions(), patience=patience)
+    file = bundle_cache.bundle(path, runtime, lambda: _readable(pictures), patience=patience)
     info = {"file": str(path), "sha256": sha256(path)}
     return BundlePredictor(open_tried(file, precision=precision), scales=scales, flip=flip, tiling=Tiling(tile, margin, memory), info=info)
 
@@ -81,7 +79,7 @@ class Speeds:
     def __init__(self, path: Path, pixels: float, machine: str, options: dict[str, Any]) -> None:
         self.path, self.options = path, options
         self.key = {
-            "model": sha256(path), "seenet": seenet.__version__, "libraries": versions(), "processor": machine,
+            "model": sha256(path), "seenet": seenet.__version__, "libraries": bundle_cache.versions(), "processor": machine,
             "threads": processor.threads(), "log2 of pixels": round(math.log2(pixels)), **options,
         }  # fmt: skip
         self.file = cache_folder() / "choices" / f"{digest(json.dumps(self.key, sort_keys=True))}.json"
@@ -99,11 +97,11 @@ class Speeds:
 
     def is_ready(self, way: Way) -> bool:
         """Whether it needs no export."""
-        return way[0] == "eager" or bundles.present(self.path, way[0], versions())
+        return way[0] == "eager" or bundle_cache.present(self.path, way[0])
 
     def forecast(self, ways: Collection[Way], once: float) -> float:
         """Seconds that `attempt` will take, where its pictures take `once` seconds in plain fp32."""
-        exports = bundles.forecast(self.path, {runtime for runtime, _ in ways} - {"eager"}, versions())
+        exports = bundle_cache.forecast(self.path, {runtime for runtime, _ in ways} - {"eager"})
         return exports + len(ways) * OPENING_SECONDS + (1 + len(ways)) * (1 + ROUNDS) * once
 
     def candidates(self, ways: Sequence[Way]) -> list[dict[str, Any]]:
@@ -126,7 +124,7 @@ class Speeds:
         What fails is noted. A bar shows the `seconds` that were forecast; `rounds` are those that timing may take, `exports` those that
         each export may.
         """
-        before = {kind for kind in bundles.SUFFIXES if bundles.present(self.path, kind, versions())}
+        before = {kind for kind in bundle_cache.KINDS if bundle_cache.present(self.path, kind)}
         failed: dict[Way, Exception] = {}
         images = [read_image(path) for path in pictures]
         with ticking(f"trying {', '.join(map(' '.join, ways))}", seconds) as say:
@@ -147,15 +145,15 @@ class Speeds:
             times, equal = measured(opened, images, failed, rounds)
         for way, why in failed.items():
             found = {"failed": " ".join(str(why).split())[:200] or type(why).__name__}
-            (self.passing if bundles.passing(why) else self.known)[way] = found
+            (self.passing if bundle_cache.is_temporary(why) else self.known)[way] = found
         for way, taken in times.items():
             self.known[way] = {"seconds": round(taken, 4), "speed": round(times[PLAIN] / taken, 3), "equal": round(equal[way], 6)}
         with suppress(OSError):
             write_text(self.file, json.dumps({"key": self.key, "candidates": self.candidates([*self.known])}, indent=1) + "\n")
         # Those that failed for now will need what is there.
         if not self.passing and (best := self.best([*ways, PLAIN])):
-            for kind in set(bundles.SUFFIXES) - before - {best[0]}:
-                bundles.remove(self.path, kind, versions())
+            for kind in set(bundle_cache.KINDS) - before - {best[0]}:
+                bundle_cache.remove(self.path, kind)
 
 
 def measured(
@@ -219,15 +217,6 @@ def ticking(what: str, seconds: float) -> Iterator[Callable[[str], None]]:
         finally:
             ended.set()
             thread.join()
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that bundles and speeds depend on."""
-    found = {}
-    for name in LIBRARIES:
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 def _read(file: Path) -> dict[Way, dict[str, Any]]:

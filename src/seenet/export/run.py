@@ -8,11 +8,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 import seenet
 from seenet.core.errors import DataError, PassingError, UsageError
@@ -21,19 +24,17 @@ from seenet.core.images import read_image
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
-from seenet.export import int8 as int8_format
+from seenet.export.openvino import MOST, check_count
 from seenet.export.verify import Verification, verify
 from seenet.model.files import SavedModel, load_model
 from seenet.prediction.bundle import BundlePredictor, Card
+from seenet.prediction.formats import BUNDLE_FORMATS, bundle_files, check_path
 from seenet.prediction.inputs import find_pictures
 from seenet.prediction.predictor import Predictor
-from seenet.prediction.runtimes import PACKAGES, open_bundle, require
+from seenet.prediction.runtimes import open_bundle, require
 
 log = logging.getLogger("seenet")
-
 Format = Literal["onnx", "openvino", "torch"]
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-INT8 = ("onnx", "openvino")
 CHECKED = 4
 """Pictures on which a bundle is compared with its model at their own size."""
 MOST_SIDE = 640
@@ -78,7 +79,8 @@ def run_export(
     Args:
         int8: quantise weights and activations, calibrated on `images` (onnx, openvino).
         half: store weights in fp16 (openvino).
-        plain: leave convolutions as they are, for graphics cards (onnx, openvino); otherwise `products` writes some out, for processors.
+        plain: leave convolutions as they are, for graphics cards (onnx, openvino); otherwise some are written out as products, for
+            processors.
         images: pictures, folders or patterns to compare on; none: the photographs that come with the package.
         recipe: with `overrides` says which labelled data to compare the mIoU on; None: no labels.
         split: of that data; None: its `data.val`.
@@ -89,14 +91,14 @@ def run_export(
     """
     card_precision = _precision(kind, int8=int8, half=half, plain=plain)
     _check_out(out, kind, overwrite)
-    require(*PACKAGES[kind], *_more_packages(kind, int8))
+    require(*BUNDLE_FORMATS[kind].runs_with, *BUNDLE_FORMATS[kind].written_with, *(["nncf"] if int8 else []))
     labelled = _open_labelled(recipe, overrides, split)
     paths = checking_pictures(images, out)
     if int8:
         # The bundled photographs are not what it will see.
-        int8_format.check_count(len(paths) if images else 0)
+        check_count(len(paths) if images else 0)
     saved = load_model(model, factory=factory)
-    reading = paths[: int8_format.MOST] if int8 else paths[:CHECKED]
+    reading = paths[:MOST] if int8 else paths[:CHECKED]
     pictures = [fitted(read_image(path), saved) for path in reading]
     card = Card(
         labels=saved.labels, mean=saved.model.normalization.mean, std=saved.model.normalization.std, precision=card_precision,
@@ -122,36 +124,28 @@ def run_export(
         return report
 
 
-def check_path(out: Path) -> Path:
-    """Where the table of a bundle's verification lies."""
-    return out.with_name(f"{out.name}.check.json")
-
-
 def _precision(kind: Format, *, int8: bool, half: bool, plain: bool) -> str:
     if int8 and half:
         raise UsageError("--int8 and --fp16: expected one of them")
-    if int8 and kind not in INT8:
-        raise UsageError(f"--int8: not for {kind}; available for {', '.join(INT8)}")
-    if half and kind != "openvino":
-        raise UsageError(f"--fp16: not for {kind}; available for openvino (and --format fp16 writes a .safetensors)")
-    if plain and (int8 or kind == "torch"):
-        raise UsageError(f"--plain: {'--int8 is' if int8 else 'torch is'} so anyway; leave it out")
+    for option, given in (("--int8", int8), ("--fp16", half)):
+        if given and option not in BUNDLE_FORMATS[kind].options:
+            having = ", ".join(name for name, row in BUNDLE_FORMATS.items() if option in row.options)
+            safetensors = " (and --format fp16 writes a .safetensors)" * half
+            raise UsageError(f"{option}: not for {kind}; available for {having}{safetensors}")
+    if plain and (int8 or "--plain" not in BUNDLE_FORMATS[kind].options):
+        raise UsageError(f"--plain: {'--int8' if int8 else kind} is so anyway; leave it out")
     return "int8" if int8 else "fp16" if half else "fp32"
 
 
-def _more_packages(kind: Format, int8: bool) -> list[str]:
-    # OpenVINO reads the network by way of ONNX.
-    return [*(["onnx", "onnxscript"] if kind != "torch" else []), *(["nncf"] if int8 else [])]
-
-
 def _parts(out: Path) -> list[Path]:
-    """The files of a bundle, in the order in which they get their names: the one that is loaded last."""
-    return [*([out.with_suffix(".bin")] if out.suffix == ".xml" else []), check_path(out), out]
+    """Return the files of a bundle and its table, in the order in which they get their names."""
+    *weights, last = bundle_files(out)
+    return [*weights, check_path(out), last]
 
 
 def _check_out(out: Path, kind: Format, overwrite: bool) -> None:
-    if out.suffix != SUFFIXES[kind]:
-        raise DataError(f"{out}: found suffix {out.suffix!r}, expected {SUFFIXES[kind]} for --format {kind}")
+    if out.suffix != BUNDLE_FORMATS[kind].suffix:
+        raise DataError(f"{out}: found suffix {out.suffix!r}, expected {BUNDLE_FORMATS[kind].suffix} for --format {kind}")
     check_free(_parts(out), overwrite=overwrite)
 
 
@@ -178,28 +172,8 @@ def fitted(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
 
 
 def _write(path: Path, kind: Format, saved: SavedModel, card: Card, calibration: Sequence[np.ndarray], *, plain: bool) -> None:
-    from seenet.export.graph import trace
-
-    if kind == "torch":
-        from seenet.export.torch_program import write_torch
-
-        write_torch(path, trace(saved.model), card)
-        return
-    from seenet.export.onnx import clean, to_proto, write_proto
-    from seenet.export.products import quick_proto
-
-    # What is quantised are convolutions.
-    proto = to_proto(trace(saved.model)) if plain or calibration else quick_proto(saved.model)
-    if kind == "onnx":
-        if calibration:
-            proto = int8_format.quantize(proto, calibration)
-            clean(proto)
-        write_proto(path, proto, card)
-    else:
-        from seenet.export.openvino import read_onnx, write_openvino
-
-        model = read_onnx(proto.SerializeToString(deterministic=True))
-        write_openvino(path, int8_format.quantize(model, calibration) if calibration else model, card)
+    """Write by the format's own module, imported when it is asked for: it needs packages of its own."""
+    import_module(f"seenet.export.{kind}").write(path, saved.model, card, plain=plain, calibration=calibration)
 
 
 @contextlib.contextmanager
@@ -218,3 +192,21 @@ def _publish(path: Path, out: Path, report: ExportReport) -> None:
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
         part.replace(final)
+
+
+def table(report: ExportReport) -> Group:
+    """A row for each size that was run, and what all of them say together."""
+    found = report.verification
+    shown = Table(title=f"{report.card.precision} in {report.runtime}, beside the model", title_justify="left")
+    for name in ("batch", "height", "width", "largest score", "largest difference", "same class"):
+        shown.add_column(name, justify="right")
+    for row in found.rows:
+        share = f"{100 * row['agreeing'] / row['pixels']:.3f} %"
+        shown.add_row(*(str(row[key]) for key in ("batch", "height", "width")), f"{row['largest']:.2f}", f"{row['difference']:.1e}", share)
+    lines = [f"largest difference of a score {found.difference:.1e}, same class in {100 * found.agreement:.4f} % of the pixels"]
+    if found.miou is None:
+        lines.append("mIoU not compared: no labels; give --recipe")
+    else:
+        model, bundle = 100 * found.miou["model"], 100 * found.miou["bundle"]
+        lines.append(f"mIoU on {found.miou['data']}, {found.miou['images']} pictures: {bundle:.3f} %, the model's {model:.3f} %")
+    return Group(shown, *map(Text, lines))

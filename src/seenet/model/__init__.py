@@ -8,8 +8,8 @@ from seenet.model.baselines import PEERS, PeerNetwork, check_installed, peer_out
 from seenet.model.depthwise import use_exact_depthwise
 from seenet.model.factory import VARIANT as FACTORY
 from seenet.model.factory import FactoryNetwork, unknown_parts
-from seenet.model.network import VARIANTS, SeENet
 from seenet.model.probe import PROBES, StageProbe, levels_of, probes_of
+from seenet.model.seenet import VARIANTS, SeENet
 from seenet.model.segmenter import Normalization, Segmenter
 from seenet.model.weights import load_part, prepare_backbone
 

@@ -22,11 +22,14 @@ HOOKS = threading.Lock()
 
 
 class Backbone(nn.Module):
-    """B1 (stride 4), B2 (8), B3 and B4 (8, or up to `output_stride`) of a timm network with random weights; of these the first `levels`.
+    """B1 to B4 (the first `levels` of them) of a timm network, with random weights.
 
-    N x C x H x W -> tensors of N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i]). Networks whose stem cannot take a
-    size get zeros to the right and below. Raises UsageError for a name timm
-    does not know or cannot dilate. `recompute` drops activations in training and computes them again in the backward pass.
+    N x C x H x W -> tensors of N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i]), with
+    strides 4, 8, 16, 32 up to `output_stride`. Networks whose stem cannot take a size get zeros to
+    the right and below. `recompute` drops activations in training and computes them again in the
+    backward pass.
+
+    Raises UsageError for a name that timm does not know or cannot dilate.
     """
 
     def __init__(self, name: str, *, output_stride: int = 8, in_channels: int = 3, stride_on: str = "conv2", levels: int = 4) -> None:
@@ -69,15 +72,18 @@ class Backbone(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """The body under the names of timm's own network: some stand one deeper in it."""
+        """The body under the names of timm's own network, which stands one deeper in some."""
         children: dict[str, nn.Module] = dict(self.body.named_children())
         whole: nn.Module = self.body
         return next(iter(children.values())) if children.keys() in ({"model"}, {"body"}) else whole
 
     def stage_modules(self) -> list[list[nn.Module]]:
-        """The modules of B1 (stem included) to B4, in the order of the pass: leaves, and whatever has parameters or buffers of its own
-        beside its children (timm's norm with activation, ConvNeXt's block with its layer scale). UsageError where the stages of a
-        network are mixed (HRNet).
+        """List the modules of B1 (stem included) to B4, in the order of the pass.
+
+        Leaves, and whatever has parameters or buffers of its own beside its children (timm's norm
+        with activation, ConvNeXt's block with its layer scale).
+
+        Raises UsageError where the stages of a network are mixed (HRNet).
         """
         network = self.network
         owners = [
@@ -96,16 +102,14 @@ class Backbone(nn.Module):
         return [[module for _, module in owners[start:end]] for start, end in zip(starts, ends, strict=True)]
 
     def norms(self) -> list[nn.Module]:
-        """Every batch norm of the backbone."""
+        """List every batch norm of the backbone."""
         return [module for module in self.modules() if isinstance(module, BATCH_NORMS)]
 
     def _passes(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _kept_statistics(self.body)
 
     def _misfit(self, in_channels: int, height: int, width: int) -> str:
-        """What is wrong with the stages at this size, where they are not channels x ceil(size / stride); asked of the network itself,
-        without data.
-        """
+        """Say what is wrong with the stages at this size, by a pass of zeros; "" where they fit."""
         was_training = self.body.training
         try:
             with torch.no_grad():
@@ -122,7 +126,7 @@ class Backbone(nn.Module):
 
 
 def _stages(name: str, **options: Any) -> Any:
-    """timm's network of these stages, and nothing behind the last of them."""
+    """Return timm's network of these stages, and nothing behind the last of them."""
     body: Any = timm.create_model(name, features_only=True, **options)
     last = str(body.feature_info.module_name()[-1])
     if not last.startswith("blocks."):
@@ -136,7 +140,7 @@ def _stages(name: str, **options: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The error's first line; of an assertion without words the assertion, as timm has it."""
+    """Return an error's first line; of an assertion without words the assertion, as timm has it."""
     line = str(error).strip().partition("\n")[0]
     asserted = [frame.line for frame in traceback.extract_tb(error.__traceback__) if "/timm/" in frame.filename and frame.line]
     return line[:200] or (asserted[-1] if asserted else type(error).__name__)
@@ -147,7 +151,7 @@ def _own_tensors(module: nn.Module) -> bool:
 
 
 def _move_strides(body: nn.Module) -> None:
-    """ResNet v1: the first unit of a subsampling block strides on its first 1x1, not (v1.5) on its 3x3."""
+    """Let blocks stride on their first 1x1, as in ResNet v1, not (v1.5) on their 3x3."""
     for module in body.modules():
         conv1, conv2 = getattr(module, "conv1", None), getattr(module, "conv2", None)
         if hasattr(module, "conv3") and isinstance(conv1, nn.Conv2d) and isinstance(conv2, nn.Conv2d) and conv2.stride != (1, 1):
@@ -156,7 +160,7 @@ def _move_strides(body: nn.Module) -> None:
 
 @contextmanager
 def _kept_statistics(body: nn.Module) -> Iterator[None]:
-    """The second pass over the same images must not move batch norm's statistics again."""
+    """Keep batch norm's statistics in a second pass over the same images."""
     norms = [module for module in body.modules() if isinstance(module, BATCH_NORMS) and module.training]
     momenta, counts = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]
     for norm in norms:

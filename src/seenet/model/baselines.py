@@ -1,8 +1,9 @@
-"""Peers to compare SeENet with: heads of torchvision and segmentation-models-pytorch on the very backbone of Table 1's rows.
+"""Peers to compare with: heads of torchvision and segmentation-models-pytorch on our backbones.
 
-The heads are those libraries' own, with their defaults and their initialisation. What is ours is what surrounds every row alike: the
-backbone and its weights, padding, one bilinear resize of the scores from the head's own grid, the auxiliary head on B3.
-The Table 1 `baseline` is not here: it is the paper's (`aspp`).
+The heads are those libraries' own, with their defaults and their initialisation. What is ours is
+what surrounds every row alike: the backbone and its weights, padding, one bilinear resize of the
+scores from the head's own grid, the auxiliary head on B3. The `baseline` of Table 1 is not here: it
+is the paper's (`seenet.ASPP`).
 """
 
 import logging
@@ -17,14 +18,13 @@ from torch import Tensor, nn
 
 from seenet.core.errors import UsageError
 from seenet.model.backbone import Backbone
-from seenet.model.network import auxiliary_head
-from seenet.model.segmenter import Normalization, Segmenter
-from seenet.model.window import Window
+from seenet.model.seenet import auxiliary_head, scaled_rates
+from seenet.model.segmenter import Normalization, Segmenter, Window
 
 log = logging.getLogger("seenet")
 
 RATES = (12, 24, 36)
-"""Of DeepLabv3's and DeepLabv3+'s atrous spatial pyramid pooling at output stride 8 (Chen et al. 2017, 2018)."""
+"""Of the ASPP of DeepLabv3 and DeepLabv3+ at output stride 8 (Chen et al. 2017, 2018)."""
 
 Parts = tuple[nn.Module | None, nn.Module]
 """A decoder of all stages or none, and the head on its output or on B4."""
@@ -32,10 +32,13 @@ Parts = tuple[nn.Module | None, nn.Module]
 
 @dataclass(frozen=True)
 class Peer:
-    """How a peer is built: `parts(channels of B1 to B4, classes, output stride, rates)`.
+    """Describe how a peer is built.
 
-    `output_strides` are those it is made for: one where its pyramid needs a backbone that is not dilated. `divides` tells that sides must
-    divide by the output stride. `pools` tells that it has batch norm on one point an image, and so cannot train on one image.
+    Attributes:
+        parts: Called with the channels of B1 to B4, classes, output stride, rates.
+        output_strides: Those it is made for: one where its pyramid needs an undilated backbone.
+        divides: Whether sides must divide by the output stride.
+        pools: Whether it has batch norm on one point an image, and so cannot train on one image.
     """
 
     parts: Callable[[Sequence[int], int, int, Sequence[int]], Parts]
@@ -45,16 +48,18 @@ class Peer:
 
 
 class PeerNetwork(Segmenter):
-    """A peer's head on a backbone. Built by `create_model`, which describes the options; UsageError for an output stride it cannot take."""
+    """A peer's head on a backbone; `create_model` builds it and describes the options.
+
+    Raises UsageError for an output stride it cannot take.
+    """
 
     def __init__(self, backbone: Backbone, normalization: Normalization, options: dict[str, Any]) -> None:
         super().__init__(normalization, options)
         self.peer = PEERS[options["variant"]]
         stride = backbone.strides[3]
-        scale = stride / 8 if options["rates"] == "scaled" else 1
         self.pad_multiple = max(backbone.pad_multiple, stride if self.peer.divides else 1)
         self.backbone = backbone
-        rates = tuple(ceil(rate / scale) for rate in RATES)
+        rates = scaled_rates(RATES, stride, options)
         self.decoder, self.head = self.peer.parts(backbone.channels, self.num_classes, stride, rates)
         self.auxiliary = auxiliary_head(backbone.channels[2], self.num_classes) if options["auxiliary"] else None
 
@@ -78,7 +83,10 @@ class PeerNetwork(Segmenter):
 
 
 def peer_output_stride(variant: str, asked: int) -> int:
-    """The output stride a peer is built with; UsageError where it cannot be the one asked for. FPN and UPerNet have their own, said."""
+    """Return the output stride that a peer is built with: of FPN and UPerNet their own, logged.
+
+    Raises UsageError where it cannot be the one asked for.
+    """
     strides = PEERS[variant].output_strides
     if asked in strides:
         return asked
@@ -89,7 +97,7 @@ def peer_output_stride(variant: str, asked: int) -> int:
 
 
 def check_installed(variant: str) -> None:
-    """UsageError where a peer's library is not there."""
+    """Raise UsageError where a peer's library is not there."""
     if variant.startswith("smp-") and find_spec("segmentation_models_pytorch") is None:
         raise UsageError(
             f"variant {variant}: needs segmentation-models-pytorch, found none; install it with: pip install 'seenet[baselines]'"
@@ -134,12 +142,12 @@ def _smp(module: str) -> Any:
 
 
 def _smp_channels(channels: Sequence[int]) -> list[int]:
-    """Strides 1 and 2 come first there; their widths are not looked at."""
+    """Prepend strides 1 and 2, whose widths are not looked at."""
     return [0, 0, *channels]
 
 
 def _initialized(decoder: nn.Module, width: int, classes: int, *, kernel: int = 1) -> Parts:
-    """Decoder and head as that library's models start them; without its own upsampling, which has align_corners=True."""
+    """Initialise decoder and head as that library does, without its upsampling (align_corners)."""
     head = _smp("base").SegmentationHead(width, classes, kernel_size=kernel)
     initialization = _smp("base.initialization")
     initialization.initialize_decoder(decoder)
@@ -155,4 +163,4 @@ PEERS = {
     "smp-upernet": Peer(_upernet, (32,), pools=True),
     "smp-fpn": Peer(_fpn, (32,), divides=True),
 }
-"""Peers by the name of their variant; those of segmentation-models-pytorch need the extra `baselines`."""
+"""Peers by variant name; those of segmentation-models-pytorch need the extra `baselines`."""

@@ -1,8 +1,9 @@
-"""A network of the user's own, made by `model.factory: package.module:callable`, in the place of ours.
+"""A network of the user's own, made by `model.factory: package.module:callable`.
 
-The callable is called with `num_classes=K` and returns a module: normalised images N x 3 x H x W -> scores N x K x h x w on any grid, or a
-dict of them with `out` and maybe `aux`, as torchvision's networks give. Since it is code, it comes from the user's settings alone: a model
-file names it but never decides that it is run (`files.load_model`).
+The callable is called with `num_classes=K` and returns a module: normalised images N x 3 x H x W ->
+scores N x K x h x w on any grid, or a dict of them with `out` and maybe `aux`, as torchvision's
+networks give. Since it is code, it comes from the user's settings alone: a model file names it but
+never decides that it is run (`files.load_model`).
 """
 
 from typing import Any
@@ -12,10 +13,9 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from seenet.core.errors import UsageError
-from seenet.core.importing import load_callable
+from seenet.core.files import load_callable
 from seenet.model.depthwise import use_exact_depthwise
-from seenet.model.segmenter import Normalization, Segmenter
-from seenet.model.window import Window
+from seenet.model.segmenter import Normalization, Segmenter, Window
 
 VARIANT = "factory"
 MULTIPLES = (1, 8, 16, 32)
@@ -23,15 +23,18 @@ MULTIPLES = (1, 8, 16, 32)
 
 
 def unknown_parts(factory: object) -> str:
-    """Why nothing is done with the parts of the network that `factory` makes: for an error, which says before whose network it is."""
-    return f"a network of model.factory={str(factory)[:80]}, whose stages and modules are not known; expected a row of Table 1 or a peer"
+    """Say why nothing is done with the parts of a network that `factory` makes, for an error."""
+    name = f"a network of model.factory={str(factory)[:80]}"
+    return f"{name}, whose stages and modules are not known; expected a row of Table 1 or a peer"
 
 
 class FactoryNetwork(Segmenter):
-    """The user's network behind the interface of ours. Built by `create_model`.
+    """The user's network behind the interface of ours; `create_model` builds it.
 
-    Images are normalised with ImageNet's mean and deviation. Which multiple the sides must be padded to is asked of the network itself.
-    Raises UsageError: no such callable, one that fails, or a network that gives something else than scores.
+    Images are normalised with ImageNet's mean and deviation. Which multiple the sides must be
+    padded to is found by passes through the network itself.
+
+    Raises UsageError: no such callable, one that fails, or a network that gives no scores.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -72,7 +75,7 @@ class FactoryNetwork(Segmenter):
         return f"model.factory={self.options['factory']}"
 
     def _needed_multiple(self, channels: int) -> int:
-        """The least multiple with which a picture passes whose sides divide by nothing more."""
+        """Find the least multiple that the sides of a picture must divide by to pass."""
         was_training = self.training
         self.eval()
         reason = ""
@@ -93,9 +96,10 @@ class FactoryNetwork(Segmenter):
 
 
 class FactoryBackbone:
-    """What can be said of the backbone in a network that nobody here knows: its parameters and batch norms, not its stages.
+    """Parameters and batch norms of the backbone in a network that nobody here knows.
 
-    It is what the network keeps under `backbone` or `encoder`; a network with neither is backbone throughout, and has one rate.
+    It is what the network keeps under `backbone` or `encoder`; a network with neither is backbone
+    throughout, and has one learning rate. Its stages are not known.
     """
 
     strides: tuple[int, ...] = ()

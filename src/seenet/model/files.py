@@ -10,8 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import replacing, sha256
-from seenet.core.find import bundled_models, find_model
+from seenet.core.files import bundled_models, find_model, replacing, sha256
 from seenet.core.labels import LabelSet
 from seenet.model import assemble
 from seenet.model.backbone import Backbone
@@ -41,7 +40,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model as read from its file, in eval mode, with the labels it predicts and the notes of its training."""
+    """A model read from its file, in eval mode, with its labels and the notes of its training."""
 
     model: Segmenter
     labels: LabelSet
@@ -61,15 +60,12 @@ def save_model(
 ) -> None:
     """Write weights and metadata, whole or not at all.
 
-    `state` replaces the model's own weights (a moving average); `half` stores matrices and kernels in fp16, vectors (norms, biases)
-    stay fp32. `notes` is JSON (recipe, step, version).
+    Args:
+        state: Weights to write in the place of the model's own (a moving average).
+        notes: JSON (recipe, step, version).
+        half: Store matrices and kernels in fp16; vectors (norms, biases) stay fp32.
     """
-    card = {
-        "format": FORMAT,
-        **card_of(model),
-        "labels": asdict(labels),
-        "notes": notes or {},
-    }
+    card = {"format": FORMAT, **card_of(model), "labels": asdict(labels), "notes": notes or {}}
     tensors = {}
     for key, value in (state or model.state_dict()).items():
         value = value.detach().cpu().contiguous()
@@ -79,12 +75,12 @@ def save_model(
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """The notes that `save_model` wrote, without the weights; empty where the file is not a whole model's."""
+    """Read the notes of `save_model` without the weights; empty for what is no whole model file."""
     return _read_part(path, "notes")
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """The options of `create_model` that a file's model was built with, without the weights; empty where it is not a whole model's."""
+    """Read the options of `create_model` without the weights; empty as for `read_notes`."""
     return _read_part(path, "options")
 
 
@@ -97,10 +93,15 @@ def _read_part(path: Path, part: str) -> dict[str, Any]:
 
 
 def load_model(name: str | Path, *, factory: str | None = None) -> SavedModel:
-    """Read a model by run folder, file or bundled name (`find_model`); DataError says what is wrong with a file.
+    """Read a model by run folder, file or bundled name (`find_model`).
 
-    A network of `model.factory` is code, which no file (nor the recipe beside it) may choose to run: `factory` must repeat the name that
-    the file says. UsageError where it does not, or where the file has no such network.
+    Args:
+        factory: A network of `model.factory` is code, which no file (nor the recipe beside it) may
+            choose to run: this must repeat the name that the file says.
+
+    Raises:
+        DataError: Something is wrong with the file.
+        UsageError: `factory` is not what the file says.
     """
     path = find_model(name)
     state, metadata = read_safetensors(path)
@@ -138,14 +139,16 @@ def _damaged(path: Path, error: Exception) -> DataError:
 
 
 def card_of(model: Segmenter) -> dict[str, Any]:
-    """What a network is built from, as JSON: its options and normalisation, also those that its first weights brought along."""
+    """Return what a network is built from, as JSON: options and normalisation."""
     return {"options": model.options, "normalization": asdict(model.normalization)}
 
 
 def from_card(card: dict[str, Any]) -> Segmenter:
-    """The network of `card_of`, untrained; no weights file is asked for. UsageError where a peer's library is not installed.
+    """Build the network of `card_of`, untrained, without its weights file.
 
     Not for networks of `model.factory`: that is code, which no file may choose to run.
+
+    Raises UsageError where a peer's library is not installed.
     """
     check_installed(str(card["options"].get("variant")))
     return _on_backbone(card)

@@ -1,13 +1,51 @@
-"""What trainer, predictor, model file and summary ask of a network, whoever designed it."""
+"""The interface of a network to trainer, predictor, model file and summary, whoever designed it."""
 
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seenet.model.window import Window
+
+@dataclass(frozen=True)
+class Window:
+    """A tile of a picture of `whole` = (height, width), padded sides included.
+
+    It begins at row and column `origin`, multiples of 32.
+    """
+
+    origin: tuple[int, int]
+    whole: tuple[int, int]
+
+    def resized(self, x: Tensor, stride: int, like: Tensor, to: int) -> Tensor:
+        """Resize a tile's grid as the whole picture's grid would be: its part of that.
+
+        Bilinear, align_corners=False. Near a cut side the tile's own border stands in.
+
+        Args:
+            x: N x C x h x w, the tile's grid of this `stride`.
+            like: Of the size that the tile has on the grid of stride `to`.
+        """
+        for axis in (2, 3):
+            begin, side = self.origin[axis - 2], self.whole[axis - 2]
+            here = torch.arange(begin // to, begin // to + like.shape[axis], dtype=torch.float64, device="cpu")
+            count = ceil(side / stride)
+            where = ((here + 0.5) * count / ceil(side / to) - 0.5).clamp(0, count - 1) - begin // stride
+            last = x.shape[axis] - 1
+            where = where.clamp(0, last)
+            below = where.long()
+            weight = (where - below).to(x.device, x.dtype).view((-1, 1) if axis == 2 else (-1,))
+            above = (below + 1).clamp(max=last).to(x.device)
+            x = torch.lerp(x.index_select(axis, below.to(x.device)), x.index_select(axis, above), weight)
+        return x
+
+
+def stride_of(grid: tuple[int, int], image: tuple[int, int]) -> int:
+    """Return the stride of a grid on an image, from 1 to 32 in powers of two; 0 where none fits."""
+    fits = (stride for stride in (1, 2, 4, 8, 16, 32) if grid == tuple(ceil(side / stride) for side in image))
+    return next(fits, 0)
 
 
 @dataclass(frozen=True)
@@ -19,10 +57,14 @@ class Normalization:
 
 
 class Segmenter(nn.Module):
-    """Normalised images N x C x H x W -> class scores N x K x h x w; children say in `_features` how.
+    """Map normalised images N x C x H x W to class scores N x K x h x w; children define `_features`.
 
-    `options` rebuilds it; `normalization` is what images must be normalised with; `backbone` is the part with the backbone's rate, norms
-    and stages; `pad_multiple` is what the sides of an image must divide by inside (zeros to the right and below, cut off again).
+    Attributes:
+        options: What rebuilds it.
+        normalization: What images must be normalised with.
+        backbone: The part with the backbone's learning rate, norms and stages.
+        pad_multiple: What the sides of an image must divide by inside: zeros are added to the right
+            and below, and cut off again.
     """
 
     backbone: Any
@@ -36,31 +78,35 @@ class Segmenter(nn.Module):
         self.num_classes: int = options["num_classes"]
 
     def _features(self, images: Tensor, window: Window | None = None) -> dict[str, Tensor]:
-        """The named tensors of the pass, `scores` on the head's own grid among them, of images or of images padded by `_padded`."""
+        """Return the named tensors of the pass, `scores` on the head's own grid among them."""
         raise NotImplementedError
 
     def _scores(self, images: Tensor, window: Window | None = None) -> Tensor:
-        """The class scores of the pass on the head's own grid; a faster form need not have the other tensors."""
+        """Return the scores alone; a faster form need not have the other tensors."""
         return self._features(images, window)["scores"]
 
     def forward(
         self, images: Tensor, size: tuple[int, int] | None = None, *, own_grid: bool = False, window: Window | None = None
     ) -> Tensor:
-        """Class scores N x K x h x w of normalised images N x C x H x W, at `size` or H x W.
+        """Return class scores N x K x h x w of normalised images N x C x H x W.
 
-        Resized once, from the head's own grid, bilinear, align_corners=False (docs/metrics.md). `own_grid`: not resized, for who resizes
-        them to `full_size` and cuts them to size. `window`: the images are this tile of larger ones; what is resized on the way is then
-        resized as in the whole ones.
+        Args:
+            size: h and w; H and W if left out. Scores are resized once, from the head's own grid,
+                bilinear, align_corners=False (docs/metrics.md).
+            own_grid: Do not resize, for who resizes to `full_size` and cuts them to size.
+            window: The images are this tile of larger ones; what is resized on the way is then
+                resized as in the whole ones.
         """
         scores = self._scores(images, window)
         return scores if own_grid else self.resize(scores, images, size)
 
     def forward_features(self, images: Tensor, *, own_grid: bool = False) -> dict[str, Tensor]:
-        """The tensors of the pass by the paper's names, with their graph.
+        """Return the tensors of the pass by the paper's names, with their graph.
 
-        logits (at H x W) always; B1 to B4 (of a probe those it needs) but for a network of `model.factory`; P2, P3, P4, P_out where the
-        variant has them (P_out before upsampling); attention (where P and B1 meet) for `seenet`; auxiliary (scores at H x W) where that
-        head was built. With `own_grid` the last and the first are not resized, for who does it.
+        logits (at H x W) always; B1 to B4 (of a probe those it needs) but for a network of
+        `model.factory`; P2, P3, P4, P_out where the variant has them (P_out before upsampling);
+        attention (where P and B1 meet) for `seenet`; auxiliary (scores at H x W) where that head
+        was built. With `own_grid` logits and auxiliary are not resized.
         """
         features = self._features(images)
         features["logits"] = features.pop("scores")
@@ -79,7 +125,7 @@ class Segmenter(nn.Module):
         return F.pad(images, (0, right, 0, below))
 
     def resize(self, scores: Tensor, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """What the network gives of `images` on any grid of its own, N x C x h x w, at `size` or H x W: bilinear, align_corners=False."""
+        """Resize scores of `images`, N x K on any grid, to `size` or H x W, and cut the padding off."""
         height, width = images.shape[-2:]
         multiple = self.pad_multiple
         # Apart from `full_size`, for a traced network: nothing is asked of the sides.
@@ -93,9 +139,10 @@ class Segmenter(nn.Module):
 
 
 def full_size(image: tuple[int, int], size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """What the grid of an image padded to a `multiple` is resized to, before the padding is cut off, for scores at `size`.
+    """Return the size to resize a grid to that also covers padding up to a `multiple`.
 
-    The grid covers the padding too: it is resized by the same factor.
+    Cut to `size`, it holds the scores of the image (height, width) alone: padding is resized by the
+    same factor.
     """
     (height, width), (h, w) = image, size
     return ceil(h * (height + -height % multiple) / height), ceil(w * (width + -width % multiple) / width)

@@ -1,13 +1,14 @@
-"""The only door for pickled weights: read in a child process with `weights_only=True`, checked, rewritten as .safetensors.
+"""Import pickled weights: read in a child process with `weights_only=True`, rewrite as .safetensors.
 
-Run as `python -m seenet.model.unpickle IN OUT` by `import_pickle`; the process that called it never unpickles anything.
+`import_pickle` runs this file as `python -m seenet.model.unpickle IN OUT`; the process that calls
+it never unpickles anything.
 """
 
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+from seenet.core.child import REFUSED, refuse, run_module
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
 from seenet.core.processor import limit_memory
@@ -17,13 +18,13 @@ MEMORY_BYTES = 6 * 2**30
 """Of the reader, besides several times the file."""
 TIMEOUT_SECONDS = 600
 _KEYS_AROUND_A_STATE = ("state_dict", "model", "model_state", "net", "module", "weights")
-_REFUSED = 4
 
 
 def import_pickle(source: Path, destination: Path) -> int:
     """Rewrite the tensors of a .pth file as .safetensors and return their number.
 
-    DataError: no such file, more than 4 GiB, anything in it besides tensors in plain containers, or a destination that exists.
+    Raises DataError: no such file, more than 4 GiB, anything in it besides tensors in plain
+    containers, or a destination that exists.
     """
     if not source.is_file():
         raise DataError(f"{source}: no such file; expected a .pth or .pt file of weights")
@@ -34,19 +35,15 @@ def import_pickle(source: Path, destination: Path) -> int:
     if destination.suffix != ".safetensors":
         raise DataError(f"{destination}: found suffix {destination.suffix!r}, expected .safetensors")
     with replacing(destination) as temporary:
-        command = [sys.executable, "-m", "seenet.model.unpickle", str(source), str(temporary)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
-        except subprocess.TimeoutExpired:
+            ended = run_module("seenet.model.unpickle", source, temporary, timeout=TIMEOUT_SECONDS)
+        except TimeoutError:
             raise DataError(f"{source}: not read within {TIMEOUT_SECONDS} s; is it a file of weights?") from None
-        if done.returncode:
-            reason = (
-                done.stderr.strip().splitlines()[-1]
-                if done.returncode == _REFUSED and done.stderr.strip()
-                else f"the reader ended with {done.returncode}"
-            )
+        if ended.code:
+            refused = ended.code == REFUSED and ended.message
+            reason = ended.message if refused else f"the reader ended with {ended.how}"
             raise DataError(f"{source}: {reason}; expected a state dict of tensors")
-        return int(done.stdout.split()[-1])
+        return int(ended.output.split()[-1])
 
 
 def main() -> None:
@@ -61,7 +58,7 @@ def main() -> None:
             refuse("a compressed archive, which torch does not write")
         found = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds; whatever it refuses, we refuse
-        refuse(str(error).splitlines()[0])
+        refuse(str(error).splitlines()[0][:200])
     while isinstance(found, dict) and (around := next((key for key in _KEYS_AROUND_A_STATE if isinstance(found.get(key), dict)), None)):
         found = found[around]
     if not isinstance(found, dict):
@@ -76,11 +73,6 @@ def main() -> None:
     state = {key.removeprefix("module."): value.detach().clone().contiguous() for key, value in found.items()}
     save_file(state, destination)
     print(len(state))
-
-
-def refuse(reason: str) -> None:
-    print(reason[:200], file=sys.stderr)
-    sys.exit(_REFUSED)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where weights come from, and an exact account of what was loaded and what was not; nothing starts at random in silence."""
+"""Load starting weights, and log what was loaded, what was not, and what starts at random."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from seenet.core.errors import DataError, UsageError, nearest
-from seenet.core.find import find_model
+from seenet.core.files import find_model
 from seenet.model.backbone import Backbone
 from seenet.model.segmenter import Normalization
 
@@ -22,7 +22,7 @@ RESNET_V1 = "resnet50 v1"
 
 @dataclass(frozen=True)
 class FitReport:
-    """How many tensors were taken, and for the others one line each that says why not."""
+    """The number of tensors taken, and for each other a line that says why not."""
 
     loaded: int
     skipped: list[str]
@@ -31,7 +31,11 @@ class FitReport:
 def prepare_backbone(
     name: str, weights: str | None, *, output_stride: int, in_channels: int, stride_on: str, levels: int = 4
 ) -> tuple[Backbone, Normalization, str]:
-    """Build the backbone with its starting weights; returns it, its normalisation and where its blocks stride."""
+    """Build the backbone with its starting weights.
+
+    Returns:
+        The backbone, its normalisation and where its blocks stride ("conv1" or "conv2").
+    """
     state: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     if weights not in (None, "imagenet"):
@@ -49,9 +53,11 @@ def prepare_backbone(
 
 
 def backbone_normalization(name: str, weights: str | None) -> Normalization:
-    """The normalisation of RGB that `prepare_backbone` would give: the backbone's own, or that of the file its weights come from.
+    """Return the normalisation of RGB that `prepare_backbone` would give, by name or weights file.
 
-    UsageError for a backbone that timm does not know; DataError for a file that is not there.
+    Raises:
+        UsageError: timm does not know the backbone.
+        DataError: The file is not there.
     """
     try:
         timm.get_pretrained_cfg(name, allow_unregistered=False)
@@ -62,7 +68,10 @@ def backbone_normalization(name: str, weights: str | None) -> Normalization:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors (floating ones as float32) and the metadata; DataError where the file is not there or not safetensors."""
+    """Read all tensors (floating ones as float32) and the metadata.
+
+    Raises DataError where the file is not there or not safetensors.
+    """
     if path.suffix in {".pth", ".pt", ".bin", ".ckpt"}:
         raise DataError(f"{path}: a pickled file, expected .safetensors; convert it with: seenet import {path} OUT.safetensors")
     try:
@@ -77,7 +86,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_backbone_weights(weights: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Backbone tensors of a file; of a SeENet model the backbone alone, with its normalisation."""
+    """Read a file's backbone tensors; of a SeENet model its backbone's and its normalisation."""
     state, metadata = read_safetensors(_file_of(weights))
     if "seenet" not in metadata:
         return state, metadata
@@ -90,9 +99,11 @@ def read_backbone_weights(weights: str) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def load_part(part: nn.Module, name: str, weights: str | None) -> None:
-    """Fill a part above the backbone from a SeENet model that has it under `name`, all of it; DataError where it does not.
+    """Fill a part above the backbone from a SeENet model that has it under `name`, all of it.
 
-    Without `weights`, or with "imagenet", it starts at random, which is said.
+    Without `weights`, or with "imagenet", it starts at random, which is logged.
+
+    Raises DataError where the model does not have it.
     """
     if weights in (None, "imagenet"):
         log.info("%s: random weights", name)
@@ -137,8 +148,9 @@ def _load_timm(backbone: Backbone, name: str, in_channels: int) -> None:
 
 
 def _load_file(backbone: Backbone, state: dict[str, Tensor], what: str) -> None:
-    """Match names as timm and torchvision write them; `features_only` joins the first two parts of some with an underscore, or puts a word
-    before all.
+    """Load tensors by the names that timm and torchvision write.
+
+    `features_only` joins the first two parts of some with an underscore, or puts a word before all.
     """
     own = backbone.body.state_dict()
     flat = {key.replace(".", "_"): key for key in own}

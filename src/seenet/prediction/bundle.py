@@ -13,13 +13,14 @@ import numpy as np
 from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
 from seenet.prediction.base import BasePredictor
+from seenet.prediction.formats import BUNDLE_FORMATS
 from seenet.prediction.scores import check_finite, to_probabilities
 from seenet.prediction.tiles import Span, Tiling
 
 KEY = "seenet"
 """Under which the card stands in a bundle's own metadata."""
 FORMAT = 1
-FORMATS = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+FORMATS = {row.suffix: name for name, row in BUNDLE_FORMATS.items()}
 """Format of a bundle by its suffix."""
 
 INPUT = "images: uint8, N x H x W x {channels}, RGB, 0 to 255; normalised inside"

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seenet.core.errors import UsageError
-from seenet.core.files import sha256
-from seenet.core.find import find_model
+from seenet.core.files import find_model, sha256
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundle import FORMATS, BundlePredictor
 from seenet.prediction.tiles import MARGIN, MEMORY, TileSize, Tiling

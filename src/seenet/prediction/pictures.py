@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
+from seenet.core.image_files import BROKEN
 from seenet.core.images import from_pil, read_encoded, read_image
-from seenet.core.opening import BROKEN
 
 Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 Pictures = list[Picture] | tuple[Picture, ...] | Generator[Picture, None, None]

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seenet.core.device import choose_device
 from seenet.core.errors import UsageError
 from seenet.core.labels import LabelSet
 from seenet.model.fast.prediction import prediction_form, state_of
-from seenet.model.receptive import receptive_field
-from seenet.model.segmenter import full_size
-from seenet.model.window import Window
+from seenet.model.segmenter import Window, full_size
+from seenet.model.summary import receptive_field
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.device import choose_device
 from seenet.prediction.memory import pass_bytes
 from seenet.prediction.scores import to_mask
 from seenet.prediction.stripes import Grid, averaged_stripes, raw_stripes

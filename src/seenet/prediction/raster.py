@@ -13,10 +13,9 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 
-from seenet.core import tiff
 from seenet.core.errors import DataError
+from seenet.core.image_files import MAX_PIXELS, safe_image_open
 from seenet.core.images import eight_bits, from_pil, no_range, orientation, tiff_values
-from seenet.core.opening import MAX_PIXELS, opened
 
 LARGE = 32_000_000
 """Pixels from which on a TIFF is read by windows: decoded whole it would take some 10 bytes each."""
@@ -36,23 +35,14 @@ def by_windows(path: Path) -> bool:
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
-        with opened(path) as image:
+        with safe_image_open(path) as image:
             if not isinstance(image, TiffImageFile) or orientation(image) != 1:
                 return False
             large = image.width * image.height > LARGE
-        directory = _directory(path)
+            located = any(tag in image.tag_v2 for tag in GEO_TAGS)
     except DataError:
         return False
-    located = any(tag in directory.tags for tag in GEO_TAGS) and find_spec("rasterio") is not None
-    return located or large
-
-
-def _directory(path: Path) -> tiff.Directory:
-    """Of the page that is the picture, in a TIFF that was opened."""
-    with path.open("rb") as stream:
-        directory, _ = tiff.picture(stream)
-    assert directory is not None
-    return directory
+    return large or (located and find_spec("rasterio") is not None)
 
 
 class RasterPicture:
@@ -120,10 +110,10 @@ def opened_raster(path: Path) -> Iterator[RasterPicture]:
     """The picture; DataError: rasterio is not installed, damaged, of several pages, over the pixel limit, or values or colours that are
     not read by windows.
     """
-    values, directory = _values(path), _directory(path)
+    values, page = _values(path)
     where = os.path.abspath(path)
-    if not directory.first:
-        where = f"GTIFF_DIR:off:{directory.place}:{where}"
+    if page:
+        where = f"GTIFF_DIR:{page + 1}:{where}"
     with environment(path) as rasterio:
         with told(str(path)):
             dataset = rasterio.open(where, driver="GTiff")
@@ -132,15 +122,15 @@ def opened_raster(path: Path) -> Iterator[RasterPicture]:
             yield RasterPicture(dataset, str(path), values)
 
 
-def _values(path: Path) -> Values:
-    """How its values are read; DataError for colours that GDAL gives as they are stored."""
-    with opened(path) as image:
+def _values(path: Path) -> tuple[Values, int]:
+    """How its values are read, and which page it is; DataError for colours that GDAL gives as they are stored."""
+    with safe_image_open(path) as image:
         bits, inverted = tiff_values(image)
         if image.mode == "LAB" or (image.mode == "CMYK" and bits != 8):
             what = f"{path}: colours of kind {image.mode} with {bits} bits, which are not read by windows"
             raise DataError(what, fix="convert it to RGB", kind="format")
         multiplied = isinstance(image, TiffImageFile) and image.tag_v2.get(EXTRASAMPLES, ())[:1] == (_MULTIPLIED,)
-        return Values(bits, inverted, multiplied)
+        return Values(bits, inverted, multiplied), image.tell()
 
 
 def _check(path: Path, dataset: Any) -> None:

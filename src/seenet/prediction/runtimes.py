@@ -13,11 +13,9 @@ import numpy as np
 from seenet.core.errors import DataError, UsageError
 from seenet.core.processor import lacks_memory
 from seenet.prediction.bundle import FORMATS, KEY, Card, Opened, parse_card
+from seenet.prediction.formats import BUNDLE_FORMATS
 from seenet.prediction.onnx_file import read_metadata
 
-PACKAGES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",), "torch": ("torch",)}
-PRECISIONS = {"onnx": ("fp32",), "openvino": ("fp32", "bf16"), "torch": ("fp32",)}
-"""What each format can be asked to compute in."""
 DEVICES = ("auto", "cpu")
 
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -32,9 +30,9 @@ def open_bundle(path: Path, *, device: str = "auto", precision: str = "fp32") ->
     kind = FORMATS[path.suffix]
     if device not in DEVICES:
         raise UsageError(f"device {device}: an exported model runs on {' or '.join(DEVICES)}; use --device cpu")
-    if precision not in PRECISIONS[kind]:
-        raise UsageError(f"precision {precision}: {path.name} ({kind}) runs in {' or '.join(PRECISIONS[kind])}")
-    require(*PACKAGES[kind])
+    if precision not in BUNDLE_FORMATS[kind].precisions:
+        raise UsageError(f"precision {precision}: {path.name} ({kind}) runs in {' or '.join(BUNDLE_FORMATS[kind].precisions)}")
+    require(*BUNDLE_FORMATS[kind].runs_with)
     card, runtime, run = OPENERS[kind](path, precision)
     again = partial(open_bundle, path, device=device, precision=precision)
     return Opened(card, runtime, card.precision if precision == "fp32" else precision, run, again)

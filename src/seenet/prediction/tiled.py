@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seenet.core.errors import UsageError
-from seenet.model.window import Window, stride_of
+from seenet.model.segmenter import Window, stride_of
 from seenet.prediction.tiles import Span, Tiling
 
 ROWS = 64

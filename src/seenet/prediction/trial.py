@@ -4,24 +4,24 @@ Run as `python -m seenet.prediction.trial FILE` by `open_tried`; files that pass
 """
 
 import hashlib
-import subprocess
 import sys
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from seenet.core.child import REFUSED, refuse, run_module
 from seenet.core.errors import DataError, PassingError, SeenetError
 from seenet.core.files import cache_folder, sha256
 from seenet.core.processor import limit_memory
-from seenet.prediction.bundle import FORMATS, Opened
-from seenet.prediction.runtimes import PACKAGES, open_bundle, require
+from seenet.prediction.bundle import Opened
+from seenet.prediction.formats import bundle_files, format_of
+from seenet.prediction.runtimes import open_bundle, require
 
 TIMEOUT_SECONDS = 600
 MEMORY_BYTES = 6 * 2**30
 """For the small picture, besides several times the file."""
 SIDE = 64
-_REFUSED = 4
 
 
 def open_tried(path: Path, *, device: str = "auto", precision: str = "fp32") -> Opened:
@@ -29,7 +29,7 @@ def open_tried(path: Path, *, device: str = "auto", precision: str = "fp32") -> 
 
     Raises as `open_bundle`, DataError where that process took too much memory, PassingError where it crashed or took too much time.
     """
-    packages = PACKAGES[FORMATS[path.suffix]]
+    packages = format_of(path).runs_with
     require(*packages)
     passed = cache_folder() / "tried" / _digest(path, packages)
     if not passed.exists():
@@ -50,20 +50,18 @@ def _digest(path: Path, packages: tuple[str, ...]) -> str:
 
 def _files(path: Path) -> list[Path]:
     """Those that are there of a bundle's one or two."""
-    return [file for file in (path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])) if file.is_file()]
+    return [file for file in reversed(bundle_files(path)) if file.is_file()]
 
 
 def _try(path: Path) -> None:
-    command = [sys.executable, "-m", "seenet.prediction.trial", str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
+        ended = run_module("seenet.prediction.trial", path, timeout=TIMEOUT_SECONDS)
+    except TimeoutError:
         raise PassingError(f"{path}: not loaded within {TIMEOUT_SECONDS} s; refused, export it again") from None
-    if done.returncode == _REFUSED:
-        raise DataError(done.stderr.strip().splitlines()[-1])
-    if done.returncode:
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
-        raise PassingError(f"{path}: loading it crashes the runtime (a trial process ended with {how}); refused, export it again")
+    if ended.code == REFUSED:
+        raise DataError(ended.message)
+    if ended.code:
+        raise PassingError(f"{path}: loading it crashes the runtime (a trial process ended with {ended.how}); refused, export it again")
 
 
 def main() -> None:
@@ -79,14 +77,9 @@ def main() -> None:
         if scores.shape != expected:
             raise DataError(f"{path}: scores of shape {scores.shape} for one {SIDE}x{SIDE} picture, expected {expected}; export it again")
     except SeenetError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except MemoryError:
-        _refuse(f"{path}: takes more than {limit} bytes of memory for one {SIDE}x{SIDE} picture; refused, export it again")
-
-
-def _refuse(message: str) -> None:
-    print(message, file=sys.stderr)
-    sys.exit(_REFUSED)
+        refuse(f"{path}: takes more than {limit} bytes of memory for one {SIDE}x{SIDE} picture; refused, export it again")
 
 
 if __name__ == "__main__":

@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 
 from seenet.core.errors import DataError
-from seenet.core.files import check_free, write_text
+from seenet.core.files import check_free, write_text, writing_to
 from seenet.core.images import read_image
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.core.settings import DataSettings
-from seenet.data.examine import Finding
-from seenet.data.inspection import Inspection, SplitVerdict
+from seenet.data.check.inspection import Finding, Inspection, SplitVerdict
+from seenet.data.check.summary import as_json, split_summary, unused_line, verdict_line
 from seenet.data.split import FileSplit, Split
-from seenet.data.verdict import as_json, split_summary, unused_line, verdict_line
 from seenet.prediction.colours import colourize
-from seenet.report.encode import number, percent, photograph, png, shrunk
 from seenet.report.gallery import EncodedRow, striped
-from seenet.report.template import render
+from seenet.report.html import number, percent, photograph, png, render, shrunk
 
 SHOWN = 12
 """Errors of one kind in a split that are shown with pictures; the others stand in a list."""
@@ -36,7 +34,7 @@ KINDS = {
 
 
 def refuse_existing(out: Path, *, overwrite: bool) -> None:
-    """DataError where a page or its JSON is there already (without `overwrite`)."""
+    """Raise DataError where a page or its JSON is there already (without `overwrite`)."""
     check_free([out / "index.html", out / "check.json"], overwrite=overwrite)
 
 
@@ -59,7 +57,8 @@ def write_page(inspection: Inspection, settings: DataSettings, out: Path) -> Pat
     beside = [found.message for found in inspection.findings]
     title = f"Data check: {settings.root.resolve().name if settings.root else settings.kind}"
     render(path, "data_check.html.j2", title=title, verdict=verdict, numbers=numbers, splits=splits, beside=beside, strange=STRANGE)
-    write_text(out / "check.json", json.dumps(as_json(inspection, settings), indent=1, ensure_ascii=False) + "\n")
+    with writing_to(out / "check.json"):
+        write_text(out / "check.json", json.dumps(as_json(inspection, settings), indent=1, ensure_ascii=False) + "\n")
     return path
 
 
@@ -90,7 +89,7 @@ def _section(verdict: SplitVerdict, rows: dict[tuple[str, str], list[EncodedRow]
 
 
 def _all_rows(inspection: Inspection) -> Iterator[tuple[str, str, EncodedRow]]:
-    """(split, kind, row) of the first errors of each kind."""
+    """Yield (split, kind, row) of the first errors of each kind."""
     for verdict in inspection.splits:
         shown: Counter[str] = Counter()
         places = {verdict.split.key(index): index for index in range(len(verdict.pairs))} if verdict.split else {}
@@ -101,7 +100,7 @@ def _all_rows(inspection: Inspection) -> Iterator[tuple[str, str, EncodedRow]]:
 
 
 def _views(split: Split | None, index: int | None, found: Finding) -> list[tuple[str, str]]:
-    """What can be seen of the pair an error is about, which may be nothing."""
+    """Draw what can be seen of the pair an error is about, which may be nothing."""
     image = split.paths(index)[0] if split is not None and index is not None else None
     if split is None or index is None or image is None:
         return []
@@ -124,7 +123,7 @@ def _attempt(label: str, draw: Callable[[], str]) -> list[tuple[str, str]]:
 
 
 def _mask_view(mask: np.ndarray, labels: LabelSet) -> str:
-    """Colours of the classes, stripes where ignored, `STRANGE` where an id is neither."""
+    """Draw the classes in their colours, stripes where ignored, `STRANGE` where an id is neither."""
     small = shrunk(mask)
     picture = striped(colourize(small, labels), small, labels)
     picture[((small < 0) | (small >= labels.num_classes)) & (small != labels.ignore)] = STRANGE

@@ -19,7 +19,7 @@ Points = list[tuple[int, float]]
 
 
 def points(entries: list[dict[str, Any]], *keys: str) -> Points:
-    """(step, value) of each entry that has a finite number under `keys`."""
+    """List (step, value) of each entry that has a finite number under `keys`."""
     found = []
     for entry in entries:
         value: Any = entry
@@ -31,7 +31,7 @@ def points(entries: list[dict[str, Any]], *keys: str) -> Points:
 
 
 def curves(entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(caption, SVG) of what there is: loss, mIoU on val, learning rate."""
+    """Draw what there is of loss, mIoU on val and learning rate: (caption, SVG) each."""
     loss, val_loss, rate = points(entries, "loss"), points(entries, "val", "loss"), points(entries, "rate")
     miou = [(step, 100 * value) for step, value in points(entries, "val", "miou")]
     drawn = []
@@ -47,7 +47,7 @@ def curves(entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def running_mean(values: Sequence[float], width: int) -> np.ndarray:
-    """Mean over up to `width` values around each, fewer at the ends; as long as `values`."""
+    """Average up to `width` values around each, fewer at the ends; as long as `values`."""
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, float))])
     places = np.arange(len(values))
     low, high = np.maximum(places - width // 2, 0), np.minimum(places + width // 2 + 1, len(values))
@@ -107,7 +107,7 @@ def _axes() -> tuple[Figure, Any]:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure's <svg> element: text as text, ids of its own, nothing that names another address."""
+    """Render the figure as an <svg> element: text as text, ids of its own, nothing that names another address."""
     stream = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "svg.id": f"curve-{name}"}):
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})  # type: ignore[no-untyped-call]

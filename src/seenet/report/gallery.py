@@ -1,8 +1,9 @@
-"""Pages of pictures with their masks: what `seenet data show` and the demo write."""
+"""Pictures with their masks on pages: of a data set (`seenet data show`), of the demo, and those of a run's report."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -11,15 +12,15 @@ from seenet.core.files import check_free
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.core.settings import Recipe
-from seenet.data import open_split
-from seenet.data.sampling import Draw
-from seenet.data.training_set import TrainingSet
+from seenet.data import Split, open_split
+from seenet.data.sampling import Draw, TrainingSet
 from seenet.data.transforms import JointTransform
+from seenet.evaluation.pictures import error_map
 from seenet.model.segmenter import Normalization
 from seenet.model.weights import backbone_normalization
+from seenet.prediction.base import BasePredictor
 from seenet.prediction.colours import blend, colourize
-from seenet.report.encode import number, percent, photograph
-from seenet.report.template import render
+from seenet.report.html import number, percent, photograph, png, render, shrunk
 
 DRAWS = 2
 """Transformed samples shown of each picture: those of the first epochs."""
@@ -58,7 +59,7 @@ def write_gallery(
 
 
 def class_shares(mask: np.ndarray | None, labels: LabelSet) -> list[tuple[str, tuple[int, int, int], str]]:
-    """(class, colour, percent of all pixels) of the classes in a mask, the largest first, the ignored pixels last."""
+    """List (class, colour, percent of all pixels) of the classes in a mask, the largest first, the ignored pixels last."""
     if mask is None or not mask.size:
         return []
     ids, counts = np.unique(mask, return_counts=True)
@@ -114,14 +115,14 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
 
 
 def restored(pixels: Tensor, normalization: Normalization) -> np.ndarray:
-    """3 x h x w normalised -> h x w x 3 uint8."""
+    """Undo the normalisation: 3 x h x w floats to h x w x 3 uint8."""
     values = pixels.permute(1, 2, 0).numpy() * np.array(normalization.std) + np.array(normalization.mean)
     picture: np.ndarray = np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8)
     return picture
 
 
 def striped(picture: np.ndarray, mask: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """The picture with diagonal stripes where the mask is ignored, so that it can be told from any class."""
+    """Draw diagonal stripes where the mask is ignored, so that it can be told from any class."""
     height, width = mask.shape
     band = max(3, max(height, width) // 80)
     stripes = ((np.arange(height)[:, None] + np.arange(width)[None]) // band) % 2
@@ -129,3 +130,56 @@ def striped(picture: np.ndarray, mask: np.ndarray, labels: LabelSet) -> np.ndarr
     out = picture.copy()
     out[ignored] = np.where(stripes[ignored], 184, 255).astype(np.uint8)[:, None]
     return out
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pictures under one heading."""
+
+    title: str
+    note: str
+    rows: list[EncodedRow]
+
+
+def picture_groups(predictor: BasePredictor, split: Split, result: dict[str, Any] | None, count: int) -> list[Group]:
+    """Predict and encode the worst, the best and sample pictures, `count` of each; none stands there twice.
+
+    `result` is the content of val.json for this very split; without it there are samples alone, and no scores.
+    """
+    places = {split.key(index): index for index in range(len(split))}
+    scores = {entry["key"]: entry["miou"] for entry in result["per_image"] if entry["key"] in places} if result else {}
+    ranked = sorted((key for key, score in scores.items() if score is not None), key=lambda key: (scores[key], places[key]))
+    worst = ranked[:count]
+    best = [key for key in ranked[::-1][:count] if key not in worst]
+    rest = [key for key in places if key not in worst and key not in best]
+    spread = np.unique(np.linspace(0, len(rest) - 1, min(count, len(rest))).round().astype(int))
+    chosen = {
+        "Worst pictures": ("The lowest mIoU over a picture's own classes, the lowest first. Small or rare classes weigh much here.", worst),
+        "Best pictures": ("The highest mIoU over a picture's own classes, the highest first.", best),
+        "Samples": (f"Evenly spread over {split.name}, chosen without a look at any score.", [rest[place] for place in spread]),
+    }
+    wanted = [(title, key) for title, (_, keys) in chosen.items() for key in keys]
+    rows: dict[str, list[EncodedRow]] = {title: [] for title in chosen}
+    for title, key in track(wanted, f"pictures of {split.name}", len(wanted)):
+        rows[title].append(_row(predictor, split, places[key], _caption(key, scores)))
+    return [Group(title, note, rows[title]) for title, (note, _) in chosen.items() if rows[title]]
+
+
+def _caption(key: str, scores: dict[str, float | None]) -> str:
+    return f"{key}, mIoU {percent(scores[key], 'none: nothing is scored')}" if key in scores else key
+
+
+def _row(predictor: BasePredictor, split: Split, index: int, caption: str) -> EncodedRow:
+    image, truth = split.read(index)
+    mask = predictor.mask(image, truth.shape[:2])
+    labels = split.labels
+    scored = truth != labels.ignore
+    wrong = float((mask != truth)[scored].mean()) if scored.any() else None
+    small, found = shrunk(truth), shrunk(mask)
+    pictures = [
+        ("picture", photograph(image)),
+        ("truth", png(striped(colourize(small, labels), small, labels))),
+        ("prediction", png(colourize(found, labels))),
+        (f"errors, {percent(wrong, 'nothing is scored')}", png(error_map(small, found, labels))),
+    ]
+    return EncodedRow(caption, pictures, [])

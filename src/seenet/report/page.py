@@ -1,5 +1,6 @@
 """The report of a run: one static page."""
 
+import json
 import logging
 import platform
 import shlex
@@ -11,23 +12,25 @@ import numpy as np
 
 import seenet
 from seenet.core.errors import DataError, UsageError
+from seenet.core.labels import LabelSet
 from seenet.core.recipe_files import dump, load_recipe
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
-from seenet.evaluation.pictures import ERROR_COLOURS
+from seenet.evaluation.pictures import ERROR_COLOURS, MOST_NAMED, confusion_figure
 from seenet.model.files import SavedModel, load_model
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.loading import load
 from seenet.prediction.predictor import Predictor
-from seenet.report import tables
 from seenet.report.figures import curves, points
-from seenet.report.pictures import Group, picture_groups
-from seenet.report.tables import counted
-from seenet.report.template import render
+from seenet.report.gallery import Group, picture_groups
+from seenet.report.html import number, percent, png_uri, render
 from seenet.training.logging import read_metrics
 from seenet.training.run import PACKAGES, stage_folders
 
 log = logging.getLogger("seenet")
+
+PAIRS = 6
+"""Confusions listed in words."""
 
 
 def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: str | None = None, model: str | Path | None = None) -> Path:
@@ -45,21 +48,109 @@ def write_report(run: Path, *, device: str = "auto", images: int = 6, factory: s
     if recipe.stages:
         raise UsageError(f"{run}: a run with stages; give one of them: {', '.join(map(str, stage_folders(run, recipe)))}")
     saved = load_model(run, factory=factory)
-    result = tables.read_result(run / "val.json", saved.labels) if recipe.data.val else None
+    result = read_result(run / "val.json", saved.labels) if recipe.data.val else None
     entries = read_metrics(run / "metrics.jsonl")
     predictor = _predictor(saved, model, device)
     groups, missing = _pictures(recipe, predictor, result, images)
     path = run / "report" / "index.html"
     render(
         path, "page.html.j2", title=f"{_name(run)}: SeENet report", name=_name(run), recipe=recipe, labels=saved.labels, result=result,
-        figure=tables.figure(result, saved.labels), numbers=tables.numbers(result), about=_about(recipe, saved, result),
+        figure=confusion_image(result, saved.labels), numbers=headline_scores(result), about=_about(recipe, saved, result),
         curves=curves(entries), speed=_speed(entries),
-        classes=tables.classes(result, saved.labels), matrix=tables.matrix(result, saved.labels), pairs=tables.pairs(result),
+        classes=class_rows(result, saved.labels), matrix=confusion_rows(result, saved.labels), pairs=frequent_confusions(result),
         groups=groups, missing=missing, by=_by(predictor) if model else "the run's model", error_colours=ERROR_COLOURS,
         card=_card(recipe, saved, result, entries), recipe_text=dump(recipe),
         versions=_versions(saved), commands=_commands(run, result),
     )  # fmt: skip
     return path
+
+
+def read_result(path: Path, labels: LabelSet) -> dict[str, Any] | None:
+    """Read val.json; None where training has not validated yet. DataError where it does not belong to the model."""
+    if not path.is_file():
+        return None
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        names, shape = [entry["name"] for entry in result["classes"]], np.shape(result["confusion"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a result file ({type(error).__name__}); validate again, or remove it") from None
+    if names != list(labels.classes) or shape != (len(names), len(names)):
+        raise DataError(f"{path}: {len(names)} classes that are not the model's {labels.num_classes}; it belongs to another run")
+    return dict(result)
+
+
+def headline_scores(result: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """List (number, what it is) for the head of the page; empty without a validation."""
+    if result is None:
+        return []
+    loss = result.get("loss")
+    return [
+        (percent(result["miou"], "none"), f"mIoU on {result['data']}/{result['split']}, {counted(result['images'], 'image')}"),
+        (percent(result["pixel_accuracy"], "none"), "pixel accuracy"),
+        (percent(result["mean_class_accuracy"], "none"), "mean class accuracy"),
+        (percent(result["frequency_weighted_iou"], "none"), "frequency-weighted IoU"),
+        (f"{loss:.4f}" if loss is not None else "not measured", "cross entropy, nats a pixel"),
+    ]
+
+
+def class_rows(result: dict[str, Any] | None, labels: LabelSet) -> list[dict[str, Any]]:
+    """List each class's scores as text, for the table."""
+    if result is None:
+        return []
+    pixels = sum(entry["pixels"] for entry in result["classes"])
+    rows = []
+    for index, entry in enumerate(result["classes"]):
+        absent = entry["iou"] is None
+        # Without truth there is no accuracy, though the class is predicted: not "absent".
+        rows.append({
+            "name": entry["name"], "colour": labels.colours[index], "iou": percent(entry["iou"]), "width": 100 * (entry["iou"] or 0),
+            "absent": absent, "accuracy": percent(entry["accuracy"], "absent" if absent else "no truth"), "dice": percent(entry["dice"]),
+            "pixels": number(entry["pixels"]), "share": percent(entry["pixels"] / pixels if pixels else None, "none"),
+        })  # fmt: skip
+    return rows
+
+
+def _shares(result: dict[str, Any]) -> np.ndarray:
+    """Divide the confusion matrix by its rows: K x K in 0..1, NaN in rows without truth."""
+    matrix = np.array(result["confusion"], np.int64)
+    rows = matrix.sum(1, keepdims=True)
+    shares: np.ndarray = np.divide(matrix, rows, out=np.full(matrix.shape, np.nan), where=rows > 0)
+    return shares
+
+
+def confusion_rows(result: dict[str, Any] | None, labels: LabelSet) -> list[tuple[str, list[tuple[str, float]]]]:
+    """List (class, (text, share) of each cell), where the classes are few enough for a table."""
+    if result is None or labels.num_classes > MOST_NAMED:
+        return []
+    rows = []
+    for name, shares in zip(labels.classes, _shares(result), strict=True):
+        cells = [("", 0.0) if np.isnan(s) else (f"{100 * s:.0f}" if s >= 0.005 else "", round(float(s), 3)) for s in shares]
+        rows.append((name, cells))
+    return rows
+
+
+def confusion_image(result: dict[str, Any] | None, labels: LabelSet) -> str:
+    """Draw the confusion matrix of many classes as a data URI; empty where `confusion_rows` makes a table of it."""
+    if result is None or labels.num_classes <= MOST_NAMED:
+        return ""
+    return png_uri(confusion_figure(np.array(result["confusion"], np.int64), labels))
+
+
+def frequent_confusions(result: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    """List (truth, prediction, share of the truth's pixels) of the most frequent confusions."""
+    if result is None:
+        return []
+    shares = np.nan_to_num(_shares(result))
+    np.fill_diagonal(shares, 0)
+    names = [entry["name"] for entry in result["classes"]]
+    order = np.argsort(-shares, axis=None, kind="stable")[:PAIRS]
+    found = [(int(place) // len(names), int(place) % len(names)) for place in order]
+    return [(names[t], names[p], percent(float(shares[t, p]))) for t, p in found if shares[t, p] >= 0.0005]
+
+
+def counted(count: int, what: str) -> str:
+    """Say a number with its noun: `1 image`, `233 images`."""
+    return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
 def _name(run: Path) -> str:
@@ -112,7 +203,7 @@ def _network(recipe: Recipe) -> str:
 
 
 def _stride(saved: SavedModel) -> str:
-    """Of the network as it was built: some peers have an output stride of their own."""
+    """Name the output stride of the network as it was built: some peers have one of their own."""
     return f"output stride {saved.model.options['output_stride']}, " if "output_stride" in saved.model.options else ""
 
 
@@ -154,7 +245,7 @@ def _card(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None, entr
 
 
 def _versions(saved: SavedModel) -> list[tuple[str, str]]:
-    """Of the training, as the model file says; then of what wrote this page."""
+    """List the versions that trained, as the model file has them, then those that write this page and differ."""
     here = {"version": seenet.__version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     trained = [
         (f"{'SeENet' if key == 'version' else key}, training", str(saved.notes[key])) for key in ("device", *here) if key in saved.notes

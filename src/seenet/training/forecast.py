@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from seenet.core.device import choose_device
 from seenet.core.settings import Recipe
 from seenet.evaluation.evaluator import evaluate
 from seenet.model.summary import dead_taps
-from seenet.prediction.device import choose_device
 from seenet.training.learner import Learner
 from seenet.training.logging import memory_mib
 from seenet.training.setup import ALONE, step_batches

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from seenet.core.settings import Recipe
-from seenet.training.distributed import Ranks
+from seenet.distributed import Ranks
 from seenet.training.losses import LossModel
 from seenet.training.precision import Precision
 from seenet.training.setup import Batch, memory_format

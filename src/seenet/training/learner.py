@@ -8,8 +8,8 @@ from torch import Tensor
 from seenet.core.errors import DataError, NotFiniteError
 from seenet.core.main_guard import check_main_guard
 from seenet.core.settings import Recipe
+from seenet.distributed import Ranks
 from seenet.training import checkpoint
-from seenet.training.distributed import Ranks
 from seenet.training.ema import EMA
 from seenet.training.gradients import Gradients, is_finite
 from seenet.training.optim import build_optimizer, rate_factor, set_rate

@@ -1,7 +1,6 @@
 """Number formats: what runs under autocast, when the loss is scaled, and whether this processor can be trusted with it."""
 
 import logging
-import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -11,10 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from seenet.core.child import run_module
 from seenet.core.errors import NotFiniteError
 from seenet.model import Segmenter
 from seenet.model.fast import use_fast
-from seenet.model.seem import SeEM, SeEMFS
+from seenet.model.seenet import SeEM, SeEMFS
 from seenet.training.recompute import recomputed_norms
 
 log = logging.getLogger("seenet")
@@ -84,15 +84,14 @@ def is_trustworthy(name: Name, device: torch.device, memory_format: torch.memory
     if device.type != "cpu" or name == "fp32":
         return True
     layout = LAYOUTS[memory_format]
-    command = [sys.executable, "-m", "seenet.training.precision", name, layout]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CHECK_SECONDS)
-    except subprocess.TimeoutExpired:
+        ended = run_module("seenet.training.precision", name, layout, timeout=CHECK_SECONDS)
+    except TimeoutError:
         log.warning("precision %s: the gradient check took over %d s on this processor; not trusted", name, CHECK_SECONDS)
         return False
-    found = f"only to a cosine of {done.stdout.strip()}" if done.returncode == 0 else f"not at all (the check ended with {done.returncode})"
-    if done.returncode == 0 and float(done.stdout) >= LEAST_COSINE:
+    if ended.code == 0 and float(ended.output) >= LEAST_COSINE:
         return True
+    found = f"not at all (the check ended with {ended.how})" if ended.code else f"only to a cosine of {ended.output.strip()}"
     log.warning("precision %s: gradients on this processor (%s) agree with fp32 %s, expected %.2f", name, layout, found, LEAST_COSINE)
     return False
 

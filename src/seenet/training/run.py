@@ -18,7 +18,7 @@ from seenet.core.files import remove_leftovers, write_text
 from seenet.core.locks import locked
 from seenet.core.recipe_files import dump, load_recipe, stage_recipes
 from seenet.core.settings import Recipe
-from seenet.evaluation.heartbeat import naming_lost
+from seenet.distributed import naming_lost
 from seenet.training.logging import METRICS
 from seenet.training.writing import writing
 
@@ -35,7 +35,7 @@ WRITTEN = ("recipe.yaml", "model.safetensors", "model-last.safetensors", "val.js
 
 UNDER_WAY = "under way, or killed"
 
-MAY_DIFFER = {"training": {"workers", "checkpoint_every", "keep"}}
+MAY_DIFFER = {"training": {"workers", "checkpoint_every", "keep", "timeout_minutes"}}
 """Settings that a resumed run may change: they change nothing of what is computed."""
 
 
@@ -162,7 +162,7 @@ def _recorded(out: Path, rank: int) -> Iterator[None]:
     _record(out, rank, None, UNDER_WAY)
     code, reason = 0, "done"
     try:
-        with naming_lost(lambda lost: _record(out, rank, lost.exit_code, str(lost))):
+        with naming_lost():
             yield
     except SeenetError as error:
         code, reason = error.exit_code, str(error)

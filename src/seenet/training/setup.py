@@ -15,17 +15,16 @@ from seenet.core.errors import DataError, LostError, SeenetError
 from seenet.core.files import digest
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
-from seenet.data.check import check_split, no_class
-from seenet.data.sampling import StepSampler
+from seenet.data.check.scan import check_split, split_stats
+from seenet.data.check.stats import no_class
+from seenet.data.sampling import StepSampler, TrainingSet
 from seenet.data.split import FileSplit
-from seenet.data.stats import split_stats
-from seenet.data.training_set import TrainingSet
 from seenet.data.transforms import JointTransform
+from seenet.distributed import Ranks
 from seenet.model import Segmenter, StageProbe, create_model
 from seenet.model.fast import use_fast
 from seenet.model.files import fit_weights, from_card, load_model
 from seenet.model.summary import dead_taps
-from seenet.training.distributed import Ranks
 from seenet.training.losses import LossModel, class_weights
 from seenet.training.precision import Name, Precision, choose
 from seenet.training.signals import held_back, ignore_in_worker

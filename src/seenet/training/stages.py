@@ -3,15 +3,16 @@
 import logging
 import shutil
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from seenet.core.device import choose_device
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
 from seenet.core.recipe_files import stage_recipes
 from seenet.core.settings import Recipe
-from seenet.prediction.device import choose_device
-from seenet.training.distributed import ranks
+from seenet.distributed import init_process_group
 from seenet.training.forecast import Forecast, forecast
 from seenet.training.run import begun, open_run, stage_folders
 from seenet.training.setup import open_data
@@ -33,7 +34,8 @@ def train_recipe(recipe: Recipe, out: Path, *, resume: bool = False, device: str
     if not recipe.stages:
         return train(recipe, out, resume=resume, device=device, command=command)
     where = choose_device(device)
-    with ranks(where) as group, open_run(out, recipe, resume=resume, rank=group.rank):
+    timeout = timedelta(minutes=recipe.training.timeout_minutes)
+    with init_process_group(where, timeout) as group, open_run(out, recipe, resume=resume, rank=group.rank):
         runs = chained(recipe, out)
         todo = {folder: stage for folder, stage in runs.items() if not is_kept(folder, stage.training.steps)}
         for stage in todo.values():

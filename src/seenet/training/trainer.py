@@ -4,21 +4,22 @@ import logging
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from seenet import __version__
+from seenet.core.device import choose_device
 from seenet.core.errors import Stopped
 from seenet.core.progress import Advance, bar
 from seenet.core.recipe_files import dump
 from seenet.core.settings import Recipe
+from seenet.distributed import Ranks, init_process_group
 from seenet.evaluation.evaluator import Evaluation
 from seenet.model.files import card_of
-from seenet.prediction.device import choose_device
 from seenet.training import checkpoint
-from seenet.training.distributed import Ranks, ranks
 from seenet.training.learner import Learner
 from seenet.training.logging import Metrics, memory_mib
 from seenet.training.run import open_run, origin
@@ -49,7 +50,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "aut
     after a signal, with everything saved.
     """
     where = choose_device(device)
-    with ranks(where) as group:
+    with init_process_group(where, timedelta(minutes=recipe.training.timeout_minutes)) as group:
         return train_in(group, recipe, out, where, resume=resume, command=command)
 
 

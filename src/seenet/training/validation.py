@@ -14,12 +14,12 @@ from seenet.core.errors import Stopped
 from seenet.core.files import sha256, write_text
 from seenet.core.labels import LabelSet
 from seenet.data import Split
+from seenet.distributed import Ranks
 from seenet.evaluation.evaluator import Evaluation, evaluate
 from seenet.model import Segmenter
 from seenet.model.fast import use_plain
 from seenet.model.files import read_notes, save_model
 from seenet.prediction.predictor import Predictor
-from seenet.training.distributed import Ranks
 from seenet.training.signals import StopRequest
 from seenet.training.writing import writing
 

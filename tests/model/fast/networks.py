@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from seenet.model import Segmenter, create_model
 
 
-def unsettle(model: nn.Module, seed: int = 0) -> None:
+def spread_norms(model: nn.Module, seed: int = 0) -> None:
     """Random statistics and affine maps; every fifth gamma 0, every third negative, variances from 1e-4 to 1e4 that gamma makes up for."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -27,10 +27,10 @@ def unsettle(model: nn.Module, seed: int = 0) -> None:
 
 
 def network(variant: str = "seenet", backbone: str = "resnet10t", **options: object) -> Segmenter:
-    """Small, in eval mode, its norms unsettled."""
+    """Small, in eval mode, its norms spread."""
     torch.manual_seed(0)
     model = create_model(variant, backbone=backbone, num_classes=3, **{"width": 8, "p_out": 16, **options})
-    unsettle(model)
+    spread_norms(model)
     return model.eval()
 
 

@@ -8,11 +8,10 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seenet.model.fast.convolution import FoldedConv, available
-from seenet.model.fast.folding import fold, scale_and_shift
-from seenet.model.fast.steady import fuse
-from seenet.model.seem import ConvUnit, LocalConv
-from tests.model.fast.networks import unsettle
+from seenet.model.fast.folding import FoldedConv, fold, scale_and_shift
+from seenet.model.fast.prediction import available, fuse
+from seenet.model.seenet import ConvUnit, LocalConv
+from tests.model.fast.networks import spread_norms
 
 
 class Block(nn.Module):
@@ -92,7 +91,7 @@ def made(name: str) -> nn.Module:
     module = MODULES[name]().eval()
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats:
-            unsettle(norm)
+            spread_norms(norm)
     return module
 
 
@@ -126,7 +125,7 @@ def test_a_conv_unit_becomes_one_convolution() -> None:
 
 def test_scale_and_shift() -> None:
     norm = nn.BatchNorm2d(5)
-    unsettle(norm)
+    spread_norms(norm)
     scale, shift = scale_and_shift(norm.eval())
     x = torch.randn(3, 5, 2, 2, dtype=torch.float64)
     assert scale.dtype == shift.dtype == torch.float64

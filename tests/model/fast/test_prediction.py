@@ -1,4 +1,4 @@
-"""The twin that predicts, against the plain network in float64."""
+"""The twin that predicts against the plain network, and its convolutions against the folded ones, in float64."""
 
 import copy
 import logging
@@ -12,9 +12,18 @@ from torch import fx, nn
 
 from seenet.model import VARIANTS
 from seenet.model.fast import FORMS, prediction, use_fast
-from seenet.model.fast.convolution import FoldedConv, FusedConv, available
-from seenet.model.fast.prediction import Form, prediction_form, state_of
-from seenet.model.fast.steady import SteadyDepthwise, SteadyLine
+from seenet.model.fast.folding import FoldedConv
+from seenet.model.fast.prediction import (
+    FoldedDepthwise,
+    FoldedLine,
+    FoldedWinograd,
+    Form,
+    FusedConv,
+    available,
+    fuse,
+    prediction_form,
+    state_of,
+)
 from seenet.prediction.predictor import Predictor
 from tests.model.fast.networks import network, off
 from tests.prediction.doubles import LABELS, TinyNet
@@ -45,7 +54,7 @@ def test_what_torch_compile_gets_calls_the_steady_forms_and_fuses_the_rest() -> 
     # Lines are worth it from 64 channels on.
     model = network(width=64)
     form: Any = prediction_form(model, "compiled")
-    assert {SteadyLine, SteadyDepthwise} <= {type(part) for part in form.modules()}
+    assert {FoldedLine, FoldedDepthwise} <= {type(part) for part in form.modules()}
     assert {type(conv) for conv in form.reduce.convs} == {FoldedConv}
     graphs: list[fx.GraphModule] = []
 
@@ -188,3 +197,55 @@ def test_a_deep_copy_of_a_used_predictor() -> None:
     for _ in range(3):
         expected = predictor.scores(picture())
     torch.testing.assert_close(copy.deepcopy(predictor).scores(picture()), expected)
+
+
+STEADY: dict[type[nn.Module], dict[str, Any]] = {
+    FoldedWinograd: {"in_channels": 256, "out_channels": 264, "kernel_size": 3, "padding": 2, "dilation": 2},
+    FoldedLine: {"in_channels": 64, "out_channels": 72, "kernel_size": (9, 1), "padding": (4, 0)},
+    FoldedDepthwise: {"in_channels": 16, "out_channels": 16, "kernel_size": 3, "padding": 7, "dilation": 7, "groups": 16},
+}
+
+
+def conv(form: type[nn.Module], bias: bool, activation: nn.Module | None) -> FoldedConv:
+    torch.manual_seed(0)
+    folded = FoldedConv(nn.Conv2d(**STEADY[form], bias=bias))
+    folded.activation = activation
+    return folded
+
+
+def check(folded: FoldedConv, form: type[nn.Module], x: torch.Tensor, summed: bool) -> None:
+    root = nn.Sequential(copy.deepcopy(folded))
+    fuse(root)
+    assert type(root[0]) is form
+    expected = folded.double()
+    with torch.inference_mode():
+        other = torch.randn(expected(x.double()).shape, dtype=torch.float64) if summed else None
+        wanted = expected(x.double(), other)
+        for _ in range(3):
+            found = root[0](x) if other is None else root[0](x, other.float())
+            assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("form", STEADY)
+@pytest.mark.parametrize(
+    ("bias", "activation", "summed"), [(False, None, False), (True, nn.ReLU(inplace=True), True), (True, nn.ReLU6(), False)]
+)
+def test_what_follows_is_done(form: type[nn.Module], bias: bool, activation: nn.Module | None, summed: bool) -> None:
+    x = torch.randn(2, STEADY[form]["in_channels"], 16, 25).contiguous(memory_format=torch.channels_last)
+    check(conv(form, bias, activation), form, x, summed)
+
+
+def test_large_kernels_are_transformed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction, "KEPT_BYTES", 0)
+    check(conv(FoldedWinograd, True, None), FoldedWinograd, torch.randn(1, 256, 8, 8), False)
+
+
+def test_a_picture_that_tiles_do_not_fit() -> None:
+    check(conv(FoldedWinograd, True, nn.ReLU()), FoldedWinograd, torch.randn(1, 256, 9, 1), False)
+
+
+@pytest.mark.parametrize("change", [{"stride": 2}, {"padding": 0}, {"dilation": 1}])
+def test_others_are_oneDNN_s(change: dict[str, int]) -> None:
+    root = nn.Sequential(FoldedConv(nn.Conv2d(**STEADY[FoldedDepthwise] | change)))
+    fuse(root)
+    assert type(root[0]) is FusedConv

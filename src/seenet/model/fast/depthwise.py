@@ -1,8 +1,9 @@
 """Depthwise atrous 3x3 convolution as nine products of shifted pictures.
 
-On processors the library's kernel leaves its fast path where the dilation passes 4, and its gradients do from 2 on: they cost up to 25
-times what moving the memory does, and in bf16 some are wrong (docs/precision.md). A tap multiplies a whole picture by one number a
-channel, and what a tap sees beyond the edge is zero, so large dilations have less to do, not more.
+On processors the library's kernel leaves its fast path where the dilation passes 4, and its
+gradients do from 2 on: they cost up to 25 times what moving the memory does, and in bf16 some are
+wrong (docs/precision.md). A tap multiplies a whole picture by one number a channel, and what a tap
+sees beyond the edge is zero, so large dilations have less to do, not more.
 """
 
 from typing import Any
@@ -20,7 +21,7 @@ Tap = tuple[slice, slice]
 
 
 def taps(side: int, dilation: int) -> list[tuple[int, Tap]]:
-    """For each of the three taps that meets the picture: its number, the rows (or columns) it writes and those it reads."""
+    """List those of the three taps that meet a side: number, rows (columns) it writes and reads."""
     found = []
     for number, shift in enumerate((-dilation, 0, dilation)):
         if abs(shift) < side:
@@ -30,7 +31,7 @@ def taps(side: int, dilation: int) -> list[tuple[int, Tap]]:
 
 
 def shifted(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """N x h x w x C, weights 9 x C -> N x h x w x C."""
+    """Convolve: N x h x w x C, weights 9 x C -> N x h x w x C."""
     out = x * weight[4]
     for tap, written, read in _pairs(x, dilation):
         if tap != 4:
@@ -39,7 +40,7 @@ def shifted(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
 
 
 class _Depthwise(torch.autograd.Function):
-    """As `shifted`, with gradients."""
+    """`shifted` with gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
@@ -67,7 +68,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _pairs(x: Tensor, dilation: int) -> list[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
-    """Number of each tap that meets the picture, what it writes and what it reads of N x h x w x C."""
+    """List the taps of 3x3 that meet a picture: number, what it writes and reads of N x h x w x C."""
     every = slice(None)
     return [
         (3 * i + j, (every, rows[0], columns[0]), (every, rows[1], columns[1]))
@@ -79,12 +80,12 @@ def _pairs(x: Tensor, dilation: int) -> list[tuple[int, tuple[slice, ...], tuple
 class ShiftedDepthwiseConv2d(DepthwiseConv2d):
     """One 3x3 kernel a channel, without bias, "same" padding; channels-last memory in and out.
 
-    Computes in float32 at least, whatever autocast says: nine roundings to bf16 would add up.
+    Compute in float32 at least, whatever autocast says: nine roundings to bf16 would add up.
     """
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
-        """Whether this form can stand for `conv`."""
+        """Tell whether this form can stand for `conv`."""
         return (
             conv.kernel_size == (3, 3)
             and conv.groups == conv.in_channels == conv.out_channels

@@ -1,19 +1,23 @@
-"""3x3 convolutions by Winograd's minimal filtering F(4x4, 3x3): 36 products for 16 points instead of 144.
+"""Wide 3x3 convolutions by Winograd's F(4x4, 3x3): 36 products for 16 points instead of 144.
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). A tile of 6x6 points, transformed on both sides, meets the
-transformed kernel point by point; the 36 points are 36 matrix products over the channels. The interpolation points 0, 1, -1, 2, -1/2 and
-infinity lose less to rounding than the usual 0, 1, -1, 2, -2: some 4e-6 of the largest value in float32, where the plain form has 2e-6.
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). A tile of 6x6 points,
+transformed on both sides, meets the transformed kernel point by point; the 36 points are 36 matrix
+products over the channels. The interpolation points 0, 1, -1, 2, -1/2 and infinity lose less to
+rounding than the usual 0, 1, -1, 2, -2: some 4e-6 of the largest value in float32, where the plain
+form has 2e-6.
 
-A dilated convolution is `dilation` squared plain ones on interleaved pictures, so a tile takes every `dilation`-th point. Pictures are
-N x h x w x C here, padded with zeros by one `dilation` ("same").
+A dilated convolution is `dilation` squared plain ones on interleaved pictures, so a tile takes
+every `dilation`-th point. Pictures are N x h x w x C here, padded with zeros by one `dilation`
+("same").
 """
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 POINTS = (0.0, 1.0, -1.0, 2.0, -0.5)
@@ -25,7 +29,10 @@ CHUNK_BYTES = 8 << 20
 
 @cache
 def matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Transforms of the tile (6 x 6), of the kernel (6 x 3) and of the products (4 x 6): y = A ((G g) * (B d)), by Toom and Cook."""
+    """Return B (6 x 6), G (6 x 3) and A (4 x 6) of y = A ((G g) * (B d)), by Toom and Cook.
+
+    They transform the tile d, the kernel g and the products.
+    """
 
     def evaluation(coefficients: int) -> np.ndarray:
         at_infinity = np.eye(coefficients)[-1:]
@@ -37,25 +44,25 @@ def matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def tiles(height: int, width: int, dilation: int) -> tuple[int, int]:
-    """Rows and columns of tiles that cover a picture."""
+    """Return the rows and columns of tiles that cover a picture."""
     return -(-height // (OUT * dilation)), -(-width // (OUT * dilation))
 
 
 def waste(height: int, width: int, dilation: int) -> float:
-    """How many times the picture's points the tiles compute."""
+    """Return how many times the picture's points the tiles compute."""
     rows, columns = tiles(height, width, dilation)
     return rows * columns * (OUT * dilation) ** 2 / (height * width)
 
 
 def transform_kernels(weight: Tensor) -> Tensor:
-    """C' x C x 3 x 3 -> 36 x C x C'."""
+    """Transform kernels: C' x C x 3 x 3 -> 36 x C x C'."""
     _, g, _ = matrices(weight.dtype)
     out, into = weight.shape[:2]
     return (torch.kron(g, g) @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(36, into, out)
 
 
 def convolve(x: Tensor, kernels: Tensor, dilation: int) -> Tensor:
-    """N x h x w x C, 36 x C x C' (`transform_kernels`) -> N x h x w x C'."""
+    """Convolve: N x h x w x C, 36 x C x C' (`transform_kernels`) -> N x h x w x C'."""
     n, height, width, _ = x.shape
     rows, columns = tiles(height, width, dilation)
     _, _, a = matrices(x.dtype)
@@ -71,7 +78,10 @@ def convolve(x: Tensor, kernels: Tensor, dilation: int) -> Tensor:
 
 
 def weight_gradient(x: Tensor, grad: Tensor, dilation: int) -> Tensor:
-    """Gradient of the weights, C' x C x 3 x 3, by the input N x h x w x C and the output's gradient N x h x w x C'."""
+    """Return the weights' gradient, C' x C x 3 x 3.
+
+    By the input x, N x h x w x C, and the output's gradient, N x h x w x C'.
+    """
     _, height, width, channels = x.shape
     _, columns = tiles(height, width, dilation)
     _, g, a = matrices(x.dtype)
@@ -105,7 +115,7 @@ def _chunks(x: Tensor, channels: int, dilation: int) -> Iterator[tuple[int, int,
 
 
 def _transformed(picture: Tensor, first: int, last: int, dilation: int) -> Tensor:
-    """Rows of tiles of a picture h x w x C, transformed on both sides: 36 x tiles x C."""
+    """Return rows of tiles of a picture h x w x C, transformed on both sides: 36 x tiles x C."""
     b, _, _ = matrices(picture.dtype)
     height, width, channels = picture.shape
     side, (_, columns) = OUT * dilation, tiles(height, width, dilation)
@@ -118,3 +128,59 @@ def _transformed(picture: Tensor, first: int, last: int, dilation: int) -> Tenso
         (count * row, dilation * channels, row, side * channels, channels, 1),
     )
     return torch.matmul(b, tile.reshape(IN, IN, -1)).view(36, -1, channels)
+
+
+LEAST_CHANNELS = 256 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 128
+"""Below, moving the tiles costs more than the products saved (benchmarks/NOTES.md)."""
+MOST_WASTE = 1.5
+"""Where tiles reach further beyond the picture, the plain form is as fast."""
+
+
+class _Winograd(torch.autograd.Function):
+    """`convolve` with gradients: N x h x w x C, C' x C x 3 x 3 -> N x h x w x C'."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        return convolve(x, transform_kernels(weight), dilation)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        (grad,) = grads
+        needs_x, needs_weight, _ = ctx.needs_input_grad
+        turned = weight.flip(2, 3).transpose(0, 1)
+        return (
+            convolve(grad, transform_kernels(turned), ctx.dilation) if needs_x else None,
+            weight_gradient(x, grad, ctx.dilation) if needs_weight else None,
+            None,
+        )
+
+
+class WinogradConv2d(nn.Conv2d):
+    """`nn.Conv2d` 3x3 of many channels, "same" padding; channels-last memory in and out.
+
+    Float32; under autocast it is the plain form.
+    """
+
+    @staticmethod
+    def fits(conv: nn.Conv2d) -> bool:
+        """Tell whether this form can stand for `conv`."""
+        return (
+            conv.kernel_size == (3, 3)
+            and conv.groups == 1
+            and min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS
+            and conv.stride == (1, 1)
+            and conv.dilation[0] == conv.dilation[1]
+            and conv.padding == conv.dilation
+            and conv.padding_mode == "zeros"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type) or waste(x.shape[2], x.shape[3], self.dilation[0]) > MOST_WASTE:
+            return super().forward(x)
+        out: Tensor = _Winograd.apply(x.permute(0, 2, 3, 1).contiguous(), self.weight, self.dilation[0])
+        if self.bias is not None:
+            out = out + self.bias
+        return out.permute(0, 3, 1, 2)

@@ -1,0 +1,273 @@
+"""The verdict of `seenet data check` on a recipe's data: each file, each split, all together."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from seenet.core.errors import DataError
+from seenet.core.settings import DataSettings
+from seenet.data import list_split
+from seenet.data.check.scan import Examined, Problem, examine_all
+from seenet.data.check.stats import BINARY, SplitStats, gather, likely_cause, no_class, strange_ids
+from seenet.data.folder import by_stem, description_path, read_description
+from seenet.data.split import FileSplit, Split
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with a file, or with a whole split (no key).
+
+    `message`: in one line, as training would say it; `pixels`: how many are wrong, where that is
+    counted; `other`: the file that has the same picture.
+    """
+
+    split: str
+    key: str
+    file: str
+    kind: str
+    message: str
+    fix: str
+    pixels: int | None = None
+    other: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A file that is read otherwise than it is stored, which is no error."""
+
+    split: str
+    key: str
+    file: str
+    note: str
+
+
+class Cure(NamedTuple):
+    """What would mend errors of one kind: how many, and their pixels where these were counted."""
+
+    kind: str
+    times: int
+    pixels: int
+    fix: str
+
+
+@dataclass(frozen=True)
+class SplitVerdict:
+    """A split, None where it cannot be opened, with all that is wrong and noted in it."""
+
+    which: str
+    split: Split | None
+    pairs: tuple[Examined, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[Note, ...]
+
+    @property
+    def name(self) -> str:
+        return self.split.name if self.split else self.which
+
+    def stats(self) -> SplitStats | None:
+        """Count the masks that could be read, ids of no class as void; None where there is none."""
+        counted = [(pair.counts, pair.shape) for pair in self.pairs if pair.counts is not None]
+        return gather(self.split.labels, counted) if self.split and counted else None
+
+    def strange(self) -> dict[int, tuple[int, int]]:
+        """Count pixels and masks of each id that is neither a class nor ignored."""
+        assert self.split is not None
+        pixels: Counter[int] = Counter()
+        masks: Counter[int] = Counter()
+        for pair in self.pairs:
+            found = strange_ids(pair.counts or {}, self.split.labels)
+            pixels.update(found)
+            masks.update(found.keys())
+        return {label: (pixels[label], masks[label]) for label in sorted(pixels)}
+
+    def colour(self) -> tuple[list[float], list[float]] | None:
+        """Compute mean and standard deviation of R, G and B, 0 to 1, over all pixels read."""
+        moments = [pair.moments for pair in self.pairs if pair.moments is not None]
+        if not moments:
+            return None
+        total = sum(count for count, _, _ in moments)
+        sums = [sum(one[1][channel] for one in moments) for channel in range(3)]
+        squares = [sum(one[2][channel] for one in moments) for channel in range(3)]
+        # In whole numbers up to the last step, so that nothing cancels.
+        variances = [(total * square - part**2) / total**2 for part, square in zip(sums, squares, strict=True)]
+        means = [part / total / 255 for part in sums]
+        return means, [math.sqrt(variance) / 255 for variance in variances]
+
+    def cures(self) -> list[Cure]:
+        """Put errors with the same cure together, the most frequent first."""
+        alike: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+        for found in self.findings:
+            alike[self._cure(found)].append(found)
+        cures = [Cure(kind, len(some), sum(one.pixels or 0 for one in some), fix) for (kind, fix), some in alike.items()]
+        return sorted(cures, key=lambda cure: -cure.times)
+
+    def _cure(self, found: Finding) -> tuple[str, str]:
+        """Return kind and cure; of strange ids by those of the whole split.
+
+        One mask alone may look like another kind.
+        """
+        by_ids = found.fix.startswith(("looks like", "add the classes"))
+        if self.split is None or not self._ids or not by_ids:
+            return found.kind, found.fix
+        return likely_cause(self._ids, self.split.labels)
+
+    @cached_property
+    def _ids(self) -> set[int]:
+        return {label for pair in self.pairs for label in pair.counts or {}}
+
+    def verdicts(self) -> Iterator[tuple[str, str]]:
+        """Yield the key of each pair, and `wrong`, `noted` or `good`."""
+        wrong = {found.key for found in self.findings}
+        noted = {note.key for note in self.notes}
+        for index in range(len(self.pairs)):
+            assert self.split is not None
+            key = self.split.key(index)
+            yield key, "wrong" if key in wrong else "noted" if key in noted else "good"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All splits, and what is wrong with the data outside them."""
+
+    splits: tuple[SplitVerdict, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [*self.findings, *(found for verdict in self.splits for found in verdict.findings)]
+
+    @property
+    def notes(self) -> list[Note]:
+        return [note for verdict in self.splits for note in verdict.notes]
+
+
+def inspect(settings: DataSettings, processes: int | None = None) -> Inspection:
+    """Look at every file of the splits that a recipe trains and validates on.
+
+    Raises:
+        DataError, UsageError: as `list_split`, where no split can be opened. Of several, one that
+            cannot is a finding.
+    """
+    opened: dict[str, Split | DataError] = {}
+    for which in dict.fromkeys([settings.train, *([settings.val] if settings.val else [])]):
+        try:
+            opened[which] = list_split(settings, which)
+        except DataError as error:
+            opened[which] = error
+    failed = [found for found in opened.values() if isinstance(found, DataError)]
+    if len(failed) == len(opened):
+        raise failed[0]
+    splits = {which: split for which, split in opened.items() if not isinstance(split, DataError)}
+    pairs = {which: tuple(examine_all(split, processes)) for which, split in splits.items()}
+    # Known data sets have one kind of mask; those of one's own may be of two.
+    suspected = settings.kind == "folder" and not _void_beside_classes([pair for some in pairs.values() for pair in some])
+    seen: dict[str, _First] = {}
+    verdicts = []
+    for which, found in opened.items():
+        if isinstance(found, DataError):
+            finding = _finding(which, "", which, found)
+            verdicts.append(SplitVerdict(which, None, (), (finding,), ()))
+        else:
+            verdicts.append(_judge(which, found, pairs[which], suspected, seen))
+    return Inspection(tuple(verdicts), tuple(_outside(settings, list(splits.values()))))
+
+
+class _First(NamedTuple):
+    """Where a picture stood first; `mask`: hash of its mask."""
+
+    split: str
+    file: str
+    mask: str
+
+
+def _judge(
+    which: str,
+    split: Split,
+    pairs: tuple[Examined, ...],
+    suspected: bool,
+    seen: dict[str, _First],
+) -> SplitVerdict:
+    """List what is wrong with single files, then with files that are each good on their own."""
+    keyed = [(split.key(index), pair) for index, pair in enumerate(pairs)]
+    findings = [Finding(split.name, key, *problem) for key, pair in keyed for problem in pair.problems]
+    findings += _duplicates(split, pairs, seen)
+    if suspected:
+        findings += _binary_masks(split, pairs)
+    if {label for pair in pairs for label in pair.counts or {}} == {split.labels.ignore}:
+        what = f"{split.name}: {no_class(len(pairs), split.labels)}"
+        error = DataError(what, fix="look at `ignore`", kind="empty-split")
+        findings.append(_finding(split.name, "", split.name, error))
+    notes = [Note(split.name, key, *noted) for key, pair in keyed for noted in pair.notes]
+    return SplitVerdict(which, split, pairs, tuple(findings), tuple(notes))
+
+
+def _finding(split: str, key: str, path: Path | str, error: DataError, *, other: str = "") -> Finding:
+    return Finding(split, key, *Problem.of(path, error), other)
+
+
+def _duplicates(split: Split, pairs: Sequence[Examined], seen: dict[str, _First]) -> Iterator[Finding]:
+    """Find pictures that stood before, in this split or another, whatever their format.
+
+    `seen` remembers all by their decoded pixels.
+    """
+    for index, pair in enumerate(pairs):
+        if not pair.picture:
+            continue
+        file = str(split.paths(index)[0] or split.key(index))
+        if pair.picture not in seen:
+            seen[pair.picture] = _First(split.name, file, pair.mask)
+            continue
+        first = seen[pair.picture]
+        leak = first.split != split.name
+        same = first.file == file
+        what = "the same file stands" if same else f"the same pixels as {first.file}"
+        where = f" in {first.split} too" if leak else " twice" if same else ""
+        differ = pair.mask and first.mask and pair.mask != first.mask
+        fix = f"a score on it says nothing: take it out of one of {first.split} and {split.name}" if leak else "keep one of the two"
+        error = DataError(
+            f"{file}: {what}{where}{', and their masks differ' if differ else ''}",
+            fix=fix,
+            kind="leak" if leak else "duplicate",
+        )
+        yield _finding(split.name, split.key(index), file, error, other=first.file)
+
+
+def _binary_masks(split: Split, pairs: Sequence[Examined]) -> Iterator[Finding]:
+    """Find masks of 0 and 255 alone: a foreground that would be ignored as void."""
+    if split.labels.ignore != 255 or split.labels.num_classes < 2:
+        return
+    for index, pair in enumerate(pairs):
+        if pair.counts and pair.counts.keys() == {0, 255}:
+            path = split.paths(index)[1] or split.key(index)
+            what = f"{path}: 255 is ignored, and no mask holds it beside other classes"
+            error = DataError(what, fix=BINARY, kind="mask-kind", pixels=pair.counts[255])
+            yield _finding(split.name, split.key(index), path, error)
+
+
+def _void_beside_classes(pairs: Sequence[Examined]) -> bool:
+    """Tell whether 255 stands in a mask with a class other than 0, so that it is a rim."""
+    return any(255 in pair.counts and pair.counts.keys() - {0, 255} for pair in pairs if pair.counts)
+
+
+def _outside(settings: DataSettings, splits: Sequence[Split]) -> Iterator[Finding]:
+    """Find what belongs to no split, or to the choice of them."""
+    if settings.kind == "folder":
+        path = description_path(settings)
+        about, home = read_description(path), path.parent
+        suffix = about.mask_suffix
+        pictures = by_stem(home / about.images)
+        used = {mask for split in splits if isinstance(split, FileSplit) for mask in split.masks}
+        for stem, mask in by_stem(home / about.masks).items():
+            alone = stem.endswith(suffix) and stem.removesuffix(suffix) not in pictures
+            if alone and mask not in used:
+                fix = "copy the picture there, or take the mask out"
+                error = DataError(f"{mask}: a mask without a picture", fix=fix, kind="missing")
+                yield _finding("", stem, mask, error)
+    if settings.train == settings.val:
+        what = f"{settings.train}: training and validation are one split"
+        error = DataError(what, fix="set data.val to another, or to null", kind="leak")
+        yield _finding("", "", settings.train, error)

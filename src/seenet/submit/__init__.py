@@ -1,0 +1,1 @@
+"""Archives of predictions for the evaluation servers of Pascal VOC and Cityscapes."""

@@ -1,0 +1,42 @@
+"""Recipes as users write them: YAML that is read, or refused in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from seenet.core.errors import UsageError
+from seenet.core.recipe_files import load_recipe, read_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: {c: 2,\n  c: 3}", "found c in line 2 and again in line 3, expected it once"),
+        ("a: {1: 1, 0x1: 2}", "found 0x1 in line 1 and again in line 1"),
+        ("a:\n- {b: 1, b: 2}", "found b in line 2 and again in line 2"),
+        ("a: 2026-02-30", "not valid YAML (day is out of range for month)"),
+        ("a: " + "1" * 5000, "not valid YAML (Exceeds the limit"),
+        ("[" * 3000, "not valid YAML (maximum recursion depth"),
+        ("a: [", "not valid YAML (while parsing"),
+    ],
+)
+def test_what_is_wrong_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_yaml(text, "mine.yaml")
+    assert str(caught.value).startswith(f"mine.yaml: {message}") and "\n" not in str(caught.value)
+
+
+def test_the_same_key_in_other_mappings_and_aliases_are_nothing_wrong() -> None:
+    assert read_yaml("a: &x {b: 1}\nc: {b: 2}\nd: [*x, *x]", "mine.yaml") == {"a": {"b": 1}, "c": {"b": 2}, "d": [{"b": 1}, {"b": 1}]}
+    assert read_yaml("a: &x {b: 1}\nc: &y {d: 2}\ne: {<<: *x, <<: *y, b: 3}", "mine.yaml")["e"] == {"b": 3, "d": 2}
+    assert read_yaml("{1: a, '1': b}", "mine.yaml") == {1: "a", "1": "b"}
+    assert read_yaml("&x [*x]", "mine.yaml") and read_yaml("", "mine.yaml") is None
+
+
+def test_recipes_and_settings_are_read_so(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("training: {steps: 1}\ntraining: {batch: 1}\n")
+    with pytest.raises(UsageError, match="found training in line 1 and again in line 2"):
+        load_recipe(path)
+    with pytest.raises(UsageError, match=r"^description=2026-02-30: not valid YAML \(day is out of range"):
+        load_recipe("shapes", ["description=2026-02-30"])

@@ -1,0 +1,8 @@
+"""The table of data sets."""
+
+from seenet.core.settings import DataSettings
+from seenet.data import KINDS
+
+
+def test_recipes_know_every_data_set_and_no_other() -> None:
+    assert DataSettings.model_json_schema()["properties"]["kind"]["enum"] == list(KINDS)
