@@ -5,11 +5,16 @@ from typing import Any
 
 from tests.faults.results import verdict
 
-HEAD = """# Faults that were injected
+HEAD = """# Fault injection
 
-Written by `make test-faults TABLE=1` from [faults.json](faults.json); how each fault is made stands in `tests/faults/`.
-Each try is one fault: a kill, a full disk, a flipped byte, a hostile file. A row is met where every try held. `B` is the known-bad
-baseline, a plain `torch.save` loop that goes through the same tries and must fail some of them. Seconds are by the clock.
+`make test-faults TABLE=1` writes this page and [faults.json](faults.json). The code of each fault
+is in `tests/faults/`.
+
+- Each try injects one fault: a kill, a full disk, a flipped byte, a hostile file.
+- A row is met if every try passed.
+- `B` rows are the known-bad baseline: a plain `torch.save` loop goes through the same tries. It
+  must fail some of them.
+- Seconds are wall-clock time.
 """
 
 
