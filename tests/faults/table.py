@@ -27,7 +27,7 @@ def text(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The page: machines and commits, the table, what the tries met, and every failure."""
+    """The page: machines and commits, the table, the situations of the tries, and every failure."""
     machines = sorted({machine for row in rows for machine in row["machines"]})
     commits = sorted({commit for row in rows for commit in row["commits"]})
     parts = [HEAD, "Machine: " + "; ".join(machines) + ".", "", f"Commits: {', '.join(commits)}."]
@@ -37,8 +37,8 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     ]
     noted = [f"- {row['fault']}: " + ", ".join(f"{note} {count}" for note, count in row["notes"].items()) for row in rows if row["notes"]]
     if noted:
-        parts += ["", "## What the tries met", "", "How often:", "", *noted]
+        parts += ["", "## Situations", "", "How often each situation occurred in the tries:", "", *noted]
     wrong = [f"- {row['fault']}, {error}" for row in rows for error in row["errors"]]
     if wrong:
-        parts += ["", "## What failed", "", *wrong]
+        parts += ["", "## Failures", "", *wrong]
     return "\n".join(parts) + "\n"
