@@ -14,25 +14,43 @@ DOCS = ROOT / "docs"
 
 HEAD = """# Speed and memory, measured
 
-Written by `python -m benchmarks.page` from the files in `benchmarks/results/KIND`, which `make bench` (within 45 minutes on two slow
-cores) and `make bench-full` (hours) leave there; either goes on where it was interrupted. Processors differ, so each kind has its own
-section: no ratio of one says anything of another.
+`python -m benchmarks.page` writes this page from the files in `benchmarks/results/KIND`.
+`make bench` (within 45 minutes on two slow cores) and `make bench-full` (hours) write these files.
+Both resume after an interruption. Each kind of processor has its own section, because the ratios
+of one kind say nothing about another.
 
-- Beside SeENet stand torchvision's DeepLabv3 (rates 12, 24, 36 at output stride 8) and segmentation-models-pytorch's DeepLabv3+, on
-  the same timm backbone, with the same output stride, input, precision and runtime, 21 classes, random weights. SeENet runs as the
-  trainer, the predictor and the exporter run it; the others as their users run them (channels-last, `inference_mode`), exported as
-  torch exports them. What SeENet's exporter writes out as matrix products (docs/deploy.md) it would in them as well.
-- **found** is SeENet's images/s over DeepLabv3's (on lite0 over DeepLabv3+'s): the contestants take turns in one process, and the
-  ratio is the median over rounds, with quartiles. **DeepLabv3+** is its own ratio over DeepLabv3.
-- **GFLOP** of SeENet's plain forward pass, an image. **MiB**: what the first pass of SeENet adds to the resident memory of the
-  process. **of matmul**: its arithmetic a second (of a training step three times the forward pass), over that of a product of two
-  2048 x 2048 matrices measured in the same rounds; a form that needs less arithmetic than the plain network may pass 100 %.
-- *loaded* marks what was measured while other processes had over 5 % of the machine's processor time.
-- On lite0, SeENet has the options of `benchmarks/contestants.py` (LIGHT). What it and DeepLabv3+ reach there after equal training time
-  comes from `python -m benchmarks.equal_time`.
-- Line 4 takes each contestant in a process of its own, where everything is loaded: two training steps (4 crops of 320; the median of three
-  processes, which differ by the allocator's gaps), or a picture from bytes to classes. Line 8, growth, is ResNet-18 at 512 x 512, but for
-  what grows; batches are scores of so many pictures at once, the rest is `Predictor.mask`; with two processes each has half of the threads.
+## How it is measured
+
+- **Networks**: SeENet is compared with torchvision's DeepLabv3 (rates 12, 24, 36 at output stride
+  8) and with segmentation-models-pytorch's DeepLabv3+. All have the same timm backbone, output
+  stride, input, precision and runtime, 21 classes and random weights.
+- **How they run**: SeENet runs as its trainer, predictor and exporter run it. The others run as
+  their users run them (channels-last, `inference_mode`), and are exported as torch exports them.
+  SeENet's exporter writes some convolutions as matrix products ([deploy.md](deploy.md));
+  it would do the same in the other networks.
+- **lite0**: SeENet has the options LIGHT in `benchmarks/contestants.py`.
+  `python -m benchmarks.equal_time` measures what SeENet and DeepLabv3+ reach on lite0 after equal
+  training time.
+
+## Columns and lines
+
+- **found**: images/s of SeENet divided by those of DeepLabv3 (on lite0 by those of DeepLabv3+).
+  The networks take turns in one process. The ratio is the median over rounds, with quartiles.
+- **DeepLabv3+**: its own ratio over DeepLabv3.
+- **bar**, **met**: the limit for the number, and whether it holds.
+- **GFLOP**: of SeENet's plain forward pass, per image.
+- **MiB**: what the first pass of SeENet adds to the resident memory of the process.
+- **of matmul**: SeENet's arithmetic per second, divided by that of a product of two 2048 x 2048
+  matrices measured in the same rounds. A training step counts as three forward passes. A form that
+  needs less arithmetic than the plain network may exceed 100 %.
+- ***loaded***: other processes used over 5 % of the machine's processor time during the
+  measurement.
+- **Line 4**: memory of each network in its own process, with everything loaded. Training is two
+  steps (4 crops of 320). Its value is the median of three processes, which differ because of gaps
+  in the allocator's memory. Prediction is one picture, from bytes to classes.
+- **Line 8**: how time and memory of ResNet-18 grow. The picture is 512 x 512, except where the
+  size grows. Batches are the logits of so many pictures at once. Everything else is
+  `Predictor.mask`. With two processes, each has half of the threads.
 """
 
 

@@ -254,7 +254,7 @@ def only_plain_files(attempt: Attempt) -> None:
 
 
 FAULTS = [
-    Fault("C1", "a checkpoint holds safetensors and JSON alone", 1, only_plain_files),
+    Fault("C1", "a checkpoint contains only safetensors and JSON", 1, only_plain_files),
     Fault(
         "C2.moment",
         "`kill -9` at a random moment of saving, TMPDIR on another file system",
@@ -263,7 +263,7 @@ FAULTS = [
     ),
     Fault(
         "C2.call",
-        "`kill -9` in the n-th call that changes a file, every n of a save in turn",
+        "`kill -9` in the n-th call that changes a file, for every n of a save",
         200,
         killed_at_a_call,
         preload.missing,
@@ -273,7 +273,7 @@ FAULTS = [
     ),
     Fault(
         "C3.enospc",
-        "the n-th call of a save says the disk is full",
+        "the n-th call of a save reports a full disk",
         200,
         disk_fails(OURS, errno.ENOSPC),
         preload.missing,
@@ -288,14 +288,14 @@ FAULTS = [
     Fault("C4", "one byte of a checkpoint changed", 1000, flipped_byte(OURS)),
     Fault(
         "B.C2.moment",
-        "the same kills, plain `torch.save`",
+        "the same kills, with plain `torch.save`",
         50,
         killed_at_a_moment(PLAIN),
         must_fail=True,
     ),
     Fault(
         "B.C3.eio",
-        "the same EIO, plain `torch.save`",
+        "the same EIO, with plain `torch.save`",
         20,
         disk_fails(PLAIN, errno.EIO),
         preload.missing,
@@ -303,7 +303,7 @@ FAULTS = [
     ),
     Fault(
         "B.C4",
-        "the same flipped bytes, `torch.load(weights_only=False)`",
+        "the same flipped bytes, with `torch.load(weights_only=False)`",
         100,
         flipped_byte(PLAIN),
         must_fail=True,

@@ -110,28 +110,33 @@ def bomb(attempt: Attempt) -> None:
 FAULTS = [
     Fault(
         "D1.found",
-        f"{ERRORS} errors of 21 kinds planted among {PAIRS} pairs: each is found, once",
+        f"{ERRORS} errors of 21 kinds planted among {PAIRS} pairs: each is found once",
         ERRORS,
         planted_error,
     ),
     Fault(
         "D1.quiet",
-        "no other error is found there, and each untouched pair has its notes",
+        "no other error is reported there, and each unchanged pair has its notes",
         1,
         no_false_alarm,
     ),
     Fault(
         "D1.command",
-        "`seenet data check` on 100 pairs with 21 errors: exit 6, all in its JSON",
+        "`seenet data check` on 100 pairs with 21 errors: exit 6, all errors in its JSON",
         10,
         the_command,
     ),
-    Fault("D2", f"at least {RATE} pairs of 360 x 480 a second and core", 5, rate),
+    Fault("D2", f"at least {RATE} pairs of 360 x 480 per second and core", 5, rate),
     Fault(
         "D3",
-        "a picture of any format, cut or with bytes changed: a picture, or one line with its name",
+        "a picture of any format, truncated or with changed bytes: a picture, or one line with its name",
         1000,
         damaged_picture,
     ),
-    Fault("D4", f"a bomb: refused within {SECONDS:.0f} s and {MEBIBYTES} MiB", len(BOMBS), bomb),
+    Fault(
+        "D4",
+        f"a decompression bomb: refused within {SECONDS:.0f} s and {MEBIBYTES} MiB",
+        len(BOMBS),
+        bomb,
+    ),
 ]

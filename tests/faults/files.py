@@ -213,11 +213,11 @@ def hostile_model(attempt: Attempt) -> None:
 
 
 FAULTS = [
-    Fault("C5", "the newest one or two checkpoints damaged: --resume says so and ends as the uninterrupted run", 20, damaged_checkpoint),
-    Fault("C6", "a pickled file that runs code, to `seenet import`: nothing runs, exit 4", len(payloads(Path())), pickled),
-    Fault("C7", "`training.start_from` another network: what fits is loaded, the rest is listed", len(OTHERS), other_network),
+    Fault("C5", "the newest one or two checkpoints damaged: --resume reports it and ends as an uninterrupted run", 20, damaged_checkpoint),
+    Fault("C6", "a pickled file that runs code, given to `seenet import`: nothing runs, exit 4", len(payloads(Path())), pickled),
+    Fault("C7", "`training.start_from` with another network: what fits is loaded, the rest is listed", len(OTHERS), other_network),
     Fault("X5.hostile", "hostile ONNX files: refused in one line, without a crash", len(EDITS), hostile_onnx),
-    Fault("X5.damaged", "an ONNX bundle cut, or one byte changed: refused in one line, or its card is whole", 1000, damaged_onnx),
-    Fault("Z.model", "a .safetensors model with a damaged header: exit 4 in one line, or harmless", 100, hostile_model),
-    Fault("B.C6", "the same pickled files, `torch.load(weights_only=False)`", len(payloads(Path())), pickled_plainly, must_fail=True),
+    Fault("X5.damaged", "an ONNX bundle truncated or with one byte changed: refused in one line, or intact metadata", 1000, damaged_onnx),
+    Fault("Z.model", "a .safetensors model with a damaged header: exit 4 in one line, or no effect", 100, hostile_model),
+    Fault("B.C6", "the same pickled files, with `torch.load(weights_only=False)`", len(payloads(Path())), pickled_plainly, must_fail=True),
 ]  # fmt: skip

@@ -130,7 +130,7 @@ def one_picture(attempt: Attempt) -> None:
 FAULTS = [
     Fault(
         "T7.one",
-        "a loss or gradient turns NaN or Inf at a step: exit 5 before the update, all that is saved finite",
+        "a loss or gradient becomes NaN or Inf at a step: exit 5 before the update, everything saved is finite",
         20,
         not_finite,
     ),
@@ -142,14 +142,19 @@ FAULTS = [
     ),
     Fault(
         "T7.rate",
-        "a rate of 200 to 1,000 with weight decay 1: exit 5, all that is saved finite",
+        "a learning rate of 200 to 1,000 with weight decay 1: exit 5, everything saved is finite",
         10,
         exploding,
     ),
-    Fault("T9", "every label of every batch is void: loss 0, weights finite", 4, nothing_labelled),
+    Fault(
+        "T9",
+        "every label of every batch is void: the loss is 0, the weights stay finite",
+        4,
+        nothing_labelled,
+    ),
     Fault(
         "T10",
-        "batches of one picture, each variant and peer: trains, with a warning, or is refused at the door where a norm sees one point",
+        "batches of one picture, each variant and peer: trains with a warning, or is refused before training if a norm sees one point",
         len(NETWORKS),
         one_picture,
     ),

@@ -270,32 +270,32 @@ def plain_loop_killed(attempt: Attempt) -> None:
 FAULTS = [
     Fault(
         "T1.moment",
-        "`kill -9` at a random moment, once or twice, 0 and 2 workers; then --resume: the uninterrupted run",
+        "`kill -9` at a random moment, once or twice, with 0 and 2 workers, then --resume: the result is that of an uninterrupted run",
         50,
         killed,
     ),
     Fault(
         "T1.call",
-        "`kill -9` in the n-th call that changes a file: the first 50, then any",
+        "`kill -9` in the n-th call that changes a file: the first 50 calls, then random ones",
         100,
         killed_at_a_call,
         preload.missing,
     ),
     Fault(
         "T2",
-        "1, 2, 4 ranks, micro-batches, any first step: the same samples in every step",
+        "1, 2, 4 ranks, micro-batches, any first step: every step has the same samples",
         100,
         any_number_of_ranks,
     ),
     Fault(
         "T3",
-        "resumed at step 10 and at step 900,000: the same seconds to the next step",
+        "resume at step 10 and at step 900,000: the next step comes after the same time",
         5,
         resume_time,
     ),
     Fault(
         "B.T1.moment",
-        "the same kills, a plain loop with `torch.save`",
+        "the same kills, with a plain loop and `torch.save`",
         10,
         plain_loop_killed,
         must_fail=True,

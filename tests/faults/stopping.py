@@ -202,44 +202,46 @@ def second_process(attempt: Attempt) -> None:
 FAULTS = [
     Fault(
         "T4.process",
-        "SIGTERM to a run or its group: exit 143 after the step, saved, nothing left; then --resume",
+        "SIGTERM to a run or its process group: exit 143 after the step, saved, no process left; then --resume",
         20,
         terminated,
     ),
     Fault(
         "T4.launcher",
-        "SIGTERM to torchrun's launcher, two ranks: both 143 after the step, saved",
+        "SIGTERM to torchrun's launcher, two ranks: both exit 143 after the step, saved",
         20,
         terminated_ranks("launcher"),
     ),
     Fault(
         "T4.rank",
-        "SIGTERM to one of two ranks: both 143 after the step, saved",
+        "SIGTERM to one of two ranks: both exit 143 after the step, saved",
         20,
         terminated_ranks("rank"),
     ),
     Fault(
         "T5.once",
-        "Ctrl-C: saved, exit 130; then --resume: the uninterrupted run",
+        "Ctrl-C: saved, exit 130; then --resume: the result is that of an uninterrupted run",
         10,
         interrupted_once,
     ),
-    Fault("T5.twice", "Ctrl-C twice in a step of a minute: exit 130 now", 10, interrupted_twice),
+    Fault(
+        "T5.twice", "Ctrl-C twice in a step of a minute: exit 130 at once", 10, interrupted_twice
+    ),
     Fault(
         "T6",
-        "a second process on a run: exit 75 with host and pid; a killed one's lock is taken over",
+        "a second process on a run: exit 75 with host and pid; the lock of a killed process is taken over",
         10,
         second_process,
     ),
     Fault(
         "T8.killed",
-        "`kill -9` to one of two ranks: the other ends with it",
+        "`kill -9` to one of two ranks: the other rank ends too",
         10,
         lost_rank(signal.SIGKILL, {75, 143}, SECONDS),
     ),
     Fault(
         "T8.frozen",
-        "`kill -STOP` to one of two ranks: the other ends within the time-out, 75",
+        "`kill -STOP` to one of two ranks: the other exits with 75 within the time-out",
         4,
         lost_rank(signal.SIGSTOP, {75}, TIMEOUT + 30 + 2 * SECONDS),
     ),

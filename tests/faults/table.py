@@ -5,11 +5,16 @@ from typing import Any
 
 from tests.faults.results import verdict
 
-HEAD = """# Faults that were injected
+HEAD = """# Fault injection
 
-Written by `make test-faults TABLE=1` from [faults.json](faults.json); how each fault is made stands in `tests/faults/`.
-Each try is one fault: a kill, a full disk, a flipped byte, a hostile file. A row is met where every try held. `B` is the known-bad
-baseline, a plain `torch.save` loop that goes through the same tries and must fail some of them. Seconds are by the clock.
+`make test-faults TABLE=1` writes this page and [faults.json](faults.json). The code of each fault
+is in `tests/faults/`.
+
+- Each try injects one fault: a kill, a full disk, a flipped byte, a hostile file.
+- A row is met if every try passed.
+- `B` rows are the known-bad baseline: a plain `torch.save` loop goes through the same tries. It
+  must fail some of them.
+- Seconds are wall-clock time.
 """
 
 
@@ -34,7 +39,7 @@ def text(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The page: machines and commits, the table, what the tries met, and every failure."""
+    """The page: machines and commits, the table, the situations of the tries, and every failure."""
     machines = sorted({machine for row in rows for machine in row["machines"]})
     commits = sorted({commit for row in rows for commit in row["commits"]})
     parts = [HEAD, "Machine: " + "; ".join(machines) + ".", "", f"Commits: {', '.join(commits)}."]
@@ -53,8 +58,15 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         if row["notes"]
     ]
     if noted:
-        parts += ["", "## What the tries met", "", "How often:", "", *noted]
+        parts += [
+            "",
+            "## Situations",
+            "",
+            "How often each situation occurred in the tries:",
+            "",
+            *noted,
+        ]
     wrong = [f"- {row['fault']}, {error}" for row in rows for error in row["errors"]]
     if wrong:
-        parts += ["", "## What failed", "", *wrong]
+        parts += ["", "## Failures", "", *wrong]
     return "\n".join(parts) + "\n"

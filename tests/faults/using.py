@@ -214,25 +214,30 @@ def whole_or_none(attempt: Attempt) -> None:
 FAULTS = [
     Fault(
         "E1",
-        "`seenet eval` killed up to three times: the same bytes, and no result file that is not whole (E3)",
+        "`seenet eval` killed up to three times: the same bytes, and never an incomplete result file (E3)",
         20,
         killed_evaluation,
     ),
     Fault("E2", "`seenet eval` on 2 and 4 processes: the same bytes as on 1", 2, sharded),
     Fault(
         "E3",
-        "a file stands where pictures should go: no result file; then it goes on",
+        "a file is where the pictures should go: no result file; then the same command continues",
         1,
         whole_or_none,
     ),
     Fault(
-        "P3", f"one bad file among {MANY}: the others done, exit 3, it is named", 4, one_bad_file
+        "P3",
+        f"one bad file among {MANY}: the others are done, exit 3, the bad one is named",
+        4,
+        one_bad_file,
     ),
     Fault(
         "P5",
-        "`seenet predict` killed up to three times and run again: the same tree, byte by byte",
+        "`seenet predict` killed up to three times and run again: the same folder, byte for byte",
         20,
         killed_prediction,
     ),
-    Fault("P6", "pictures of 1 x 1 and of any size to 90 x 90: a mask of that size", 50, any_size),
+    Fault(
+        "P6", "pictures of 1 x 1 and of every size up to 90 x 90: a mask of that size", 50, any_size
+    ),
 ]
