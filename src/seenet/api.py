@@ -21,7 +21,8 @@ def train(
     None: `runs/RECIPE`; of settings, which have no name, `runs/DATA`, their kind of data.
     """
     resolved = load_recipe(recipe)
-    name = resolved.data.kind if isinstance(recipe, Recipe) else Path(recipe).stem
+    kind = resolved.data.kind.replace(":", "-")  # of a callable, for a folder's name
+    name = kind if isinstance(recipe, Recipe) else Path(recipe).stem
     return train_recipe(
         resolved, Path("runs") / name if out is None else Path(out), resume=resume, device=device
     )

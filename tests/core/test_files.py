@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from seenet.core.errors import DataError
+from seenet.core.errors import DataError, UsageError
 from seenet.core.files import (
     beside,
     check_free,
     digest,
     files_below,
+    load_callable,
+    own_code,
     read_text,
     remove_leftovers,
     replacing,
@@ -138,3 +140,24 @@ def test_a_folder_that_cannot_be_listed_is_named(
         DataError, match=r"deep: cannot be listed \(Permission denied\); look at its permissions"
     ):
         files_below(tmp_path, {".png"})
+
+
+@pytest.mark.parametrize("text", ["import no_such_module", "def f(:", "f = 1 / 0", "g = 1"])
+def test_whatever_a_module_of_ones_own_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    name = f"lame_{len(text)}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=f"^--metric={name}:f: cannot be imported") as caught:
+        load_callable(f"{name}:f", "--metric", "a split")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_ones_own_code_raises_is_one_line_but_for_our_errors() -> None:
+    with pytest.raises(UsageError, match=r"^mine: failed with KeyError: 'a b'$"), own_code("mine"):
+        raise KeyError("a b")
+    for error in (DataError("a.png: damaged"), MemoryError()):
+        with pytest.raises(type(error)) as caught, own_code("mine"):
+            raise error
+        assert caught.value is error

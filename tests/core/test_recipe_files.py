@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seenet.core.errors import UsageError
-from seenet.core.recipe_files import load_recipe, read_yaml
+from seenet.core.recipe_files import load_recipe, read_yaml, refuse_code
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,22 @@ def test_recipes_and_settings_are_read_so(tmp_path: Path) -> None:
         UsageError, match=r"^description=2026-02-30: not valid YAML \(day is out of range"
     ):
         load_recipe("shapes", ["description=2026-02-30"])
+
+
+@pytest.mark.parametrize("setting", ["data.kind", "transforms.custom", "loss.function"])
+def test_code_counts_where_the_command_line_names_it(setting: str) -> None:
+    """The recipe alone may have come along with somebody's model."""
+    found = load_recipe("shapes", [f"{setting}=theirs:f"])
+    section, _, key = setting.partition(".")
+    for given in ([], [f"{setting}=other:f"], ["training.steps=3"]):
+        with pytest.raises(UsageError) as caught:
+            refuse_code(found, given, "run/recipe.yaml")
+        text = str(caught.value)
+        assert text.startswith(f"run/recipe.yaml: {setting}=theirs:f is code") and "\n" not in text
+        assert f"repeat {setting}=theirs:f on the command line" in text
+        assert ("does without" in text) == (setting != "data.kind")
+    refuse_code(found, [f"{setting}=theirs:f"], "run/recipe.yaml")
+    refuse_code(found, [f"{section}={{{key}: 'theirs:f'}}"], "run/recipe.yaml")
+    refuse_code(load_recipe("shapes"), [], "run/recipe.yaml")
+    if setting != "data.kind":
+        refuse_code(found, [], "run/recipe.yaml", ["data.kind"])

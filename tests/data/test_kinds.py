@@ -5,4 +5,6 @@ from seenet.data import KINDS
 
 
 def test_recipes_know_every_data_set_and_no_other() -> None:
-    assert DataSettings.model_json_schema()["properties"]["kind"]["enum"] == list(KINDS)
+    named, own = DataSettings.model_json_schema()["properties"]["kind"]["anyOf"]
+    assert named["enum"] == list(KINDS)
+    assert (own["type"], own["pattern"]) == ("string", ":")

@@ -165,7 +165,11 @@ def test_an_interrupted_call_goes_on(model, monkeypatch, place):
 
 @pytest.mark.parametrize(
     "code",
-    [{"factory": "mine:build"}, {"metrics": ["seenet.evaluation.metrics.conventions:Conventions"]}],
+    [
+        {"factory": "mine:build"},
+        {"metrics": ["seenet.evaluation.metrics.conventions:Conventions"]},
+        {"overrides": ["data.kind=mine:open"]},
+    ],
 )
 def test_what_the_users_own_code_counts_is_counted_anew(model, monkeypatch, code):
     monkeypatch.setattr(
@@ -240,6 +244,22 @@ def test_which_data(model, tmp_path):
         data_settings(alone, None, [])
     with pytest.raises(UsageError, match="kind"):
         data_settings(alone, None, ["data.kind=camwid", "data.root=here"])
+
+
+def test_data_that_is_code_is_named_by_whom_it_is_run(model, tmp_path):
+    path, own = model / "model.safetensors", tmp_path / "mine.yaml"
+    own.write_text(RECIPE.replace("camvid,", "'mine:open',"))
+    (model / "recipe.yaml").write_text(own.read_text() + "loss: {function: 'mine:make'}\n")
+    for overrides in ([], ["data.val=train"]):
+        with pytest.raises(UsageError, match=r"recipe\.yaml: data\.kind=mine:open is code"):
+            data_settings(path, None, overrides)
+    for recipe, overrides in (
+        (None, ["data.kind=mine:open"]),
+        (own, []),
+        (model / "recipe.yaml", []),
+    ):
+        assert data_settings(path, recipe, overrides).kind == "mine:open"
+    assert data_settings(path, None, ["data.kind=voc"]).kind == "voc"
 
 
 def test_where_results_go(model, tmp_path):

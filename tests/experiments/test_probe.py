@@ -215,6 +215,15 @@ def test_code_that_only_the_recipe_beside_a_model_names(
         assert plan(run, *settings, stages="B2").runs[0].recipe.transforms.custom == name
 
 
+@pytest.mark.parametrize("setting", ["data.kind", "loss.function"])
+def test_data_and_losses_that_are_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str
+) -> None:
+    run = source(tmp_path / "run", "seenet", f"{setting}=no.such.module:f")
+    code, _, err = call(capsys, str(run), "--stages", "B2", "--dry-run")
+    assert (code, f"recipe.yaml: {setting}=no.such.module:f is code" in err) == (2, True), err
+
+
 def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = source(tmp_path / "run")
     pretend_trained(plan(run).runs[0], 0.5)

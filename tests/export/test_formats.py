@@ -10,7 +10,7 @@ from PIL import Image
 import seenet
 from seenet.core.files import sha256
 from seenet.data.shapes import SHAPES, ShapesSplit
-from seenet.export.run import Format, run_export
+from seenet.export.run import run_export
 from seenet.export.torch import open_written
 from seenet.model import PEERS, create_model
 from seenet.model.files import save_model
@@ -76,7 +76,7 @@ def named(value: object) -> str:
 
 @pytest.mark.parametrize(("kind", "options"), CASES, ids=named)
 def test_it_exports_and_answers_alike(
-    kind: Format, options: dict[str, object], pictures: Path, tmp_path: Path
+    kind: str, options: dict[str, object], pictures: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / f"net{BUNDLE_FORMATS[kind].suffix}"
     report = run_export(save(tmp_path / "net.safetensors", **options), out, kind, images=[pictures])
@@ -90,7 +90,7 @@ def test_it_exports_and_answers_alike(
 
 
 @pytest.mark.parametrize("kind", ["openvino", "torch"])
-def test_the_same_bytes_again(kind: Format, pictures: Path, tmp_path: Path) -> None:
+def test_the_same_bytes_again(kind: str, pictures: Path, tmp_path: Path) -> None:
     model = save(tmp_path / "net.safetensors", backbone="resnet10t", output_stride=16)
     one, other = (
         run_export(
@@ -107,7 +107,7 @@ def test_the_same_bytes_again(kind: Format, pictures: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
-def test_eight_bits(kind: Format, pictures: Path, tmp_path: Path) -> None:
+def test_eight_bits(kind: str, pictures: Path, tmp_path: Path) -> None:
     model = save(tmp_path / "net.safetensors", backbone="resnet10t", output_stride=16)
     whole, small = (
         tmp_path / f"{name}{BUNDLE_FORMATS[kind].suffix}" for name in ("whole", "small")

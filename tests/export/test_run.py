@@ -133,7 +133,7 @@ def test_a_failed_check_leaves_no_file(
 
     def write_another(
         path: Path,
-        kind: exporting.Format,
+        kind: str,
         saved: exporting.SavedModel,
         *rest: object,
         **more: object,

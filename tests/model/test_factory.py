@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from seenet.core.errors import UsageError
 from seenet.core.settings import ModelSettings, OptimizerSettings
 from seenet.data.camvid import CAMVID11
-from seenet.model import create_model
-from seenet.model.files import load_model, save_model
+from seenet.model import Backbone, create_model
+from seenet.model.files import card_of, from_card, load_model, save_model
+from seenet.model.segmenter import Normalization
 from seenet.model.summary import summarize
 from seenet.prediction.loading import load
 from seenet.training.optim import build_optimizer
@@ -46,6 +47,23 @@ class WithAuxiliary(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         scores = self.scores(x)
         return OrderedDict(out=scores, aux=2 * scores)
+
+
+class OnOurs(nn.Module):
+    """A classifier on our backbone."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = Backbone("resnet10t", output_stride=32)
+        self.head = nn.Conv2d(self.backbone.channels[3], num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.backbone(x)[3])
+        return scores
+
+
+def on_ours(num_classes: int) -> nn.Module:
+    return OnOurs(num_classes)
 
 
 def any_size(num_classes: int) -> nn.Module:
@@ -206,5 +224,49 @@ def test_settings() -> None:
     for values in ({"variant": "pfp", "factory": "a:b"}, {"variant": "factory"}):
         with pytest.raises(ValueError, match="factory"):
             ModelSettings.model_validate(values)
-    with pytest.raises(UsageError, match=r"weights=imagenet: the network of factory"):
-        create_model(factory="a:b", weights="imagenet")
+    with pytest.raises(UsageError, match=r"weights=imagenet: .* no seenet\.model\.Backbone"):
+        create_model(factory=f"{HERE}:any_size", weights="imagenet")
+
+
+def test_a_backbone_of_ours_starts_and_trains_as_in_our_networks(tmp_path: Path) -> None:
+    """It takes weights with their normalisation, which stay; its stages are known."""
+    start, path = tmp_path / "start.safetensors", tmp_path / "model.safetensors"
+    ours = create_model("baseline", backbone="resnet10t", num_classes=11)
+    ours.normalization = Normalization((0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+    save_model(start, ours, CAMVID11)
+    name = f"{HERE}:on_ours"
+    model = create_model(factory=name, num_classes=11, weights=str(start))
+    assert model.normalization == ours.normalization
+    found = model.state_dict()
+    expected = {k: v for k, v in ours.state_dict().items() if k.startswith("backbone.")}
+    assert expected
+    assert all(torch.equal(found[f"network.{key}"], value) for key, value in expected.items())
+    save_model(path, model, CAMVID11)
+    start.unlink()
+    assert load_model(path, factory=name).model.normalization == ours.normalization
+    assert from_card(card_of(model), factory=name).normalization == ours.normalization
+    stages = model.backbone.stage_modules()
+    assert len(stages) == 4 and len(model.backbone.norms()) == len(ours.backbone.norms())
+    model.backbone.recompute = True
+    assert model.backbone.recompute and model.network.backbone.recompute  # type: ignore[union-attr]
+    (part,) = summarize(model, 40, 50)
+    assert part.parameters == sum(parameter.numel() for parameter in model.parameters())
+    plain = create_model(factory=name, num_classes=11)
+    assert plain.normalization == create_model("baseline", backbone="resnet10t").normalization
+
+
+def test_a_backbone_that_pads_is_padded_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its grid would be that of the padded picture, and the scores shifted."""
+    made = Backbone("resnet10t", output_stride=32)
+    made.pad_multiple = 32
+    monkeypatch.setattr(sys.modules[HERE], "Backbone", lambda *_, **__: made)
+    model = create_model(factory=f"{HERE}:on_ours", num_classes=11)
+    assert model.pad_multiple == 32
+    assert model(torch.randn(2, 3, 37, 53)).shape == (2, 11, 37, 53)
+
+
+def test_weights_whose_blocks_stride_elsewhere(tmp_path: Path) -> None:
+    ours = create_model("baseline", backbone="resnet10t", num_classes=11, stride_on="conv1")
+    save_model(tmp_path / "v1.safetensors", ours, CAMVID11)
+    with pytest.raises(UsageError, match=r"Backbone\('resnet10t', stride_on='conv1'\)"):
+        create_model(factory=f"{HERE}:on_ours", weights=str(tmp_path / "v1.safetensors"))

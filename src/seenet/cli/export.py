@@ -1,7 +1,7 @@
 """seenet export"""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -22,10 +22,12 @@ def export(
         ),
     ],
     kind: Annotated[
-        Literal["fp16", "onnx", "openvino", "torch"],
+        str,
         typer.Option(
             "--format",
-            help="fp16: one .safetensors of half the size; the others are bundles that need no seenet to run.",
+            metavar="fp16|onnx|openvino|torch|package.module:callable",
+            help="fp16: one .safetensors of half the size; the others are bundles that need no "
+            "seenet to run; or a writer of yours.",
         ),
     ] = "fp16",
     int8: Annotated[

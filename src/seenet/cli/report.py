@@ -8,6 +8,14 @@ import typer
 
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Where the run's pictures are, such as data.root=PATH.",
+        ),
+    ] = None,
+    *,
     model: Annotated[
         str | None,
         typer.Option(
@@ -23,4 +31,5 @@ def report(
     """Write a run's page: curves, scores, worst and best pictures."""
     from seenet.report.page import write_report
 
-    print(f"open {write_report(run, device=device, factory=factory, model=model)}")
+    path = write_report(run, settings or [], device=device, factory=factory, model=model)
+    print(f"open {path}")

@@ -12,7 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from seenet.core.errors import DataError, UsageError, nearest
+from seenet.core.errors import DataError, SeenetError, UsageError, nearest
+from seenet.core.processor import lacks_memory
 
 LONGEST = 200
 """Bytes of a name that has room for more around it."""
@@ -188,11 +189,29 @@ def load_callable(name: str, setting: str, signature: str) -> Callable[..., Any]
         sys.path.append(str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the user's module may raise anything; --debug shows where
         raise UsageError(
-            f"{setting}={name}: cannot be imported ({error}); expected package.module:callable, in this folder or PYTHONPATH"
-        ) from None
+            f"{setting}={name}: cannot be imported ({' '.join(str(error).split())[:160]}); "
+            "expected package.module:callable, in this folder or PYTHONPATH"
+        ) from error
     if not callable(found):
         raise UsageError(f"{setting}={name}: not callable; expected a function of {signature}")
     result: Callable[..., Any] = found
     return result
+
+
+@contextmanager
+def own_code(name: str) -> Iterator[None]:
+    """Say in one line what the user's own code, called `name`, raises in the block.
+
+    Raises:
+        UsageError: with its words; --debug shows where. Errors of this package, and a full memory,
+            stay what they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SeenetError) or lacks_memory(error):
+            raise
+        what = " ".join(str(error).split())[:160]
+        raise UsageError(f"{name}: failed with {type(error).__name__}: {what}") from error

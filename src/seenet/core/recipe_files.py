@@ -3,6 +3,7 @@
 In a recipe with stages a setting holds for all of them; `stages.NAME.training.steps=100` for one.
 """
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 from seenet.core.errors import DataError, UsageError, nearest
 from seenet.core.files import read_text
 from seenet.core.settings import Recipe
+
+CODE = ("data.kind", "transforms.custom", "loss.function")
+"""Settings that may name code of the user's own; so does `model.factory`, but model files too."""
 
 
 def recipe_names() -> list[str]:
@@ -173,6 +177,35 @@ def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
             break
         model = field.annotation
     return list(model.model_fields)
+
+
+def refuse_code(
+    recipe: Recipe, overrides: Sequence[str], source: str | Path, settings: Sequence[str] = CODE
+) -> None:
+    """Refuse code that nothing but the recipe beside a model names; like the model, that may come
+    from anyone.
+
+    Args:
+        recipe: with the overrides applied.
+        overrides: what the command line says.
+        source: names the recipe in the error.
+        settings: those of `CODE` that would be run.
+
+    Raises:
+        UsageError: one of them names code, and no override does.
+    """
+    given = parse_options(list(overrides))
+    for setting in settings:
+        section, _, key = setting.partition(".")
+        name = getattr(getattr(recipe, section), key)
+        is_code = name is not None and (setting != "data.kind" or ":" in name)
+        if is_code and _section(given, section).get(key) != name:
+            without = "" if setting == "data.kind" else f"; {setting}=null does without"
+            raise UsageError(
+                f"{source}: {setting}={name[:80]} is code, which a recipe beside a model may not "
+                f"choose to run: if you have it and trust it, repeat {setting}={name[:80]} on the "
+                f"command line, or name the recipe{without}"
+            )
 
 
 def dump(recipe: Recipe) -> str:

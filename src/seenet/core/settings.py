@@ -1,9 +1,13 @@
 """Every setting of a run, validated here and nowhere else."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from seenet.core.errors import nearest
+
+Kind = Literal["camvid", "camvid-drives", "voc", "coco", "cityscapes", "folder", "shapes"]
 
 
 class Section(BaseModel):
@@ -12,13 +16,25 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+# Checked before pydantic does, which says of a union every member, and of none the nearest name.
+def _known_kind(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"found {value!r}, expected a name")
+    if value not in get_args(Kind) and ":" not in value:
+        hint = nearest(value, get_args(Kind))
+        raise ValueError(f"found {value!r}; {hint}, or package.module:callable of yours")
+    return value
+
+
 class DataSettings(Section):
     """Which pictures, and which of them train and validate."""
 
-    kind: Literal["camvid", "camvid-drives", "voc", "coco", "cityscapes", "folder", "shapes"]
-    """Data set; `folder` is your own, described by one YAML (`seenet data init`)."""
+    kind: Annotated[Kind | Annotated[str, Field(pattern=":")], BeforeValidator(_known_kind)]
+    """Data set; `folder` is your own, described by one YAML (`seenet data init`). Or
+    `package.module:callable` of yours, called as f(settings, split), that opens a split of it."""
     root: Path | None = None
-    """Folder of the data set (for `folder`: its YAML or the folder that holds `seenet.yaml`); none for `shapes`."""
+    """Folder of the data set (for `folder`: its YAML or the folder that holds `seenet.yaml`); none
+    for `shapes`, and for a callable of yours as it likes."""
     train: str = "train"
     """Split to train on, by the data set's own names (`train`, `trainval`, `trainaug`, ...); for `voc` also several (`trainaug+val`)."""
     val: str | None = "val"
@@ -40,7 +56,7 @@ class DataSettings(Section):
             raise ValueError("hold_out is missing: camvid-drives needs 0001TP, 0006R0 or 0016E5")
         if self.kind != "camvid-drives" and self.hold_out is not None:
             raise ValueError(f"hold_out belongs to camvid-drives, not to {self.kind}")
-        if self.kind != "shapes" and self.root is None:
+        if self.kind != "shapes" and ":" not in self.kind and self.root is None:
             raise ValueError(
                 f"root is missing: give the folder of the data, for example data.root=data/{self.kind}"
             )
@@ -116,6 +132,10 @@ class TransformSettings(Section):
 class LossSettings(Section):
     """Cross entropy on the upsampled logits, over all valid pixels of the step."""
 
+    function: str | None = None
+    """`package.module:callable` of yours, called as f(num_classes=K, ignore=I), that makes the
+    function to take in place of cross entropy: (N x K x H x W scores, N x H x W labels) -> the
+    loss of each pixel, N x H x W. Validation still tells cross entropy."""
     class_weights: Literal["median_frequency"] | list[Annotated[float, Field(ge=0)]] | None = None
     """Weight of each class; `median_frequency` counts the train split."""
     weight_power: float = Field(default=1.0, ge=0, le=1)
@@ -126,6 +146,14 @@ class LossSettings(Section):
     """Online hard examples: only pixels whose true class has a probability below this count, ..."""
     ohem_keep: float = Field(default=0.1, ge=0, le=1)
     """... and always at least this share of an image's valid pixels, the hardest."""
+
+    @model_validator(mode="after")
+    def _fits_function(self) -> Self:
+        if self.function is not None and self.ohem is not None:
+            raise ValueError(
+                "ohem ranks pixels by cross entropy, function replaces it; set one of them to null"
+            )
+        return self
 
 
 class OptimizerSettings(Section):

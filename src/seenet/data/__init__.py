@@ -7,15 +7,17 @@ from seenet.data.camvid import open_camvid, open_drives
 from seenet.data.cityscapes import open_cityscapes
 from seenet.data.coco import open_coco
 from seenet.data.folder import open_folder
+from seenet.data.own import open_own
 from seenet.data.shapes import open_shapes
 from seenet.data.split import FileSplit, Split
 from seenet.data.voc import open_voc
 
 __all__ = ["Split", "list_split", "open_split"]
 
-# To add a data set, write one file beside this one, with its label set and a function
-# `open_NAME(settings, which)` that returns a `Split` (`camvid.py` is the shortest), and enter it
-# here. `DataSettings.kind` lists the same names, so that a misspelt recipe is refused at once.
+# A data set outside the package is named by its callable and opened by `open_own`. To add one here,
+# write one file beside this one, with its label set and a function `open_NAME(settings, which)`
+# that returns a `Split` (`camvid.py` is the shortest), and enter it. `settings.Kind` lists the same
+# names, so that a misspelt recipe is refused at once.
 KINDS: dict[str, Callable[[DataSettings, str], Split]] = {
     "camvid": open_camvid,
     "camvid-drives": open_drives,
@@ -32,7 +34,7 @@ def open_split(settings: DataSettings, which: str) -> Split:
 
     Raises:
         DataError: a folder, a list, a picture or a mask is missing, or the split is empty.
-        UsageError: the data set has no such split.
+        UsageError: the data set has no such split; or it is the user's own, and its code fails.
     """
     split = list_split(settings, which)
     if isinstance(split, FileSplit):
@@ -44,4 +46,4 @@ def open_split(settings: DataSettings, which: str) -> Split:
 
 def list_split(settings: DataSettings, which: str) -> Split:
     """Open a split as `open_split` does, but single pictures and masks need not be there."""
-    return KINDS[settings.kind](settings, which)
+    return KINDS.get(settings.kind, open_own)(settings, which)

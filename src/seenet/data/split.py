@@ -1,5 +1,6 @@
 """A split: pictures with their masks, whatever data set they come from."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +44,8 @@ class Split(Protocol):
     def stamp(self, index: int) -> str:
         """Hash whatever decides what `read` gives (SHA-256).
 
-        Files count by path, size and time, and so does how they are decoded.
+        Files count by path, size and time, and so does how they are decoded: by the function's
+        name, of the user's own by its file too, which may change.
         """
 
 
@@ -87,7 +89,8 @@ class FileSplit:
             if isinstance(decode, partial)
             else [getattr(decode, "__name__", "")]
         )
-        return digest(*label_parts(self.labels), *how, *map(file_stamp, self.paths(index)))
+        files = [*_own_file(decode), *self.paths(index)]
+        return digest(*label_parts(self.labels), *how, *map(file_stamp, files))
 
     def missing(self, index: int) -> list[tuple[Path, DataError]]:
         """Return the file that is not there, and what to say of it.
@@ -130,6 +133,14 @@ def file_stamp(path: Path) -> str:
     except OSError:
         return f"{path}|none"
     return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def _own_file(decode: Callable[[Path], np.ndarray]) -> list[Path]:
+    """List the file of a function that is not of this package."""
+    function = decode.func if isinstance(decode, partial) else decode
+    module = str(getattr(function, "__module__", ""))
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return [] if file is None or module.startswith("seenet.") else [Path(file)]
 
 
 def size_mismatch(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import check_free, find_model, remove_leftovers, replacing, short, write_text
-from seenet.core.recipe_files import load_recipe, parse_recipe
+from seenet.core.recipe_files import load_recipe, parse_recipe, refuse_code
 from seenet.core.settings import DataSettings, Recipe
 from seenet.data import open_split
 from seenet.data.check.scan import check_split
@@ -109,7 +109,8 @@ def run_evaluation(
         [*(name for name, asked in short_forms.items() if asked), *metrics], opened
     )
     # The user's own code may change in between, which no hash of a model would show.
-    journal = None if chosen.factory or any(":" in name for name in metrics) else folder / PARTIAL
+    own = chosen.factory or any(":" in name for name in (settings.kind, *metrics))
+    journal = None if own else folder / PARTIAL
     with init_process_group(chosen.device) as group:
         _check_labels(opened, boundary)
         predictor = open_predictor(path, chosen)
@@ -181,10 +182,18 @@ def _shown(folder: Path) -> list[Path]:
 def data_settings(
     model: Path, recipe: str | Path | Recipe | None, overrides: list[str]
 ) -> DataSettings:
-    """Return the data to score on: of the recipe if given, else of the model's run, else of the overrides."""
+    """Return the data to score on: of the recipe if given, else of the model's run, else of the
+    overrides.
+
+    Raises:
+        UsageError: settings; or a data set that is code, which the recipe of the model's run names
+            but neither a recipe that is given nor an override.
+    """
     beside = model.parent / "recipe.yaml"
     if recipe is None and beside.is_file():
-        recipe = beside
+        found = load_recipe(beside, overrides)
+        refuse_code(found, overrides, beside, ["data.kind"])
+        return found.data
     if recipe is not None:
         return load_recipe(recipe, overrides).data
     if not any(override.startswith("data.") for override in overrides):

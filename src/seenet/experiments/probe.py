@@ -7,7 +7,7 @@ from typing import Any
 
 from seenet.core.errors import UsageError, nearest
 from seenet.core.files import sha256
-from seenet.core.recipe_files import parse_options
+from seenet.core.recipe_files import refuse_code
 from seenet.core.settings import ModelSettings, Recipe
 from seenet.data import open_split
 from seenet.experiments.plan import Cell, PaperRow, Plan, Run, check_comparable, single, unfilled
@@ -55,8 +55,8 @@ def make_probe_plan(
     """Plan a run for each stage and seed: the recipe (default: the one beside the model) with a probe as its network.
 
     OUT is by default `probe` (or `probe-joint`) in the model's run, or `probes/NAME` where it belongs to none. Raises UsageError: stages
-    that the model has not, settings that are the model's or the probe's own, code (`transforms.custom`) that the recipe beside the model
-    names alone; DataError: no such model or data.
+    that the model has not, settings that are the model's or the probe's own, code that the recipe
+    beside the model names alone (`refuse_code`); DataError: no such model or data.
     """
     path = with_stages(model)
     # What is no model is refused as everywhere.
@@ -75,7 +75,7 @@ def make_probe_plan(
 
     base = resolved(names[0], 0)
     if recipe is None:
-        _refuse_code(base, settings, source)
+        refuse_code(base, settings, source)
     check_comparable(base, seeds)
     classes = open_split(base.data, base.data.train).labels.num_classes
     folder = out or _default_out(path, joint)
@@ -116,16 +116,6 @@ def _recipe_of(path: Path, recipe: str | Path | None) -> str | Path:
             f"{path}: belongs to no run whose recipe says how to train; give a recipe, such as: seenet probe {path} shapes"
         )
     return recipe or beside
-
-
-def _refuse_code(found: Recipe, settings: Sequence[str], source: str | Path) -> None:
-    """Refuse code that only the recipe beside the model names, which may come from anyone: UsageError."""
-    name, given = found.transforms.custom, parse_options(list(settings)).get("transforms")
-    if name and not (isinstance(given, dict) and given.get("custom") == name):
-        raise UsageError(
-            f"{source}: transforms.custom={name[:80]} is code, which a recipe beside a model may not choose to run: if you have it and "
-            f"trust it, repeat transforms.custom={name[:80]} on the command line, or name the recipe; transforms.custom=null does without"
-        )
 
 
 def _model(options: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ class _Callable(ModuleType):
     def __call__(
         self, model: str | Path, out: str | Path, kind: Any = "onnx", **options: Any
     ) -> dict[str, Any]:
-        """Write a bundle and return what was checked; `kind` is onnx, openvino or torch, options and errors as `export.run.run_export`."""
+        """Write a bundle and return what was checked; kind, options, errors as `run_export`."""
         from seenet.export.run import run_export
 
         return run_export(model, Path(out), kind, **options).result()

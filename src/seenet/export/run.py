@@ -6,11 +6,12 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module, resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rich.console import Group
@@ -18,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 import seenet
-from seenet.core.errors import DataError, PassingError, UsageError
-from seenet.core.files import check_free, sha256
+from seenet.core.errors import DataError, PassingError, UsageError, nearest
+from seenet.core.files import check_free, load_callable, own_code, sha256
 from seenet.core.images import read_image
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
@@ -28,13 +29,14 @@ from seenet.export.openvino import MOST, check_count
 from seenet.export.verify import Verification, verify
 from seenet.model.files import SavedModel, load_model
 from seenet.prediction.bundles.bundle import BundlePredictor, Card, Opened
-from seenet.prediction.bundles.formats import BUNDLE_FORMATS, bundle_files, check_path
+from seenet.prediction.bundles.formats import BUNDLE_FORMATS, BundleFormat, check_path
 from seenet.prediction.bundles.runtimes import open_bundle, require
 from seenet.prediction.pictures import find_pictures
 from seenet.prediction.predictor import Predictor
 
 log = logging.getLogger("seenet")
-Format = Literal["onnx", "openvino", "torch"]
+Run = Callable[[np.ndarray], Any]
+"""What the user's own writer may return: images N x H x W x C uint8 -> scores N x K x H x W."""
 CHECKED = 4
 """Pictures on which a bundle is compared with its model at their own size."""
 MOST_SIDE = 640
@@ -43,26 +45,27 @@ MOST_SIDE = 640
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how well it answers."""
+    """What was written, and how well it answers; a format of the user's own may not be verified."""
 
     files: list[Path]
     card: Card
     runtime: str
-    verification: Verification
+    verification: Verification | None
 
     def result(self) -> dict[str, Any]:
         """Return JSON values, the same for the same export."""
         return {
             "files": {path.name: sha256(path) for path in self.files if path.is_file() and not path.name.endswith(".check.json")},
             "model_sha256": self.card.model_sha256, "precision": self.card.precision, "version": self.card.version,
-            "runtime": self.runtime, **self.verification.result(),
+            "runtime": self.runtime,
+            **({"verified": False} if self.verification is None else self.verification.result()),
         }  # fmt: skip
 
 
 def run_export(
     model: str | Path,
     out: Path,
-    kind: Format,
+    kind: str,
     *,
     int8: bool = False,
     half: bool = False,
@@ -77,6 +80,9 @@ def run_export(
     """Write `out` (.onnx; .xml with .bin; .pt2) and OUT.check.json from a run, file or bundled name, once the bundle has passed `verify`.
 
     Args:
+        kind: onnx, openvino, torch; or `package.module:callable` of the user's own, called as
+            f(path, model, card), that writes one file and may return what runs it (`Run`). Without
+            that the file is not verified, which the report says.
         int8: quantise weights and activations, calibrated on `images` (onnx, openvino).
         half: store weights in fp16 (openvino).
         plain: leave convolutions as they are, for graphics cards (onnx, openvino); otherwise some are written out as products, for
@@ -89,13 +95,10 @@ def run_export(
     Raises DataError: no such model or pictures, a network that cannot be traced, files there already (without `overwrite`); UsageError:
     settings, a missing package; CheckError: the bundle does not answer as the model (nothing is written).
     """
-    card_precision = _precision(kind, int8=int8, half=half, plain=plain)
-    _check_out(out, kind, overwrite)
-    require(
-        *BUNDLE_FORMATS[kind].runs_with,
-        *BUNDLE_FORMATS[kind].written_with,
-        *(["nncf"] if int8 else []),
-    )
+    row = _row(kind, out)
+    card_precision = _precision(kind, row, int8=int8, half=half, plain=plain)
+    _check_out(out, kind, row, overwrite)
+    require(*row.runs_with, *row.written_with, *(["nncf"] if int8 else []))
     labelled = _open_labelled(recipe, overrides, split)
     paths = checking_pictures(images, out)
     if int8:
@@ -115,51 +118,65 @@ def run_export(
         log.info("exporting to %s (a minute or two)", kind)
         # Exporters talk on stdout, where results go.
         with contextlib.redirect_stdout(sys.stderr), _on_disk(out):
-            _write(path, kind, saved, card, pictures if int8 else (), plain=plain)
-        log.info("comparing with the model")
-        opened = _open(path, kind)
-        bundle = BundlePredictor(opened, info={"file": str(out), "sha256": sha256(path)})
-        reference = Predictor(
-            saved.model,
-            saved.labels,
-            device="cpu",
-            info={"file": str(saved.path), "sha256": saved.sha256},
-        )
-        verification = verify(reference, bundle, pictures[:CHECKED], labelled)
-        verification.check()
-        report = ExportReport(_parts(out), card, opened.runtime, verification)
+            run = _write(path, kind, saved, card, pictures if int8 else (), plain=plain)
+        opened = _open(path, kind, card, run)
+        verification = None
+        if opened is not None:
+            log.info("comparing with the model")
+            bundle = BundlePredictor(opened, info={"file": str(out), "sha256": sha256(path)})
+            reference = Predictor(
+                saved.model,
+                saved.labels,
+                device="cpu",
+                info={"file": str(saved.path), "sha256": saved.sha256},
+            )
+            verification = verify(reference, bundle, pictures[:CHECKED], labelled)
+            verification.check()
+        runtime = kind if opened is None else opened.runtime
+        report = ExportReport(_parts(out, row), card, runtime, verification)
         with _on_disk(out):
-            _publish(path, out, report)
+            _publish(path, row, report)
         return report
 
 
-def _precision(kind: Format, *, int8: bool, half: bool, plain: bool) -> str:
+def _row(kind: str, out: Path) -> BundleFormat:
+    """Return what is known of a format; UsageError for a name that is none."""
+    if ":" in kind:
+        return BundleFormat(out.suffix, ())
+    if kind not in BUNDLE_FORMATS:
+        hint = nearest(kind, ["fp16", *BUNDLE_FORMATS])
+        raise UsageError(f"--format {kind}: unknown; {hint}, or package.module:callable of yours")
+    return BUNDLE_FORMATS[kind]
+
+
+def _precision(kind: str, row: BundleFormat, *, int8: bool, half: bool, plain: bool) -> str:
     if int8 and half:
         raise UsageError("--int8 and --fp16: expected one of them")
-    for option, given in (("--int8", int8), ("--fp16", half)):
-        if given and option not in BUNDLE_FORMATS[kind].options:
+    asked = {"--int8": int8, "--fp16": half, **({"--plain": plain} if ":" in kind else {})}
+    for option, given in asked.items():
+        if given and option not in row.options:
             having = ", ".join(
-                name for name, row in BUNDLE_FORMATS.items() if option in row.options
+                name for name, other in BUNDLE_FORMATS.items() if option in other.options
             )
-            safetensors = " (and --format fp16 writes a .safetensors)" * half
+            safetensors = " (and --format fp16 writes a .safetensors)" * (option == "--fp16")
             raise UsageError(f"{option}: not for {kind}; available for {having}{safetensors}")
-    if plain and (int8 or "--plain" not in BUNDLE_FORMATS[kind].options):
+    if plain and (int8 or "--plain" not in row.options):
         raise UsageError(f"--plain: {'--int8' if int8 else kind} is so anyway; leave it out")
     return "int8" if int8 else "fp16" if half else "fp32"
 
 
-def _parts(out: Path) -> list[Path]:
+def _parts(out: Path, row: BundleFormat) -> list[Path]:
     """Return the files of a bundle and its table, in the order in which they get their names."""
-    *weights, last = bundle_files(out)
-    return [*weights, check_path(out), last]
+    weights = [] if row.weights is None else [out.with_suffix(row.weights)]
+    return [*weights, check_path(out), out]
 
 
-def _check_out(out: Path, kind: Format, overwrite: bool) -> None:
-    if out.suffix != BUNDLE_FORMATS[kind].suffix:
+def _check_out(out: Path, kind: str, row: BundleFormat, overwrite: bool) -> None:
+    if out.suffix != row.suffix:
         raise DataError(
-            f"{out}: found suffix {out.suffix!r}, expected {BUNDLE_FORMATS[kind].suffix} for --format {kind}"
+            f"{out}: found suffix {out.suffix!r}, expected {row.suffix} for --format {kind}"
         )
-    check_free(_parts(out), overwrite=overwrite)
+    check_free(_parts(out, row), overwrite=overwrite)
 
 
 def _open_labelled(
@@ -192,26 +209,70 @@ def fitted(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
 
 def _write(
     path: Path,
-    kind: Format,
+    kind: str,
     saved: SavedModel,
     card: Card,
     calibration: Sequence[np.ndarray],
     *,
     plain: bool,
-) -> None:
-    """Write by the format's own module, imported when it is asked for: it needs packages of its own."""
+) -> Run | None:
+    """Write by the format's own module, imported when it is asked for, since it needs packages of
+    its own; or by the user's callable. Return what that gives to run.
+    """
+    if ":" in kind:
+        return _write_own(path, kind, saved, card)
     import_module(f"seenet.export.{kind}").write(
         path, saved.model, card, plain=plain, calibration=calibration
     )
+    return None
 
 
-def _open(path: Path, kind: Format) -> Opened:
-    """Open what was just written; a format that is not read here is opened by its writer, for this comparison alone."""
+def _open(path: Path, kind: str, card: Card, run: Run | None) -> Opened | None:
+    """Open what was just written; a format that is not read here is opened by its writer, for this
+    comparison alone. None where that is the user's and gave no `run`.
+    """
+    if ":" in kind:
+        own = None if run is None else partial(_run_own, kind, run, card.labels.num_classes)
+        return None if own is None else Opened(card, kind, card.precision, own)
     if BUNDLE_FORMATS[kind].read:
         return open_bundle(path)
     from seenet.export.torch import open_written
 
     return open_written(path)
+
+
+def _write_own(path: Path, kind: str, saved: SavedModel, card: Card) -> Run | None:
+    """Write by the user's callable; UsageError where it fails, or writes another file."""
+    name = f"--format {kind}"
+    writer = load_callable(kind, "--format", "(path, model, card)")
+    with own_code(name):
+        run: Run | None = writer(path, saved.model, card)
+    found = sorted(one.name for one in path.parent.iterdir())
+    if found != [path.name] or not path.is_file():
+        raise UsageError(
+            f"{name}: wrote {', '.join(found) or 'nothing'}, expected the file {path.name} alone"
+        )
+    if run is not None and not callable(run):
+        raise UsageError(
+            f"{name}: returned a {type(run).__name__}, expected a function of images, or None"
+        )
+    return run
+
+
+def _run_own(
+    kind: str, run: Run, classes: int, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores and class maps of images by what the user's callable gave to run."""
+    name = f"--format {kind}"
+    with own_code(name):
+        scores = np.asarray(run(images), np.float32)
+    batch, height, width, _ = images.shape
+    if scores.shape != (batch, classes, height, width):
+        raise UsageError(
+            f"{name}: gives scores {scores.shape} for images {images.shape}, expected "
+            f"{(batch, classes, height, width)}"
+        )
+    return scores, scores.argmax(1)
 
 
 @contextlib.contextmanager
@@ -224,17 +285,12 @@ def _on_disk(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _publish(path: Path, out: Path, report: ExportReport) -> None:
-    """Write the table beside the bundle, then give each file its name."""
-    text = (
-        json.dumps(
-            ExportReport(_parts(path), report.card, report.runtime, report.verification).result(),
-            indent=1,
-        )
-        + "\n"
-    )
+def _publish(path: Path, row: BundleFormat, report: ExportReport) -> None:
+    """Write the table beside the bundle at `path`, then give each file its name."""
+    written = _parts(path, row)
+    text = json.dumps(replace(report, files=written).result(), indent=1) + "\n"
     check_path(path).write_text(text, encoding="utf-8")
-    for part, final in zip(_parts(path), _parts(out), strict=True):
+    for part, final in zip(written, report.files, strict=True):
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
         part.replace(final)
@@ -243,6 +299,8 @@ def _publish(path: Path, out: Path, report: ExportReport) -> None:
 def table(report: ExportReport) -> Group:
     """Show a row for each size that was run, and what all of them say together."""
     found = report.verification
+    if found is None:
+        return Group(Text(f"not verified: --format {report.runtime} returned nothing to run"))
     shown = Table(
         title=f"{report.card.precision} in {report.runtime}, beside the model", title_justify="left"
     )

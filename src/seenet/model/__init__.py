@@ -11,11 +11,12 @@ from seenet.model.factory import FactoryNetwork, unknown_parts
 from seenet.model.probe import PROBES, StageProbe, levels_of, probes_of
 from seenet.model.seenet import VARIANTS, SeENet
 from seenet.model.segmenter import Normalization, Segmenter
-from seenet.model.weights import load_part, prepare_backbone
+from seenet.model.weights import fill_backbone, load_part, prepare_backbone
 
 __all__ = [
     "PEERS",
     "VARIANTS",
+    "Backbone",
     "PeerNetwork",
     "SeENet",
     "Segmenter",
@@ -68,7 +69,8 @@ def create_model(
         output_stride: 8 as in the paper, 16 or 32.
         auxiliary: add a head on B3 (`forward_features(...)["auxiliary"]`).
         stride_on: "conv1" for ResNet v1 weights, which stride on each block's first 1x1; set by such weights themselves.
-        factory: `package.module:callable` that makes the network instead (`seenet.model.factory`); backbone and weights are then its own.
+        factory: `package.module:callable` that makes the network instead (`seenet.model.factory`);
+            `backbone` means nothing then, and `weights` are for a `Backbone` that it keeps.
         probe: of `PROBES`: a probe on these stages of the variant instead of its head, with `weights` of the stages and of P2.
 
     Raises:
@@ -81,11 +83,7 @@ def create_model(
     if probe is not None:
         _check_probe(probe, variant, factory, auxiliary)
     if factory is not None:
-        if weights is not None:
-            raise UsageError(
-                f"weights={weights}: the network of factory={factory} loads its own; set model.weights=null"
-            )
-        return FactoryNetwork(
+        made = FactoryNetwork(
             {
                 "variant": FACTORY,
                 "factory": factory,
@@ -94,6 +92,14 @@ def create_model(
                 "auxiliary": auxiliary,
             }
         )
+        if made.trunk is not None:
+            made.normalization = fill_backbone(made.trunk, weights, in_channels)
+        elif weights is not None:
+            raise UsageError(
+                f"weights={weights}: the network of factory={factory} has no seenet.model.Backbone "
+                "under `backbone`, so it loads its own; set model.weights=null"
+            )
+        return made
     if variant not in (*VARIANTS, *PEERS):
         raise UsageError(f"variant {variant}: unknown; {nearest(variant, (*VARIANTS, *PEERS))}")
     if variant in PEERS:

@@ -42,7 +42,7 @@ class Backbone(nn.Module):
         levels: int = 4,
     ) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.stride_on = name, stride_on
         if not timm.is_model(name):
             raise UsageError(
                 f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}"

@@ -2,8 +2,10 @@
 
 The callable is called with `num_classes=K` and returns a module: normalised images N x 3 x H x W ->
 scores N x K x h x w on any grid, or a dict of them with `out` and maybe `aux`, as torchvision's
-networks give. Since it is code, it comes from the user's settings alone: a model file names it but
-never decides that it is run (`files.load_model`).
+networks give. A `Backbone` of ours that it keeps under `backbone` is what one is in our networks:
+it takes the recipe's weights and its own normalisation, its stages freeze and are recomputed.
+Since the callable is code, it comes from the user's settings alone: a model file names it but never
+decides that it is run (`files.load_model`).
 """
 
 from typing import Any
@@ -13,7 +15,8 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from seenet.core.errors import UsageError
-from seenet.core.files import load_callable
+from seenet.core.files import load_callable, own_code
+from seenet.model.backbone import Backbone
 from seenet.model.depthwise import use_exact_depthwise
 from seenet.model.segmenter import Normalization, Segmenter, Window
 
@@ -31,8 +34,9 @@ def unknown_parts(factory: object) -> str:
 class FactoryNetwork(Segmenter):
     """The user's network behind the interface of ours; `create_model` builds it.
 
-    Images are normalised with ImageNet's mean and deviation. Which multiple the sides must be
-    padded to is found by passes through the network itself.
+    Images are normalised with ImageNet's mean and deviation, for a backbone of ours as that says
+    (`create_model`). Which multiple the sides must be padded to is found by passes through the
+    network itself.
 
     Raises UsageError: no such callable, one that fails, or a network that gives no scores.
     """
@@ -84,6 +88,12 @@ class FactoryNetwork(Segmenter):
         return {"scores": scores, **({"auxiliary": named["aux"]} if "aux" in named else {})}
 
     @property
+    def trunk(self) -> Backbone | None:
+        """Return the backbone of ours that the network stands on, if it does."""
+        found = getattr(self.network, "backbone", None)
+        return found if isinstance(found, Backbone) else None
+
+    @property
     def _name(self) -> str:
         return f"model.factory={self.options['factory']}"
 
@@ -92,7 +102,9 @@ class FactoryNetwork(Segmenter):
         was_training = self.training
         self.eval()
         reason = ""
-        for multiple in MULTIPLES:
+        # A backbone of ours would pad by itself, and its grid would be that of the padded picture.
+        least = self.trunk.pad_multiple if self.trunk else 1
+        for multiple in (one for one in MULTIPLES if one >= least):
             self.pad_multiple = multiple
             height, width = (5 * multiple, 3 * multiple) if multiple > 1 else (37, 35)
             try:
@@ -118,7 +130,7 @@ class FactoryBackbone:
     """Parameters and batch norms of the backbone in a network that nobody here knows.
 
     It is what the network keeps under `backbone` or `encoder`; a network with neither is backbone
-    throughout, and has one learning rate. Its stages are not known.
+    throughout, and has one learning rate. Its stages are not known, but for a `Backbone` of ours.
     """
 
     strides: tuple[int, ...] = ()
@@ -131,20 +143,26 @@ class FactoryBackbone:
         return list(self._module.parameters())
 
     def norms(self) -> list[nn.Module]:
+        if isinstance(self._module, Backbone):
+            return self._module.norms()
         return [module for module in self._module.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def stage_modules(self) -> list[list[nn.Module]]:
+        if isinstance(self._module, Backbone):
+            return self._module.stage_modules()
         raise UsageError(
             "training.freeze_stages: the stages of a network of model.factory are not known; freeze them in your callable"
         )
 
     @property
     def recompute(self) -> bool:
-        return False
+        return isinstance(self._module, Backbone) and self._module.recompute
 
     @recompute.setter
     def recompute(self, value: bool) -> None:
-        if value:
+        if isinstance(self._module, Backbone):
+            self._module.recompute = value
+        elif value:
             raise UsageError(
                 "training.activation_checkpointing: not known how in a network of model.factory; do it in your module"
             )
@@ -152,12 +170,8 @@ class FactoryBackbone:
 
 def _make(name: str, num_classes: int) -> nn.Module:
     factory = load_callable(name, "model.factory", "(num_classes=)")
-    try:
+    with own_code(f"model.factory={name}"):
         network = factory(num_classes=num_classes)
-    except Exception as error:  # the user's code raises what it likes; --debug shows where
-        raise UsageError(
-            f"model.factory={name}: failed with {type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        ) from error
     if not isinstance(network, nn.Module):
         raise UsageError(
             f"model.factory={name}: gave a {type(network).__name__}, expected a torch.nn.Module"

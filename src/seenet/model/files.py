@@ -118,6 +118,7 @@ def load_model(name: str | Path, *, factory: str | None = None) -> SavedModel:
     made = FactoryNetwork(options) if factory else None
     try:
         model = _on_backbone(card) if made is None else made
+        model.normalization = _normalization(card)
         model.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(path, error) from None
@@ -149,13 +150,18 @@ def card_of(model: Segmenter) -> dict[str, Any]:
     return {"options": model.options, "normalization": asdict(model.normalization)}
 
 
-def from_card(card: dict[str, Any]) -> Segmenter:
+def from_card(card: dict[str, Any], *, factory: str | None = None) -> Segmenter:
     """Build the network of `card_of`, untrained, without its weights file.
 
-    Not for networks of `model.factory`: that is code, which no file may choose to run.
+    Args:
+        factory: Of a network of `model.factory` its name, since no file may choose to run code.
 
     Raises UsageError where a peer's library is not installed.
     """
+    if factory:
+        made = FactoryNetwork({**card["options"], "factory": factory})
+        made.normalization = _normalization(card)
+        return made
     check_installed(str(card["options"].get("variant")))
     return _on_backbone(card)
 
@@ -169,10 +175,11 @@ def _on_backbone(card: dict[str, Any]) -> Segmenter:
         stride_on=options["stride_on"],
         levels=levels_of(options.get("probe")),
     )
-    normalization = Normalization(
-        tuple(card["normalization"]["mean"]), tuple(card["normalization"]["std"])
-    )
-    return assemble(trunk, normalization, options)
+    return assemble(trunk, _normalization(card), options)
+
+
+def _normalization(card: dict[str, Any]) -> Normalization:
+    return Normalization(tuple(card["normalization"]["mean"]), tuple(card["normalization"]["std"]))
 
 
 def _check_factory(path: Path, named: str | None, trusted: str | None) -> None:

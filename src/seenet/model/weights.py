@@ -42,12 +42,9 @@ def prepare_backbone(
     Returns:
         The backbone, its normalisation and where its blocks stride ("conv1" or "conv2").
     """
-    state: dict[str, Tensor] = {}
-    metadata: dict[str, str] = {}
-    if weights not in (None, "imagenet"):
-        state, metadata = read_backbone_weights(str(weights))
-        if metadata.get("architecture") == RESNET_V1:
-            stride_on = "conv1"
+    state, metadata = _read_start(weights)
+    if metadata.get("architecture") == RESNET_V1:
+        stride_on = "conv1"
     backbone = Backbone(
         name,
         output_stride=output_stride,
@@ -57,11 +54,43 @@ def prepare_backbone(
     )
     if weights is None:
         log.info("backbone %s: random weights", name)
-    elif weights == "imagenet":
-        _load_timm(backbone, name, in_channels)
     else:
-        _load_file(backbone, state, f"backbone {name} from {weights}")
+        _load_start(backbone, weights, state, in_channels)
     return backbone, _normalization(name, metadata, in_channels), stride_on
+
+
+def fill_backbone(backbone: Backbone, weights: str | None, in_channels: int) -> Normalization:
+    """Load starting weights into a backbone that is there already, and return its normalisation.
+
+    Without `weights` it keeps those that it has.
+
+    Raises:
+        UsageError: Weights whose blocks stride elsewhere than the backbone's.
+        DataError: Weights that are not there or do not fit.
+    """
+    state, metadata = _read_start(weights)
+    if metadata.get("architecture") == RESNET_V1 and backbone.stride_on != "conv1":
+        raise UsageError(
+            f"weights={weights}: of a ResNet v1, whose blocks stride on their first convolution; "
+            f"make the network with Backbone({backbone.name!r}, stride_on='conv1')"
+        )
+    if weights is not None:
+        _load_start(backbone, weights, state, in_channels)
+    return _normalization(backbone.name, metadata, in_channels)
+
+
+def _read_start(weights: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata of starting weights; empty where no file is named."""
+    return ({}, {}) if weights in (None, "imagenet") else read_backbone_weights(str(weights))
+
+
+def _load_start(
+    backbone: Backbone, weights: str, state: dict[str, Tensor], in_channels: int
+) -> None:
+    if weights == "imagenet":
+        _load_timm(backbone, backbone.name, in_channels)
+    else:
+        _load_file(backbone, state, f"backbone {backbone.name} from {weights}")
 
 
 def backbone_normalization(name: str, weights: str | None) -> Normalization:

@@ -4,6 +4,7 @@ import json
 import logging
 import platform
 import shlex
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import seenet
 from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
 from seenet.core.recipe_files import dump, load_recipe
-from seenet.core.settings import Recipe
+from seenet.core.settings import DataSettings, Recipe
 from seenet.data import Split, open_split
 from seenet.evaluation.pictures import ERROR_COLOURS, MOST_NAMED, confusion_figure
+from seenet.evaluation.run import data_settings
 from seenet.model.files import SavedModel, load_model
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.loading import load
@@ -35,6 +37,7 @@ PAIRS = 6
 
 def write_report(
     run: Path,
+    overrides: Sequence[str] = (),
     *,
     device: str = "auto",
     images: int = 6,
@@ -46,8 +49,10 @@ def write_report(
     Numbers are those of RUN/val.json; `images` worst, best and sample pictures each are predicted anew, in float32. Without a
     validation the pictures are of the train split, said so. Where the data is not on this machine the page has no pictures and says why.
     `model`: what the pictures are predicted with in place of the run's own, such as a bundle exported from it.
+    `overrides`: `key=value` that say where the pictures are.
 
-    Raises DataError where there is no run, or its model or val.json is missing or damaged; UsageError: device.
+    Raises DataError where there is no run, or its model or val.json is missing or damaged;
+    UsageError: device, settings, or a data set that is code, which no override names.
     """
     if not (run / "recipe.yaml").is_file():
         raise DataError(
@@ -58,11 +63,12 @@ def write_report(
         raise UsageError(
             f"{run}: a run with stages; give one of them: {', '.join(map(str, stage_folders(run, recipe)))}"
         )
+    data = data_settings(run / "model.safetensors", None, list(overrides))
     saved = load_model(run, factory=factory)
     result = read_result(run / "val.json", saved.labels) if recipe.data.val else None
     entries = read_metrics(run / "metrics.jsonl")
     predictor = _predictor(saved, model, device)
-    groups, missing = _pictures(recipe, predictor, result, images)
+    groups, missing = _pictures(data, predictor, result, images)
     path = run / "report" / "index.html"
     render(
         path, "page.html.j2", title=f"{_name(run)}: SeENet report", name=_name(run), recipe=recipe, labels=saved.labels, result=result,
@@ -71,7 +77,7 @@ def write_report(
         classes=class_rows(result, saved.labels), matrix=confusion_rows(result, saved.labels), pairs=frequent_confusions(result),
         groups=groups, missing=missing, by=_by(predictor) if model else "the run's model", error_colours=ERROR_COLOURS,
         card=_card(recipe, saved, result, entries), recipe_text=dump(recipe),
-        versions=_versions(saved), commands=_commands(run, result),
+        versions=_versions(saved), commands=_commands(run, recipe, result),
     )  # fmt: skip
     return path
 
@@ -208,12 +214,10 @@ def _by(predictor: BasePredictor) -> str:
 
 
 def _pictures(
-    recipe: Recipe, predictor: BasePredictor, result: dict[str, Any] | None, count: int
+    data: DataSettings, predictor: BasePredictor, result: dict[str, Any] | None, count: int
 ) -> tuple[list[Group], str]:
     try:
-        split: Split = open_split(
-            recipe.data, recipe.data.val if recipe.data.val else recipe.data.train
-        )
+        split: Split = open_split(data, data.val if data.val else data.train)
     except DataError as error:
         log.warning("the report has no pictures: %s", error)
         return [], str(error)
@@ -350,16 +354,18 @@ def _versions(saved: SavedModel) -> list[tuple[str, str]]:
     return [*trained, *changed]
 
 
-def _commands(run: Path, result: dict[str, Any] | None) -> str:
-    folder = shlex.quote(str(run))
+def _commands(run: Path, recipe: Recipe, result: dict[str, Any] | None) -> str:
+    folder, kind = shlex.quote(str(run)), recipe.data.kind
+    # A data set that is code is run only where the command names it.
+    data = f" {shlex.quote(f'data.kind={kind}')}" if ":" in kind else ""
     lines = [
         f"seenet train {shlex.quote(str(run / 'recipe.yaml'))} --out {shlex.quote(f'{run}-again')}   # train the same again"
     ]
     if result is not None:
-        lines.append(f"seenet eval {folder}   # measure it")
+        lines.append(f"seenet eval {folder}{data}   # measure it")
     lines += [
         f"seenet predict {folder} picture.jpg   # use it",
-        f"seenet report {folder}   # write this page",
+        f"seenet report {folder}{data}   # write this page",
     ]
     if result and result.get("command"):
         lines.insert(0, f"{result['command']}   # what was run")

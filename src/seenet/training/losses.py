@@ -21,6 +21,9 @@ from seenet.model import Segmenter
 class CrossEntropy(nn.Module):
     """Cross entropy over valid pixels, of the hard ones alone where the recipe says `loss.ohem`."""
 
+    may_draw = False
+    """Whether it draws random numbers, which must be the same when it is computed again."""
+
     def __init__(self, settings: LossSettings, weights: Tensor | None, ignore: int) -> None:
         super().__init__()
         self.settings, self.ignore = settings, ignore
@@ -104,7 +107,11 @@ class LossModel(nn.Module):
         """
         losses: list[Tensor] = [
             checkpoint(
-                self._of_picture, *one, images, use_reentrant=False, preserve_rng_state=False
+                self._of_picture,
+                *one,
+                images,
+                use_reentrant=False,
+                preserve_rng_state=self.loss.may_draw,
             )
             for one in zip(torch.split(scores, 1), torch.split(masks, 1), strict=True)
         ]

@@ -28,6 +28,7 @@ from seenet.model.fast import use_fast
 from seenet.model.files import fit_weights, from_card, load_model
 from seenet.model.summary import dead_taps
 from seenet.training.losses import CrossEntropy, LossModel, class_weights
+from seenet.training.own_loss import OwnLoss
 from seenet.training.precision import Name, Precision, choose
 from seenet.training.run import ignore_stop_signals, signals_blocked
 
@@ -115,8 +116,8 @@ def build_model(
     """
     torch.manual_seed(recipe.seed)
     training = recipe.training
-    if card and not recipe.model.factory:
-        model = from_card(card)
+    if card:
+        model = from_card(card, factory=recipe.model.factory)
     else:
         model = create_model(
             **recipe.model.model_dump(),
@@ -166,10 +167,15 @@ def build_loss(recipe: Recipe, data: Data, model: Segmenter, device: torch.devic
         if recipe.loss.class_weights == "median_frequency"
         else None
     )
-    weights = class_weights(recipe.loss, frequency, data.train.labels.num_classes)
-    return LossModel(
-        model, CrossEntropy(recipe.loss, weights, data.train.labels.ignore), recipe.loss.auxiliary
-    ).to(device)
+    labels = data.train.labels
+    weights = class_weights(recipe.loss, frequency, labels.num_classes)
+    if recipe.loss.function is None:
+        loss = CrossEntropy(recipe.loss, weights, labels.ignore)
+        return LossModel(model, loss, recipe.loss.auxiliary).to(device)
+    own = OwnLoss(recipe.loss, weights, labels.ignore, labels.num_classes)
+    loss_model = LossModel(model, own, recipe.loss.auxiliary).to(device)
+    own.try_out(device)
+    return loss_model
 
 
 def parallelize(
