@@ -18,11 +18,11 @@ class DataSettings(Section):
     kind: Literal["camvid", "camvid-drives", "voc", "coco", "cityscapes", "folder", "shapes"]
     """Data set; `folder` is your own, described by a YAML file (`seenet data init`)."""
     root: Path | None = None
-    """Folder of the data set (for `folder`: its YAML file, or the folder with `seenet.yaml`); none for
-    `shapes`."""
+    """Folder of the data set (for `folder`: its YAML file, or the folder with `seenet.yaml`); none
+    for `shapes`."""
     train: str = "train"
-    """Split to train on, by the data set's own names (`train`, `trainval`, `trainaug`, ...); for `voc`
-    also several (`trainaug+val`)."""
+    """Split to train on, by the data set's own names (`train`, `trainval`, `trainaug`, ...); for
+    `voc` also several (`trainaug+val`)."""
     val: str | None = "val"
     """Split to validate on; null: no validation."""
     hold_out: Literal["0001TP", "0006R0", "0016E5"] | None = None
@@ -57,8 +57,8 @@ class ModelSettings(Section):
     variant: str = "seenet"
     backbone: str = "resnet50"
     weights: str | None = None
-    """Backbone weights: null (random), `imagenet` (timm's), a file, or a SeENet model, whose backbone is
-    used."""
+    """Backbone weights: null (random), `imagenet` (timm's), a file, or a SeENet model, whose backbone
+    is used."""
     p_out: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     refine_stride: Literal[4, 8] = 4
     width: int = Field(default=128, ge=1)
@@ -69,8 +69,8 @@ class ModelSettings(Section):
     """A small head on these stages of a SeENet model (`weights`) instead of the variant's own;
     `seenet probe` trains it."""
     factory: str | None = None
-    """Your own `package.module:callable`, called as f(num_classes=K), that makes the network; `variant`
-    is then `factory`."""
+    """Your own `package.module:callable`, called as f(num_classes=K), that makes the network;
+    `variant` is then `factory`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -103,16 +103,16 @@ class TransformSettings(Section):
     scale: tuple[float, float] = (0.5, 2.0)
     """Range of the uniform scale."""
     crop: Annotated[tuple[int, int], BeforeValidator(_pair)]
-    """Height and width of the crop, pixels; one number for a square. Smaller pictures are padded with
-    zeros, their labels with the ignored id."""
+    """Height and width of the crop, pixels; one number for a square. Smaller pictures are padded
+    with zeros, their labels with the ignored id."""
     rotation: float = Field(default=0, ge=0, le=180)
     """Largest angle, degrees, in either direction."""
     jitter: float = Field(default=0, ge=0, le=1)
-    """Strength of colour jitter: brightness, contrast and saturation by 1 +- this, hue by a quarter of
-    it (at most 0.5)."""
+    """Strength of colour jitter: brightness, contrast and saturation by 1 +- this, hue by a quarter
+    of it (at most 0.5)."""
     custom: str | None = None
-    """Your own `package.module:callable`, called first as f(image=, mask=) on uint8 arrays; returns a dict
-    with both."""
+    """Your own `package.module:callable`, called first as f(image=, mask=) on uint8 arrays; returns a
+    dict with both."""
 
     @model_validator(mode="after")
     def _sane(self) -> Self:
@@ -134,7 +134,7 @@ class LossSettings(Section):
     auxiliary: float = Field(default=0, ge=0)
     """Weight of an auxiliary head on B3; 0: none."""
     ohem: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Online hard example mining: only pixels whose true class has a probability below this count, ..."""
+    """Online hard examples: only pixels whose true class has a probability below this count, ..."""
     ohem_keep: float = Field(default=0.1, ge=0, le=1)
     """... and always at least this share of an image's valid pixels, the hardest."""
 
@@ -199,7 +199,7 @@ class TrainingSettings(Section):
     timeout_minutes: float = Field(default=10, gt=0)
     """Time-out for the other processes, minutes."""
     start_from: str | None = None
-    """A SeENet model whose weights are loaded where they fit, the head's too; the others are listed."""
+    """A SeENet model whose weights are loaded where they fit, the head's too; others are listed."""
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -223,8 +223,8 @@ class Recipe(Section):
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings
     stages: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], dict[str, Any]] = {}
-    """Runs by name, trained in this order. Each is the rest of this file with its own sections merged
-    over it, and starts from the last weights of the one before. Commands about a single training
+    """Runs by name, trained in this order. Each is the rest of this file with its own sections
+    merged over it, and starts from the last weights of the one before. Commands about a single training
     (`ablate`, `data show`) use the rest of the file alone."""
 
     @model_validator(mode="after")
