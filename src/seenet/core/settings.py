@@ -57,8 +57,8 @@ class ModelSettings(Section):
     variant: str = "seenet"
     backbone: str = "resnet50"
     weights: str | None = None
-    """Backbone weights: null (random), `imagenet` (timm's), a file, or a SeENet model, whose backbone
-    is used."""
+    """Backbone weights: null (random), `imagenet` (timm's), a file, or a SeENet model, whose
+    backbone is used."""
     p_out: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     refine_stride: Literal[4, 8] = 4
     width: int = Field(default=128, ge=1)
@@ -111,8 +111,8 @@ class TransformSettings(Section):
     """Strength of colour jitter: brightness, contrast and saturation by 1 +- this, hue by a quarter
     of it (at most 0.5)."""
     custom: str | None = None
-    """Your own `package.module:callable`, called first as f(image=, mask=) on uint8 arrays; returns a
-    dict with both."""
+    """Your own `package.module:callable`, called first as f(image=, mask=) on uint8 arrays; returns
+    a dict with both."""
 
     @model_validator(mode="after")
     def _sane(self) -> Self:
@@ -224,7 +224,7 @@ class Recipe(Section):
     training: TrainingSettings
     stages: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], dict[str, Any]] = {}
     """Runs by name, trained in this order. Each is the rest of this file with its own sections
-    merged over it, and starts from the last weights of the one before. Commands about a single training
+    merged over it, and starts from the last weights of the one before. Commands about one training
     (`ablate`, `data show`) use the rest of the file alone."""
 
     @model_validator(mode="after")
