@@ -16,7 +16,7 @@ class DataSettings(Section):
     """The data set, and its splits for training and validation."""
 
     kind: Literal["camvid", "camvid-drives", "voc", "coco", "cityscapes", "folder", "shapes"]
-    """Data set; `folder` is your own, described by a YAML file (`seenet data init`)."""
+    """Data set; `folder` is your own, described by one YAML (`seenet data init`)."""
     root: Path | None = None
     """Folder of the data set (for `folder`: its YAML file, or the folder with `seenet.yaml`); none
     for `shapes`."""

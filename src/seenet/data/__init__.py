@@ -1,4 +1,4 @@
-"""Open a data set's split: pictures with their masks, by the name that a recipe gives."""
+"""Open a split of a data set that a recipe names."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ def open_split(settings: DataSettings, which: str) -> Split:
     """Open a split of the data that a recipe names.
 
     Raises:
-        DataError: a folder, a list, a picture or a mask is missing, or the split is empty.
+        DataError: a folder, list, image or mask is missing, or the split is empty.
         UsageError: the data set has no such split.
     """
     split = list_split(settings, which)
@@ -43,5 +43,5 @@ def open_split(settings: DataSettings, which: str) -> Split:
 
 
 def list_split(settings: DataSettings, which: str) -> Split:
-    """Open a split as `open_split` does, but single pictures and masks need not be there."""
+    """Open a split as `open_split` does, but allow missing images and masks."""
     return KINDS[settings.kind](settings, which)
