@@ -147,9 +147,8 @@ def write_cache(path: Path, content: object) -> None:
     try:
         write_text(path, json.dumps(content, sort_keys=True))
     except OSError as error:
-        reason = error.strerror or error
         logging.getLogger("seenet").info(
-            "%s: cannot be written (%s); it will be computed again next time", path, reason
+            "%s: cannot be written (%s); it will be computed again next time", path, error
         )
 
 
@@ -167,8 +166,10 @@ def read_text(path: Path) -> str:
             f"{path}: not UTF-8 text ({found}), expected UTF-8; save it again in that encoding"
         ) from None
     except OSError as error:
-        what = f"{path}: cannot be read ({error.strerror}), expected a text file"
-        raise DataError(what, fix="check its permissions") from None
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}), expected a text file; "
+            "check its permissions"
+        ) from None
 
 
 def digest(*parts: str) -> str:

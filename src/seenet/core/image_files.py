@@ -104,15 +104,20 @@ def safe_image_open(path: Path, content: bytes | None = None) -> Iterator[Image.
     except UnidentifiedImageError:
         raise _unidentified(path, content) from None
     except Image.DecompressionBombError:
-        what = f"{path}: more pixels than {MAX_PIXELS}"
-        raise DataError(what, fix="cut it into tiles", kind="large") from None
+        raise DataError(
+            f"{path}: more pixels than {MAX_PIXELS}", fix="cut it into tiles", kind="large"
+        ) from None
     except MemoryError:
-        what = f"{path}: needs more memory than is available"
-        raise DataError(what, fix="cut it into tiles", kind="large") from None
+        raise DataError(
+            f"{path}: needs more memory than is available", fix="cut it into tiles", kind="large"
+        ) from None
     except BROKEN as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        what = f"{path}: cannot be decoded ({reason}); it may be truncated"
-        raise DataError(what, fix="copy it again", kind="damaged") from None
+        raise DataError(
+            f"{path}: cannot be decoded ({reason}); it may be truncated",
+            fix="copy it again",
+            kind="damaged",
+        ) from None
 
 
 def too_large(name: str, size: tuple[int, int]) -> DataError:
@@ -164,8 +169,11 @@ def _choose_page(path: Path, image: TiffImageFile) -> None:
 
 
 def _several_pages(path: Path) -> DataError:
-    what = f"{path}: animated or of several pages, expected one picture"
-    return DataError(what, fix="save one frame", kind="animated")
+    return DataError(
+        f"{path}: animated or of several pages, expected one picture",
+        fix="save one frame",
+        kind="animated",
+    )
 
 
 def _check_tiff(path: Path, image: TiffImageFile) -> None:
@@ -173,8 +181,11 @@ def _check_tiff(path: Path, image: TiffImageFile) -> None:
     tags = image.tag_v2
     tile = tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0)
     if tile > max(MAX_TILE_PIXELS, 4 * image.width * image.height):
-        what = f"{path}: tiles of {tile} pixels in a picture of {image.width} x {image.height}"
-        raise DataError(what, fix="save it again with smaller tiles", kind="large")
+        raise DataError(
+            f"{path}: tiles of {tile} pixels in a picture of {image.width} x {image.height}",
+            fix="save it again with smaller tiles",
+            kind="large",
+        )
     # Of bands in separate planes Pillow misreads those of 16 bits and those with alpha.
     misread = image.mode == "La" or (
         not image.use_load_libtiff
@@ -185,8 +196,11 @@ def _check_tiff(path: Path, image: TiffImageFile) -> None:
         )
     )
     if misread and tags.get(PLANAR_CONFIGURATION, 1) == 2 and tags.get(SAMPLESPERPIXEL, 1) > 1:
-        what = f"{path}: bands of 16 bits or with alpha in separate planes, which are not supported"
-        raise DataError(what, fix="save it with interleaved bands", kind="format")
+        raise DataError(
+            f"{path}: bands of 16 bits or with alpha in separate planes, which are not supported",
+            fix="save it with interleaved bands",
+            kind="format",
+        )
 
 
 def _unidentified(path: Path, content: bytes | None) -> DataError:
@@ -194,8 +208,9 @@ def _unidentified(path: Path, content: bytes | None) -> DataError:
     with path.open("rb") if content is None else io.BytesIO(content) as stream:
         head = stream.read(16)
         if not head:
-            what = f"{path}: an empty file, expected a picture"
-            return DataError(what, fix="copy it again", kind="empty")
+            return DataError(
+                f"{path}: an empty file, expected a picture", fix="copy it again", kind="empty"
+            )
         accepts = {name: Image.OPEN[name][1] for name in FORMATS}
         formats = [
             name for name, accept in accepts.items() if accept and accept(head.ljust(16, b"\0"))
@@ -207,11 +222,13 @@ def _unidentified(path: Path, content: bytes | None) -> DataError:
                 stream.seek(tags.next)
                 tags.load(stream)
                 if values := tiff_value_type(tags):
-                    what = f"{path}: {values} values, expected 8 or 16 bits"
-                    return DataError(what, fix=SCALE, kind="format")
+                    return DataError(
+                        f"{path}: {values} values, expected 8 or 16 bits", fix=SCALE, kind="format"
+                    )
             what = "a TIFF that is truncated, or of bands, bits or a compression that are not read"
-            fix = "copy it again, or save it as 8-bit RGB"
-            return DataError(f"{path}: {what}", fix=fix, kind="damaged")
+            return DataError(
+                f"{path}: {what}", fix="copy it again, or save it as 8-bit RGB", kind="damaged"
+            )
         if "AVIF" in formats:
             # libavif does not tell why it refuses a size over its own limit.
             for box in (head + stream.read(2**16)).split(b"ispe")[1:]:
@@ -219,8 +236,13 @@ def _unidentified(path: Path, content: bytes | None) -> DataError:
                 if width * height > MAX_PIXELS:
                     return too_large(str(path), (width, height))
     if formats:
-        what = f"{path}: starts like a picture but cannot be read; it may be truncated"
-        return DataError(what, fix="copy it again", kind="damaged")
-    expected = f"expected JPEG, PNG, TIFF, WebP or another of {len(FORMATS)} formats"
-    fix = "copy it again, or convert it to PNG"
-    return DataError(f"{path}: not a picture, {expected}", fix=fix, kind="format")
+        return DataError(
+            f"{path}: starts like a picture but cannot be read; it may be truncated",
+            fix="copy it again",
+            kind="damaged",
+        )
+    return DataError(
+        f"{path}: not a picture, expected JPEG, PNG, TIFF or another of {len(FORMATS)} formats",
+        fix="copy it again, or convert it to PNG",
+        kind="format",
+    )

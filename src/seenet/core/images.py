@@ -163,8 +163,9 @@ def value_type(image: Image.Image) -> str:
     if isinstance(image, TiffImageFile):
         return tiff_value_type(image.tag_v2)
     # Mode I also holds the 16 bits of a PGM (in older Pillows of a PNG too), scaled to 0..65535.
-    integers = "" if image.format in {"PNG", "PPM"} else "int32"
-    return {"F": "float32", "I": integers}.get(image.mode, "")
+    if image.mode == "I":
+        return "" if image.format in {"PNG", "PPM"} else "int32"
+    return "float32" if image.mode == "F" else ""
 
 
 def no_range(name: str, kind: str, limits: tuple[float, float] | None) -> DataError:
@@ -175,12 +176,9 @@ def no_range(name: str, kind: str, limits: tuple[float, float] | None) -> DataEr
         kind: type of the values.
         limits: smallest and largest finite value; None if no value is finite.
     """
-    values = (
-        f"values from {limits[0]:.7g} to {limits[1]:.7g}"
-        if limits
-        else "values, none of them finite"
-    )
-    return DataError(f"{name}: {kind} {values}, expected 8 or 16 bits", fix=SCALE, kind="format")
+    found = f" from {limits[0]:.7g} to {limits[1]:.7g}" if limits else ", none of them finite"
+    what = f"{name}: {kind} values{found}, expected 8 or 16 bits"
+    return DataError(what, fix=SCALE, kind="format")
 
 
 def tiff_values(image: Image.Image) -> tuple[int, bool]:

@@ -60,7 +60,10 @@ def _unguarded_call() -> str:
     guards = [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and node.lineno <= line and _names(node.test) & GUARD_NAMES
+        if isinstance(node, ast.If)
+        and node.lineno <= line
+        and GUARD_NAMES
+        & {getattr(part, "id", getattr(part, "attr", "")) for part in ast.walk(node.test)}
     ]
     # Either the call is inside the guard, or the guard exits in a process that runs the script
     # again.
@@ -69,10 +72,6 @@ def _unguarded_call() -> str:
         for node in guards
     )
     return "" if guarded else f"{path}, line {line}"
-
-
-def _names(test: ast.expr) -> set[str]:
-    return {getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(test)}
 
 
 def _exits(statement: ast.stmt) -> bool:

@@ -89,9 +89,8 @@ class CocoSplit:
     def mask(self, index: int) -> np.ndarray:
         """Draw H x W class ids; raise DataError for an annotation that cannot be drawn."""
         picture = self.pictures[index]
-        instances = [Instance(*values) for values in json.loads(picture.instances)]
         try:
-            return draw(instances, picture.height, picture.width, self.overlap)
+            return draw(json.loads(picture.instances), picture.height, picture.width, self.overlap)
         except UsageError:
             raise
         except ValueError as error:
@@ -226,23 +225,19 @@ def _read_cache(path: Path, key: str) -> set[int] | None:
         return None
 
 
-@dataclass(frozen=True)
-class Instance:
-    """An annotation: VOC class 1 to 20, whether it is a crowd, and COCO's `segmentation`.
-
-    `segmentation`: outlines, or a run-length encoding (RLE).
-    """
-
-    label: int
-    crowd: bool
-    segmentation: Any
-
-
-def draw(instances: list[Instance], height: int, width: int, overlap: Overlap) -> np.ndarray:
+def draw(
+    instances: list[tuple[int, bool, Any]], height: int, width: int, overlap: Overlap
+) -> np.ndarray:
     """Draw instances as a mask of classes 1 to 20, background 0, and 255 where not scored.
 
     A crowd is 255 where no instance lies over it. Pixels of two classes are 255 (`ignore`), or
     belong to the instance with the fewest pixels, of equal ones to the later (`smallest-on-top`).
+
+    Args:
+        instances: class, whether it is a crowd, and COCO's `segmentation`: outlines, or a
+            run-length encoding (RLE).
+        height, width: size of the mask.
+        overlap: rule for pixels of two classes.
 
     Returns:
         height x width uint8.
@@ -251,11 +246,20 @@ def draw(instances: list[Instance], height: int, width: int, overlap: Overlap) -
         ValueError: an invalid segmentation.
         UsageError: pycocotools is not installed.
     """
-    tools = _pycocotools()
+    try:
+        from pycocotools import mask as tools
+    except ImportError:
+        raise UsageError(
+            "data.kind=coco: pycocotools is not installed; pip install 'seenet[coco]'"
+        ) from None
+
     mask = np.zeros((height, width), np.uint8)
-    encoded = [(one, _encode(tools, one.segmentation, height, width)) for one in instances]
-    single = [(one.label, rle) for one, rle in encoded if not one.crowd]
-    crowds = [rle for one, rle in encoded if one.crowd]
+    encoded = [
+        (label, crowd, _encode(tools, segmentation, height, width))
+        for label, crowd, segmentation in instances
+    ]
+    single = [(label, rle) for label, crowd, rle in encoded if not crowd]
+    crowds = [rle for _, crowd, rle in encoded if crowd]
     if crowds:
         mask[_union(tools, crowds)] = IGNORE
     if overlap == "smallest-on-top":
@@ -337,13 +341,3 @@ def _run_lengths(text: str) -> list[int]:
     if shift:
         raise ValueError("compressed run lengths that end too early")
     return counts
-
-
-def _pycocotools() -> Any:
-    try:
-        from pycocotools import mask
-    except ImportError:
-        raise UsageError(
-            "data.kind=coco: pycocotools is not installed; pip install 'seenet[coco]'"
-        ) from None
-    return mask

@@ -308,8 +308,12 @@ def decode_colours(path: Path, table: dict[tuple[int, int, int], int]) -> np.nda
             more = f", nor do {kinds - 1} others ({total} in all)"
         if kinds > FEW_COLOURS:
             fix = "was it resized or saved as JPEG? resize with nearest neighbour and save as PNG"
-        what = f"{path}: colour {colour} ({pixels} pixels) belongs to no class{more}"
-        raise DataError(what, fix=fix, kind="ids", pixels=total)
+        raise DataError(
+            f"{path}: colour {colour} ({pixels} pixels) belongs to no class{more}",
+            fix=fix,
+            kind="ids",
+            pixels=total,
+        )
     return decoded
 
 
@@ -328,9 +332,12 @@ def decode_remapped(path: Path, table: dict[int, int], others: int | None) -> np
     if unknown:
         label, pixels, kinds, total = unknown
         more = f", nor have {kinds - 1} others ({total} in all)" if kinds > 1 else ""
-        what = f"{path}: id {label} ({pixels} pixels) has no entry in remap{more}"
-        fix = "add it, or set `remap_others: ignore`"
-        raise DataError(what, fix=fix, kind="no-entry", pixels=total)
+        raise DataError(
+            f"{path}: id {label} ({pixels} pixels) has no entry in remap{more}",
+            fix="add it, or set `remap_others: ignore`",
+            kind="no-entry",
+            pixels=total,
+        )
     return decoded
 
 

@@ -70,12 +70,6 @@ class ShapesSplit:
         mask[outer_rim(owner)] = SHAPES.ignore
         return image, mask
 
-    def exact_mask(self, index: int) -> np.ndarray:
-        """Draw H x W class ids without the rim."""
-        _, owner, classes = self._scene(index)
-        mask: np.ndarray = classes[owner]
-        return mask
-
     def _scene(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw a scene.
 

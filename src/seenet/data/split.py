@@ -96,14 +96,14 @@ class FileSplit:
         """
         image, mask = self.paths(index)
         if not image.is_file():
-            what = f"{image}: no such picture, though {self.name} lists it"
+            path, what = image, f"no such picture, though {self.name} lists it"
             fix = "copy it there or take it off the list"
-            return [(image, DataError(what, fix=fix, kind="missing"))]
-        if not mask.is_file():
-            what = f"{mask}: no mask for {image.name}"
+        elif not mask.is_file():
+            path, what = mask, f"no mask for {image.name}"
             fix = f"every picture of {self.name} needs one: copy it there"
-            return [(mask, DataError(what, fix=fix, kind="missing"))]
-        return []
+        else:
+            return []
+        return [(path, DataError(f"{path}: {what}", fix=fix, kind="missing"))]
 
 
 def label_parts(labels: LabelSet) -> list[str]:

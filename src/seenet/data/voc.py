@@ -109,7 +109,10 @@ def build_trainaug(sbd: Path, voc: Path, *, overwrite: bool = False) -> Trainaug
         DataError: a list, image or .mat file is missing or damaged, a mask has another size than
             its image or ids outside 0 to 20, or an existing file differs.
     """
-    home, source = voc_home(voc), _sbd_home(sbd)
+    home = voc_home(voc)
+    need_folder(sbd, SBD_HINT)
+    source = sbd / "dataset" if (sbd / "dataset").is_dir() else sbd
+    need_folder(source / "cls", SBD_HINT)
     lists = home / "ImageSets" / "Segmentation"
     names = trainaug_names(
         sbd=[*_names(source / "train.txt", SBD_HINT), *_names(source / "val.txt", SBD_HINT)],
@@ -210,13 +213,6 @@ def _write_sbd_mask(name: str, home: Path, source: Path, *, overwrite: bool) -> 
         return False
     write_mask(path, mask, VOC21)
     return True
-
-
-def _sbd_home(root: Path) -> Path:
-    need_folder(root, SBD_HINT)
-    home = root / "dataset" if (root / "dataset").is_dir() else root
-    need_folder(home / "cls", SBD_HINT)
-    return home
 
 
 def _check_present(todo: list[str], names: list[str], home: Path, source: Path) -> None:

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from seenet.core.errors import DataError
 from seenet.core.settings import DataSettings
 from seenet.data import list_split
@@ -91,16 +93,15 @@ class SplitVerdict:
         moments = [pair.moments for pair in self.pairs if pair.moments is not None]
         if not moments:
             return None
+        # Python's integers until the division: nothing overflows or is lost by cancellation.
         total = sum(count for count, _, _ in moments)
-        sums = [sum(one[1][channel] for one in moments) for channel in range(3)]
-        squares = [sum(one[2][channel] for one in moments) for channel in range(3)]
-        # In integers until the division, so that nothing is lost by cancellation.
-        variances = [
-            (total * square - part**2) / total**2
-            for part, square in zip(sums, squares, strict=True)
+        sums = np.array([one for _, one, _ in moments], object).sum(0)
+        squares = np.array([one for _, _, one in moments], object).sum(0)
+        means = [value / total / 255 for value in sums]
+        return means, [
+            math.sqrt((total * square - value**2) / total**2) / 255
+            for value, square in zip(sums, squares, strict=True)
         ]
-        means = [part / total / 255 for part in sums]
-        return means, [math.sqrt(variance) / 255 for variance in variances]
 
     def cures(self) -> list[Cure]:
         """Return the fixes for the errors, the most frequent first."""

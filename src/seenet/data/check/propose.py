@@ -81,7 +81,12 @@ def propose(folder: Path) -> str:
             f"val: 0.2  # this share, chosen by a hash of the names (now {count}); "
             "or a list: val.txt"
         )
-    return "\n".join([*lines, *_classes(paths)]) + "\n"
+    mode = read_header(paths[0]).mode
+    if mode in {"RGB", "RGBA"}:
+        lines += _by_colour(paths)
+    else:
+        lines += _by_id(paths, "palette" if mode == "P" else "index")
+    return "\n".join(lines) + "\n"
 
 
 def _find_split(split: str, folder: Path, images: str, pictures: dict[str, Path]) -> str | None:
@@ -158,13 +163,6 @@ def _count_colours(path: Path) -> int:
     colours = read_image(path).astype(np.int32)
     count = len(np.unique(colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]))
     return count if path.suffix.lower() not in {".jpg", ".jpeg"} else count + 2**24
-
-
-def _classes(paths: list[Path]) -> list[str]:
-    mode = read_header(paths[0]).mode
-    if mode in {"RGB", "RGBA"}:
-        return _by_colour(paths)
-    return _by_id(paths, "palette" if mode == "P" else "index")
 
 
 def _by_colour(paths: list[Path]) -> list[str]:

@@ -63,22 +63,21 @@ def likely_cause(ids: set[int], labels: LabelSet) -> tuple[str, str]:
     if labels.name == "cityscapes19" and ids <= {*range(34), 255}:
         return "mask-kind", "looks like labelIds; set data.ids=labelIds"
     if labels.name != "folder":
-        fix = (
+        return "ids", (
             f"masks of {labels.name} hold no others; "
             "another data set's, or masks of your own (data.kind=folder)?"
         )
-        return "ids", fix
     if count == 19 and ids <= {*range(34), 255}:
-        fix = "looks like Cityscapes' labelIds; use data.kind=cityscapes, or set `decode: remap`"
-        return "mask-kind", fix
+        return "mask-kind", (
+            "looks like Cityscapes' labelIds; use data.kind=cityscapes, or set `decode: remap`"
+        )
     if ids <= {0, 255}:
         return "mask-kind", BINARY
     if max(ids) == count != labels.ignore:
-        fix = (
+        return "ids", (
             f"looks like ids counted from 1, or void as {count}; "
             f"set `decode: remap`, or `ignore: {count}`"
         )
-        return "ids", fix
     if 255 in ids and labels.ignore != 255:
         return "ids", "looks like void as 255; set `ignore: 255`"
     return "ids", "add the classes, set `ignore`, or map ids with `decode: remap`"
