@@ -273,12 +273,6 @@ def test_premultiplied_colours(tmp_path: Path, bands: int, alpha: int) -> None:
         assert np.array_equal(read_ids(path), plain[..., 0])
 
 
-@pytest.mark.parametrize(("mode", "stored"), [("LA", "La"), ("RGBA", "RGBa")])
-def test_premultiplied_images_of_pillow(mode: str, stored: str) -> None:
-    image = Image.new(mode, (3, 2), (64,) * (len(mode) - 1) + (128,))
-    assert np.abs(from_pil(image.convert(stored)).astype(int) - 64).max() <= 1
-
-
 def test_a_png_in_mode_i_has_16_bits() -> None:
     """Older Pillows opened 16-bit PNGs so."""
     image = Image.fromarray(WIDE.astype(np.int32))

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from tests.core.blocks import (
     FORMS,
     HAS_AVIF,
     ORIENTATION,
-    POINTER,
     exif,
     insert,
     is_turned,
@@ -29,33 +29,23 @@ from tests.core.blocks import (
     read,
     saved,
     segment,
-    tags_of,
     turn,
     turned,
 )
 from tests.core.tiffs import ASCII, SRATIONAL, Page, long, short, tiff_of
 from tests.data.planting import chunk
 
-NOT_AVIF = [form for form in FORMS if form != "AVIF"]
-REFUSED = {
-    ("JPEG", "letters for a number"),
-    ("TIFF", "letters for a number"),
-    ("TIFF", "beyond the end"),
-    ("TIFF", "big-endian"),
-}
-"""Pillow fails on the first three; a TIFF has one byte order."""
-
 many = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-@pytest.mark.parametrize(
-    ("form", "name"),
-    [(form, name) for form in NOT_AVIF for name in BLOCKS if (form, name) not in REFUSED],
-)
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("form", FORMS)
 def test_exif_blocks(tmp_path: Path, form: str, name: str) -> None:
     block, orientation = BLOCKS[name]
+    if (form, name) == ("JPEG", "letters for a number"):
+        pytest.skip("Pillow fails there; no such file is known from practice")
     plain = read(tmp_path / "plain", saved(form))
     assert np.array_equal(read(tmp_path / "a", saved(form, block)), turned(plain, orientation))
     notes = (f"EXIF orientation {orientation}",) if orientation > 1 else ()
@@ -66,11 +56,9 @@ def test_exif_blocks(tmp_path: Path, form: str, name: str) -> None:
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_the_boxes_of_an_avif_rotate_it(tmp_path: Path, orientation: int) -> None:
     """Pillow writes the orientation as boxes, and the rest as EXIF; XMP is ignored."""
-    stream = io.BytesIO()
-    block = exif(turn(orientation), (270, ASCII, 40, b"x" * 40))
-    Image.fromarray(COLOURS).save(stream, "AVIF", exif=block, xmp=b'<x tiff:Orientation="3"/>')
     plain = read(tmp_path / "plain", saved("AVIF"))
-    assert np.array_equal(read(tmp_path / "a", stream.getvalue()), turned(plain, orientation))
+    content = saved("AVIF", exif(turn(orientation)), b'<x tiff:Orientation="3"/>')
+    assert np.array_equal(read(tmp_path / "a", content), turned(plain, orientation))
 
 
 XMP = b'<x tiff:Orientation="6"/>'
@@ -89,7 +77,7 @@ XMP = b'<x tiff:Orientation="6"/>'
         (exif(turn(1)), XMP, 1),
     ],
 )
-@pytest.mark.parametrize("form", NOT_AVIF)
+@pytest.mark.parametrize("form", FORMS)
 def test_xmp_is_used_if_exif_has_no_orientation(
     tmp_path: Path, form: str, block: bytes | None, xmp: bytes, orientation: int
 ) -> None:
@@ -238,7 +226,7 @@ def test_compressed_tiffs_with_tags(tmp_path: Path, compression: str, orientatio
     [
         (saved("PNG", b"Exif\0\0no TIFF"), 1),
         (saved("PNG", exif(turn(6), ENDLESS)), 6),
-        (saved("TIFF", exif(turn(6), POINTER)), 6),
+        (tiff_of(Page(COLOURS, {ORIENTATION: short(6), 34665: long(2**31)})), 6),
         (insert(saved("PNG"), 33, chunk(b"tEXt", b"Raw profile type exif\0" + DIGITS + b"\0")), 6),
     ],
     ids=["no TIFF", "PNG", "TIFF", "text"],
@@ -247,13 +235,6 @@ def test_images_that_pillow_opened(content: bytes, orientation: int) -> None:
     image = Image.open(io.BytesIO(content))
     for _ in range(2):  # Pillow raises only the first time
         assert np.array_equal(from_pil(image), turned(COLOURS, orientation))
-
-
-NEEDED = {
-    *(254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325),
-    *(338, 339, 347, 48129),
-}
-"""Tags of a TIFF that its pixels depend on."""
 
 
 @many
@@ -274,17 +255,10 @@ def test_pixels_do_not_depend_on_damaged_metadata(
 ) -> None:
     """At most the orientation changes, and then the header says so."""
     damaged = bytes(changes.get(place, value) for place, value in enumerate(block))
-    if form == "TIFF" and tags_of(damaged).keys() & NEEDED:
-        return
     plain = read(tmp_path / "plain", saved(form))
-    try:
-        content = saved(form, b"Exif\0\0" + damaged.removeprefix(b"Exif\0\0"), xmp)
-        pixels = read(tmp_path / "a", content)
-    except DataError:
-        # Pillow fails on some tags of these formats; of a PNG and a WebP it sees none.
-        assert form not in {"PNG", "WEBP"}
-        return
-    assert is_turned(pixels, plain)
+    content = saved(form, b"Exif\0\0" + damaged.removeprefix(b"Exif\0\0"), xmp)
+    with suppress(*[DataError] * (form == "JPEG")):  # Pillow fails on some tags of a JPEG
+        assert is_turned(read(tmp_path / "a", content), plain)
 
 
 @many
@@ -319,12 +293,8 @@ def test_pixels_do_not_depend_on_other_parts(tmp_path: Path, case: tuple[str, by
     content = saved(form)
     plain = read(tmp_path / "plain", content)
     for place in part_places(form, content):
-        try:
-            pixels = read(tmp_path / "a", insert(content, place, part))
-        except DataError:
-            assert form == "JPEG"
-            continue
-        assert is_turned(pixels, plain)
+        with suppress(*[DataError] * (form == "JPEG")):
+            assert is_turned(read(tmp_path / "a", insert(content, place, part)), plain)
 
 
 @settings(max_examples=100, deadline=None)

@@ -43,9 +43,9 @@ def test_lists_are_combined(tmp_path: Path) -> None:
                 picture(home / folder / f"{name}.png", np.full(SIZE, value, np.uint8))
     lists = home / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
-    own = tmp_path / "my+list.txt"
-    for path, names in (("train", "ab"), ("val", "c"), ("trainaug", "abd"), (own, "d")):
-        (lists / f"{path}.txt" if path != own else own).write_text("\n".join(names) + "\n")
+    for which, names in {"train": "ab", "val": "c", "trainaug": "abd"}.items():
+        (lists / f"{which}.txt").write_text("\n".join(names) + "\n")
+    (tmp_path / "my+list.txt").write_text("d\n")
     settings = DataSettings(kind="voc", root=tmp_path)
     split = open_split(settings, "trainaug+val")
     assert split.name == "voc/trainaug+val"
@@ -56,7 +56,7 @@ def test_lists_are_combined(tmp_path: Path) -> None:
         ("c", 1),
     ]
     assert len(open_split(settings, "train+trainaug")) == 3
-    assert len(open_split(settings, str(own))) == 1
+    assert len(open_split(settings, str(tmp_path / "my+list.txt"))) == 1
     with pytest.raises(DataError, match=r"vall\.txt: no such list"):
         open_split(settings, "trainaug+vall")
 
@@ -130,9 +130,10 @@ def test_called_again_it_completes_what_is_missing(home: Path) -> None:
     (home / "VOC2012" / "SegmentationClassAug" / f"{C}.png").unlink()
     done.path.unlink()
     assert build_trainaug(home / "sbd", home).written == 1
-    assert [content for content, _ in tree(home).values()] == [
-        content for content, _ in before.values()
-    ]
+    after = tree(home)
+    assert {path: content for path, (content, _) in after.items()} == {
+        path: content for path, (content, _) in before.items()
+    }
 
 
 def test_existing_files_that_differ_need_overwrite(home: Path) -> None:
