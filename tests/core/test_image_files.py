@@ -27,7 +27,6 @@ from seenet.core.images import (
 from tests.core.blocks import COLOURS, HAS_AVIF, exif, turn
 from tests.core.hostile import BOMBS, HARMLESS, write
 from tests.core.tiffs import Page, long, short, tiff_of
-from tests.data.planting import chunk, png_of
 
 RNG = np.random.default_rng(0)
 FORMS = [form for form in FORMATS if form != "PSD" and (form != "AVIF" or HAS_AVIF)]
@@ -124,34 +123,6 @@ def test_truncated_files(tmp_path: Path, form: str, capfd: pytest.CaptureFixture
 )
 def test_any_bytes_after_any_magic(tmp_path: Path, start: bytes, rest: bytes) -> None:
     judged(tmp_path / "any", start + rest)
-
-
-def orientation_chunk(kind: bytes, orientation: int) -> bytes:
-    """Return a chunk that holds an orientation."""
-    block = exif(turn(orientation))
-    if kind == b"eXIf":
-        return chunk(kind, block.removeprefix(b"Exif\0\0"))
-    if kind == b"iTXt":
-        xmp = f'<x tiff:Orientation="{orientation}"/>'.encode()
-        return chunk(kind, b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
-    return chunk(kind, f"Raw profile type exif\0\nexif\n{len(block):8}\n{block.hex()}\n".encode())
-
-
-chunks = st.lists(
-    st.builds(orientation_chunk, st.sampled_from([b"eXIf", b"tEXt", b"iTXt"]), st.integers(0, 9)),
-    max_size=2,
-).map(b"".join)
-
-
-@many
-@given(before=chunks, after=chunks)
-def test_the_header_of_a_png_gives_the_decoded_size(
-    tmp_path: Path, before: bytes, after: bytes
-) -> None:
-    """Whichever chunks give the orientation, and wherever they stand."""
-    path = tmp_path / "a.png"
-    path.write_bytes(png_of(5, 3, before=before, after=after))
-    assert image_size(path) == read_image(path).shape[:2]
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(1, (9, 13)), (6, (13, 9))])

@@ -89,17 +89,6 @@ def test_exif_rotates_images_and_masks(tmp_path: Path, orientation: int) -> None
     assert image_size(path) == turned.shape
 
 
-@pytest.mark.parametrize(("suffix", "error"), [(".jpg", 12), (".tif", 0), (".webp", 12)])
-@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
-def test_the_header_gives_the_rotated_size(
-    tmp_path: Path, suffix: str, error: int, orientation: int, turns: int
-) -> None:
-    path = saved(tmp_path / f"e{suffix}", Image.fromarray(RAMP), exif=exif(turn(orientation)))
-    turned, pixels = np.rot90(RAMP, turns), read_image(path)[..., 0].astype(int)
-    assert image_size(path) == pixels.shape == turned.shape
-    assert abs(pixels - turned).max() <= error
-
-
 @pytest.mark.parametrize(
     ("form", "dtype"),
     [("PNG", "<u2"), ("PPM", "<u2"), ("JPEG2000", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")],

@@ -303,12 +303,8 @@ def test_bad_annotation_files(tmp_path: Path, changes: dict[str, Any], message: 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
 def test_files_that_are_no_annotations(tmp_path: Path, text: str) -> None:
-    path = write(tmp_path, [])
-    path.write_text(text)
+    write(tmp_path, []).write_text(text)
     with pytest.raises(DataError, match="not COCO's instances"):
-        opened(tmp_path)
-    path.unlink()
-    with pytest.raises(DataError, match=r"instances_val2017\.json: no such file"):
         opened(tmp_path)
 
 

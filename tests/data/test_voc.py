@@ -150,14 +150,6 @@ def test_existing_files_that_differ_need_overwrite(home: Path) -> None:
     assert path.read_text().split() == [A, B, C, E]
 
 
-def test_a_list_of_paths_in_another_order_is_the_same_list(home: Path) -> None:
-    path = home / "VOC2012" / "ImageSets" / "Segmentation" / "trainaug.txt"
-    text = "".join(f"/JPEGImages/{name}.jpg /Aug/{name}.png\n" for name in (E, C, B, A))
-    path.write_text(text)
-    build_trainaug(home / "sbd", home)
-    assert path.read_text() == text
-
-
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

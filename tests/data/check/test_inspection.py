@@ -1,6 +1,5 @@
 """`seenet data check`: planted errors are found, nothing else is, and the summary is right."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -145,16 +144,3 @@ def test_drawn_data_is_good() -> None:
     inspection = inspect(DataSettings(kind="shapes", size=48, count=3))
     assert not inspection.errors
     assert inspection.splits[0].stats() is not None
-
-
-def test_json(folder: Path) -> None:
-    (folder / "masks" / "3.png").write_bytes(b"")
-    settings = DataSettings(kind="folder", root=folder)
-    report = json.loads(json.dumps(as_json(inspect(settings), settings)))
-    assert [report["verdict"], *(split["verdict"] for split in report["splits"])] == [
-        "wrong",
-        "wrong",
-        "good",
-    ]
-    assert Counter(entry["verdict"] for entry in report["files"]) == {"wrong": 1, "good": 7}
-    assert report["errors"][0]["kind"] == "empty"

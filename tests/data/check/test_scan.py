@@ -1,4 +1,4 @@
-"""The check before training: errors, its cache, and how ranks share the work."""
+"""The check before training: errors, its cache, class statistics, and work shared by ranks."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ import pytest
 
 from seenet.core.errors import DataError
 from seenet.core.images import read_ids
-from seenet.core.labels import LabelSet
+from seenet.core.labels import LabelSet, voc_colours
 from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.data.check import scan
 from seenet.data.check.scan import check_split, split_stats
 from seenet.data.check.stats import check_ids
-from seenet.data.shapes import ShapesSplit
+from seenet.data.cityscapes import CITYSCAPES19
 from seenet.data.split import FileSplit, file_split
 from tests.data.pictures import picture
 
@@ -71,33 +71,54 @@ def test_a_damaged_cache_is_ignored(camvid: Path, tmp_path: Path, text: str) -> 
     assert check_split(split) == counts
 
 
+def label_set(count: int, ignore: int = 255, name: str = "folder") -> LabelSet:
+    return LabelSet(name, tuple(map(str, range(count))), voc_colours(count), ignore)
+
+
 @pytest.mark.parametrize(
-    ("ids", "classes", "ignore", "cause"),
+    ("ids", "labels", "cause"),
     [
-        ([0, 255], 2, 254, "looks like a 0/255 mask"),
-        ([1, 2, 3], 3, 255, "looks like ids counted from 1, or void as 3"),
-        ([0, 1, 4, 255], 3, 254, "looks like void as 255"),
-        ([7, 33, 255], 19, 255, "looks like Cityscapes' labelIds"),
-        ([0, 9], 3, 255, "add the classes"),
+        ([0, 255], label_set(2, 254), "looks like a 0/255 mask"),
+        ([1, 2, 3], label_set(3), "looks like ids counted from 1, or void as 3"),
+        ([0, 1, 4, 255], label_set(3, 254), "looks like void as 255"),
+        ([7, 33, 255], label_set(19), "looks like Cityscapes' labelIds"),
+        ([0, 9], label_set(3), "add the classes"),
+        (
+            [26, 26],
+            CITYSCAPES19,
+            r"ids 26 \(2 pixels\).*looks like labelIds; set data.ids=labelIds",
+        ),
     ],
 )
-def test_likely_causes_in_a_folder(ids: list[int], classes: int, ignore: int, cause: str) -> None:
-    names, colours = tuple(map(str, range(classes))), tuple((k, 0, 0) for k in range(classes))
+def test_likely_causes(ids: list[int], labels: LabelSet, cause: str) -> None:
     with pytest.raises(DataError, match=cause):
-        check_ids(np.array([ids]), LabelSet("folder", names, colours, ignore), Path("a.png"))
+        check_ids(np.array([ids]), labels, Path("a.png"))
 
 
-def test_label_ids_for_train_ids_are_recognized(tmp_path: Path) -> None:
-    mask = tmp_path / "gtFine" / "val" / "ulm" / "ulm_1_gtFine_labelTrainIds.png"
-    picture(tmp_path / "leftImg8bit" / "val" / "ulm" / "ulm_1_leftImg8bit.png")
-    picture(mask, np.full((6, 8), 26, np.uint8))
-    split = open_split(DataSettings(kind="cityscapes", root=tmp_path, ids="trainIds"), "val")
-    for read in (check_split, split_stats):
-        with pytest.raises(DataError, match=r"ids 26 \(48 pixels\).*; set data.ids=labelIds"):
-            read(split)
+def test_stats_by_hand(camvid: Path) -> None:
+    mask = np.zeros((6, 8), np.uint8)
+    mask[:2], mask[5] = 3, 11
+    picture(camvid / "trainannot" / "0001TP_1.png", mask)
+    stats = split_stats(open_split(DataSettings(kind="camvid", root=camvid), "train"))
+    assert (stats.pixels[0], stats.pixels[3], stats.void) == (24, 16, 8 + 48)
+    assert (stats.images[0], stats.images[3], stats.sizes) == (1, 1, {(6, 8): 2})
+    # Frequencies 24/48 and 16/48, void in the denominator; their median is 20/48.
+    weights = [stats.median_frequency()[index] for index in (0, 3, 5)]
+    assert weights == pytest.approx([20 / 24, 20 / 16, 0])
 
 
-LABELS = LabelSet("folder", ("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (0, 0, 9)))
+def test_camvid_weights_are_the_published_ones(shared: Path, tmp_path: Path) -> None:
+    source = shared / "data" / "CamVid"
+    (tmp_path / "train").mkdir()
+    for name in (source / "train.txt").read_text().split():
+        (tmp_path / "train" / f"{name}.png").symlink_to(source / "train" / f"{name}.webp")
+    for name in ("trainannot", "train.txt"):
+        (tmp_path / name).symlink_to(source / name)
+    stats = split_stats(open_split(DataSettings(kind="camvid", root=tmp_path), "train"))
+    expected = [0.279, 0.202, 4.787, 0.149, 1.000, 0.422, 3.847, 1.974, 0.789, 6.375, 8.859]
+    assert [round(weight, 3) for weight in stats.median_frequency()] == expected
+
+
 COUNT = 7
 STEMS = [str(index) for index in range(COUNT)]
 
@@ -155,7 +176,7 @@ def write_split(root: Path) -> tuple[FileSplit, list[str]]:
     for index, (_, image, mask) in enumerate(files):
         picture(image, np.zeros((5, 4 + index, 3), np.uint8))
         picture(mask, np.full((5, 4 + index), index % 3, np.uint8))
-    return file_split("mine/train", LABELS, files, decode, empty=""), decoded
+    return file_split("mine/train", label_set(3), files, decode, empty=""), decoded
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 9])
@@ -212,17 +233,3 @@ def test_all_ranks_raise_the_first_error(
     assert [(str(error), error.kind, error.pixels) for error in errors] == [
         (str(alone.value), "ids", 30)
     ] * world
-
-
-def test_ranks_draw_each_scene_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[int] = []
-
-    class Recording(ShapesSplit):
-        def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-            drawn.append(index)
-            return super().read(index)
-
-    expected = split_stats(ShapesSplit("val", 5, 48)).table()
-    with grouped(monkeypatch, 2) as group:
-        tables = group.run(lambda _: split_stats(Recording("val", 5, 48)).table())
-    assert (tables, sorted(drawn)) == ([expected, expected], list(range(5)))
