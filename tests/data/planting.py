@@ -37,7 +37,7 @@ def png_of(
 
 
 class Pair(NamedTuple):
-    """Files of a pair; an error that is planted changes them or the lists, and names a file."""
+    """Files of a pair, and the lists that may name it."""
 
     root: Path
     image: Path
@@ -61,7 +61,8 @@ def plant(root: Path, pairs: int, errors: int, seed: int = 0) -> tuple[Planted, 
     planted: Planted = set()
     for number, index in enumerate(rng.permutation(pairs)[:errors].tolist()):
         kind = list(ERRORS)[number % len(ERRORS)]
-        file = ERRORS[kind](written[index][0])
+        pair = written[index][0]
+        file = ERRORS[kind](pair) or (pair.image if kind.endswith("picture") else pair.mask)
         planted.add((file.relative_to(root).as_posix(), kind.partition(" ")[0]))
         del notes[names[index]]
     for part, stems in lists.items():
@@ -106,32 +107,13 @@ def _orientation(value: int) -> Image.Exif:
     return exif
 
 
-Error = Callable[[Pair], Path]
-
-
-def _file(which: str, change: Callable[[Path], object]) -> Error:
-    """Change the `image` or the `mask` of a pair."""
-
-    def error(pair: Pair) -> Path:
-        path: Path = getattr(pair, which)
-        change(path)
-        return path
-
-    return error
-
-
-def _ids(change: Callable[[np.ndarray], np.ndarray]) -> Error:
-    def rewrite(path: Path) -> None:
-        with Image.open(path) as mask:
-            ids = np.array(mask)
-        Image.fromarray(change(ids)).save(path)
-
-    return _file("mask", rewrite)
-
-
 def _cut(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _animate(path: Path) -> None:
@@ -139,81 +121,82 @@ def _animate(path: Path) -> None:
     first.save(path, "GIF", save_all=True, append_images=[second])
 
 
+def _change_ids(pair: Pair, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    with Image.open(pair.mask) as mask:
+        ids = np.array(mask)
+    Image.fromarray(change(ids)).save(pair.mask)
+
+
 def _strange(ids: np.ndarray) -> np.ndarray:
     ids[3, 3:7] = CLASSES + 2
     return ids
 
 
-def _turned(pair: Pair) -> Path:
+def _turn(pair: Pair) -> None:
     """Turn the image by its tag; the mask stays drawn on the stored pixels."""
     rng = np.random.default_rng(list(pair.image.name.encode()))
     noise = Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
     noise.save(pair.image, "PNG", exif=_orientation(6))
-    return pair.mask
 
 
-def _again(where: str) -> Error:
+def _again(pair: Pair, *, leak: bool) -> Path:
     """Add the same pixels once more, as a PNG, to the same list or to the other one (a leak)."""
-
-    def error(pair: Pair) -> Path:
-        home = "train" if pair.image.stem in pair.lists["train"] else "val"
-        target = home if where == "same" else {"train": "val", "val": "train"}[home]
-        copy = pair.root / "images" / f"z-{where}-{pair.image.stem}.png"
-        with Image.open(pair.image) as source:
-            turned = source.getexif().get(0x0112, 1) == 3
-            source.load()
-            if source.mode != "I;16":
-                source = source.convert("RGBA" if source.mode == "P" else "RGB").convert("RGB")
-            (source.rotate(180) if turned else source).save(copy)
-        (pair.root / "masks" / copy.name).write_bytes(pair.mask.read_bytes())
-        pair.lists[target].append(copy.stem)
-        # The file that is read later is named, and train is read first.
-        return copy if where == "same" or target == "val" else pair.image
-
-    return error
+    in_train = pair.image.stem in pair.lists["train"]
+    copy = pair.root / "images" / f"z-{leak}-{pair.image.stem}.png"
+    with Image.open(pair.image) as source:
+        turned = source.getexif().get(0x0112, 1) == 3
+        source.load()
+        if source.mode != "I;16":
+            source = source.convert("RGBA" if source.mode == "P" else "RGB").convert("RGB")
+        (source.rotate(180) if turned else source).save(copy)
+    (pair.root / "masks" / copy.name).write_bytes(pair.mask.read_bytes())
+    pair.lists["train" if in_train != leak else "val"].append(copy.stem)
+    # The file that is read later is named, and train is read first.
+    return pair.image if leak and not in_train else copy
 
 
-def _alone(pair: Pair) -> Path:
-    """Leave a mask whose image is neither there nor listed."""
+def _leave_mask_alone(pair: Pair) -> None:
+    """Remove an image and its name in the lists."""
     for stems in pair.lists.values():
         if pair.image.stem in stems:
             stems.remove(pair.image.stem)
     pair.image.unlink()
-    return pair.mask
 
 
-def _lost(pair: Pair) -> Path:
+def _lose_image(pair: Pair) -> Path:
     """Remove an image that a list still names; its suffix is unknown then."""
     pair.image.unlink()
     return pair.image.with_suffix("")
 
 
-ERRORS: dict[str, Error] = {
-    "damaged picture": _file("image", _cut),
-    "damaged mask": _file("mask", _cut),
-    "empty picture": _file("image", lambda path: path.write_bytes(b"")),
-    "empty mask": _file("mask", lambda path: path.write_bytes(b"")),
-    "format picture": _file("image", lambda path: path.write_text("<html>404 not found</html>")),
-    "format mask": _file("mask", lambda path: path.write_bytes(b"\x00\x01" + path.read_bytes())),
-    "animated picture": _file("image", _animate),
-    "animated mask": _file("mask", _animate),
-    "large picture": _file(
-        "image", lambda path: path.write_bytes(png_of(60_000, 60_000, pixels=b""))
+ERRORS: dict[str, Callable[[Pair], Path | None]] = {
+    "damaged picture": lambda pair: _cut(pair.image),
+    "damaged mask": lambda pair: _cut(pair.mask),
+    "empty picture": lambda pair: _write(pair.image, b""),
+    "empty mask": lambda pair: _write(pair.mask, b""),
+    "format picture": lambda pair: _write(pair.image, b"<html>404 not found</html>"),
+    "format mask": lambda pair: _write(pair.mask, b"\x00\x01" + pair.mask.read_bytes()),
+    "animated picture": lambda pair: _animate(pair.image),
+    "animated mask": lambda pair: _animate(pair.mask),
+    "large picture": lambda pair: _write(pair.image, png_of(60_000, 60_000, pixels=b"")),
+    "large mask": lambda pair: _write(pair.mask, png_of(2**31 - 1, 2**31 - 1, pixels=b"")),
+    "ids strange": lambda pair: _change_ids(pair, _strange),
+    "mask-kind 0/255": lambda pair: _change_ids(
+        pair, lambda ids: np.where(ids % 2 == 0, 0, 255).astype(np.uint8)
     ),
-    "large mask": _file(
-        "mask", lambda path: path.write_bytes(png_of(2**31 - 1, 2**31 - 1, pixels=b""))
+    "ids labelIds": lambda pair: _change_ids(
+        pair, lambda ids: np.where(ids == IGNORE, 0, ids * 11).astype(np.uint8)
     ),
-    "ids strange": _ids(_strange),
-    "mask-kind 0/255": _ids(lambda ids: np.where(ids % 2 == 0, 0, 255).astype(np.uint8)),
-    "ids labelIds": _ids(lambda ids: np.where(ids == IGNORE, 0, ids * 11).astype(np.uint8)),
-    "mask-kind RGB": _file(
-        "mask", lambda path: Image.new("RGB", (WIDTH, HEIGHT), (128, 64, 128)).save(path)
-    ),
-    "size mask": _ids(lambda ids: ids[1:]),
-    "size turned": _turned,
-    "missing mask": _file("mask", Path.unlink),
-    "missing picture": _lost,
-    "missing alone": _alone,
-    "duplicate": _again("same"),
-    "leak": _again("other"),
+    "mask-kind RGB": lambda pair: Image.new("RGB", (WIDTH, HEIGHT), (128, 64, 128)).save(pair.mask),
+    "size mask": lambda pair: _change_ids(pair, lambda ids: ids[1:]),
+    "size turned": _turn,
+    "missing mask": lambda pair: pair.mask.unlink(),
+    "missing picture": _lose_image,
+    "missing alone": _leave_mask_alone,
+    "duplicate": lambda pair: _again(pair, leak=False),
+    "leak": lambda pair: _again(pair, leak=True),
 }
+"""Kind of each error with a word on it, and the change that plants it.
+
+The change may return the file that the error names; else it is the picture or the mask.
+"""

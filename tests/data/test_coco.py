@@ -229,10 +229,13 @@ def test_real_outlines_against_pillow(shared: Path) -> None:
     content = json.loads((root / "annotations" / "instances_val2017.json").read_text())
     split = opened(root)
     places = {picture.id: index for index, picture in enumerate(split.pictures)}
+    large = [
+        one
+        for one in content["annotations"]
+        if not one["iscrowd"] and one["category_id"] in CATEGORIES and one["area"] >= 20_000
+    ]
     shares = []
-    for one in content["annotations"]:
-        if one["iscrowd"] or one["category_id"] not in CATEGORIES or one["area"] < 20_000:
-            continue
+    for one in large:
         mask = split.mask(places[one["image_id"]])
         drawn = Image.new("1", mask.shape[::-1])
         for outline in one["segmentation"]:

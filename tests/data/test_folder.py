@@ -1,7 +1,5 @@
 """The user's own folders: splits, masks, and errors in a `seenet.yaml`."""
 
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from seenet.core.settings import DataSettings
 from seenet.data import Split, open_split
 from seenet.data.check.scan import check_split
 from seenet.data.folder import in_share, read_description
-from tests.data.pictures import pairs, picture
+from tests.data.pictures import pairs
 
 
 def opened(home: Path, which: str, description: str | None = None) -> Split:
@@ -120,17 +118,6 @@ def test_a_share_that_leaves_a_split_empty_is_named(
     pairs(tmp_path, "a")
     with pytest.raises(DataError, match=f"the share val: {share} {message}"):
         opened(tmp_path, which, f"decode: index\nclasses: [x]\nval: {share}\n")
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
-def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
-    names = [os.fsdecode(name) for name in (b"a", b"caf\xe9", b"z")]
-    for name in names:
-        picture(tmp_path / "images" / f"{name}.png")
-        picture(tmp_path / "masks" / f"{name}.png", np.ones((6, 8), np.uint8))
-    split = opened(tmp_path, "all", "decode: index\nclasses: [x, y]\nval: 0.5\n")
-    assert [split.key(index) for index in range(3)] == names
-    assert len({split.stamp(index) for index in range(3)}) == 3
 
 
 @pytest.mark.parametrize(
