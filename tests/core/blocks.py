@@ -1,4 +1,4 @@
-"""Pictures with metadata, whole and damaged."""
+"""Images with metadata, intact and damaged."""
 
 import io
 import struct
@@ -8,22 +8,19 @@ import numpy as np
 from PIL import Image, ImageOps, features
 
 from seenet.core.images import image_size, read_image
-from tests.core.tiffs import ASCII, LONG, SHORT, SRATIONAL, Page, tiff_of
+from tests.core.tiffs import ASCII, LONG, SHORT, SRATIONAL
 from tests.data.planting import chunk
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
 XRESOLUTION, ORIENTATION = 282, 274
-FORMS = [
-    form
-    for form in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
-    if form != "AVIF" or features.check("avif")
-]
+HAS_AVIF = features.check("avif")
+FORMS = ["JPEG", "PNG", "WEBP"]
 
 Entry = tuple[int, int, int, bytes]
 
 
 def exif(*entries: Entry, order: str = "<") -> bytes:
-    """An EXIF block of these tags: tag, type, number, and its bytes: at most four are put in the entry as they are."""
+    """Return an EXIF block of tags: tag, type, number, and bytes (up to four unchanged)."""
     head = b"II*\0" if order == "<" else b"MM\0*"
     start = 8 + 2 + 12 * len(entries) + 4
     body, behind = struct.pack(f"{order}H", len(entries)), b""
@@ -44,9 +41,14 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.asarray(ImageOps.exif_transpose(image))
 
 
+def is_turned(pixels: np.ndarray, plain: np.ndarray) -> bool:
+    """Return whether pixels are `plain` in any orientation."""
+    return any(np.array_equal(pixels, turned(plain, orientation)) for orientation in range(1, 9))
+
+
 ENDLESS = (XRESOLUTION, SRATIONAL, 1, struct.pack("<ll", -1, 0))
 BEYOND = (270, ASCII, 9, struct.pack("<L", 2**31))
-"""A description that stands behind the end of the file."""
+"""A description whose place is beyond the end of the file."""
 LETTERS = (XRESOLUTION, ASCII, 2, b"7\0")
 CENTIMETRES = (296, SHORT, 1, struct.pack("<H", 3))
 POINTER = (34665, LONG, 1, struct.pack("<L", 2**31))
@@ -67,52 +69,38 @@ BLOCKS: dict[str, tuple[bytes, int]] = {
     "a turn in letters": (exif((ORIENTATION, ASCII, 2, b"6\0")), 1),
     "a turn of 32 bits": (exif((ORIENTATION, LONG, 1, b"\6\0\0\0")), 6),
 }
+"""EXIF blocks, and the orientation that each gives."""
 
 
-def tags_of(block: bytes) -> dict[int, tuple[int, int, bytes]]:
-    """The tags of a block for a TIFF's own directory; what stood behind them is beyond the end of the file there."""
-    found, data = {}, block[6:]
-    order = "<" if data[:2] == b"II" else ">"
-    for place in range(10, len(data) - 11, 12):
-        tag, kind, count = struct.unpack_from(f"{order}HHL", data, place)
-        if kind and 254 <= tag < 2**16:
-            found[tag] = kind, count, data[place + 8 : place + 12]
-    return found
+def insert(content: bytes, place: int, data: bytes) -> bytes:
+    return content[:place] + data + content[place:]
 
 
-def saved(form: str, block: bytes | None, xmp: bytes | None = None) -> bytes:
-    """COLOURS as a file with this EXIF block and XMP packet, whatever they are."""
-    stream = io.BytesIO()
-    options: dict[str, object] = {"lossless": True} if form == "WEBP" else {}
-    if form == "TIFF":
-        # Of a little-endian file, so others' tags are nonsense, as damaged ones are.
-        extra = tags_of(block) if block else {}
-        return tiff_of(Page(COLOURS, {**({700: (1, len(xmp), xmp)} if xmp else {}), **extra}))
+def part_places(form: str, content: bytes) -> tuple[int, ...]:
+    """Return some places where a PNG may have another chunk, or a JPEG another segment."""
     if form == "PNG":
-        Image.fromarray(COLOURS).save(stream, form)
-        content = stream.getvalue()
-        chunks = chunk(b"eXIf", block.removeprefix(b"Exif\0\0")) if block else b""
-        if xmp is not None:
-            chunks += chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
-        return content[:33] + chunks + content[33:]
-    if form == "AVIF":
-        # What Pillow writes must be right; it is damaged in the file.
-        Image.fromarray(COLOURS).save(
-            stream, form, exif=exif((270, ASCII, 40, b"x" * 40)), **({"xmp": xmp} if xmp else {})
-        )
-        content = stream.getvalue()
-        if not block:
-            return content
-        place = content.index(b"II*\0")
-        data = block.removeprefix(b"Exif\0\0")[:60]
-        return content[:place] + data + content[place + len(data) :]
-    options |= {"exif": block} if block else {}
-    Image.fromarray(COLOURS).save(stream, form, **options, **({"xmp": xmp} if xmp else {}))
-    return stream.getvalue()
+        return 33, len(content) - 12
+    return 2, content.index(b"\xff\xdb"), content.index(b"\xff\xda")
+
+
+def saved(form: str, block: bytes | None = None, xmp: bytes | None = None) -> bytes:
+    """Return COLOURS as a file with this EXIF block and XMP packet, valid or not."""
+    options: dict[str, object] = {"lossless": True} if form == "WEBP" else {}
+    if form != "PNG":
+        options |= {key: data for key, data in (("exif", block), ("xmp", xmp)) if data}
+    stream = io.BytesIO()
+    Image.fromarray(COLOURS).save(stream, form, **options)
+    content = stream.getvalue()
+    if form == "PNG":
+        # Pillow checks what it writes to a PNG.
+        texts = b"" if xmp is None else chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+        own = chunk(b"eXIf", block.removeprefix(b"Exif\0\0")) if block else b""
+        return insert(content, 33, own + texts)
+    return content
 
 
 def read(path: Path, content: bytes) -> np.ndarray:
-    """The picture; its header says the same size."""
+    """Read an image, and check that its header gives the same size."""
     path.write_bytes(content)
     pixels = read_image(path)
     assert image_size(path) == pixels.shape[:2]
@@ -120,5 +108,5 @@ def read(path: Path, content: bytes) -> np.ndarray:
 
 
 def segment(marker: int, data: bytes) -> bytes:
-    """One segment of a JPEG."""
+    """Return a segment of a JPEG."""
     return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data

@@ -1,10 +1,12 @@
-"""Child processes: what they print, why they refuse, how they end."""
+"""Child processes: output, refusal, exit codes, time-out, and inherited files."""
 
 from pathlib import Path
 
 import pytest
 
 from seenet.core.child import REFUSED, Ended, run_module
+
+WRITE = "import os; os.write(int(sys.argv[2]), b'here')"
 
 
 @pytest.fixture(autouse=True)
@@ -37,28 +39,14 @@ def test_how_it_ended(program: str, expected: Ended, how: str) -> None:
     assert (found, found.how) == (expected, how)
 
 
-def test_one_that_takes_too_long_is_killed() -> None:
+def test_a_process_past_its_timeout_is_killed() -> None:
     with pytest.raises(TimeoutError):
         run_module("own", "import time; time.sleep(60)", timeout=0.5)
 
 
-def test_open_files_are_inherited(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("passed", "text"), [(True, "here"), (False, "")])
+def test_only_passed_files_are_inherited(tmp_path: Path, passed: bool, text: str) -> None:
     with (tmp_path / "file").open("w") as stream:
-        number = stream.fileno()
-        assert (
-            run_module(
-                "own", "import os; os.write(int(sys.argv[2]), b'here')", str(number), timeout=60
-            ).code
-            == 1
-        )
-        assert (
-            run_module(
-                "own",
-                "import os; os.write(int(sys.argv[2]), b'here')",
-                str(number),
-                timeout=60,
-                pass_fds=[number],
-            ).code
-            == 0
-        )
-    assert (tmp_path / "file").read_text() == "here"
+        fd = stream.fileno()
+        ended = run_module("own", WRITE, str(fd), timeout=60, pass_fds=[fd] if passed else [])
+    assert (ended.code, (tmp_path / "file").read_text()) == (int(not passed), text)

@@ -63,7 +63,7 @@ def test_command(planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "--overwrite" in err
     code, out, err = run(capsys, *arguments)
     assert code == 6
-    assert "to mend 1 (leak)" in out
+    assert "to fix 1 (leak)" in out
     assert len(err.strip().splitlines()[-1]) < 400
     code, _, err = run(capsys, "data", "check", "shapes", "data.size=48", "data.count=3")
     assert code == 0, err

@@ -1,1 +1,1 @@
-"""What everything else may use: errors, label sets, settings, files and the one image decoder."""
+"""Shared by all other packages: errors, label sets, settings, files and the image decoder."""

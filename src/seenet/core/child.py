@@ -1,4 +1,4 @@
-"""Child processes that run a module of this project: for what may crash, eat the memory, or keep too much of it."""
+"""Run a module of this package in a child process: for work that may crash or exhaust memory."""
 
 import os
 import subprocess
@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 REFUSED = 4
-"""Exit code of a child that says itself why it does not go on, as for bad data."""
+"""Exit code of a child that refuses its input and prints the reason, as for bad data."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child process ended."""
+    """Result of a child process.
+
+    Attributes:
+        code: exit code; if negative, the signal that killed the process.
+        output: text on stdout.
+        message: last line on stderr, or "".
+    """
 
     code: int
-    """Its exit code; negative: the signal that killed it."""
     output: str
-    """What it wrote to stdout."""
     message: str
-    """The last line of its stderr; empty where there is none."""
 
     @property
     def how(self) -> str:
@@ -31,28 +34,30 @@ class Ended:
 def run_module(
     module: str, *arguments: str | os.PathLike[str], timeout: float, pass_fds: Sequence[int] = ()
 ) -> Ended:
-    """Run `python -m MODULE ARGUMENT...` to its end.
+    """Run `python -m MODULE ARGUMENT...` and wait until it ends.
 
-    A module starts one of its own layer or below: what it imports shows to whoever checks the layers.
+    Give a module of the caller's own layer or of one below, as for an import.
 
     Args:
+        module: full name of the module.
+        arguments: its command line.
         timeout: seconds after which the process is killed.
-        pass_fds: open files that the process inherits.
+        pass_fds: open file descriptors that the process inherits.
 
     Raises:
-        TimeoutError: it took too long.
+        TimeoutError: the process did not end in time.
     """
-    command = [sys.executable, "-m", module, *(os.fspath(one) for one in arguments)]
+    command = [sys.executable, "-m", module, *map(os.fspath, arguments)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, check=False, pass_fds=pass_fds
         )
     except subprocess.TimeoutExpired:
-        raise TimeoutError(f"{module}: not ended within {timeout:.0f} s") from None
+        raise TimeoutError(f"{module}: did not end within {timeout:.0f} s") from None
     return Ended(done.returncode, done.stdout, (done.stderr.strip().splitlines() or [""])[-1])
 
 
 def refuse(message: str, code: int = REFUSED) -> NoReturn:
-    """End this process with one line on stderr, which its parent reads as `Ended.message`."""
+    """Exit this process with one line on stderr, which the parent gets as `Ended.message`."""
     print(message.replace("\n", " "), file=sys.stderr)
     sys.exit(code)

@@ -1,11 +1,14 @@
-"""Errors a user can act on: one line (file, what was found, what was expected, how to fix) and the exit code of the contract."""
+"""Errors a user can act on: a one-line message and the exit code of the command.
+
+The line has the file, what was found, what was expected, and how to fix it.
+"""
 
 import difflib
 from collections.abc import Iterable
 
 
 class SeenetError(Exception):
-    """Base of all errors that are the input's fault, not a bug; `exit_code` is what the command returns."""
+    """Base of all errors that the input causes, not a bug; the command exits with `exit_code`."""
 
     exit_code = 1
 
@@ -25,7 +28,11 @@ class PartialError(SeenetError):
 class DataError(SeenetError):
     """Bad or missing data or file.
 
-    `fix`, where given, ends the line. `kind` sorts what a check of many files finds; `pixels` is how many are wrong, where that is known.
+    Args:
+        message: file, what was found and what was expected.
+        fix: how to fix it; added at the end of the message.
+        kind: category by which `seenet data check` groups errors.
+        pixels: number of wrong pixels, where counted.
     """
 
     exit_code = 4
@@ -38,7 +45,7 @@ class DataError(SeenetError):
 
 
 class PassingError(DataError):
-    """A failure of one moment: a full disk, too little memory, a process that was killed or too slow. The next time it may go well."""
+    """A temporary failure, such as a full disk or a killed process; a later try may succeed."""
 
 
 class NotFiniteError(SeenetError):
@@ -48,19 +55,22 @@ class NotFiniteError(SeenetError):
 
 
 class CheckError(SeenetError):
-    """A check that was asked for did not hold."""
+    """A check that was asked for failed."""
 
     exit_code = 6
 
 
 class BusyError(SeenetError):
-    """Another process holds the run."""
+    """Another process uses the run."""
 
     exit_code = 75
 
 
 class LostError(SeenetError):
-    """Another process of the same run was killed, is frozen or gave up; `exit_code` is its own where that is known."""
+    """Another process of the same run was killed, hangs or gave up.
+
+    `exit_code` is the exit code of that process, where known.
+    """
 
     def __init__(self, message: str, exit_code: int = 75) -> None:
         super().__init__(message)
@@ -68,13 +78,13 @@ class LostError(SeenetError):
 
 
 class Terminated(BaseException):
-    """SIGTERM, where nothing of its own listens for it: goes through everything that a KeyboardInterrupt does."""
+    """SIGTERM outside the code that handles it: unwinds the stack as KeyboardInterrupt does."""
 
     exit_code = 143
 
 
 class Stopped(SeenetError):
-    """Ended by a signal after saving: 130 for Ctrl-C, 143 for SIGTERM."""
+    """Ended by a signal after saving: exit code 130 for Ctrl-C, 143 for SIGTERM."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -82,7 +92,7 @@ class Stopped(SeenetError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Say which of `choices` the user may have meant: `; nearest: a, b`, or all of them when none is near."""
+    """Return `nearest: a, b`: the choices most like `name`, or all if none is like it."""
     choices = sorted(choices)
     close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     return f"nearest: {', '.join(close)}" if close else f"choose from: {', '.join(choices)}"

@@ -1,7 +1,9 @@
-"""Files: found by name, never half written or overwritten unasked, and text that is read or refused in one line."""
+"""Find, read and write files: writes are atomic and overwrite only on request."""
 
 import hashlib
 import importlib
+import json
+import logging
 import os
 import re
 import sys
@@ -16,20 +18,22 @@ from seenet.core.errors import DataError, SeenetError, UsageError, nearest
 from seenet.core.processor import lacks_memory
 
 LONGEST = 200
-"""Bytes of a name that has room for more around it."""
-# What a temporary file of `replacing` looks like, once or twice over.
+"""Longest file name, in bytes, that leaves room for the affixes of a temporary name."""
+# Name of a temporary file of `replacing`, or of a temporary file for such a file.
 TEMPORARY = re.compile(r"\.{1,2}(?P<name>.+?)\.[a-z0-9_]{8}\.\w+(\.[a-z0-9_]{8}\.\w+)?")
 
 
 def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """Raise DataError where a file may not be written.
+    """Check that these files may be written.
 
-    One is there (without `overwrite`), or a folder, or a file where its folder should be.
+    Raises:
+        DataError: a path exists (with `overwrite` only folders count), or a file stands where
+            its folder should be.
     """
-    there = [path for path in paths if os.path.lexists(path) and (not overwrite or path.is_dir())]
-    if there:
-        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        raise DataError(f"{there[0]}{more}: exists already; use --overwrite or another --out")
+    taken = [path for path in paths if os.path.lexists(path) and (not overwrite or path.is_dir())]
+    if taken:
+        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        raise DataError(f"{taken[0]}{more}: exists already; use --overwrite or another --out")
     for path in paths:
         above = next(
             parent for parent in path.parents if parent.exists() or parent == parent.parent
@@ -40,7 +44,10 @@ def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed onto `path`, on failure removed."""
+    """Yield a temporary path beside `path`; on success sync and rename it to `path`.
+
+    On failure the temporary file is removed.
+    """
     temporary = beside(path)
     try:
         yield temporary
@@ -59,10 +66,10 @@ def writing_to(
     *,
     errors: tuple[type[Exception], ...] = (OSError,),
 ) -> Iterator[None]:
-    """Say in one line that `path` cannot be written where the block raises one of `errors`.
+    """Turn `errors` of the block into one line that says that `path` cannot be written.
 
     Raises:
-        DataError: With the system's reason; `fix` ends its line.
+        DataError: with the system's reason; `fix` ends its line.
     """
     try:
         yield
@@ -72,7 +79,10 @@ def writing_to(
 
 
 def beside(path: Path) -> Path:
-    """Make an empty file, hidden beside `path`, for what will get its name; `remove_leftovers` knows it."""
+    """Create an empty hidden file in the folder of `path`, to be renamed to `path` later.
+
+    `remove_leftovers` recognizes it by its name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
         prefix=f".{short(path.name)}.", suffix=path.suffix, dir=path.parent
@@ -82,31 +92,39 @@ def beside(path: Path) -> Path:
 
 
 def short(name: str) -> str:
-    """Leave room around a name (`beside`), within the 255 bytes that file systems give; a long one becomes its hash."""
+    """Replace a long file name by its hash, so that affixes fit into the usual 255 bytes."""
     return name if len(os.fsencode(name)) <= LONGEST else digest(name)[:32]
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
-    """Delete temporary files that a killed `replacing` of these paths left beside them; for those who know that nobody is writing them."""
+    """Delete temporary files that a killed `replacing` left beside these paths.
+
+    Call it only while nobody else writes them.
+    """
     planned = {path.with_name(short(path.name)) for path in paths}
-    for folder in {path.parent for path in planned}:
-        if folder.is_dir():
-            for path in folder.iterdir():
-                match = TEMPORARY.fullmatch(path.name)
-                if match and folder / match["name"] in planned:
-                    path.unlink(missing_ok=True)
+    for folder in {path.parent for path in planned if path.parent.is_dir()}:
+        for path in folder.iterdir():
+            match = TEMPORARY.fullmatch(path.name)
+            if match and folder / match["name"] in planned:
+                path.unlink(missing_ok=True)
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """List files with one of these suffixes (lower case) below a folder, sorted, nothing hidden. DataError where it cannot be listed."""
+    """List the files below a folder that have one of these (lower-case) suffixes, sorted.
 
-    def refused(error: OSError) -> None:
+    Hidden files and folders are left out.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
         raise DataError(
-            f"{error.filename}: cannot be listed ({error.strerror}); look at its permissions"
+            f"{error.filename}: cannot be listed ({error.strerror}); check its permissions"
         )
 
     found = []
-    for where, folders, files in os.walk(folder, onerror=refused):
+    for where, folders, files in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [
             Path(where, name)
@@ -117,16 +135,30 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text so that a reader sees the old file or the whole new one.
+    """Write UTF-8 text atomically.
 
-    Bytes of file names that are no UTF-8 stand there as \\udcXX, which JSON reads back as they were.
+    Bytes of file names that are not UTF-8 are written as \\udcXX, which JSON reads back unchanged.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def write_cache(path: Path, content: object) -> None:
+    """Write JSON to a cache file; only log it if that fails, since caches are optional."""
+    try:
+        write_text(path, json.dumps(content, sort_keys=True))
+    except OSError as error:
+        logging.getLogger("seenet").info(
+            "%s: cannot be written (%s); it will be computed again next time", path, error
+        )
+
+
 def read_text(path: Path) -> str:
-    """Read UTF-8 text, with or without the mark that Windows puts in front; DataError where it is not that, or cannot be read."""
+    """Read UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        DataError: the file cannot be read or is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -136,34 +168,39 @@ def read_text(path: Path) -> str:
         ) from None
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}), expected a text file; look at its permissions"
+            f"{path}: cannot be read ({error.strerror}), expected a text file; "
+            "check its permissions"
         ) from None
 
 
 def digest(*parts: str) -> str:
-    """Hash parts, which may be file names of any bytes, by SHA-256, in hex."""
+    """Return the SHA-256 of strings in hex; they may be file names of any bytes."""
     return hashlib.sha256("|".join(parts).encode(errors="surrogatepass")).hexdigest()
 
 
 def sha256(path: Path) -> str:
-    """Hash a file's bytes by SHA-256, in hex."""
+    """Return the SHA-256 of a file's bytes in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:
-    """Name the folder of results that can be worked out again; it need not be there yet."""
+    """Return the folder of files that can be computed again; it may not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seenet"
 
 
 def bundled_models() -> dict[str, Path]:
-    """List the models that come with the package, by name."""
+    """Return the models that come with the package, by name."""
     folder = Path(str(resources.files("seenet") / "models"))
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def find_model(name: str | Path) -> Path:
-    """Find the model file of a run folder, a .safetensors file or a bundled name; DataError where there is none."""
+    """Return the model file of a run folder, a .safetensors file or a bundled name.
+
+    Raises:
+        DataError: there is none.
+    """
     path = Path(name)
     if path.is_file():
         return path
@@ -171,24 +208,34 @@ def find_model(name: str | Path) -> Path:
         if (path / "model.safetensors").is_file():
             return path / "model.safetensors"
         raise DataError(
-            f"{path}: a folder without model.safetensors; expected a finished run (seenet train ... --out {path})"
+            f"{path}: a folder without model.safetensors; "
+            f"expected a finished run (seenet train ... --out {path})"
         )
     bundled = bundled_models()
     if str(name) in bundled:
         return bundled[str(name)]
-    raise DataError(
-        f"{name}: no such run, model file or bundled model; {nearest(str(name), bundled) if bundled else 'no model is bundled'}"
-    )
+    hint = nearest(str(name), bundled) if bundled else "no model is bundled"
+    raise DataError(f"{name}: no such run, model file or bundled model; {hint}")
 
 
 def load_callable(name: str, setting: str, signature: str) -> Callable[..., Any]:
-    """Import what `setting` names; UsageError where it cannot be imported or called. `signature` says how it will be called."""
+    """Import the callable `package.module:attribute` that a setting names.
+
+    Args:
+        name: value of the setting.
+        setting: its name, for errors.
+        signature: the arguments it will be called with, for errors.
+
+    Raises:
+        UsageError: it cannot be imported, or is not callable.
+    """
     module, _, attribute = name.partition(":")
-    # The working folder is on the path of `python -m seenet`, not on that of `seenet`; last, so that it hides no package.
+    # `python -m seenet` searches the working folder, the command `seenet` does not. It is added
+    # last so that it hides no package.
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # the user's module may raise anything; --debug shows where
         raise UsageError(
             f"{setting}={name}: cannot be imported ({' '.join(str(error).split())[:160]}); "
@@ -196,17 +243,14 @@ def load_callable(name: str, setting: str, signature: str) -> Callable[..., Any]
         ) from error
     if not callable(found):
         raise UsageError(f"{setting}={name}: not callable; expected a function of {signature}")
-    result: Callable[..., Any] = found
-    return result
+    return found
 
 
 @contextmanager
 def own_code(name: str) -> Iterator[None]:
-    """Say in one line what the user's own code, called `name`, raises in the block.
+    """Turn what the user's own code, called `name`, raises in the block into a UsageError.
 
-    Raises:
-        UsageError: with its words; --debug shows where. Errors of this package, and a full memory,
-            stay what they are.
+    Errors of this package and lack of memory pass unchanged.
     """
     try:
         yield

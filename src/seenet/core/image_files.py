@@ -1,7 +1,7 @@
-"""Open picture files that may be damaged or hostile.
+"""Open image files that may be damaged or hostile.
 
-`safe_image_open` yields one undecoded picture. Its header is checked before anything is decoded, of its metadata only the
-orientation is left, and whatever Pillow raises becomes one line with the file's name.
+`safe_image_open` yields one undecoded image: its header is checked before anything is decoded, its
+metadata is reduced to the orientation, and every error of Pillow becomes a DataError of one line.
 """
 
 import io
@@ -28,80 +28,74 @@ from PIL.TiffImagePlugin import (
 )
 
 from seenet.core.errors import DataError
-from seenet.core.metadata import ORIENTATION, essential, stored_orientation
+from seenet.core.metadata import ORIENTATION, filter_png, stored_orientation
 
 MAX_PIXELS = 179_000_000
-"""Larger pictures are refused by their header, before anything is decoded."""
+"""Pixel limit, checked in the header before anything is decoded."""
 
 SCALE = "scale them so that 0 is black and 255 white, and save them as 8 bits"
-"""What to do with values of another range."""
+"""How to fix values of another range."""
 
 MAX_TILE_PIXELS = 4 * 2**20
-"""Of a TIFF: its tiles may be larger than the picture, and are decoded whole. Larger ones may be four times the picture."""
-MAX_DIRECTORIES = 1000
-"""Of a TIFF, looked at. A picture has one for each smaller copy and for each copy's mask."""
+"""Limit of a TIFF's tile, which is decoded whole and may be larger than the image.
 
-# Photographs and masks; of Pillow's other readers some start programs (EPS: Ghostscript) or leave decoding to plugins. Not
-# all of these are in every Pillow. TGA, which has no mark of its own, comes last.
+A tile of up to four times the image's pixels is accepted too.
+"""
+MAX_DIRECTORIES = 1000
+"""Limit of the TIFF directories searched: one per page, reduced copy and mask."""
+
+# Photographs and masks. Pillow's other readers may start programs (EPS: Ghostscript) or leave
+# decoding to plugins. Some Pillows lack some of these. TGA is last, since it has no magic bytes.
 Image.init()
 FORMATS = tuple(
     name
     for name in (
-        "JPEG",
-        "PNG",
-        "TIFF",
-        "WEBP",
-        "AVIF",
-        "GIF",
-        "BMP",
-        "JPEG2000",
-        "PCX",
-        "PPM",
-        "PSD",
-        "SGI",
-        "TGA",
+        "JPEG", "PNG", "TIFF", "WEBP", "AVIF", "GIF", "BMP", "JPEG2000", "PCX", "PPM", "PSD",
+        "SGI", "TGA",
     )
     if name in Image.OPEN
-)
-
-# What Pillow's readers raise over files that are damaged; EOFError and the rest come from single formats.
-BROKEN = (
-    OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError, AssertionError,
-    struct.error, zlib.error,
 )  # fmt: skip
 
-_SUBFILE, _NO_PAGE = 254, 1 | 4
-"""A TIFF's tag, and its bits for a smaller copy of another page and for another page's mask."""
-# Pillow's log lines about odd tags would reach stderr by logging's last resort where nobody has set logging up.
+BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError,
+    ArithmeticError, AttributeError, AssertionError, struct.error, zlib.error,
+)  # fmt: skip
+"""Exceptions of Pillow's readers for damaged files."""
+
+_SUBFILE_TYPE = 254
+_REDUCED_OR_MASK = 1 | 4
+"""Bits of a TIFF's `NewSubfileType`: a reduced copy, or a mask, of another page."""
+# Where no logging is configured, Pillow's warnings about odd tags would go to stderr.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @contextmanager
 def safe_image_open(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
-    """Yield an undecoded image, of whose metadata the orientation alone is left, as EXIF.
+    """Yield an undecoded image whose only metadata is its orientation, as EXIF.
 
     Args:
-        path: The file; with `content` it only names that in errors.
-        content: A picture file in memory.
+        path: the file; with `content` it is only its name in errors.
+        content: an image file in memory.
 
     Raises:
-        DataError: For whatever Pillow raises, inside the block too. Kinds: missing, empty, format, large, animated, damaged.
+        DataError: for every error of Pillow, inside the block too. Kinds: missing, empty, format,
+            large, animated, damaged.
     """
     try:
-        # By stream: of a path Pillow may map the file, and then reads turned TIFFs in the wrong order.
+        # A stream, since Pillow may map a file given by path, and then reads rotated TIFFs wrongly.
         with (
             path.open("rb") if content is None else io.BytesIO(content) as stream,
-            Image.open(essential(stream), formats=FORMATS) as image,
+            Image.open(filter_png(stream), formats=FORMATS) as image,
         ):
             if isinstance(image, TiffImageFile):
                 _choose_page(path, image)
                 _check_tiff(path, image)
             if image.width * image.height > MAX_PIXELS:
                 raise too_large(str(path), image.size)
-            # How many frames is not asked: of a hostile file that takes minutes.
+            # Not `n_frames`: it takes minutes for a hostile file.
             if image.format not in {"MPO", "TIFF"} and getattr(image, "is_animated", False):
-                raise _several(path)
-            _keep_orientation(image)
+                raise _several_pages(path)
+            _reduce_metadata(image)
             yield image
     except FileNotFoundError:
         raise DataError(f"{path}: no such file, expected a picture", kind="missing") from None
@@ -115,59 +109,66 @@ def safe_image_open(path: Path, content: bytes | None = None) -> Iterator[Image.
         ) from None
     except MemoryError:
         raise DataError(
-            f"{path}: takes more memory than there is", fix="cut it into tiles", kind="large"
+            f"{path}: needs more memory than is available", fix="cut it into tiles", kind="large"
         ) from None
     except BROKEN as error:
-        what = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(
-            f"{path}: cannot be decoded ({what}); it may be truncated",
+            f"{path}: cannot be decoded ({reason}); it may be truncated",
             fix="copy it again",
             kind="damaged",
         ) from None
 
 
 def too_large(name: str, size: tuple[int, int]) -> DataError:
-    """Make the error for a picture of this width and height, over the pixel limit."""
+    """Return the error for an image of this width and height, over the pixel limit."""
     found = f"{size[0]} x {size[1]} pixels, expected at most {MAX_PIXELS}"
     return DataError(f"{name}: {found}", fix="cut it into tiles", kind="large")
 
 
 def tiff_value_type(tags: ImageFileDirectory_v2) -> str:
-    """Name the type of a TIFF's values where they are not of 8 or 16 bits from 0 up: `float32`, `int16`; else ""."""
-    form = {2: "int", 3: "float"}.get(max(tags.get(SAMPLEFORMAT, (1,))), "uint")
+    """Return the type of a TIFF's values, as `float32`; "" for unsigned 8 or 16 bits."""
+    kind = {2: "int", 3: "float"}.get(max(tags.get(SAMPLEFORMAT, (1,))), "uint")
     bits = tags.get(BITSPERSAMPLE, (1,))[0]
-    return "" if form == "uint" and bits <= 16 else f"{form}{bits}"
+    return "" if kind == "uint" and bits <= 16 else f"{kind}{bits}"
 
 
-def _keep_orientation(image: Image.Image) -> None:
-    """Leave of what an image says of itself how it is turned: what is damaged would stop Pillow when pixels are asked for."""
+def _reduce_metadata(image: Image.Image) -> None:
+    """Keep only the orientation: Pillow would fail on damaged metadata when it decodes."""
     exif = Image.Exif()
     exif[ORIENTATION] = stored_orientation(image)
     for name in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
         image.info.pop(name, None)
-    # With a block at hand, Pillow decodes no PNG to look for one, and reads none of a TIFF's tags.
+    # With an EXIF block present, Pillow neither decodes a PNG to find one nor reads a TIFF's tags.
     image.info["exif"] = exif.tobytes()
     image.getexif().load(image.info["exif"])
 
 
 def _choose_page(path: Path, image: TiffImageFile) -> None:
-    """Turn a TIFF to its one page; smaller copies and masks are no pages, unless nothing else is there."""
+    """Seek the only page of a TIFF.
+
+    Reduced copies and masks are not pages, unless there is nothing else.
+
+    Raises:
+        DataError: there are several pages.
+    """
     pages: list[int] = []
     for number in range(MAX_DIRECTORIES if image.is_animated else 0):
-        # Of a kind that is not read it has its tags all the same.
+        # A directory of an unsupported kind raises, but its tags are read.
         with suppress(*BROKEN):
             image.seek(number)
         if image.tell() != number:
             break
         tags = image.tag_v2
-        if IMAGEWIDTH in tags and IMAGELENGTH in tags and not tags.get(_SUBFILE, 0) & _NO_PAGE:
+        has_size = IMAGEWIDTH in tags and IMAGELENGTH in tags
+        if has_size and not tags.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK:
             pages.append(number)
         if len(pages) > 1:
-            raise _several(path)
+            raise _several_pages(path)
     image.seek(pages[0] if pages else 0)
 
 
-def _several(path: Path) -> DataError:
+def _several_pages(path: Path) -> DataError:
     return DataError(
         f"{path}: animated or of several pages, expected one picture",
         fix="save one frame",
@@ -176,29 +177,34 @@ def _several(path: Path) -> DataError:
 
 
 def _check_tiff(path: Path, image: TiffImageFile) -> None:
+    """Raise DataError for tiles that are too large and for layouts that Pillow reads wrongly."""
     tags = image.tag_v2
     tile = tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0)
     if tile > max(MAX_TILE_PIXELS, 4 * image.width * image.height):
-        what = f"tiles of {tile} pixels in a picture of {image.width} x {image.height}"
-        raise DataError(f"{path}: {what}", fix="save it again with smaller tiles", kind="large")
-    # Pillow takes these for bands of 8 bits, or for one band after the other, or stops.
-    mistaken = (
-        tags.get(BITSPERSAMPLE, (1,))[0] == 16
-        or image.mode == "LA"
-        or tags.get(EXTRASAMPLES, ())[:1] == (1,)
-    )
-    mistaken = image.mode == "La" or (mistaken and not image.use_load_libtiff)
-    if mistaken and tags.get(PLANAR_CONFIGURATION, 1) == 2 and tags.get(SAMPLESPERPIXEL, 1) > 1:
-        what = "16-bit bands, or colours and alpha, that are stored one behind the other"
         raise DataError(
-            f"{path}: {what}, which is not read",
-            fix="save it with each pixel's bands together",
+            f"{path}: tiles of {tile} pixels in a picture of {image.width} x {image.height}",
+            fix="save it again with smaller tiles",
+            kind="large",
+        )
+    # Of bands in separate planes Pillow misreads those of 16 bits and those with alpha.
+    misread = image.mode == "La" or (
+        not image.use_load_libtiff
+        and (
+            tags.get(BITSPERSAMPLE, (1,))[0] == 16
+            or image.mode == "LA"
+            or tags.get(EXTRASAMPLES, ())[:1] == (1,)
+        )
+    )
+    if misread and tags.get(PLANAR_CONFIGURATION, 1) == 2 and tags.get(SAMPLESPERPIXEL, 1) > 1:
+        raise DataError(
+            f"{path}: bands of 16 bits or with alpha in separate planes, which are not supported",
+            fix="save it with interleaved bands",
             kind="format",
         )
 
 
 def _unidentified(path: Path, content: bytes | None) -> DataError:
-    """Make the error for a file that no reader takes: empty, of another kind, or one that begins right and ends too early."""
+    """Return the error for a file that no reader accepts: empty, truncated or of another format."""
     with path.open("rb") if content is None else io.BytesIO(content) as stream:
         head = stream.read(16)
         if not head:
@@ -206,13 +212,12 @@ def _unidentified(path: Path, content: bytes | None) -> DataError:
                 f"{path}: an empty file, expected a picture", fix="copy it again", kind="empty"
             )
         accepts = {name: Image.OPEN[name][1] for name in FORMATS}
-        kinds = [
-            name
-            for name, accept in accepts.items()
-            if accept is not None and accept(head.ljust(16, b"\0"))
+        formats = [
+            name for name, accept in accepts.items() if accept and accept(head.ljust(16, b"\0"))
         ]
-        if "TIFF" in kinds:
+        if "TIFF" in formats:
             with suppress(*BROKEN):
+                # 43 marks a BigTIFF, whose header is longer.
                 tags = ImageFileDirectory_v2(head if head[2] == 43 else head[:8])
                 stream.seek(tags.next)
                 tags.load(stream)
@@ -224,21 +229,20 @@ def _unidentified(path: Path, content: bytes | None) -> DataError:
             return DataError(
                 f"{path}: {what}", fix="copy it again, or save it as 8-bit RGB", kind="damaged"
             )
-        if "AVIF" in kinds:
-            # libavif says nothing of a size over its own limit; the header does.
+        if "AVIF" in formats:
+            # libavif does not tell why it refuses a size over its own limit.
             for box in (head + stream.read(2**16)).split(b"ispe")[1:]:
                 width, height = struct.unpack(">II", box[4:12].ljust(8, b"\0"))
                 if width * height > MAX_PIXELS:
                     return too_large(str(path), (width, height))
-    if kinds:
+    if formats:
         return DataError(
-            f"{path}: begins as a picture but cannot be read on; it may be truncated",
+            f"{path}: starts like a picture but cannot be read; it may be truncated",
             fix="copy it again",
             kind="damaged",
         )
-    expected = f"expected JPEG, PNG, TIFF, WebP or another of {len(FORMATS)} formats"
     return DataError(
-        f"{path}: not a picture, {expected}",
+        f"{path}: not a picture, expected JPEG, PNG, TIFF or another of {len(FORMATS)} formats",
         fix="copy it again, or convert it to PNG",
         kind="format",
     )

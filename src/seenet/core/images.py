@@ -1,4 +1,4 @@
-"""The one decoder: pictures and masks as arrays, checked before they are decoded."""
+"""Decode images and masks to arrays, the same everywhere in SeENet."""
 
 import io
 import zlib
@@ -18,42 +18,37 @@ from seenet.core.labels import LabelSet
 from seenet.core.metadata import ORIENTATION, png_chunks, stored_orientation
 
 IMAGE_SUFFIXES = frozenset(
-    {
-        ".apng",
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".j2k",
-        ".jfif",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".mpo",
-        ".pbm",
-        ".pcx",
-        ".pgm",
-        ".png",
-    }
-    | {".pnm", ".ppm", ".psd", ".sgi", ".tga", ".tif", ".tiff", ".webp"}
-)
-"""What counts as a picture when a folder is listed."""
+    (
+        ".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo",
+        ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".sgi", ".tga", ".tif", ".tiff",
+        ".webp",
+    )
+)  # fmt: skip
+"""Suffixes of the image files that are listed in a folder."""
 
 _WIDE = {"I;16", "I;16B", "I;16L", "I;16N"}
+"""Pillow's modes of 16-bit grey."""
 _SIDEWAYS = (5, 6, 7, 8)
-_TURNS = {
-    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+"""EXIF orientations that swap height and width."""
+_TRANSPOSE = {
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
 }  # fmt: skip
-_MULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
-"""Colours that were multiplied by their alpha, and what they are without that."""
-_WHITE_IS_ZERO = 0
+"""Operation that undoes each EXIF orientation."""
+_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+"""Modes whose colours are multiplied by alpha, and the plain modes."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture file says before it is decoded: height and width after EXIF rotation, Pillow's mode as stored, and what will be
-    converted or dropped (`16-bit`, `grey`, `palette`, `alpha`, `CMYK`, `EXIF orientation 6`).
+    """Header of an image file.
+
+    Attributes:
+        size: height and width after EXIF rotation.
+        mode: Pillow's mode, as stored.
+        notes: what decoding converts or drops: `16-bit`, `grey`, `palette`, `alpha`, `CMYK`,
+            `EXIF orientation 6`.
     """
 
     size: tuple[int, int]
@@ -62,40 +57,44 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of any picture, without decoding it. DataError as for `read_image`, as far as the header tells."""
+    """Read the header of an image file without decoding it.
+
+    Raises:
+        DataError: as `read_image`, as far as the header tells.
+    """
     with safe_image_open(path) as image:
         turn = orientation(image)
-        # By a TIFF's own tag Pillow has turned its size already.
+        # For a TIFF's own tag Pillow has swapped the size already.
         tag = image.tag_v2.get(ORIENTATION) if isinstance(image, TiffImageFile) else None
-        sideways = turn in _SIDEWAYS and tag not in _SIDEWAYS
-        return Header(image.size if sideways else image.size[::-1], image.mode, _notes(image, turn))
+        swap = turn in _SIDEWAYS and tag not in _SIDEWAYS
+        return Header(image.size if swap else image.size[::-1], image.mode, _notes(image, turn))
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Read height and width after EXIF rotation from the header alone. DataError as for `read_image`."""
+    """Return height and width after EXIF rotation, from the header; errors as `read_header`."""
     return read_header(path).size
 
 
 def orientation(image: Image.Image) -> int:
-    """Read how an image says that it is turned, 1 to 8; 1 where that cannot be read."""
+    """Return the EXIF orientation of an image, 1 to 8; 1 if it cannot be read."""
     try:
         found = image.getexif().get(ORIENTATION, 1)
     except BROKEN:
-        # An image of the user's own, with metadata that Pillow stumbles over; the next time it gives what it has by then.
+        # A user's image with damaged metadata. Pillow raises only once, so the value is stored.
         found = stored_orientation(image)
         image.getexif()[ORIENTATION] = found
     return int(found) if found in range(2, 9) else 1
 
 
 def _notes(image: Image.Image, turn: int) -> tuple[str, ...]:
-    # Colours of 16 bits have no mode of their own: the readers take their high bytes.
+    # Pillow has no mode for 16-bit colours: its readers keep the high bytes.
     deep = any(
-        part in str(tile)
+        mode in str(tile)
         for tile in getattr(image, "tile", ())
-        for part in ("'RGB;16", "'RGBA;16", "'RGBX;16", "'LA;16")
+        for mode in ("'RGB;16", "'RGBA;16", "'RGBX;16", "'LA;16")
     )
     wide = image.mode in _WIDE or (image.mode == "I" and not value_type(image))
-    found = {
+    notes = {
         "16-bit": wide or deep,
         "32-bit": image.mode in {"I", "F"} and not wide,
         "grey": image.mode in {*_WIDE, "1", "L", "LA", "La", "I", "F"},
@@ -104,107 +103,112 @@ def _notes(image: Image.Image, turn: int) -> tuple[str, ...]:
         image.mode: image.mode in {"CMYK", "YCbCr", "LAB", "HSV"},
         f"EXIF orientation {turn}": turn != 1,
     }
-    return tuple(note for note, holds in found.items() if holds)
+    return tuple(note for note, holds in notes.items() if holds)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Decode any picture: JPEG, PNG, TIFF, WebP and what else `image_files.FORMATS` lists.
+    """Decode an image file of any format in `image_files.FORMATS`.
 
-    It is rotated by EXIF. Grey of 12 or 16 bits goes to the scale of 0 to 255, of 16-bit colours the high byte is taken;
-    grey, palette and CMYK are converted, alpha is dropped.
+    The image is rotated by EXIF. Grey of 12 or 16 bits is scaled to 0..255; of 16-bit colours the
+    high byte is kept. Grey, palette and CMYK are converted, alpha is dropped.
 
     Returns:
         H x W x 3 uint8 RGB.
 
     Raises:
-        DataError: Missing, empty, unreadable, truncated, animated, or over the pixel limit.
+        DataError: missing, empty, unreadable, truncated, animated, or over the pixel limit.
     """
     with safe_image_open(path) as image:
         return from_pil(image, str(path))
 
 
 def read_encoded(content: bytes, name: str) -> np.ndarray:
-    """Decode a picture file in memory as `read_image` does; `name` stands in its errors."""
+    """Decode an image file in memory as `read_image` does; `name` is used in errors."""
     with safe_image_open(Path(name), content) as image:
         return from_pil(image, name)
 
 
 def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
-    """Convert a Pillow image to H x W x 3 uint8 RGB as `read_image` does; `name` stands in its errors."""
+    """Convert a Pillow image as `read_image` does; `name` is used in errors.
+
+    Returns:
+        H x W x 3 uint8 RGB.
+
+    Raises:
+        DataError: over the pixel limit, or values of unknown range.
+    """
     if image.width * image.height > MAX_PIXELS:
         raise too_large(name, image.size)
     kind = value_type(image)
-    # Grey of over 8 bits comes as a TIFF holds it; other values come on the scale of 0 to 255, black 0.
-    bits, inverted = tiff_values(image) if image.mode in _WIDE else (16, False)
+    bits, inverted = tiff_values(image)
     image = _upright(image)
     if kind:
         values = np.asarray(image)
-        # Pillow has no modes of these.
-        raise no_scale(name, kind, values.view(kind) if kind in {"int8", "uint32"} else values)
+        if kind in {"int8", "uint32"}:  # Pillow has no modes for these and gives uint8 and int32
+            values = values.view(kind)
+        finite = values[np.isfinite(values)]
+        raise no_range(name, kind, (finite.min(), finite.max()) if finite.size else None)
     if image.mode in _WIDE or image.mode == "I":
         grey = eight_bits(np.asarray(image), bits, inverted=inverted)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in {"P", "PA"}:
-        image = image.convert("RGBA")  # a palette's transparency is data about it, not a colour
-    if image.mode in _MULTIPLIED:
-        image = image.convert(_MULTIPLIED[image.mode])
+        image = image.convert("RGBA")  # so that a transparent palette entry keeps its colour
+    if image.mode in _PREMULTIPLIED:
+        image = image.convert(_PREMULTIPLIED[image.mode])
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def value_type(image: Image.Image) -> str:
-    """Name the type of values that are not on a scale of 8 or 16 bits from 0 up: `float32`, `int16`; else ""."""
+    """Return the type of an image's values, as `float32`; "" for unsigned 8 or 16 bits."""
     if isinstance(image, TiffImageFile):
         return tiff_value_type(image.tag_v2)
-    # Pillow has no other mode for the 16 bits of a PGM (and once had none for a PNG's), which it gives on the whole scale.
-    return {"F": "float32", "I": "" if image.format in {"PNG", "PPM"} else "int32"}.get(
-        image.mode, ""
-    )
-
-
-def no_scale(name: str, kind: str, values: np.ndarray) -> DataError:
-    """Make the error for values of which nothing tells black and white."""
-    finite = values[np.isfinite(values)]
-    return no_range(name, kind, (finite.min(), finite.max()) if finite.size else None)
+    # Mode I also holds the 16 bits of a PGM (in older Pillows of a PNG too), scaled to 0..65535.
+    if image.mode == "I":
+        return "" if image.format in {"PNG", "PPM"} else "int32"
+    return "float32" if image.mode == "F" else ""
 
 
 def no_range(name: str, kind: str, limits: tuple[float, float] | None) -> DataError:
-    """As `no_scale`, by the least and the largest of the values; None where none is finite."""
-    found = (
-        f"values from {limits[0]:.7g} to {limits[1]:.7g}"
-        if limits
-        else "values, none of them finite"
-    )
-    return DataError(f"{name}: {kind} {found}, expected 8 or 16 bits", fix=SCALE, kind="format")
+    """Return the error for values whose black and white are unknown.
+
+    Args:
+        name: of the image.
+        kind: type of the values.
+        limits: smallest and largest finite value; None if no value is finite.
+    """
+    found = f" from {limits[0]:.7g} to {limits[1]:.7g}" if limits else ", none of them finite"
+    what = f"{name}: {kind} values{found}, expected 8 or 16 bits"
+    return DataError(what, fix=SCALE, kind="format")
 
 
 def tiff_values(image: Image.Image) -> tuple[int, bool]:
-    """Tell how many bits the values of a TIFF have, and whether 0 is white; (16, False) for other pictures."""
+    """Return the bits of a TIFF's values, and whether 0 is white; (16, False) for other images."""
     if not isinstance(image, TiffImageFile):
         return 16, False
-    return image.tag_v2.get(BITSPERSAMPLE, (1,))[0], image.tag_v2.get(
-        PHOTOMETRIC_INTERPRETATION
-    ) == _WHITE_IS_ZERO
+    white_is_zero = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
+    return image.tag_v2.get(BITSPERSAMPLE, (1,))[0], white_is_zero
 
 
 def eight_bits(values: np.ndarray, bits: int, *, inverted: bool = False) -> np.ndarray:
-    """Scale values of so many bits to uint8, rounded: the full range to the full range (257 * 255 = 65535). `inverted`: 0 is white."""
+    """Scale values of `bits` bits to uint8, rounded, full range to full range.
+
+    `inverted`: 0 is white.
+    """
     top = 2**bits - 1
-    scaled = (
-        values
-        if bits == 8
-        else ((values.astype(np.uint32) * 510 + top) // (2 * top)).clip(max=255).astype(np.uint8)
-    )
-    return 255 - scaled if inverted else scaled
+    if bits != 8:
+        scaled = (values.astype(np.uint32) * 510 + top) // (2 * top)
+        values = scaled.clip(max=255).astype(np.uint8)
+    return 255 - values if inverted else values
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Read label ids as the file holds them: palette indices, or grey values of 8, 16 or 32 bits; never luminance.
+    """Read the label ids of a mask as stored: palette indices, or grey values of 8 to 32 bits.
 
     Returns:
-        H x W, uint8 where the file has 8 bits, else int32.
+        H x W, uint8 if the file has 8 bits, else int32.
 
     Raises:
-        DataError: A colour picture, besides those of `read_image`.
+        DataError: as `read_image`, and for a colour image.
     """
     with safe_image_open(path) as image:
         image = _upright(image)
@@ -227,20 +231,26 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
-    """Read Pillow's mode, and height and width as stored, of a PNG in memory, undecoded; `name` stands in errors.
+    """Read the header of a PNG in memory, and verify the checksums of all chunks.
+
+    Args:
+        content: the file.
+        name: used in errors.
+
+    Returns:
+        Pillow's mode, and height and width as stored.
 
     Raises:
-        DataError: It is no PNG, or damaged by its own checksums: what Pillow overlooks another reader may not.
+        DataError: not a PNG, or damaged: other readers may reject what Pillow tolerates.
     """
     with safe_image_open(Path(name), content) as image:
         if image.format != "PNG":
             raise DataError(f"{name}: a picture of kind {image.format}, expected PNG")
         kind = b""
-        for kind, place, length in png_chunks(io.BytesIO(content)):
-            end = place + length
-            if zlib.crc32(content[place:end], zlib.crc32(kind)) != int.from_bytes(
-                content[end : end + 4]
-            ):
+        for kind, start, length in png_chunks(io.BytesIO(content)):
+            end = start + length
+            checksum = int.from_bytes(content[end : end + 4])
+            if zlib.crc32(content[start:end], zlib.crc32(kind)) != checksum:
                 raise OSError(f"wrong checksum of {kind!r}")
         if kind != b"IEND":
             raise OSError("no end")
@@ -248,16 +258,21 @@ def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
 
 
 def png_ids(content: bytes, name: str) -> np.ndarray:
-    """Decode H x W values (palette indices, grey) of a PNG in memory, as stored; look at `png_header` first.
+    """Decode the H x W values of a PNG in memory, as stored; call `png_header` first.
 
-    DataError as for `read_image`.
+    Raises:
+        DataError: as `read_image`.
     """
     with safe_image_open(Path(name), content) as image:
         return np.array(image)
 
 
 def read_colours(path: Path) -> np.ndarray:
-    """Read the H x W x 3 uint8 colours of a mask that is declared `rgb`; a palette picture by its colours, alpha dropped."""
+    """Read the H x W x 3 uint8 colours of a mask; palette indices become colours, alpha is dropped.
+
+    Raises:
+        DataError: as `read_image`, and for an image without colours.
+    """
     with safe_image_open(path) as image:
         image = _upright(image)
         if image.mode not in {"RGB", "RGBA", "P"}:
@@ -271,7 +286,7 @@ def read_colours(path: Path) -> np.ndarray:
 
 
 def write_mask(path: Path, mask: np.ndarray, labels: LabelSet) -> None:
-    """Write ids as PNG: with the classes' colours as palette, or 16-bit grey where the set has more than 256 classes."""
+    """Write H x W ids as a PNG with the classes' palette, or as 16-bit grey above 256 classes."""
     if labels.num_classes > 256:
         image = Image.fromarray(mask.astype(np.uint16))
     else:
@@ -282,7 +297,7 @@ def write_mask(path: Path, mask: np.ndarray, labels: LabelSet) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Decode an image and turn it by its tag; the very image where there is nothing to turn."""
-    image.load()  # a PNG may have its tag behind its pixels
-    turn = _TURNS.get(orientation(image))
-    return image if turn is None else image.transpose(turn)
+    """Decode an image and rotate it by EXIF; return the same object if there is no rotation."""
+    image.load()  # first: the tag of a PNG may follow the pixels
+    operation = _TRANSPOSE.get(orientation(image))
+    return image if operation is None else image.transpose(operation)

@@ -1,4 +1,4 @@
-"""Label sets: class names, colours and the ignored id of each data set."""
+"""Label sets: class names, colours and the ignored id of a data set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import numpy as np
 from seenet.core.errors import UsageError, nearest
 
 IGNORE = 255
-"""Ignored id of most sets, and what padding gets."""
+"""Ignored id of most label sets, and of padded pixels."""
 
 
 @dataclass(frozen=True)
 class LabelSet:
     """Names and colours of classes 0..K-1, and the id that is not scored.
 
-    `rim` says that ignored pixels trace the objects' outlines, so that a trimap band around them is meaningful.
+    `rim`: ignored pixels trace the outlines of objects, so that a trimap around them is useful.
     """
 
     name: str
@@ -32,15 +32,20 @@ class LabelSet:
             )
         if 0 <= self.ignore < len(self.classes):
             raise ValueError(
-                f"{self.name}: ignore {self.ignore} is also a class; use 255, or any id outside 0..{len(self.classes) - 1}"
+                f"{self.name}: ignore {self.ignore} is also a class; "
+                f"use 255, or any id outside 0..{len(self.classes) - 1}"
             )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read back what `dataclasses.asdict` made; KeyError, TypeError or ValueError where it is something else."""
+        """Build a label set from the output of `dataclasses.asdict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: `values` is something else.
+        """
         colours = tuple((int(r), int(g), int(b)) for r, g, b in values["colours"])
-        if not all(0 <= part <= 255 for colour in colours for part in colour):
-            raise ValueError("a colour is not of 0 to 255")
+        if not all(0 <= value <= 255 for colour in colours for value in colour):
+            raise ValueError("a colour value is not in 0 to 255")
         return cls(
             str(values["name"]),
             tuple(map(str, values["classes"])),
@@ -54,7 +59,11 @@ class LabelSet:
         return len(self.classes)
 
     def indices(self, names: Sequence[str]) -> list[int]:
-        """Look up the ids of classes by name, ascending, each once; UsageError for a name that the set does not have."""
+        """Return the ids of the named classes, ascending, each once.
+
+        Raises:
+            UsageError: the set has no class of this name.
+        """
         for name in names:
             if name not in self.classes:
                 raise UsageError(
@@ -63,7 +72,7 @@ class LabelSet:
         return sorted({self.classes.index(name) for name in names})
 
     def palette(self) -> np.ndarray:
-        """Make a 256 x 3 uint8 palette: the classes' colours, black elsewhere, white for the ignored id."""
+        """Return a 256 x 3 uint8 palette: class colours, white for the ignored id, else black."""
         table = np.zeros((256, 3), np.uint8)
         shown = min(self.num_classes, 256)
         table[:shown] = np.array(self.colours, np.uint8).reshape(-1, 3)[:shown]
@@ -73,7 +82,10 @@ class LabelSet:
 
 
 def voc_colours(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Make Pascal VOC's colour map: the bits of the class id, dealt in turn to red, green and blue from the highest bit down."""
+    """Return the first colours of Pascal VOC's colour map.
+
+    The lowest three bits of the id are the highest bits of red, green and blue, and so on.
+    """
     ids = np.arange(count)
     table = np.zeros((count, 3), int)
     for bit in range(8):

@@ -1,4 +1,4 @@
-"""Locks on files and folders that are this process's alone: what it forks meanwhile does not keep them."""
+"""Lock files and folders for this process alone: a forked child does not keep the lock."""
 
 import fcntl
 import os
@@ -8,13 +8,20 @@ from contextlib import contextmanager
 from seenet.core.errors import BusyError
 
 _held: set[int] = set()
+"""File descriptors that this process has locked."""
 
 
 @contextmanager
 def locked(handle: int, *, shared: bool = False, busy: str | None = None) -> Iterator[None]:
-    """Hold an open file or folder while the block runs, alone or with others that share it.
+    """Lock an open file or folder while the block runs.
 
-    Where another holds it: wait, or with `busy` raise BusyError of that text.
+    Args:
+        handle: its file descriptor.
+        shared: let others hold a shared lock at the same time.
+        busy: message of the error if another process holds the lock; None: wait for it.
+
+    Raises:
+        BusyError: another process holds the lock, and `busy` is given.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     _held.add(handle)
@@ -28,21 +35,24 @@ def locked(handle: int, *, shared: bool = False, busy: str | None = None) -> Ite
         yield
     finally:
         _held.discard(handle)
-        # Not by closing alone: a child that was forked just before the lock was taken has it too.
+        # Closing is not enough: a child forked just before the lock was taken has the file open.
         fcntl.flock(handle, fcntl.LOCK_UN)
 
 
-def _let_go() -> None:
-    """In a child: `flock` belongs to what was opened, so that a loader worker that outlives a killed trainer for some seconds would hold
-    the run. The handles stay, for whoever closes them, but lead nowhere.
+def _release_in_child() -> None:
+    """Detach a forked child from the locks of its parent.
+
+    `flock` locks the open file, which parent and child share. A loader worker that outlives a
+    killed trainer by some seconds would otherwise keep the run locked. The descriptors stay open,
+    for whoever closes them, but point to /dev/null.
     """
     if _held:
-        nowhere = os.open(os.devnull, os.O_RDWR)
+        null = os.open(os.devnull, os.O_RDWR)
         for handle in _held:
-            os.dup2(nowhere, handle, inheritable=False)
-        os.close(nowhere)
+            os.dup2(null, handle, inheritable=False)
+        os.close(null)
         _held.clear()
 
 
-# Once: nothing that is registered there can be taken back.
-os.register_at_fork(after_in_child=_let_go)
+# At import, since a registered function cannot be removed.
+os.register_at_fork(after_in_child=_release_in_child)

@@ -1,4 +1,4 @@
-"""A script that other processes run again when they start must say what is for the first one alone."""
+"""Refuse to start processes from a script that lacks `if __name__ == "__main__":`."""
 
 import ast
 import inspect
@@ -8,35 +8,43 @@ from pathlib import Path
 
 from seenet.core.errors import UsageError
 
-ASKING = {"__name__", "parent_process", "current_process"}
-"""By these a script tells whether it is run again."""
+GUARD_NAMES = {"__name__", "parent_process", "current_process"}
+"""Names by which a script tests whether a new process runs it again."""
 
 
 def check_main_guard(otherwise: str, method: str | None = None) -> None:
-    """UsageError where processes that are started now would run the calling script again up to this very call.
+    """Check that a process started now would not run the calling script up to this very call.
 
-    Where they are not forked, multiprocessing imports the main script in each of them; one without `if __name__ == "__main__":` comes here
-    again there, and ends with a traceback a process. `otherwise`: what else than the guard helps. `method`: of starting; None: the usual.
+    Unless processes are forked, multiprocessing imports the main script in each of them. A script
+    without `if __name__ == "__main__":` would come here again, and end with one traceback per
+    process.
+
+    Args:
+        otherwise: what the user can do instead of adding the guard.
+        method: start method of the processes; None for the default.
+
+    Raises:
+        UsageError: it would.
     """
-    # Asking for it in the shorter way would settle it, and the script could choose no more.
+    # get_start_method() would set the default for good, and the script could no longer choose.
     method = (
         method
         or multiprocessing.get_start_method(allow_none=True)
         or multiprocessing.get_all_start_methods()[0]
     )
-    place = None if method == "fork" else _unguarded()
+    place = "" if method == "fork" else _unguarded_call()
     if place:
         raise UsageError(
-            f'{place}: needs `if __name__ == "__main__":` around it, since each process that is started here ({method}) runs this file '
-            f"again; or {otherwise}"
+            f'{place}: needs `if __name__ == "__main__":` around it, since each process that is '
+            f"started here ({method}) runs this file again; or {otherwise}"
         )
 
 
-def _unguarded() -> str:
-    """File and line of the main script that led here, if nothing before that line asks whether it is run again; else ""."""
+def _unguarded_call() -> str:
+    """Return file and line of the main script that led here; "" if a guard protects that line."""
     main = sys.modules["__main__"]
     name, path = getattr(main.__spec__, "name", ""), getattr(main, "__file__", None)
-    # Not run again: what is typed, and a package's own `__main__`.
+    # New processes run neither an interactive session nor a package's own `__main__`.
     if path is None or name.endswith(".__main__"):
         return ""
     frame = inspect.currentframe()
@@ -52,29 +60,22 @@ def _unguarded() -> str:
     guards = [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and _asks(node.test) and node.lineno <= line
+        if isinstance(node, ast.If)
+        and node.lineno <= line
+        and GUARD_NAMES
+        & {getattr(part, "id", getattr(part, "attr", "")) for part in ast.walk(node.test)}
     ]
-    # Either the call is within the guard, or the guard ends whoever runs the script again.
+    # Either the call is inside the guard, or the guard exits in a process that runs the script
+    # again.
     guarded = any(
-        line <= (node.end_lineno or line) or any(map(_ends, node.body + node.orelse))
+        line <= (node.end_lineno or line) or any(map(_exits, node.body + node.orelse))
         for node in guards
     )
     return "" if guarded else f"{path}, line {line}"
 
 
-def _asks(test: ast.expr) -> bool:
-    return bool(
-        ASKING
-        & {
-            ast.unparse(part).rpartition(".")[2]
-            for part in ast.walk(test)
-            if isinstance(part, ast.expr)
-        }
-    )
-
-
-def _ends(statement: ast.stmt) -> bool:
-    """Tell whether a statement leaves the script: `raise`, `sys.exit()`, `exit()`, `os._exit(0)`."""
+def _exits(statement: ast.stmt) -> bool:
+    """Return whether a statement leaves the script: `raise`, `sys.exit()`, `os._exit(0)`."""
     called = statement.value if isinstance(statement, ast.Expr) else None
     return isinstance(statement, ast.Raise) or (
         isinstance(called, ast.Call) and "exit" in ast.unparse(called.func)

@@ -1,4 +1,4 @@
-"""Processor, threads and memory of this machine, asked without torch."""
+"""Processor, threads and memory of this machine, without importing torch."""
 
 import errno
 import os
@@ -10,23 +10,25 @@ from functools import cache
 from pathlib import Path
 
 BF16 = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
-"""Flags under which Linux lists matrix instructions in bf16, on x86 and ARM."""
-SHORT = re.compile(
+"""Linux flags of bf16 matrix instructions, on x86 and ARM."""
+OUT_OF_MEMORY = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory|"  # torch on a processor
-    r"\bstd::bad_alloc\b|"  # what is written in C++, by way of any of them
+    r"\bstd::bad_alloc\b|"  # C++ libraries
     r"Failed to allocate memory for requested buffer of size|"  # ONNX Runtime
-    r"Failed to allocate \d+ bytes of memory|Failed to (reserve|commit) memory for LazyBuffer|"  # OpenVINO
-    r"\b(CUDA|CUDA driver|HIP|XPU) error: out of memory|\b(CUDA|HIP|XPU|MPS backend) out of memory|"
+    r"Failed to allocate \d+ bytes of memory|"  # OpenVINO
+    r"Failed to (reserve|commit) memory for LazyBuffer|"
+    r"\b(CUDA|CUDA driver|HIP|XPU) error: out of memory|"
+    r"\b(CUDA|HIP|XPU|MPS backend) out of memory|"
     r"\bCU[A-Z]+_STATUS_([A-Z]+_)*ALLOC(ATION)?_FAILED\b|"  # cuBLAS, cuDNN, cuSOLVER
-    r"Cannot allocate memory \(12\)"  # the system's word, with its number, as torch quotes it
+    r"Cannot allocate memory \(12\)"  # strerror and errno, as torch quotes them
 )
-"""What libraries say where memory is short; other texts speak of allocations too."""
+"""Messages of libraries that ran out of memory. Narrow: other errors mention allocation too."""
 VECTORS = BF16 | {"avx2", "avx512f", "avx512_vnni", "asimd", "sve"}
 
 
 @cache
 def fields() -> dict[str, str]:
-    """Read the fields of the first processor in /proc/cpuinfo; empty where there is no such file."""
+    """Return the fields of the first processor in /proc/cpuinfo; empty if there is no such file."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -36,34 +38,42 @@ def fields() -> dict[str, str]:
 
 
 def flags() -> frozenset[str]:
-    """List instruction sets by Linux's names; empty elsewhere."""
+    """Return the instruction sets by Linux's names; empty on other systems."""
     found = fields()
     return frozenset((found.get("flags") or found.get("features") or "").split())
 
 
 def has_bf16() -> bool:
-    """Tell whether the processor multiplies matrices in bf16 on its own; False where that is not known."""
+    """Return whether the processor has bf16 matrix instructions; False if unknown."""
     return bool(flags() & BF16)
 
 
 def name() -> str:
-    """Name the model and its vector instructions, such as `AMD EPYC (avx2)`."""
+    """Return the processor model with its vector instructions, such as `AMD EPYC (avx2)`."""
     model = fields().get("model name") or platform.processor() or platform.machine()
     known = sorted(flags() & VECTORS)
     return f"{model} ({', '.join(known)})" if known else model
 
 
+def cores() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def threads() -> int:
-    """Count the threads that a network gets: the processors that this process may use, or fewer by OMP_NUM_THREADS."""
-    allowed = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(allowed, int(asked)) if asked.isdigit() and int(asked) else allowed
+    """Return the number of threads for a network: `cores()`, or fewer by OMP_NUM_THREADS."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores(), int(limit)) if limit.isdigit() and int(limit) else cores()
 
 
 def crowded() -> str:
-    """Warn where others compute here already and nothing was set for it, else "": torch's threads wait busily, also for others'."""
+    """Return a warning if other programs use all processors, else "".
+
+    torch's threads wait in a busy loop, so that programs slow each other down. No warning if
+    OMP_NUM_THREADS or OMP_WAIT_POLICY is set.
+    """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if (
         load < threads()
@@ -72,22 +82,23 @@ def crowded() -> str:
     ):
         return ""
     return (
-        f"{load:.1f} programs compute here already, on {threads()} processors; two that share them can take twenty times as long: wait, or "
-        "set OMP_WAIT_POLICY=PASSIVE for all of them (alone that is slower)"
+        f"{load:.1f} programs already compute on these {threads()} processors; two that share "
+        "them can take twenty times as long. Wait, or set OMP_WAIT_POLICY=PASSIVE for all of them "
+        "(slower for one alone)"
     )
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory is short: by its class, or in the words of a library that has none (`SHORT`)."""
+    """Return whether an error means out of memory, by its class or its message."""
     torch = sys.modules.get("torch")
     kinds = (MemoryError, torch.OutOfMemoryError) if torch else (MemoryError,)
     if isinstance(error, kinds) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return SHORT.search(str(error)) is not None
+    return OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def limit_memory(limit: int) -> None:
-    """Limit this process to so many bytes; a lower limit that it has stays."""
+    """Limit the memory of this process to so many bytes; a lower limit stays."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(
         resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard)
@@ -95,7 +106,7 @@ def limit_memory(limit: int) -> None:
 
 
 def available_memory() -> int | None:
-    """Count the bytes that could be had without swapping; None where the system does not say."""
+    """Return the bytes available without swapping; None if the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(

@@ -1,4 +1,4 @@
-"""One look for every long piece of work: a bar with count, rate and ETA on stderr; a line now and then where there is no terminal."""
+"""Progress of long work on stderr: a bar on a terminal, else a line now and then."""
 
 import os
 import sys
@@ -20,29 +20,32 @@ from rich.progress import (
 
 T = TypeVar("T")
 Advance = Callable[..., None]
-"""`advance(count=1, note="")`: so many more are done; `note` stands at the end of the bar."""
+"""`advance(count=1, note="")`: `count` more are done; `note` is shown at the end of the bar."""
 
 LINE_EVERY_SECONDS = 15.0
 
 
 @contextmanager
 def bar(what: str, total: int, done: int = 0, *, inner: bool = False) -> Iterator[Advance]:
-    """Show progress on stderr while the block runs, starting from `done` of `total`; of several processes the first alone does.
+    """Show progress while the block runs; of several processes only rank 0 shows it.
 
-    Within another bar's block it stands below that one; an `inner` bar goes when it is done, and has no lines where it takes no time.
+    Args:
+        what: description.
+        total: number of items.
+        done: number of items that are done at the start.
+        inner: for work inside another bar. The bar disappears at its end; without a terminal,
+            short work prints nothing.
     """
-    if os.environ.get("WORLD_SIZE", "1") not in {"", "1"} and os.environ.get("RANK", "0") not in {
-        "",
-        "0",
-    }:
-        yield _silent
+    world, rank = (os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK"))
+    if world not in {"", "1"} and rank not in {"", "0"}:
+        yield lambda count=1, note="": None
         return
     if not sys.stderr.isatty():
         yield _lines(what, total, done, inner)
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
     with Progress(*columns, console=_console(), transient=inner) as progress:
         task = progress.add_task(what, total=total, completed=done, note="")
@@ -54,7 +57,7 @@ def bar(what: str, total: int, done: int = 0, *, inner: bool = False) -> Iterato
 
 
 def track(items: Iterable[T], what: str, total: int, done: int = 0) -> Iterator[T]:
-    """Yield `items` under a bar that begins at `done` of `total`."""
+    """Yield `items` and show progress, from `done` of `total`."""
     with bar(what, total, done) as advance:
         for item in items:
             yield item
@@ -63,12 +66,8 @@ def track(items: Iterable[T], what: str, total: int, done: int = 0) -> Iterator[
 
 @cache
 def _console() -> Console:
-    # One for all: bars know of each other by it.
+    # Shared, so that nested bars are drawn below one another.
     return Console(stderr=True)
-
-
-def _silent(count: int = 1, note: str = "") -> None:
-    pass
 
 
 def _lines(what: str, total: int, done: int, inner: bool) -> Advance:
@@ -82,13 +81,10 @@ def _lines(what: str, total: int, done: int, inner: bool) -> Advance:
         ended = done >= total and not (inner and last == started)
         if not ended and now - last < LINE_EVERY_SECONDS:
             return
-        # By what was done since the last line: what was long once (a trial, a pause) is over.
+        # From the pace since the last line: an earlier pause does not count.
         eta = (now - last) / max(done - before, 1) * (total - done)
         last, before = now, done
-        print(
-            f"{what}: {done}/{total}, {now - started:.0f} s, ETA {eta:.0f} s{', ' + note if note else ''}",
-            file=sys.stderr,
-            flush=True,
-        )
+        times = f"{now - started:.0f} s, ETA {eta:.0f} s"
+        print(f"{what}: {done}/{total}, {times}{note and ', ' + note}", file=sys.stderr, flush=True)
 
     return advance

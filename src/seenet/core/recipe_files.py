@@ -1,6 +1,6 @@
-"""Recipes as text: YAML, by name from `seenet/recipes` or by path; `key=value` overrides any of it (`training.steps=100`).
+"""Read recipes: YAML by name or path, with `key=value` overrides such as `training.steps=100`.
 
-In a recipe with stages a setting holds for all of them; `stages.NAME.training.steps=100` for one.
+In a recipe with stages an override holds for all of them, `stages.NAME.training.steps=100` for one.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ CODE = ("data.kind", "transforms.custom", "loss.function")
 
 
 def recipe_names() -> list[str]:
-    """List the recipes that come with the package, by name."""
+    """Return the names of the recipes that come with the package."""
     return sorted(
         entry.name.removesuffix(".yaml")
         for entry in resources.files("seenet.recipes").iterdir()
@@ -29,49 +29,64 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str | Path | Recipe, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe by name or path, or take one that is read, and apply `key=value` overrides.
+    """Read a recipe and apply `key=value` overrides.
 
-    Raises UsageError for an unknown name, key or value, DataError for a file that cannot be read.
+    Args:
+        name: name of a bundled recipe, path of a YAML file, or a recipe.
+        overrides: settings to change.
+
+    Raises:
+        UsageError: an unknown name, key or value.
+        DataError: the file cannot be read.
     """
     if isinstance(name, Recipe):
         return parse_recipe(dump(name), "settings", overrides) if overrides else name
-    path = Path(name)
+    path, names = Path(name), recipe_names()
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
             raise DataError(
-                f"{path}: no such recipe file; expected a YAML file or one of {', '.join(recipe_names())}"
+                f"{path}: no such recipe file; expected a YAML file or one of {', '.join(names)}"
             )
         text = read_text(path)
-    elif str(name) in recipe_names():
-        text = (
-            resources.files("seenet.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-        )
+    elif str(name) in names:
+        text = resources.files("seenet.recipes").joinpath(f"{name}.yaml").read_text("utf-8")
     elif (path / "recipe.yaml").is_file():
         raise UsageError(
-            f"{name}: a run, expected a recipe; to go on with it: seenet train {path}/recipe.yaml --out {path} --resume"
+            f"{name}: a run, expected a recipe; "
+            f"to resume it: seenet train {path}/recipe.yaml --out {path} --resume"
         )
     else:
         raise UsageError(
-            f"{name}: unknown recipe; {nearest(str(name), recipe_names())}, or the path of a .yaml file"
+            f"{name}: unknown recipe; {nearest(str(name), names)}, or the path of a .yaml file"
         )
     return parse_recipe(text, str(name), overrides or [])
 
 
 def parse_recipe(text: str, source: str, overrides: list[str]) -> Recipe:
-    """Validate a recipe's text; `source` names it in errors."""
+    """Validate the text of a recipe with overrides.
+
+    Args:
+        text: YAML.
+        source: its name, for errors.
+        overrides: settings to change, `key=value`.
+
+    Raises:
+        UsageError: an unknown key or a wrong value.
+    """
     values = read_yaml(text, source)
     if not isinstance(values, dict):
         raise UsageError(
-            f"{source}: found {type(values).__name__}, expected a mapping with data, transforms and training"
+            f"{source}: found {type(values).__name__}, "
+            "expected a mapping with data, transforms and training"
         )
     if isinstance(values.get("stages"), dict):
-        # A stage that changes nothing is written as its name alone.
+        # A stage that changes nothing may be written as its name alone.
         values["stages"] = {
-            str(name): {} if part is None else part for name, part in values["stages"].items()
+            str(name): {} if stage is None else stage for name, stage in values["stages"].items()
         }
-    # The last word about a stage is its own setting, wherever it stands on the command line.
+    # A stage's own override wins, whatever its place on the command line.
     for override in sorted(overrides, key=lambda override: override.startswith("stages.")):
-        _apply_to_stages(values, override)
+        _reset_in_stages(values, override)
         _apply(values, override)
     try:
         recipe = Recipe.model_validate(values)
@@ -82,17 +97,22 @@ def parse_recipe(text: str, source: str, overrides: list[str]) -> Recipe:
 
 
 def stage_recipes(recipe: Recipe, source: str = "stages") -> dict[str, Recipe]:
-    """Resolve each stage of a recipe to a recipe of its own, in order; empty where it has none. UsageError: a setting of a stage."""
+    """Return the complete recipe of each stage, in order; empty if there are no stages.
+
+    Raises:
+        UsageError: a wrong setting of a stage; `source` names the recipe.
+    """
     common = recipe.model_dump(mode="json", exclude={"stages"})
     stages: dict[str, Recipe] = {}
-    for name, part in recipe.stages.items():
-        if stages and "start_from" in _section(part, "training"):
+    for name, stage in recipe.stages.items():
+        if stages and "start_from" in _section(stage, "training"):
             raise UsageError(
-                f"{source}: stages.{name}.training.start_from: a stage starts from the one before; leave it out"
+                f"{source}: stages.{name}.training.start_from: "
+                "a stage starts from the one before; leave it out"
             )
         values = {
             key: {**_section(common, key), **value} if isinstance(value, dict) else value
-            for key, value in part.items()
+            for key, value in stage.items()
         }
         try:
             stages[name] = Recipe.model_validate({**common, **values})
@@ -103,29 +123,30 @@ def stage_recipes(recipe: Recipe, source: str = "stages") -> dict[str, Recipe]:
     return stages
 
 
-def _section(part: dict[str, Any], name: str) -> dict[str, Any]:
-    found = part.get(name)
-    return found if isinstance(found, dict) else {}
+def _section(values: Any, name: str) -> dict[str, Any]:
+    """Return the mapping `name` inside `values`; empty if there is none."""
+    section = values.get(name) if isinstance(values, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
-def _apply_to_stages(values: dict[str, Any], override: str) -> None:
-    """Refuse a stage that is not there; take out of every stage what the setting now says for all."""
-    stages = values.get("stages") or {}
+def _reset_in_stages(values: dict[str, Any], override: str) -> None:
+    """Remove from every stage the setting that an override changes for all of them.
+
+    Raises:
+        UsageError: an override for a stage that does not exist.
+    """
+    stages = _section(values, "stages")
     path = override.partition("=")[0].split(".")
     if path[0] == "stages":
-        if len(path) < 3 or not isinstance(stages, dict) or path[1] not in stages:
-            names = (
-                f"its stages: {', '.join(stages)}"
-                if isinstance(stages, dict) and stages
-                else "this recipe has no stages"
-            )
-            raise UsageError(f"{override}: expected stages.NAME.KEY=VALUE; {names}")
+        if len(path) < 3 or path[1] not in stages:
+            known = f"its stages: {', '.join(stages)}" if stages else "this recipe has no stages"
+            raise UsageError(f"{override}: expected stages.NAME.KEY=VALUE; {known}")
         return
-    for here in stages.values() if isinstance(stages, dict) else []:
-        for section in path[:-1]:
-            here = _section(here, section) if isinstance(here, dict) else {}
-        if isinstance(here, dict):
-            here.pop(path[-1], None)
+    for section in stages.values():
+        for name in path[:-1]:
+            section = _section(section, name)
+        if isinstance(section, dict):
+            section.pop(path[-1], None)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -135,21 +156,23 @@ def _apply(values: dict[str, Any], override: str) -> None:
             f"{override}: found no '=', expected key=value, for example training.steps=100"
         )
     *sections, last = key.split(".")
-    here = values
     for section in sections:
-        nested = here.setdefault(section, {})
+        nested = values.setdefault(section, {})
         if not isinstance(nested, dict):
             raise UsageError(f"{override}: {section} is a value, not a section")
-        here = nested
-    here[last] = read_yaml(text, override)
+        values = nested
+    values[last] = read_yaml(text, override)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say the first of pydantic's complaints in one line, with the nearest name for an unknown key."""
+    """Return the first problem that pydantic found, in one line.
+
+    For an unknown key of `model` it has the nearest name.
+    """
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"{where}: unknown setting; {_nearest_setting(str(first['loc'][-1]), first['loc'][:-1], model)}"
+        return f"{where}: unknown setting; {_nearest_setting(first['loc'], model)}"
     if first["type"] == "missing":
         return f"{where}: missing; it has no default"
     if first["type"] == "value_error":
@@ -157,26 +180,18 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{where}: found {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
-def _nearest_setting(name: str, path: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    """Where the name is known in another section, that; else the nearest of its own."""
-    sections = {key: _fields(model, (key,)) for key in model.model_fields}
-    homes = [
-        f"{section}.{name}"
-        for section, fields in sections.items()
-        if name in fields and fields != list(model.model_fields)
-    ]
-    return f"nearest: {', '.join(homes)}" if homes else nearest(name, _fields(model, path))
-
-
-def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
-            break
-        model = field.annotation
-    return list(model.model_fields)
+def _nearest_setting(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """Return the sections that have a setting of this name, else the nearest names beside it."""
+    *path, name = map(str, location)
+    sections = {
+        key: list(field.annotation.model_fields)
+        for key, field in model.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+    homes = [f"{section}.{name}" for section, fields in sections.items() if name in fields]
+    if homes:
+        return f"nearest: {', '.join(homes)}"
+    return nearest(name, sections[path[0]] if path else model.model_fields)
 
 
 def refuse_code(
@@ -209,61 +224,54 @@ def refuse_code(
 
 
 def dump(recipe: Recipe) -> str:
-    """Write the resolved recipe as YAML that `load_recipe` reads back to the same settings."""
+    """Return a resolved recipe as YAML that `load_recipe` reads back to the same settings."""
     values = recipe.model_dump(mode="json", exclude=None if recipe.stages else {"stages"})
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
 def parse_options(settings: list[str]) -> dict[str, Any]:
-    """Parse `key=value` settings alone, values read as YAML."""
+    """Parse `key=value` settings, whose values are YAML, to a dictionary."""
     values: dict[str, Any] = {}
     for setting in settings:
         _apply(values, setting)
     return values
 
 
-def read_yaml(text: str, source: str) -> Any:
-    """Read the values of a YAML text, whose `source` stands in errors.
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Loader that refuses a mapping with a repeated key; YAML would keep the last value."""
 
-    UsageError: not valid YAML, a date that is none, or a key that stands twice in one mapping, of which YAML keeps the last in silence.
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                continue
+            # Compare values, not text: 1 and 0x1 are the same key, 1 and "1" are not.
+            value, line = self.construct_object(key), key.start_mark.line + 1
+            if value in lines:
+                raise UsageError(
+                    f"found {key.value} in line {lines[value]} and again in line {line}, "
+                    "expected it once"
+                )
+            lines[value] = line
+        return node
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """Parse YAML.
+
+    Args:
+        text: YAML.
+        source: its name, for errors.
+
+    Raises:
+        UsageError: invalid YAML, an impossible date, or a repeated key.
     """
     try:
-        loader = yaml.SafeLoader(text)
-        top = loader.get_single_node()
-        if top is None:
-            return None
-        _refuse_repeated(loader, top, source)
-        return loader.construct_document(top)
-    # Of values such as 2026-02-30, or numbers of 5,000 digits; of brackets by the thousand.
+        return _UniqueKeyLoader(text).get_single_data()
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
+    # ValueError: 2026-02-30, or a number of 5,000 digits. RecursionError: thousands of brackets.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(
-            f"{source}: not valid YAML ({' '.join(str(error).split())[:200]})"
-        ) from None
-
-
-def _refuse_repeated(loader: yaml.SafeLoader, top: yaml.Node, source: str) -> None:
-    # An alias leads to a node that is there already.
-    seen: set[int] = set()
-    nodes = [top]
-    while nodes:
-        node = nodes.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            nodes += node.value
-        elif isinstance(node, yaml.MappingNode):
-            lines: dict[Any, int] = {}
-            for key, value in node.value:
-                nodes.append(value)
-                if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
-                    continue
-                # 1 and 0x1 are one key, 1 and "1" are two.
-                name, line = loader.construct_object(key), key.start_mark.line + 1
-                if name in lines:
-                    raise UsageError(
-                        f"{source}: found {key.value} in line {lines[name]} and again in line {line}, expected it once"
-                    )
-                lines[name] = line
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{source}: not valid YAML ({reason})") from None

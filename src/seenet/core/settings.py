@@ -1,4 +1,4 @@
-"""Every setting of a run, validated here and nowhere else."""
+"""The settings of a run, and their validation."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -11,7 +11,7 @@ Kind = Literal["camvid", "camvid-drives", "voc", "coco", "cityscapes", "folder",
 
 
 class Section(BaseModel):
-    """Settings refuse unknown keys and do not change after validation."""
+    """Base of settings: immutable, unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -27,26 +27,28 @@ def _known_kind(value: Any) -> Any:
 
 
 class DataSettings(Section):
-    """Which pictures, and which of them train and validate."""
+    """The data set, and its splits for training and validation."""
 
     kind: Annotated[Kind | Annotated[str, Field(pattern=":")], BeforeValidator(_known_kind)]
     """Data set; `folder` is your own, described by one YAML (`seenet data init`). Or
     `package.module:callable` of yours, called as f(settings, split), that opens a split of it."""
     root: Path | None = None
-    """Folder of the data set (for `folder`: its YAML or the folder that holds `seenet.yaml`); none
-    for `shapes`, and for a callable of yours as it likes."""
+    """Folder of the data set (for `folder`: its YAML file, or the folder with `seenet.yaml`); none
+    for `shapes`, optional for a callable of yours."""
     train: str = "train"
-    """Split to train on, by the data set's own names (`train`, `trainval`, `trainaug`, ...); for `voc` also several (`trainaug+val`)."""
+    """Split to train on, by the data set's own names (`train`, `trainval`, `trainaug`, ...); for
+    `voc` also several (`trainaug+val`)."""
     val: str | None = "val"
-    """Split to validate on; null: never look at a score."""
+    """Split to validate on; null: no validation."""
     hold_out: Literal["0001TP", "0006R0", "0016E5"] | None = None
-    """`camvid-drives` only: the drive that is kept for validation."""
+    """`camvid-drives` only: the drive for validation."""
     ids: Literal["labelIds", "trainIds"] = "labelIds"
-    """`cityscapes` only: what the mask files hold."""
+    """`cityscapes` only: the ids in the mask files."""
     overlap: Literal["ignore", "smallest-on-top"] = "ignore"
-    """`coco` only: what pixels of two classes become."""
+    """`coco` only: label of pixels of two classes."""
     size: int = Field(default=160, ge=42)
-    """`shapes` only: side of the drawn square, pixels; below 42 a ring of 3 pixels may have no hole."""
+    """`shapes` only: side of the drawn square, pixels; below 42 a ring 3 pixels thick may have no
+    hole."""
     count: int = Field(default=2000, ge=1)
     """`shapes` only: scenes in the train split; val has a tenth, at least 50."""
 
@@ -58,18 +60,20 @@ class DataSettings(Section):
             raise ValueError(f"hold_out belongs to camvid-drives, not to {self.kind}")
         if self.kind != "shapes" and ":" not in self.kind and self.root is None:
             raise ValueError(
-                f"root is missing: give the folder of the data, for example data.root=data/{self.kind}"
+                "root is missing: give the folder of the data, "
+                f"for example data.root=data/{self.kind}"
             )
         return self
 
 
 class ModelSettings(Section):
-    """The network: options of `seenet.create_model`, where each is described."""
+    """The network: the options of `seenet.create_model`, described there."""
 
     variant: str = "seenet"
     backbone: str = "resnet50"
     weights: str | None = None
-    """Backbone weights: null (random), `imagenet` (timm's), a file, or a SeENet model, of which the backbone is taken."""
+    """Backbone weights: null (random), `imagenet` (timm's), a file, or a SeENet model, whose
+    backbone is used."""
     p_out: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     refine_stride: Literal[4, 8] = 4
     width: int = Field(default=128, ge=1)
@@ -77,9 +81,11 @@ class ModelSettings(Section):
     rates: Literal["scaled", "fixed"] = "scaled"
     output_stride: Literal[8, 16, 32] = 8
     probe: Literal["B2", "EB2", "B3", "B3+B2", "B3+EB2"] | None = None
-    """A small head on these stages of a SeENet model (`weights`) instead of the variant's own: what `seenet probe` trains."""
+    """A small head on these stages of a SeENet model (`weights`) instead of the variant's own;
+    `seenet probe` trains it."""
     factory: str | None = None
-    """`package.module:callable` of yours, called as f(num_classes=K), that makes the network; `variant` is then `factory`."""
+    """Your own `package.module:callable`, called as f(num_classes=K), that makes the network;
+    `variant` is then `factory`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -94,7 +100,8 @@ class ModelSettings(Section):
             )
         if "variant" in values:
             raise ValueError(
-                f"variant is {values['variant']}, but factory makes the network; leave variant out or set it to factory"
+                f"variant is {values['variant']}, but factory makes the network; "
+                "leave variant out or set it to factory"
             )
         return {**values, "variant": "factory"}
 
@@ -104,20 +111,23 @@ def _pair(value: Any) -> Any:
 
 
 class TransformSettings(Section):
-    """What is done to an image and its mask before training; drawn for each sample from seed, epoch and index alone."""
+    """Random transforms of an image and its mask; they depend on seed, epoch and index alone."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a left-right flip."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Range of the uniform scale."""
     crop: Annotated[tuple[int, int], BeforeValidator(_pair)]
-    """Height and width of the crop, pixels; one number for a square. Smaller pictures are padded: zeros, labels ignored."""
+    """Height and width of the crop, pixels; one number for a square. Smaller pictures are padded
+    with zeros, their labels with the ignored id."""
     rotation: float = Field(default=0, ge=0, le=180)
-    """Largest angle, degrees, either way."""
+    """Largest angle, degrees, in either direction."""
     jitter: float = Field(default=0, ge=0, le=1)
-    """Strength of colour jitter: brightness, contrast and saturation by 1 +- this, hue by a quarter of it (at most 0.5)."""
+    """Strength of colour jitter: brightness, contrast and saturation by 1 +- this, hue by a quarter
+    of it (at most 0.5)."""
     custom: str | None = None
-    """`package.module:callable` of yours, called as f(image=, mask=) on uint8 arrays before the rest; returns a dict with both."""
+    """Your own `package.module:callable`, called first as f(image=, mask=) on uint8 arrays; returns
+    a dict with both."""
 
     @model_validator(mode="after")
     def _sane(self) -> Self:
@@ -139,7 +149,7 @@ class LossSettings(Section):
     class_weights: Literal["median_frequency"] | list[Annotated[float, Field(ge=0)]] | None = None
     """Weight of each class; `median_frequency` counts the train split."""
     weight_power: float = Field(default=1.0, ge=0, le=1)
-    """Exponent on the class weights: 0.5 softens them, 0 switches them off."""
+    """Exponent of the class weights: 0.5 softens them, 0 switches them off."""
     auxiliary: float = Field(default=0, ge=0)
     """Weight of an auxiliary head on B3; 0: none."""
     ohem: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -157,13 +167,13 @@ class LossSettings(Section):
 
 
 class OptimizerSettings(Section):
-    """How the weights move."""
+    """The optimizer and its learning rate."""
 
     kind: Literal["sgd", "adamw"] = "sgd"
     rate: float = Field(default=0.001, gt=0, le=1000)
-    """Rate of the backbone at the first step after warm-up."""
+    """Learning rate of the backbone at the first step after warm-up."""
     head_factor: float = Field(default=1, gt=0)
-    """The head's rate over the backbone's."""
+    """The head's learning rate over the backbone's."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """SGD only."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
@@ -183,40 +193,40 @@ class OptimizerSettings(Section):
 
 
 class TrainingSettings(Section):
-    """How long, how often, on what."""
+    """Length, batch, precision, validation and checkpoints of a run."""
 
     steps: int = Field(ge=1)
     """Optimizer steps."""
     batch: int = Field(ge=1)
-    """Images a step, over all processes and micro-batches."""
+    """Images per step, over all processes and micro-batches."""
     accumulate: int = Field(default=1, ge=1)
-    """Micro-batches a step and process."""
+    """Micro-batches per step and process."""
     workers: int = Field(default=1, ge=0)
-    """Loader processes; they change nothing of what is seen."""
+    """Loader processes; their number does not change the samples."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     """`auto` measures bf16 against fp32 on this machine and checks its gradients first."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of an exponential moving average of the weights; it is what is validated and kept."""
+    """Decay of an exponential moving average of the weights, which is then validated and saved."""
     freeze_norms: bool = False
     """Backbone batch norms keep their statistics and parameters."""
     freeze_stages: int = Field(default=0, ge=0, le=4)
     """The first stages of the backbone (1: stem and B1) keep their weights."""
     freeze_below: bool = False
-    """`model.probe` only: all that the probe stands on keeps its weights and statistics."""
+    """`model.probe` only: everything below the probe keeps its weights and statistics."""
     activation_checkpointing: bool = False
     """Recompute the backbone's activations in the backward pass: less memory, more time."""
     compile: bool = False
     channels_last: bool = True
     validate_every: int = Field(default=0, ge=0)
-    """Steps between validations; 0: at the end only."""
+    """Steps between validations; 0: only at the end."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints (the last step always has one)."""
     keep: int = Field(default=2, ge=1)
-    """Checkpoints kept besides the best."""
+    """Number of checkpoints kept besides the best."""
     timeout_minutes: float = Field(default=10, gt=0)
-    """How long a process waits for the others before one of them counts as lost."""
+    """Time-out for the other processes, minutes."""
     start_from: str | None = None
-    """A SeENet model whose weights are taken where they fit, the head's too; what did not fit is listed."""
+    """A SeENet model whose weights are loaded where they fit, the head's too; others are listed."""
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -231,7 +241,7 @@ class Recipe(Section):
     """A whole run."""
 
     description: str = ""
-    """What it reaches, in what time on what machine, or "not run"."""
+    """Score, time and machine, or "not run"."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: DataSettings
     model: ModelSettings = ModelSettings()
@@ -240,13 +250,15 @@ class Recipe(Section):
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings
     stages: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], dict[str, Any]] = {}
-    """Runs by name, trained in this order: each is the rest of this file with its own sections merged over it, and starts from the last
-    weights of the one before. What looks at a single training (`ablate`, `data show`) takes the rest of the file alone."""
+    """Runs by name, trained in this order. Each is the rest of this file with its own sections
+    merged over it, and starts from the last weights of the one before. Commands about one training
+    (`ablate`, `data show`) use the rest of the file alone."""
 
     @model_validator(mode="after")
-    def _stands_on_something(self) -> Self:
+    def _freezes_below_a_probe(self) -> Self:
         if self.training.freeze_below and self.model.probe is None:
             raise ValueError(
-                "training.freeze_below belongs to model.probe, which is null; see training.freeze_stages"
+                "training.freeze_below belongs to model.probe, which is null; "
+                "see training.freeze_stages"
             )
         return self

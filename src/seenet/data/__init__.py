@@ -1,4 +1,4 @@
-"""Open a data set's split: pictures with their masks, by the name that a recipe gives."""
+"""Open a split of a data set that a recipe names."""
 
 from collections.abc import Callable
 
@@ -33,8 +33,8 @@ def open_split(settings: DataSettings, which: str) -> Split:
     """Open a split of the data that a recipe names.
 
     Raises:
-        DataError: a folder, a list, a picture or a mask is missing, or the split is empty.
-        UsageError: the data set has no such split; or it is the user's own, and its code fails.
+        DataError: a folder, list, image or mask is missing, or the split is empty.
+        UsageError: the data set has no such split, or the user's own code fails.
     """
     split = list_split(settings, which)
     if isinstance(split, FileSplit):
@@ -45,5 +45,5 @@ def open_split(settings: DataSettings, which: str) -> Split:
 
 
 def list_split(settings: DataSettings, which: str) -> Split:
-    """Open a split as `open_split` does, but single pictures and masks need not be there."""
+    """Open a split as `open_split` does, but allow missing images and masks."""
     return KINDS.get(settings.kind, open_own)(settings, which)

@@ -1,11 +1,7 @@
-"""COCO's instances as the 21 classes of Pascal VOC (`coco21`).
-
-Outlines and run lengths are decoded by pycocotools.
-"""
+"""COCO's instances as the 21 classes of Pascal VOC (`coco21`), decoded by pycocotools."""
 
 import hashlib
 import json
-import logging
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from seenet.core.errors import DataError, UsageError, nearest
-from seenet.core.files import cache_folder, digest, sha256, write_text
+from seenet.core.files import cache_folder, digest, sha256, write_cache
 from seenet.core.images import MAX_PIXELS, read_image
 from seenet.core.labels import IGNORE, LabelSet
 from seenet.core.progress import track
@@ -24,39 +20,44 @@ from seenet.core.settings import DataSettings
 from seenet.data.split import file_stamp, label_parts, need_folder, size_mismatch
 from seenet.data.voc import VOC21
 
-_log = logging.getLogger("seenet")
-
-# No rim: what COCO ignores are crowds and overlaps.
+# `rim` is false: ignored pixels are crowds and overlaps.
 COCO21 = LabelSet("coco21", VOC21.classes, VOC21.colours)
 
-HINT = "expected annotations/instances_{train,val}2017.json and the folders train2017, val2017 of JPEGs (cocodataset.org); set data.root"
-PARTS = {"train": ("train2017",), "val": ("val2017",), "trainval": ("train2017", "val2017")}
+HINT = (
+    "expected annotations/instances_{train,val}2017.json and the folders train2017, val2017 of "
+    "JPEGs (cocodataset.org); set data.root"
+)
+FOLDERS = {"train": ("train2017",), "val": ("val2017",), "trainval": ("train2017", "val2017")}
+"""Folders that make up each split."""
 LEAST_PIXELS = 1000
-"""Of classes 1 to 20 together, in a picture that is trained on."""
+"""Least number of pixels of classes 1 to 20 in an image for training."""
 RULE = 1
-"""Raise it when masks are drawn otherwise than before: all is counted again then."""
+"""Version of how masks are drawn; a change invalidates cached counts."""
 
 # COCO's category of VOC's classes 1 to 20, with COCO's name for it.
 CATEGORIES = {
-    5: "airplane", 2: "bicycle", 16: "bird", 9: "boat", 44: "bottle", 6: "bus", 3: "car", 17: "cat", 62: "chair", 21: "cow",
-    67: "dining table", 18: "dog", 19: "horse", 4: "motorcycle", 1: "person", 64: "potted plant", 20: "sheep", 63: "couch",
-    7: "train", 72: "tv",
+    5: "airplane", 2: "bicycle", 16: "bird", 9: "boat", 44: "bottle", 6: "bus", 3: "car",
+    17: "cat", 62: "chair", 21: "cow", 67: "dining table", 18: "dog", 19: "horse",
+    4: "motorcycle", 1: "person", 64: "potted plant", 20: "sheep", 63: "couch", 7: "train",
+    72: "tv",
 }  # fmt: skip
 _LABELS = {category: label for label, category in enumerate(CATEGORIES, start=1)}
 
 Overlap = Literal["ignore", "smallest-on-top"]
 
 FURTHEST = 10
-"""How far corners of an outline may lie outside the picture, in its longer side: pycocotools draws
-every step of an edge before it cuts."""
+"""Limit of the distance of outline corners from the image, in multiples of its longer side.
+
+pycocotools draws every step of an edge before it clips.
+"""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of COCO and its instances.
+    """An image of COCO and its instances.
 
-    `instances`: those of the 20 classes, as JSON text. Hundreds of thousands of outlines as
-    Python's numbers would take gigabytes, and every loader process would come to copy them.
+    `instances`: those of the 20 classes, as JSON text. As Python objects, hundreds of thousands of
+    outlines would take gigabytes, and every loader process would copy them.
     """
 
     id: int
@@ -69,7 +70,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """Pictures of COCO; a mask is drawn when it is read."""
+    """Images of COCO; masks are drawn when they are read."""
 
     name: str
     pictures: tuple[Picture, ...]
@@ -88,12 +89,11 @@ class CocoSplit:
     def mask(self, index: int) -> np.ndarray:
         """Draw H x W class ids; raise DataError for an annotation that cannot be drawn."""
         picture = self.pictures[index]
-        instances = [Instance(*values) for values in json.loads(picture.instances)]
         try:
-            return draw(instances, picture.height, picture.width, self.overlap)
+            return draw(json.loads(picture.instances), picture.height, picture.width, self.overlap)
+        except UsageError:
+            raise
         except ValueError as error:
-            if isinstance(error, UsageError):
-                raise
             raise DataError(
                 f"{picture.path}: its annotations have {error}; copy the annotation file again"
             ) from None
@@ -120,22 +120,20 @@ class CocoSplit:
 def open_coco(settings: DataSettings, which: str) -> CocoSplit:
     """Open `train`, `val` or `trainval`.
 
-    `val` has all of its pictures, the others those with at least 1,000 pixels of the 20 classes.
-    Which these are is worked out once for an annotation file (minutes for train2017) and remembered
-    by its hash.
+    `val` has all of its images, the others those with at least 1,000 pixels of the 20 classes.
+    These are counted once per annotation file (minutes for train2017) and cached by its hash.
     """
-    if which not in PARTS:
-        raise UsageError(f"COCO has no split {which}; {nearest(which, PARTS)}")
+    if which not in FOLDERS:
+        raise UsageError(f"COCO has no split {which}; {nearest(which, FOLDERS)}")
     root = Path(settings.root or "")
     need_folder(root, HINT)
     pictures: list[Picture] = []
-    for part in PARTS[which]:
-        need_folder(root / part, HINT)
-        annotations = root / "annotations" / f"instances_{part}.json"
-        found = tuple(read_annotations(annotations, root / part))
-        whole = CocoSplit(f"coco/{part}", found, settings.overlap)
-        kept = _large_enough(whole, sha256(annotations)) if which != "val" else range(len(whole))
-        pictures += [found[index] for index in kept]
+    for folder in FOLDERS[which]:
+        need_folder(root / folder, HINT)
+        annotations = root / "annotations" / f"instances_{folder}.json"
+        found = tuple(read_annotations(annotations, root / folder))
+        whole = CocoSplit(f"coco/{folder}", found, settings.overlap)
+        pictures += found if which == "val" else _large_enough(whole, sha256(annotations))
     if not pictures:
         raise DataError(f"coco/{which}: no pictures found; {HINT}")
     for picture in pictures:
@@ -147,10 +145,11 @@ def open_coco(settings: DataSettings, which: str) -> CocoSplit:
 
 
 def read_annotations(path: Path, folder: Path) -> Iterator[Picture]:
-    """Read the pictures of an instances file, in its order.
+    """Yield the images of an instances file, in its order.
 
     Raises:
-        DataError: no such file, not COCO's JSON, other categories, or names that leave the folder.
+        DataError: the file is missing, is not COCO's JSON, has other categories, or names files
+            outside the folder.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; {HINT}")
@@ -160,14 +159,15 @@ def read_annotations(path: Path, folder: Path) -> Iterator[Picture]:
         for category, name in CATEGORIES.items():
             if names.get(category) != name:
                 raise DataError(
-                    f"{path}: category {category} is {names.get(category)!r}, expected {name!r}: not COCO's own categories"
+                    f"{path}: category {category} is {names.get(category)!r}, "
+                    f"expected {name!r}: not COCO's own categories"
                 )
-        drawn: dict[int, list[Any]] = {image["id"]: [] for image in content["images"]}
-        if len(drawn) != len(content["images"]):
+        instances: dict[int, list[Any]] = {image["id"]: [] for image in content["images"]}
+        if len(instances) != len(content["images"]):
             raise DataError(f"{path}: two pictures share an id; copy the file again")
         for entry in content["annotations"]:
             if entry["category_id"] in _LABELS:
-                drawn[entry["image_id"]].append(
+                instances[entry["image_id"]].append(
                     [_LABELS[entry["category_id"]], bool(entry["iscrowd"]), entry["segmentation"]]
                 )
         for image in content["images"]:
@@ -178,121 +178,115 @@ def read_annotations(path: Path, folder: Path) -> Iterator[Picture]:
                 )
             if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
                 raise DataError(
-                    f"{path}: picture {name} of {height} x {width} pixels, expected 1 to {MAX_PIXELS}"
+                    f"{path}: picture {name} of {height} x {width} pixels, "
+                    f"expected 1 to {MAX_PIXELS}"
                 )
-            instances = json.dumps(drawn.pop(image["id"]), separators=(",", ":")).encode()
-            yield Picture(
-                int(image["id"]),
-                f"{folder.name}/{Path(name).stem}",
-                folder / name,
-                height,
-                width,
-                instances,
-            )
+            encoded = json.dumps(instances.pop(image["id"]), separators=(",", ":")).encode()
+            key = f"{folder.name}/{Path(name).stem}"
+            yield Picture(int(image["id"]), key, folder / name, height, width, encoded)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
         raise DataError(
-            f"{path}: not COCO's instances ({reason}); expected images, annotations and categories, copy it again"
+            f"{path}: not COCO's instances ({reason}); "
+            "expected images, annotations and categories, copy it again"
         ) from None
 
 
-def _large_enough(split: CocoSplit, annotations: str) -> list[int]:
-    """Select the pictures with at least LEAST_PIXELS of classes 1 to 20.
+def _large_enough(split: CocoSplit, annotations: str) -> list[Picture]:
+    """Return the images with at least LEAST_PIXELS of classes 1 to 20.
 
-    What was counted before is taken from the cache.
+    The result is cached by `annotations`, the hash of the annotation file.
     """
     key = digest(str(RULE), annotations, split.overlap, str(LEAST_PIXELS))
-    store = cache_folder() / f"coco21-{key[:16]}.json"
-    kept = _remembered(store, key)
-    if kept is None:
+    cache = cache_folder() / f"coco21-{key[:16]}.json"
+    ids = _read_cache(cache, key)
+    if ids is None:
 
-        def enough(index: int) -> bool:
+        def large(index: int) -> bool:
             mask = split.mask(index)
             return int(((mask > 0) & (mask < COCO21.num_classes)).sum()) >= LEAST_PIXELS
 
         with ThreadPoolExecutor(2) as pool:
-            counted = zip(split.pictures, pool.map(enough, range(len(split))), strict=True)
-            kept = {
-                picture.id
-                for picture, good in track(counted, f"counting {split.name}", len(split))
-                if good
+            results = pool.map(large, range(len(split)))
+            tracked = track(results, f"counting {split.name}", len(split))
+            ids = {
+                picture.id for picture, kept in zip(split.pictures, tracked, strict=True) if kept
             }
-        try:
-            write_text(store, json.dumps({"key": key, "pictures": sorted(kept)}))
-        except OSError as error:
-            _log.info(
-                "%s: cannot be written (%s); the pictures will be counted again next time",
-                store,
-                error,
-            )
-    return [index for index, picture in enumerate(split.pictures) if picture.id in kept]
+        write_cache(cache, {"key": key, "pictures": sorted(ids)})
+    return [picture for picture in split.pictures if picture.id in ids]
 
 
-def _remembered(store: Path, key: str) -> set[int] | None:
-    """Read which pictures (ids) were large enough; None where that is not known."""
+def _read_cache(path: Path, key: str) -> set[int] | None:
+    """Return the ids of the images that were large enough; None if they are not cached."""
     try:
-        content = json.loads(store.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         return {int(picture) for picture in content["pictures"]} if content["key"] == key else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-@dataclass(frozen=True)
-class Instance:
-    """One annotation: VOC class 1 to 20, whether it is a crowd, and COCO's `segmentation`.
+def draw(
+    instances: list[tuple[int, bool, Any]], height: int, width: int, overlap: Overlap
+) -> np.ndarray:
+    """Draw instances as a mask of classes 1 to 20, background 0, and 255 where not scored.
 
-    `segmentation`: outlines or run lengths.
-    """
+    A crowd is 255 where no instance lies over it. Pixels of two classes are 255 (`ignore`), or
+    belong to the instance with the fewest pixels, of equal ones to the later (`smallest-on-top`).
 
-    label: int
-    crowd: bool
-    segmentation: Any
+    Args:
+        instances: class, whether it is a crowd, and COCO's `segmentation`: outlines, or a
+            run-length encoding (RLE).
+        height, width: size of the mask.
+        overlap: rule for pixels of two classes.
 
-
-def draw(instances: list[Instance], height: int, width: int, overlap: Overlap) -> np.ndarray:
-    """Draw instances: height x width uint8, classes 1 to 20, background 0, 255 where not scored.
-
-    Crowds are 255 where no instance lies over them. Pixels of two classes are 255, or belong to the
-    instance with the fewest pixels (of equal ones to the later).
+    Returns:
+        height x width uint8.
 
     Raises:
-        ValueError: in one line, a segmentation that is none.
+        ValueError: an invalid segmentation.
         UsageError: pycocotools is not installed.
     """
-    tools = _pycocotools()
+    try:
+        from pycocotools import mask as tools
+    except ImportError:
+        raise UsageError(
+            "data.kind=coco: pycocotools is not installed; pip install 'seenet[coco]'"
+        ) from None
+
     mask = np.zeros((height, width), np.uint8)
-    encoded = [(one, _encode(tools, one.segmentation, height, width)) for one in instances]
-    crowds = [rle for one, rle in encoded if one.crowd]
+    encoded = [
+        (label, crowd, _encode(tools, segmentation, height, width))
+        for label, crowd, segmentation in instances
+    ]
+    single = [(label, rle) for label, crowd, rle in encoded if not crowd]
+    crowds = [rle for _, crowd, rle in encoded if crowd]
     if crowds:
-        mask[_pixels(tools, crowds)] = IGNORE
+        mask[_union(tools, crowds)] = IGNORE
     if overlap == "smallest-on-top":
-        single = [(int(tools.area(rle)), one.label, rle) for one, rle in encoded if not one.crowd]
-        for _, label, rle in sorted(single, key=lambda entry: -entry[0]):
-            mask[_pixels(tools, [rle])] = label
+        for label, rle in sorted(single, key=lambda entry: -int(tools.area(entry[1]))):
+            mask[_union(tools, [rle])] = label
         return mask
-    taken, twice = np.zeros((2, height, width), bool)
-    for label in sorted({one.label for one, _ in encoded if not one.crowd}):
-        pixels = _pixels(
-            tools, [rle for one, rle in encoded if one.label == label and not one.crowd]
-        )
+    covered, twice = np.zeros((2, height, width), bool)
+    for label in sorted({label for label, _ in single}):
+        pixels = _union(tools, [rle for other, rle in single if other == label])
         mask[pixels] = label
-        twice |= taken & pixels
-        taken |= pixels
+        twice |= covered & pixels
+        covered |= pixels
     mask[twice] = IGNORE
     return mask
 
 
-def _pixels(tools: Any, encoded: list[dict[str, Any]]) -> np.ndarray:
-    """Decode the union of run lengths: height x width bool."""
+def _union(tools: Any, encoded: list[dict[str, Any]]) -> np.ndarray:
+    """Decode the union of RLEs: height x width bool."""
     pixels: np.ndarray = tools.decode(tools.merge(encoded)).astype(bool)
     return pixels
 
 
 def _encode(tools: Any, segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Encode outlines (their union) or run lengths as compressed run lengths.
+    """Encode outlines (their union) or run lengths as a compressed RLE.
 
-    Everything is checked before: pycocotools reads what it is given as it comes, and leaves memory
-    as it found it where the run lengths stop too early.
+    Everything is checked before: pycocotools checks nothing, and returns uninitialised memory if
+    the run lengths are too short.
     """
     if isinstance(segmentation, list):
         _check_outlines(segmentation, FURTHEST * max(height, width))
@@ -320,19 +314,16 @@ def _check_outlines(outlines: list[Any], furthest: float) -> None:
         if not isinstance(outline, list) or len(outline) < 6 or len(outline) % 2:
             raise ValueError("an outline that is no list of at least three corners x, y")
         for value in outline:
-            if (
-                not isinstance(value, int | float)
-                or not math.isfinite(value)
-                or abs(value) > furthest
-            ):
+            number = isinstance(value, int | float) and math.isfinite(value)
+            if not number or abs(value) > furthest:
                 raise ValueError(f"an outline with a corner at {value!r}"[:80])
 
 
 def _run_lengths(text: str) -> list[int]:
     """Decode COCO's compressed run lengths (maskApi.c, rleFrString).
 
-    5 bits a character from the lowest up, bit 6 says that more follow; from the fourth number on it
-    is the difference to the one before the last.
+    A character has 5 bits of a number, lowest first; bit 6 marks that more follow. From the fourth
+    number on, it is the difference to the number two before.
     """
     counts: list[int] = []
     value = shift = 0
@@ -350,13 +341,3 @@ def _run_lengths(text: str) -> list[int]:
     if shift:
         raise ValueError("compressed run lengths that end too early")
     return counts
-
-
-def _pycocotools() -> Any:
-    try:
-        from pycocotools import mask
-    except ImportError:
-        raise UsageError(
-            "data.kind=coco: pycocotools is not installed; pip install 'seenet[coco]'"
-        ) from None
-    return mask

@@ -1,4 +1,4 @@
-"""What training sees when: arithmetic on (seed, step), so that a resume changes nothing."""
+"""The order of training samples, computed from (seed, step), so that a resume changes nothing."""
 
 import random
 from collections.abc import Iterator
@@ -14,37 +14,31 @@ from seenet.data.transforms import JointTransform
 
 
 class Draw(NamedTuple):
-    """One sample of the training stream; with the seed, all that its transforms depend on."""
+    """One sample of the training stream; its random transforms depend on it and the seed alone."""
 
     epoch: int
     sample: int
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Permute 0..count-1 by (seed, epoch) alone: the order of an epoch."""
+    """Return the order of an epoch: a permutation of 0..count-1 that depends on (seed, epoch)."""
     return np.random.default_rng(np.random.SeedSequence((seed, epoch))).permutation(count)
 
 
 def step_draws(step: int, batch: int, count: int, seed: int) -> list[Draw]:
-    """Draw the global batch of a step.
+    """Return the global batch of a step: `batch` samples from position step * batch.
 
-    It is positions step * batch onwards of the endless stream of epochs.
+    Positions count along the endless sequence of epochs.
     """
-    draws = []
-    order, order_epoch = np.empty(0, int), -1
-    for position in range(step * batch, (step + 1) * batch):
-        epoch, place = divmod(position, count)
-        if epoch != order_epoch:
-            order, order_epoch = epoch_order(seed, epoch, count), epoch
-        draws.append(Draw(epoch, int(order[place])))
-    return draws
+    positions = [divmod(position, count) for position in range(step * batch, (step + 1) * batch)]
+    orders = {epoch: epoch_order(seed, epoch, count) for epoch in {epoch for epoch, _ in positions}}
+    return [Draw(epoch, int(orders[epoch][place])) for epoch, place in positions]
 
 
 class StepSampler:
-    """Yield a rank's micro-batches from `first_step` up to `last_step`.
+    """Batch sampler of a rank's micro-batches from `first_step` up to, not including, `last_step`.
 
-    Rank r of `world` takes the r-th slice of each global batch, in `accumulate` equal parts;
-    together they are the global batch.
+    Rank r of `world` takes the r-th slice of each global batch, in `accumulate` equal parts.
     """
 
     def __init__(
@@ -71,20 +65,18 @@ class StepSampler:
         return len(self.steps) * self.accumulate
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        part = self.batch // self.world
-        micro = part // self.accumulate
+        size = self.batch // self.world
+        micro = size // self.accumulate
         for step in self.steps:
-            mine = step_draws(step, self.batch, self.count, self.seed)[
-                self.rank * part : (self.rank + 1) * part
-            ]
-            for start in range(0, part, micro):
-                yield mine[start : start + micro]
+            draws = step_draws(step, self.batch, self.count, self.seed)
+            for start in range(self.rank * size, (self.rank + 1) * size, micro):
+                yield draws[start : start + micro]
 
 
 class TrainingSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Samples by `Draw`: picture, mask and (epoch, index).
+    """Samples by `Draw`: image, mask and (epoch, index).
 
-    Shapes are those of `JointTransform`; what is drawn depends on (seed, epoch, index) alone.
+    Shapes are those of `JointTransform`; its random numbers depend on (seed, epoch, index) alone.
     """
 
     def __init__(self, split: Split, transform: JointTransform, seed: int) -> None:
@@ -93,16 +85,16 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         epoch, index = draw
         image, mask = self.split.read(index)
-        # In a fork of all generators: a user's transform is covered, and no other draws move.
+        # Forking all generators covers a user's own transform and leaves other draws unchanged.
         seeds = np.random.SeedSequence((self.seed, epoch, index)).generate_state(3)
         numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(seeds[0]))
-                np.random.seed(seeds[1])  # noqa: NPY002 (the one a user's transform would use)
+                np.random.seed(seeds[1])  # noqa: NPY002 (a user's transform may use it)
                 random.seed(int(seeds[2]))
-                picture, ids = self.transform(image, mask)
+                image_tensor, ids = self.transform(image, mask)
         finally:
             np.random.set_state(numpy_state)  # noqa: NPY002
             random.setstate(python_state)
-        return picture, ids, torch.tensor([epoch, index])
+        return image_tensor, ids, torch.tensor([epoch, index])

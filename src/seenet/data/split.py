@@ -1,4 +1,4 @@
-"""A split: pictures with their masks, whatever data set they come from."""
+"""A split: numbered samples of images with their masks, whatever the data set."""
 
 import sys
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from seenet.core.labels import LabelSet
 
 
 class Split(Protocol):
-    """Numbered samples: pictures with their masks.
+    """Numbered samples: images with their masks.
 
-    `read` gives an H x W x 3 uint8 picture and its H x W mask of class ids, with `labels.ignore`
-    where it is not scored.
+    `read` returns an H x W x 3 uint8 image and its H x W mask of class ids, with `labels.ignore`
+    where it is not scored. `image` returns the image alone.
     """
 
     @property
     def name(self) -> str:
-        """Name data set and split, as results do: `camvid/val`."""
+        """Name of data set and split in results, as `camvid/val`."""
 
     @property
     def labels(self) -> LabelSet: ...
@@ -32,20 +32,20 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def key(self, index: int) -> str:
-        """Name a sample: a relative path without suffix."""
+        """Return the name of a sample: a relative path without suffix."""
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]: ...
 
     def image(self, index: int) -> np.ndarray: ...
 
     def paths(self, index: int) -> tuple[Path | None, Path | None]:
-        """Return the files of picture and mask; None where it is drawn."""
+        """Return the files of image and mask; None for what is drawn."""
 
     def stamp(self, index: int) -> str:
-        """Hash whatever decides what `read` gives (SHA-256).
+        """Return a hash of everything that the result of `read` depends on.
 
-        Files count by path, size and time, and so does how they are decoded: by the function's
-        name, of the user's own by its file too, which may change.
+        This includes path, size and time of each file, and how it is decoded: the name of the
+        function, and of the user's own function its file.
         """
 
 
@@ -93,41 +93,29 @@ class FileSplit:
         return digest(*label_parts(self.labels), *how, *map(file_stamp, files))
 
     def missing(self, index: int) -> list[tuple[Path, DataError]]:
-        """Return the file that is not there, and what to say of it.
+        """Return the missing file of a pair with its error, else an empty list.
 
-        Where neither picture nor mask is there it is the picture.
+        If both are missing, it is the image.
         """
         image, mask = self.paths(index)
         if not image.is_file():
-            what = f"{image}: no such picture, though {self.name} lists it"
-            return [
-                (
-                    image,
-                    DataError(what, fix="copy it there or take it off the list", kind="missing"),
-                )
-            ]
-        if not mask.is_file():
-            what = f"{mask}: no mask for {image.name}"
-            return [
-                (
-                    mask,
-                    DataError(
-                        what,
-                        fix=f"every picture of {self.name} needs one: copy it there",
-                        kind="missing",
-                    ),
-                )
-            ]
-        return []
+            path, what = image, f"no such picture, though {self.name} lists it"
+            fix = "copy it there or take it off the list"
+        elif not mask.is_file():
+            path, what = mask, f"no mask for {image.name}"
+            fix = f"every picture of {self.name} needs one: copy it there"
+        else:
+            return []
+        return [(path, DataError(f"{path}: {what}", fix=fix, kind="missing"))]
 
 
 def label_parts(labels: LabelSet) -> list[str]:
-    """List what of a label set decides whether a mask is good."""
+    """Return the parts of a label set that decide whether the ids of a mask are valid."""
     return [labels.name, str(labels.num_classes), str(labels.ignore)]
 
 
 def file_stamp(path: Path) -> str:
-    """Describe a file by path, size and time; "none" where there is none."""
+    """Return path, size and time of a file; "none" stands for a missing file."""
     try:
         stat = path.stat()
     except OSError:
@@ -146,9 +134,10 @@ def _own_file(decode: Callable[[Path], np.ndarray]) -> list[Path]:
 def size_mismatch(
     image: Path, image_shape: tuple[int, ...], mask: Path, mask_shape: tuple[int, ...]
 ) -> DataError:
-    """Make the error that names both files and both sizes, as height x width."""
+    """Return the error for an image and a mask of different sizes (height, width)."""
     return DataError(
-        f"{mask}: {mask_shape[0]} x {mask_shape[1]} pixels, but its picture {image} has {image_shape[0]} x {image_shape[1]}",
+        f"{mask}: {mask_shape[0]} x {mask_shape[1]} pixels, "
+        f"but its picture {image} has {image_shape[0]} x {image_shape[1]}",
         fix="resize the mask with nearest neighbour, or fix its EXIF rotation",
         kind="size",
         pixels=mask_shape[0] * mask_shape[1],
@@ -163,10 +152,10 @@ def file_split(
     *,
     empty: str,
 ) -> FileSplit:
-    """Make a split of (key, picture, mask), whose files need not be there yet.
+    """Build a split from (key, image, mask); the files may be missing.
 
     Raises:
-        DataError: there are no pairs; `empty` says what to do.
+        DataError: there are no pairs; `empty` says how to fix it.
     """
     if not pairs:
         raise DataError(f"{name}: no pictures found", fix=empty, kind="empty-split")
@@ -175,10 +164,10 @@ def file_split(
 
 
 def read_list(path: Path, hint: str) -> list[str]:
-    """Read the lines of a list file, without blanks.
+    """Read the lines of a list file, stripped, without blank lines.
 
     Raises:
-        DataError: it is not there; `hint` says what is expected.
+        DataError: the file is missing; `hint` says what is expected.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such list", fix=hint, kind="missing")
@@ -186,6 +175,6 @@ def read_list(path: Path, hint: str) -> list[str]:
 
 
 def need_folder(path: Path, hint: str) -> None:
-    """Raise DataError where a folder of the data is not there; `hint` says what is expected."""
+    """Raise DataError if a folder is missing; `hint` says what is expected."""
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; {hint}")

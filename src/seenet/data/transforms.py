@@ -1,4 +1,4 @@
-"""Change a picture and its mask together before training.
+"""Random transforms of an image together with its mask, for training.
 
 Sec. 4 of the paper: flip, scale 0.5 to 2, crop, zero padding.
 """
@@ -17,29 +17,21 @@ from seenet.core.files import load_callable
 from seenet.core.settings import TransformSettings
 
 
-def _uniform(low: float, high: float) -> float:
-    return low + (high - low) * torch.rand(()).item()
-
-
-def _random_offset(room: int) -> int:
-    return int(torch.randint(room + 1, ()).item()) if room > 0 else 0
-
-
 class JointTransform:
-    """Random changes, the same for a picture and its mask.
+    """Random transform that changes an image and its mask alike.
 
-    In turn: the user's own transform, scale (picture bilinear and antialiased, mask NEAREST_EXACT),
-    rotation, flip, crop at a random place, colour jitter, normalisation, padding below and right.
-    All draws come from torch's global generator: seed it before the call.
+    In this order: the user's own transform, scale (image bilinear and antialiased, mask
+    NEAREST_EXACT), rotation, flip, random crop, colour jitter, normalisation, padding below and on
+    the right. Random numbers come from torch's global generator: seed it before the call.
+
+    Called with an H x W x 3 uint8 image and H x W ids, it returns a 3 x h x w float32 image
+    (normalised, padded with zeros) and h x w int64 ids (padded with `ignore`).
 
     Args:
         settings: `transforms` of a recipe.
         mean, std: normalisation of R, G and B, 0 to 1.
         ignore: id of padded pixels.
-        classes: where given, how many ids the user's own transform may give.
-
-    Called with H x W x 3 uint8 and H x W ids it returns 3 x h x w float32 (normalised, padded with
-    zeros) and h x w int64 (padded with `ignore`).
+        classes: number of classes, to check the ids of the user's own transform; 0: no check.
     """
 
     def __init__(
@@ -64,93 +56,94 @@ class JointTransform:
         settings = self.settings
         if self.custom is not None:
             image, mask = self._apply_custom(image, mask)
-        picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         ids = torch.from_numpy(np.ascontiguousarray(mask).astype(np.int32, copy=False))[None]
-        height, width = ids.shape[-2:]
         factor = _uniform(*settings.scale)
-        height, width = max(1, round(height * factor)), max(1, round(width * factor))
-        if (height, width) != tuple(ids.shape[-2:]):
-            picture = TF.resize(
-                picture, [height, width], InterpolationMode.BILINEAR, antialias=True
-            )
+        height, width = (max(1, round(side * factor)) for side in mask.shape)
+        if (height, width) != mask.shape:
+            pixels = TF.resize(pixels, [height, width], InterpolationMode.BILINEAR, antialias=True)
             ids = resize_mask(ids, (height, width))
         if settings.rotation:
-            picture, ids = self._rotate(picture, ids)
+            pixels, ids = self._rotate(pixels, ids)
         if torch.rand(()).item() < settings.flip:
-            picture, ids = picture.flip(-1), ids.flip(-1)
+            pixels, ids = pixels.flip(-1), ids.flip(-1)
         crop_height, crop_width = settings.crop
         top, left = _random_offset(height - crop_height), _random_offset(width - crop_width)
-        picture = picture[:, top : top + crop_height, left : left + crop_width]
-        ids = ids[:, top : top + crop_height, left : left + crop_width]
+        pixels = pixels[:, top : top + crop_height, left : left + crop_width]
+        ids = ids[0, top : top + crop_height, left : left + crop_width].long()
         if settings.jitter:
-            picture = self._jitter(picture)
-        below, right = crop_height - picture.shape[1], crop_width - picture.shape[2]
-        normalised = (picture.float() / 255 - self.mean) / self.std
-        return F.pad(normalised, (0, right, 0, below)), F.pad(
-            ids[0].long(), (0, right, 0, below), value=self.ignore
-        )
+            pixels = self._jitter(pixels)
+        normalised = (pixels.float() / 255 - self.mean) / self.std
+        padding = (0, crop_width - ids.shape[1], 0, crop_height - ids.shape[0])
+        return F.pad(normalised, padding), F.pad(ids, padding, value=self.ignore)
 
     def _apply_custom(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Apply the user's own transform.
 
         Raises:
-            UsageError: it fails, or gives what is no picture and mask of the data's classes.
+            UsageError: it fails, or returns something else than an image and a mask of the classes.
         """
         name = f"transforms.custom={self.settings.custom}"
         try:
-            changed = self.custom(image=image, mask=mask) if self.custom else None
+            result = self.custom(image=image, mask=mask) if self.custom else None
         except SeenetError:
             raise
         except Exception as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise UsageError(f"{name}: raised {what}; mend it, or leave it out") from error
-        image, mask = _check_custom(changed, name)
-        strange = (
-            mask[((mask < 0) | (mask >= self.classes)) & (mask != self.ignore)]
-            if self.classes
-            else mask[:0]
-        )
-        if strange.size:
+            raise UsageError(f"{name}: raised {what}; fix it, or leave it out") from error
+        image, mask = _check_custom(result, name)
+        invalid = mask[((mask < 0) | (mask >= self.classes)) & (mask != self.ignore)]
+        if self.classes and invalid.size:
             raise UsageError(
-                f"{name}: gave a mask with id {strange[0]}, expected 0 to {self.classes - 1}, or {self.ignore} (ignored)"
+                f"{name}: gave a mask with id {invalid[0]}, "
+                f"expected 0 to {self.classes - 1}, or {self.ignore} (ignored)"
             )
         return image, mask
 
-    def _rotate(self, picture: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _rotate(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         angle = _uniform(-self.settings.rotation, self.settings.rotation)
         fill = (self.mean.flatten() * 255).tolist()  # zero after normalisation
-        picture = TF.rotate(picture, angle, InterpolationMode.BILINEAR, fill=fill)
-        return picture, TF.rotate(ids, angle, InterpolationMode.NEAREST, fill=[self.ignore])
+        pixels = TF.rotate(pixels, angle, InterpolationMode.BILINEAR, fill=fill)
+        return pixels, TF.rotate(ids, angle, InterpolationMode.NEAREST, fill=[self.ignore])
 
-    def _jitter(self, picture: Tensor) -> Tensor:
+    def _jitter(self, pixels: Tensor) -> Tensor:
         strength = self.settings.jitter
         for adjust in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
-            picture = adjust(picture, _uniform(1 - strength, 1 + strength))
+            pixels = adjust(pixels, _uniform(1 - strength, 1 + strength))
         hue = min(0.5, strength / 4)
-        result: Tensor = TF.adjust_hue(picture, _uniform(-hue, hue))
+        result: Tensor = TF.adjust_hue(pixels, _uniform(-hue, hue))
         return result
 
 
+def _uniform(low: float, high: float) -> float:
+    return low + (high - low) * torch.rand(()).item()
+
+
+def _random_offset(room: int) -> int:
+    return int(torch.randint(room + 1, ()).item()) if room > 0 else 0
+
+
 def resize_mask(ids: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize 1 x H x W ids by NEAREST_EXACT: plain NEAREST shifts labels against the picture."""
+    """Resize 1 x H x W ids by NEAREST_EXACT; plain NEAREST shifts them against the image."""
     resized: Tensor = TF.resize(ids, list(size), InterpolationMode.NEAREST_EXACT)
     return resized
 
 
-def _check_custom(changed: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return picture and mask as a user's transform gave them.
+def _check_custom(result: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return image and mask from the result of a user's transform.
 
     Raises:
-        UsageError: they are of another kind or size.
+        UsageError: they are missing, or of a wrong type or size.
     """
     if not (
-        isinstance(changed, dict)
-        and all(isinstance(changed.get(key), np.ndarray) for key in ("image", "mask"))
+        isinstance(result, dict)
+        and all(isinstance(result.get(key), np.ndarray) for key in ("image", "mask"))
     ):
         raise UsageError(
-            f"{name}: gave no dict with arrays `image` and `mask`; return {{'image': ..., 'mask': ...}}"
+            f"{name}: gave no dict with arrays `image` and `mask`; "
+            "return {'image': ..., 'mask': ...}"
         )
-    image, mask = changed["image"], changed["mask"]
+    image, mask = result["image"], result["mask"]
     if (
         image.dtype != np.uint8
         or image.ndim != 3

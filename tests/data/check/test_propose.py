@@ -1,4 +1,4 @@
-"""The layouts that people have: what `data init` proposes for each opens, and splits as the layout says."""
+"""What `data init` proposes for common layouts opens, and splits as the layout says."""
 
 from pathlib import Path
 
@@ -13,19 +13,10 @@ from seenet.data import open_split
 from seenet.data.camvid import CAMVID11
 from seenet.data.check.propose import propose, write_proposal
 from seenet.data.check.scan import check_split
-from seenet.data.folder import read_description
-from tests.data.pictures import picture
+from tests.data.pictures import pairs, picture
 
-
-def pairs(
-    folder: Path, *names: str, images: str = "images", masks: str = "masks", suffix: str = ""
-) -> None:
-    for name in names:
-        picture(folder / images / f"{name}.jpg")
-        picture(
-            folder / masks / f"{name}{suffix}.png",
-            np.array([[0, 1], [2, 0]], np.uint8).repeat(3, 0).repeat(4, 1),
-        )
+IDS = np.array([[0, 1], [2, 1]], np.uint8).repeat(3, 0).repeat(4, 1)
+NO_PAIR = "found no folder of pictures beside a folder of masks"
 
 
 def keys(folder: Path, which: str) -> list[str]:
@@ -33,178 +24,162 @@ def keys(folder: Path, which: str) -> list[str]:
     return [split.key(index) for index in range(len(split))]
 
 
-def test_names_of_folders_count_more_than_colours(tmp_path: Path) -> None:
-    """Pictures of few colours and masks as JPEG are no reason to swap them, but to say what is wrong."""
-    for number in range(3):
-        noise = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
-        for folder, pixels, suffix in (
-            ("images", noise // 128 * 100, "png"),
-            ("masks", noise, "jpg"),
-        ):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.{suffix}")
-    with pytest.raises(DataError, match=r"masks/\d\.jpg: over 256 colours in the masks up to here"):
-        propose(tmp_path)
+def splits(folder: Path) -> tuple[list[str], list[str]]:
+    return keys(folder, "train"), keys(folder, "val")
 
 
-def test_lists_that_are_there_are_taken(tmp_path: Path) -> None:
-    pairs(tmp_path, *"abcdef")
-    (tmp_path / "val.txt").write_text("b.jpg\nc\n")
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ({"val.txt": "b.jpg\nc\n"}, ("adef", "bc")),
+        ({"val.txt": "b.jpg\nc\n", "train.txt": "e\na\n"}, ("ea", "bc")),
+    ],
+)
+def test_existing_lists_are_used(
+    tmp_path: Path, lists: dict[str, str], expected: tuple[str, str]
+) -> None:
+    pairs(tmp_path, *"abcdef", mask=IDS)
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
     assert "val: val.txt\n" in write_proposal(tmp_path)
-    assert (keys(tmp_path, "train"), keys(tmp_path, "val")) == (["a", "d", "e", "f"], ["b", "c"])
-    (tmp_path / "seenet.yaml").unlink()
-    (tmp_path / "train.txt").write_text("e\na\n")
-    write_proposal(tmp_path)
-    assert (keys(tmp_path, "train"), keys(tmp_path, "val")) == (["e", "a"], ["b", "c"])
-    # Without a list for validation a share is held back, from training too.
-    (tmp_path / "seenet.yaml").unlink()
-    (tmp_path / "val.txt").unlink()
+    assert splits(tmp_path) == tuple(map(list, expected))
+
+
+def test_without_a_list_for_validation_a_share_is_held_back(tmp_path: Path) -> None:
+    pairs(tmp_path, *"abcdef", mask=IDS)
     (tmp_path / "train.txt").write_text("\n".join("abcdef"))
     assert "train: train.txt\nval: 0.2" in write_proposal(tmp_path)
-    assert sorted(keys(tmp_path, "train") + keys(tmp_path, "val")) == list("abcdef")
+    train, val = splits(tmp_path)
+    assert val and sorted(train + val) == list("abcdef")
 
 
-def test_list_of_other_names_is_refused(tmp_path: Path) -> None:
-    pairs(tmp_path, *"abc")
+def test_a_list_of_other_names_is_refused(tmp_path: Path) -> None:
+    pairs(tmp_path, *"abc", mask=IDS)
     (tmp_path / "val.txt").write_text("a\nimages/b.jpg\n")
-    with pytest.raises(
-        DataError,
-        match=r"val\.txt: found images/b, no picture below .*images; expected one name a line, such as a",
-    ):
+    expected = r"val\.txt: found images/b, no picture below .*images; expected one name a line"
+    with pytest.raises(DataError, match=expected):
         write_proposal(tmp_path)
     assert not (tmp_path / "seenet.yaml").exists()
 
 
 @pytest.mark.parametrize(("train", "val"), [("train", "val"), ("training", "validation")])
-def test_parts_below_the_folders(tmp_path: Path, train: str, val: str) -> None:
-    pairs(tmp_path, f"{train}/a", f"{train}/b", f"{val}/a", "test/c")
-    text = write_proposal(tmp_path)
-    assert f"train: images/{train}\nval: images/{val}\n" in text
-    assert (keys(tmp_path, "train"), keys(tmp_path, "val")) == (
-        [f"{train}/a", f"{train}/b"],
-        [f"{val}/a"],
-    )
-    # Pictures that come later belong where they lie.
-    pairs(tmp_path, f"{val}/d")
+def test_split_folders_below_images_and_masks(tmp_path: Path, train: str, val: str) -> None:
+    pairs(tmp_path, f"{train}/a", f"{train}/b", f"{val}/a", "test/c", mask=IDS)
+    assert f"train: images/{train}\nval: images/{val}\n" in write_proposal(tmp_path)
+    assert splits(tmp_path) == ([f"{train}/a", f"{train}/b"], [f"{val}/a"])
+    # Images that are added later belong to the folder where they are.
+    pairs(tmp_path, f"{val}/d", mask=IDS)
     assert keys(tmp_path, "val") == [f"{val}/a", f"{val}/d"]
 
 
 @pytest.mark.parametrize("below", [".", "data"])
-def test_side_by_side(tmp_path: Path, below: str) -> None:
-    pairs(tmp_path, "a", "b", "c", images=below, masks=below, suffix="_mask")
+def test_images_and_masks_in_one_folder(tmp_path: Path, below: str) -> None:
+    pairs(tmp_path, *"abc", mask=IDS, images=below, masks=below, suffix="_mask")
     text = write_proposal(tmp_path)
     assert text.startswith(f"images: {below}\nmasks: {below}\nmask_suffix: _mask\nval: 0.2")
-    assert keys(tmp_path, "all") == ["a", "b", "c"]
-    assert len(keys(tmp_path, "val")) + len(keys(tmp_path, "train")) == 3
+    train, val = splits(tmp_path)
+    assert sorted(train + val) == keys(tmp_path, "all") == ["a", "b", "c"]
 
 
-def test_side_by_side_in_parts(tmp_path: Path) -> None:
-    pairs(tmp_path, "train/a", "train/b", "val/a", images=".", masks=".", suffix="_mask")
-    assert "images: .\n" in write_proposal(tmp_path)
-    about = read_description(tmp_path / "seenet.yaml")
-    assert (about.train, about.val) == (Path("train"), Path("val"))
-    assert (keys(tmp_path, "train"), keys(tmp_path, "val")) == (["train/a", "train/b"], ["val/a"])
+def test_images_and_masks_in_the_folder_of_their_split(tmp_path: Path) -> None:
+    names = ("train/a", "train/b", "val/a")
+    pairs(tmp_path, *names, mask=IDS, images=".", masks=".", suffix="_mask")
+    assert "train: train\nval: val\n" in write_proposal(tmp_path)
+    assert splits(tmp_path) == (["train/a", "train/b"], ["val/a"])
 
 
-def test_parts_above_the_folders_are_told_what_is_expected(tmp_path: Path) -> None:
-    for part in ("train", "val"):
-        pairs(tmp_path, "a", "b", images=f"{part}/images", masks=f"{part}/masks")
-    with pytest.raises(DataError) as caught:
+@pytest.mark.parametrize(
+    ("layouts", "message"),
+    [
+        (
+            [(f"{part}/images", f"{part}/masks") for part in ("train", "val")],
+            "found train and val on its first level, expected pictures in images/train",
+        ),
+        ([("train", "trainannot"), ("val", "valannot")], "found train and val on its first level"),
+        ([(".", "masks")], NO_PAIR),
+    ],
+)
+def test_other_layouts_are_told_what_is_expected(
+    tmp_path: Path, layouts: list[tuple[str, str]], message: str
+) -> None:
+    for images, masks in layouts:
+        pairs(tmp_path, "a", "b", mask=IDS, images=images, masks=masks)
+    with pytest.raises(DataError, match=f"{tmp_path}: {message}"):
         write_proposal(tmp_path)
-    assert str(caught.value).startswith(
-        f"{tmp_path}: found train and val on its first level, expected pictures in images/train"
-    )
-    pairs(tmp_path, "x", "y", images="train", masks="trainannot")
-    with pytest.raises(DataError, match="found train and val on its first level"):
-        write_proposal(tmp_path)
 
 
-def test_pictures_beside_the_folder_of_masks_are_not_proposed(tmp_path: Path) -> None:
-    pairs(tmp_path, "a", "b", images=".")
-    with pytest.raises(DataError, match="found no folder of pictures beside a folder of masks"):
-        write_proposal(tmp_path)
-
-
-def test_other_pictures_in_the_folder_do_not_matter(tmp_path: Path) -> None:
-    pairs(tmp_path, *"abc")
-    picture(tmp_path / "preview.png")
-    picture(tmp_path / "preview.jpg")
-    picture(tmp_path / "val" / "thumbnail.jpg")
+def test_other_images_in_the_folder_do_not_matter(tmp_path: Path) -> None:
+    pairs(tmp_path, *"abc", mask=IDS)
+    for name in ("preview.png", "preview.jpg", "val/thumbnail.jpg"):
+        picture(tmp_path / name)
     assert "images: images\nmasks: masks\n" in write_proposal(tmp_path)
 
 
-def test_masks_of_32_bits_are_told_by_their_ids(tmp_path: Path) -> None:
-    """Of folders whose names say nothing; as pictures they have no values."""
-    rng = np.random.default_rng(0)
+def test_32_bit_masks_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    """As images they cannot be read; they have fewer values."""
     for name in ("a", "b"):
-        for folder, pixels in (
-            ("first", rng.integers(0, 3, (6, 8), dtype=np.int32)),
-            ("second", rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)),
-        ):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.tif")
+        picture(tmp_path / "first" / f"{name}.tif", IDS.astype(np.int32))
+        picture(tmp_path / "second" / f"{name}.tif", noise(0))
     assert propose(tmp_path).startswith("images: second\nmasks: first\n")
 
 
-def test_proposal_opens(own_folder: Path) -> None:
+def test_names_of_folders_count_more_than_colours(tmp_path: Path) -> None:
+    """Images of few colours and JPEG masks are not swapped; the masks are refused."""
+    for number in range(3):
+        picture(tmp_path / "images" / f"{number}.png", noise(number) // 128 * 100)
+        picture(tmp_path / "masks" / f"{number}.jpg", noise(number))
+    with pytest.raises(DataError, match=r"masks/\d\.jpg: over 256 colours in the masks up to here"):
+        propose(tmp_path)
+
+
+def table(*values: int, dtype: type = np.uint8) -> np.ndarray:
+    return np.array(values, dtype)[IDS]
+
+
+@pytest.mark.parametrize(
+    ("mask", "found", "classes"),
+    [
+        (np.array([(0, 0, 0), (128, 64, 128), (0, 0, 142)], np.uint8)[IDS], 3, 3),
+        (table(0, 255, 0), 2, 2),
+        (table(7, 90, 200), 3, 3),
+        (table(0, 1, 3), 3, 4),
+        (table(0, 999, 5000, dtype=np.uint16), 3, 3),
+        (None, 3, 3),
+    ],
+    ids=["colours", "zero and 255", "other ids", "a gap", "16 bits", "palette"],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_every_proposal_opens(
+    tmp_path: Path, mask: np.ndarray | None, found: int, classes: int, mode: str
+) -> None:
+    for number in range(8):
+        path = tmp_path / "masks" / f"yes{number}_gt.png"
+        picture(path, IDS if mask is None else mask)
+        if mask is None:
+            write_mask(path, IDS, CAMVID11)
+        image = np.asarray(Image.fromarray(noise(number)[:6, :8]).convert(mode))
+        picture(tmp_path / "off" / f"yes{number}.png", image)
+    write_proposal(tmp_path)
+    split = open_split(DataSettings(kind="folder", root=tmp_path), "all")
+    check_split(split)
+    assert (len(split), split.labels.num_classes) == (8, classes)
+    ids = np.unique(split.read(0)[1])
+    assert len(ids) == found and ids.max() < classes
+
+
+def test_void_is_proposed_as_ignored(own_folder: Path) -> None:
     write_proposal(own_folder)
-    train, val = (
-        open_split(DataSettings(kind="folder", root=own_folder), which)
-        for which in ("train", "val")
-    )
-    assert len(train) + len(val) == 20
-    assert len(val) > 0
-    assert train.labels.num_classes == 3
-    check_split(train)
+    split = open_split(DataSettings(kind="folder", root=own_folder), "train")
+    assert (split.labels.num_classes, split.labels.ignore) == (3, 255)
     with pytest.raises(DataError, match="exists already"):
         write_proposal(own_folder)
 
 
-@pytest.mark.parametrize(
-    "kind", ["colours", "zero and 255", "other ids", "a gap", "palette", "16 bit", "grey pictures"]
-)
-def test_every_proposal_opens(tmp_path: Path, kind: str) -> None:
-    ids = np.array([[0, 1], [2, 1]]).repeat(3, 0).repeat(4, 1)
-    for number in range(8):
-        path = tmp_path / "masks" / f"yes{number}_gt.png"
-        picture(tmp_path / "off" / f"yes{number}.png")
-        if kind == "palette":
-            path.parent.mkdir(exist_ok=True)
-            write_mask(path, ids, CAMVID11)
-        elif kind == "colours":
-            picture(path, np.array([(0, 0, 0), (128, 64, 128), (0, 0, 142)], np.uint8)[ids])
-        else:
-            table = {
-                "zero and 255": (0, 255, 0),
-                "other ids": (7, 90, 200),
-                "a gap": (0, 1, 3),
-                "16 bit": (0, 999, 5000),
-            }.get(kind, (0, 1, 2))
-            picture(path, np.array(table, np.uint16 if kind == "16 bit" else np.uint8)[ids])
-        if kind == "grey pictures":
-            Image.open(tmp_path / "off" / f"yes{number}.png").convert("L").save(
-                tmp_path / "off" / f"yes{number}.png"
-            )
-    text = propose(tmp_path)
-    (tmp_path / "seenet.yaml").write_text(text)
-    split = open_split(DataSettings(kind="folder", root=tmp_path), "all")
-    check_split(split)
-    mask = split.read(0)[1]
-    found = {"zero and 255": 2}.get(kind, 3)
-    assert len(split) == 8
-    assert len(np.unique(mask)) == found
-    assert mask.max() < split.labels.num_classes == found + (kind == "a gap")
-
-
 def test_nothing_to_propose(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png")
-    with pytest.raises(DataError, match="no folder of pictures beside a folder of masks"):
-        propose(tmp_path)
-    for name in ("images", "masks"):
-        picture(
-            tmp_path / name / "b.png",
-            np.random.default_rng(3).integers(0, 255, (40, 40, 3), dtype=np.uint8),
-        )
-    picture(tmp_path / "masks" / "a.png", np.zeros((6, 8, 3), np.uint8))
-    with pytest.raises(DataError, match="over 256 colours"):
+    with pytest.raises(DataError, match=NO_PAIR):
         propose(tmp_path)

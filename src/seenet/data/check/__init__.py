@@ -1,4 +1,5 @@
-"""Check every picture and mask of a data set: before training, and for `seenet data check`.
+"""Check every image and mask of a data set: before training, and for `seenet data check`.
 
-`scan` reads, `stats` counts, `inspection` judges, `summary` says it; `propose` describes a folder.
+`scan` reads the files, `stats` counts ids, `inspection` finds errors, `summary` prints them;
+`propose` describes a folder.
 """

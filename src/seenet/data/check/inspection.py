@@ -1,4 +1,4 @@
-"""The verdict of `seenet data check` on a recipe's data: each file, each split, all together."""
+"""Find the errors in the data of a recipe, for `seenet data check`."""
 
 import math
 from collections import Counter, defaultdict
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.core.settings import DataSettings
@@ -19,10 +21,12 @@ from seenet.data.split import FileSplit, Split
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong with a file, or with a whole split (no key).
+    """An error in a file, or in a whole split (`key` is "").
 
-    `message`: in one line, as training would say it; `pixels`: how many are wrong, where that is
-    counted; `other`: the file that has the same picture.
+    Attributes:
+        message: one line, as training would print it.
+        pixels: number of wrong pixels, where counted.
+        other: the file with the same image.
     """
 
     split: str
@@ -37,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Note:
-    """A file that is read otherwise than it is stored, which is no error."""
+    """A conversion that decoding applies to a file; no error."""
 
     split: str
     key: str
@@ -46,7 +50,7 @@ class Note:
 
 
 class Cure(NamedTuple):
-    """What would mend errors of one kind: how many, and their pixels where these were counted."""
+    """The fix for errors of one kind, their number, and their pixels where counted."""
 
     kind: str
     times: int
@@ -56,7 +60,7 @@ class Cure(NamedTuple):
 
 @dataclass(frozen=True)
 class SplitVerdict:
-    """A split, None where it cannot be opened, with all that is wrong and noted in it."""
+    """Errors and notes of a split; `split` is None if it cannot be opened."""
 
     which: str
     split: Split | None
@@ -69,12 +73,12 @@ class SplitVerdict:
         return self.split.name if self.split else self.which
 
     def stats(self) -> SplitStats | None:
-        """Count the masks that could be read, ids of no class as void; None where there is none."""
+        """Return the counts of the masks that were read; None if there are none."""
         counted = [(pair.counts, pair.shape) for pair in self.pairs if pair.counts is not None]
         return gather(self.split.labels, counted) if self.split and counted else None
 
     def strange(self) -> dict[int, tuple[int, int]]:
-        """Count pixels and masks of each id that is neither a class nor ignored."""
+        """Return numbers of pixels and masks of each id that is neither a class nor ignored."""
         assert self.split is not None
         pixels: Counter[int] = Counter()
         masks: Counter[int] = Counter()
@@ -85,40 +89,40 @@ class SplitVerdict:
         return {label: (pixels[label], masks[label]) for label in sorted(pixels)}
 
     def colour(self) -> tuple[list[float], list[float]] | None:
-        """Compute mean and standard deviation of R, G and B, 0 to 1, over all pixels read."""
+        """Return mean and standard deviation of R, G and B, 0 to 1, over all pixels."""
         moments = [pair.moments for pair in self.pairs if pair.moments is not None]
         if not moments:
             return None
+        # Python's integers until the division: nothing overflows or is lost by cancellation.
         total = sum(count for count, _, _ in moments)
-        sums = [sum(one[1][channel] for one in moments) for channel in range(3)]
-        squares = [sum(one[2][channel] for one in moments) for channel in range(3)]
-        # In whole numbers up to the last step, so that nothing cancels.
-        variances = [
-            (total * square - part**2) / total**2
-            for part, square in zip(sums, squares, strict=True)
+        sums = np.array([one for _, one, _ in moments], object).sum(0)
+        squares = np.array([one for _, _, one in moments], object).sum(0)
+        means = [value / total / 255 for value in sums]
+        return means, [
+            math.sqrt((total * square - value**2) / total**2) / 255
+            for value, square in zip(sums, squares, strict=True)
         ]
-        means = [part / total / 255 for part in sums]
-        return means, [math.sqrt(variance) / 255 for variance in variances]
 
     def cures(self) -> list[Cure]:
-        """Put errors with the same cure together, the most frequent first."""
-        alike: dict[tuple[str, str], list[Finding]] = defaultdict(list)
-        for found in self.findings:
-            alike[self._cure(found)].append(found)
+        """Return the fixes for the errors, the most frequent first."""
+        groups: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+        for finding in self.findings:
+            groups[self._cure(finding)].append(finding)
         cures = [
-            Cure(kind, len(some), sum(one.pixels or 0 for one in some), fix)
-            for (kind, fix), some in alike.items()
+            Cure(kind, len(group), sum(one.pixels or 0 for one in group), fix)
+            for (kind, fix), group in groups.items()
         ]
         return sorted(cures, key=lambda cure: -cure.times)
 
-    def _cure(self, found: Finding) -> tuple[str, str]:
-        """Return kind and cure; of strange ids by those of the whole split.
+    def _cure(self, finding: Finding) -> tuple[str, str]:
+        """Return kind and fix of an error.
 
-        One mask alone may look like another kind.
+        For unknown ids the fix is guessed from all masks of the split: a single mask may look like
+        another kind.
         """
-        by_ids = found.fix.startswith(("looks like", "add the classes"))
-        if self.split is None or not self._ids or not by_ids:
-            return found.kind, found.fix
+        guessed = finding.fix.startswith(("looks like", "add the classes"))
+        if self.split is None or not self._ids or not guessed:
+            return finding.kind, finding.fix
         return likely_cause(self._ids, self.split.labels)
 
     @cached_property
@@ -126,8 +130,8 @@ class SplitVerdict:
         return {label for pair in self.pairs for label in pair.counts or {}}
 
     def verdicts(self) -> Iterator[tuple[str, str]]:
-        """Yield the key of each pair, and `wrong`, `noted` or `good`."""
-        wrong = {found.key for found in self.findings}
+        """Yield the key of each pair with `wrong`, `noted` or `good`."""
+        wrong = {finding.key for finding in self.findings}
         noted = {note.key for note in self.notes}
         for index in range(len(self.pairs)):
             assert self.split is not None
@@ -137,7 +141,7 @@ class SplitVerdict:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All splits, and what is wrong with the data outside them."""
+    """Verdicts on all splits, and errors outside them."""
 
     splits: tuple[SplitVerdict, ...]
     findings: tuple[Finding, ...]
@@ -152,11 +156,15 @@ class Inspection:
 
 
 def inspect(settings: DataSettings, processes: int | None = None) -> Inspection:
-    """Look at every file of the splits that a recipe trains and validates on.
+    """Examine every file of the splits that a recipe trains and validates on.
+
+    Args:
+        settings: `data` of the recipe.
+        processes: as for `examine_all`.
 
     Raises:
-        DataError, UsageError: as `list_split`, where no split can be opened. Of several, one that
-            cannot is a finding.
+        DataError, UsageError: as `list_split`, if no split can be opened. If one of several cannot,
+            that is a finding.
     """
     opened: dict[str, Split | DataError] = {}
     for which in dict.fromkeys([settings.train, *([settings.val] if settings.val else [])]):
@@ -169,10 +177,15 @@ def inspect(settings: DataSettings, processes: int | None = None) -> Inspection:
         raise failed[0]
     splits = {which: split for which, split in opened.items() if not isinstance(split, DataError)}
     pairs = {which: tuple(examine_all(split, processes)) for which, split in splits.items()}
-    # Known data sets have one kind of mask; those of one's own may be of two.
-    suspected = settings.kind == "folder" and not _void_beside_classes(
-        [pair for some in pairs.values() for pair in some]
+    # 255 beside a class other than 0 is a void rim. Else masks of 0 and 255 alone may be binary;
+    # only a user's own data can have such masks.
+    rim = any(
+        255 in pair.counts and pair.counts.keys() - {0, 255}
+        for examined in pairs.values()
+        for pair in examined
+        if pair.counts
     )
+    suspected = settings.kind == "folder" and not rim
     seen: dict[str, _First] = {}
     verdicts = []
     for which, found in opened.items():
@@ -185,7 +198,7 @@ def inspect(settings: DataSettings, processes: int | None = None) -> Inspection:
 
 
 class _First(NamedTuple):
-    """Where a picture stood first; `mask`: hash of its mask."""
+    """First occurrence of an image; `mask` is the hash of its mask."""
 
     split: str
     file: str
@@ -199,7 +212,7 @@ def _judge(
     suspected: bool,
     seen: dict[str, _First],
 ) -> SplitVerdict:
-    """List what is wrong with single files, then with files that are each good on their own."""
+    """List the errors of single files, then those of files that are good by themselves."""
     keyed = [(split.key(index), pair) for index, pair in enumerate(pairs)]
     findings = [
         Finding(split.name, key, *problem) for key, pair in keyed for problem in pair.problems
@@ -209,9 +222,9 @@ def _judge(
         findings += _binary_masks(split, pairs)
     if {label for pair in pairs for label in pair.counts or {}} == {split.labels.ignore}:
         what = f"{split.name}: {no_class(len(pairs), split.labels)}"
-        error = DataError(what, fix="look at `ignore`", kind="empty-split")
+        error = DataError(what, fix="check `ignore`", kind="empty-split")
         findings.append(_finding(split.name, "", split.name, error))
-    notes = [Note(split.name, key, *noted) for key, pair in keyed for noted in pair.notes]
+    notes = [Note(split.name, key, *note) for key, pair in keyed for note in pair.notes]
     return SplitVerdict(which, split, pairs, tuple(findings), tuple(notes))
 
 
@@ -224,23 +237,23 @@ def _finding(
 def _duplicates(
     split: Split, pairs: Sequence[Examined], seen: dict[str, _First]
 ) -> Iterator[Finding]:
-    """Find pictures that stood before, in this split or another, whatever their format.
+    """Find images that occurred before, in this split or another, in any format.
 
-    `seen` remembers all by their decoded pixels.
+    `seen` has all images so far, by the hash of their pixels.
     """
     for index, pair in enumerate(pairs):
-        if not pair.picture:
+        if not pair.image_hash:
             continue
         file = str(split.paths(index)[0] or split.key(index))
-        if pair.picture not in seen:
-            seen[pair.picture] = _First(split.name, file, pair.mask)
+        if pair.image_hash not in seen:
+            seen[pair.image_hash] = _First(split.name, file, pair.mask_hash)
             continue
-        first = seen[pair.picture]
+        first = seen[pair.image_hash]
         leak = first.split != split.name
         same = first.file == file
         what = "the same file stands" if same else f"the same pixels as {first.file}"
         where = f" in {first.split} too" if leak else " twice" if same else ""
-        differ = pair.mask and first.mask and pair.mask != first.mask
+        differ = pair.mask_hash and first.mask and pair.mask_hash != first.mask
         fix = (
             f"a score on it says nothing: take it out of one of {first.split} and {split.name}"
             if leak
@@ -255,7 +268,7 @@ def _duplicates(
 
 
 def _binary_masks(split: Split, pairs: Sequence[Examined]) -> Iterator[Finding]:
-    """Find masks of 0 and 255 alone: a foreground that would be ignored as void."""
+    """Find masks of 0 and 255 alone, whose foreground would be ignored as void."""
     if split.labels.ignore != 255 or split.labels.num_classes < 2:
         return
     for index, pair in enumerate(pairs):
@@ -266,23 +279,16 @@ def _binary_masks(split: Split, pairs: Sequence[Examined]) -> Iterator[Finding]:
             yield _finding(split.name, split.key(index), path, error)
 
 
-def _void_beside_classes(pairs: Sequence[Examined]) -> bool:
-    """Tell whether 255 stands in a mask with a class other than 0, so that it is a rim."""
-    return any(
-        255 in pair.counts and pair.counts.keys() - {0, 255} for pair in pairs if pair.counts
-    )
-
-
 def _outside(settings: DataSettings, splits: Sequence[Split]) -> Iterator[Finding]:
-    """Find what belongs to no split, or to the choice of them."""
+    """Find masks that belong to no image, and splits that are the same."""
     if settings.kind == "folder":
         path = description_path(settings)
         about, home = read_description(path), path.parent
         suffix = about.mask_suffix
-        pictures = by_stem(home / about.images)
+        images = by_stem(home / about.images)
         used = {mask for split in splits if isinstance(split, FileSplit) for mask in split.masks}
         for stem, mask in by_stem(home / about.masks).items():
-            alone = stem.endswith(suffix) and stem.removesuffix(suffix) not in pictures
+            alone = stem.endswith(suffix) and stem.removesuffix(suffix) not in images
             if alone and mask not in used:
                 fix = "copy the picture there, or take the mask out"
                 error = DataError(f"{mask}: a mask without a picture", fix=fix, kind="missing")

@@ -1,4 +1,4 @@
-"""Propose a first `seenet.yaml` for a folder of pictures and masks (`seenet data init`)."""
+"""Propose a `seenet.yaml` for a folder of images and masks (`seenet data init`)."""
 
 import json
 import re
@@ -16,33 +16,27 @@ from seenet.core.progress import track
 from seenet.data.check.stats import count_ids
 from seenet.data.folder import FILE, by_stem, in_share, read_stems
 
-LOOKED_AT = 400
-"""Masks looked at, spread over the folder."""
+SAMPLED = 400
+"""Number of masks that are read, spread over the folder."""
 MOST_COLOURS = 256
 SUFFIXES = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "-mask")
-PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
-"""What folders of a split are called."""
+"""Common suffixes of a mask's stem after its image's."""
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
+"""Common names of the folder of a split."""
 HERE = "."
-PICTURES = ("images", "image", "imgs", "img", "pictures", "photos", "jpegimages")
-MASKS = (
-    "masks",
-    "mask",
-    "labels",
-    "label",
-    "annotations",
-    "annotation",
-    "gt",
-    "segmentation",
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "photos", "jpegimages")
+"""Common names of a folder of images; in other folders the number of colours decides."""
+MASK_FOLDERS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "segmentation",
     "segmentationclass",
-)
-"""What folders of these are called; of others it is their colours that tell."""
+)  # fmt: skip
 
 
 def write_proposal(folder: Path) -> str:
-    """Write FOLDER/seenet.yaml; return what to look at.
+    """Write FOLDER/seenet.yaml; return its text and what to do next.
 
     Raises:
-        DataError: one is there already, or no masks are found.
+        DataError: the file exists, or there are no masks.
     """
     path = folder / FILE
     if path.exists():
@@ -53,66 +47,71 @@ def write_proposal(folder: Path) -> str:
 
 
 def propose(folder: Path) -> str:
-    """Describe a folder of pictures beside one of masks with the same names, as YAML.
+    """Describe, as YAML, a folder of images beside a folder of masks with the same names.
 
-    Both may be in one folder, told apart by what masks have behind. Training and validation:
-    folders in that of the pictures (images/train, images/val), else lists (train.txt, val.txt),
-    else a share.
+    Images and masks may share a folder if the masks have a suffix. The splits are subfolders
+    (images/train, images/val), else lists (train.txt, val.txt), else a share.
+
+    Raises:
+        DataError: another layout, or masks with too many colours or ids.
     """
     if not folder.is_dir():
         raise DataError(
-            f"{folder}: no such folder; expected one with a folder of pictures and a folder of masks"
+            f"{folder}: no such folder; "
+            "expected one with a folder of pictures and a folder of masks"
         )
-    found = {
-        entry.name: by_stem(entry)
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
+    entries = [entry for entry in sorted(folder.iterdir()) if entry.is_dir()]
+    found = {entry.name: by_stem(entry) for entry in entries if not entry.name.startswith(".")}
     found = {name: files for name, files in found.items() if files}
-    pair = _pair(found)
+    pair = _find_pair(found)
     if pair is None:
         found[HERE] = by_stem(folder)
-        pair = _pair(found) or _unpaired(found, folder)
+        pair = _find_pair(found) or _refuse_layout(found, folder)
     images, masks, suffix = pair
-    paths = [found[masks][stem + suffix] for stem in found[images] if stem + suffix in found[masks]]
-    paths = paths[:: -(-len(paths) // LOOKED_AT)]
-    head = [f"images: {_quoted(images)}", f"masks: {_quoted(masks)}"] + (
-        [f"mask_suffix: {_quoted(suffix)}"] if suffix else []
-    )
-    parts = {part: _part(part, folder, images, found[images]) for part in PARTS}
-    head += [f"{part}: {_quoted(where)}" for part, where in parts.items() if where]
-    if not parts["val"]:
-        paired = [stem for stem in found[images] if stem + suffix in found[masks]]
+    paired = [stem for stem in found[images] if stem + suffix in found[masks]]
+    paths = [found[masks][stem + suffix] for stem in paired[:: -(-len(paired) // SAMPLED)]]
+    lines = [f"images: {_quoted(images)}", f"masks: {_quoted(masks)}"]
+    if suffix:
+        lines.append(f"mask_suffix: {_quoted(suffix)}")
+    splits = {split: _find_split(split, folder, images, found[images]) for split in SPLITS}
+    lines += [f"{split}: {_quoted(where)}" for split, where in splits.items() if where]
+    if not splits["val"]:
         count = f"{len(in_share(paired, 0.2))} of {len(paired)}"
-        head.append(
-            f"val: 0.2  # this share, chosen by a hash of the names (now {count}); or a list: val.txt"
+        lines.append(
+            f"val: 0.2  # this share, chosen by a hash of the names (now {count}); "
+            "or a list: val.txt"
         )
-    return "\n".join([*head, *_classes(paths)]) + "\n"
+    mode = read_header(paths[0]).mode
+    if mode in {"RGB", "RGBA"}:
+        lines += _by_colour(paths)
+    else:
+        lines += _by_id(paths, "palette" if mode == "P" else "index")
+    return "\n".join(lines) + "\n"
 
 
-def _part(part: str, folder: Path, images: str, pictures: dict[str, Path]) -> str | None:
-    """Find the folder or the list that says what `train` or `val` is.
+def _find_split(split: str, folder: Path, images: str, pictures: dict[str, Path]) -> str | None:
+    """Return the folder or the list of `train` or `val`, if there is one.
 
     Raises:
-        DataError: the list names what is no picture.
+        DataError: the list has an entry that is no image.
     """
-    for name in PARTS[part]:
+    for name in SPLITS[split]:
         if any(stem.startswith(f"{name}/") for stem in pictures):
             return (Path(images) / name).as_posix()
-    path = folder / f"{part}.txt"
+    path = folder / f"{split}.txt"
     if not path.is_file():
         return None
-    strange = [stem for stem in read_stems(path, path, pictures) if stem not in pictures]
-    if strange:
-        example = next(iter(pictures))
+    unknown = [stem for stem in read_stems(path, path, pictures) if stem not in pictures]
+    if unknown:
         raise DataError(
-            f"{path}: found {strange[0]}, no picture below {folder / images}; expected one name a line, such as {example}"
+            f"{path}: found {unknown[0]}, no picture below {folder / images}; "
+            f"expected one name a line, such as {next(iter(pictures))}"
         )
     return path.name
 
 
 def _quoted(name: str) -> str:
-    """Write a name as YAML that reads back as the same text."""
+    """Return a name as YAML that reads back as the same text."""
     try:
         plain = re.fullmatch(r"[\w.][\w./-]*", name) and yaml.safe_load(name) == name
     except ValueError:  # 2026-02-30 looks like a date
@@ -120,21 +119,16 @@ def _quoted(name: str) -> str:
     return name if plain else json.dumps(name)
 
 
-def _pair(found: dict[str, dict[str, Path]]) -> tuple[str, str, str] | None:
-    """Choose the folders of pictures and masks, and what mask stems have behind.
-
-    It is the pair with the most names in common, if any.
-    """
+def _find_pair(found: dict[str, dict[str, Path]]) -> tuple[str, str, str] | None:
+    """Return the folders of images and masks with the most names in common, and the mask suffix."""
     best: tuple[int, str, str, str] = (0, "", "", "")
     for images, pictures in found.items():
         for masks, others in found.items():
-            named = images.lower() in PICTURES or masks.lower() in MASKS
-            if (
-                (images != masks and HERE in {images, masks})
-                or images.lower() in MASKS
-                or masks.lower() in PICTURES
-            ):
+            if images.lower() in MASK_FOLDERS or masks.lower() in IMAGE_FOLDERS:
                 continue
+            if images != masks and HERE in {images, masks}:
+                continue
+            named = images.lower() in IMAGE_FOLDERS or masks.lower() in MASK_FOLDERS
             for suffix in SUFFIXES if images != masks else SUFFIXES[1:]:
                 common = [stem for stem in pictures if stem + suffix in others]
                 if len(common) > best[0] and (
@@ -143,28 +137,27 @@ def _pair(found: dict[str, dict[str, Path]]) -> tuple[str, str, str] | None:
                     < _count_colours(pictures[common[0]])
                 ):
                     best = (len(common), images, masks, suffix)
-    # A folder called train or val is a part: alone, or beside its masks, it is not the whole set.
-    return (
-        best[1:] if best[0] and not {best[1], best[2]} & {*PARTS["train"], *PARTS["val"]} else None
-    )
+    # A folder called train or val is only a part of the data set.
+    names = {*SPLITS["train"], *SPLITS["val"]}
+    return best[1:] if best[0] and not {best[1], best[2]} & names else None
 
 
-def _unpaired(found: dict[str, dict[str, Path]], folder: Path) -> NoReturn:
-    """Raise DataError that says which layout is expected."""
-    apart = sorted(found.keys() & {*PARTS["train"], *PARTS["val"]})
-    if apart:
+def _refuse_layout(found: dict[str, dict[str, Path]], folder: Path) -> NoReturn:
+    """Raise DataError with the layout that is expected."""
+    splits = sorted(found.keys() & {*SPLITS["train"], *SPLITS["val"]})
+    if splits:
         raise DataError(
-            f"{folder}: found {' and '.join(apart)} on its first level, expected pictures in images/train and images/val "
-            "and masks in masks/train and masks/val; move them so"
+            f"{folder}: found {' and '.join(splits)} on its first level, expected pictures in "
+            "images/train and images/val and masks in masks/train and masks/val; move them so"
         )
     raise DataError(
-        f"{folder}: found no folder of pictures beside a folder of masks with the same names; expected images/a.jpg and masks/a.png, "
-        "or a.jpg and a_mask.png in one folder"
+        f"{folder}: found no folder of pictures beside a folder of masks with the same names; "
+        "expected images/a.jpg and masks/a.png, or a.jpg and a_mask.png in one folder"
     )
 
 
 def _count_colours(path: Path) -> int:
-    """Count values in a file: few in a mask, many in a picture; JPEG never holds a mask."""
+    """Count the values in a file: few in a mask, many in an image; a JPEG is never a mask."""
     if read_header(path).mode == "I":
         return len(np.unique(read_ids(path)))  # ids of 32 bits, or grey of 16
     colours = read_image(path).astype(np.int32)
@@ -172,32 +165,23 @@ def _count_colours(path: Path) -> int:
     return count if path.suffix.lower() not in {".jpg", ".jpeg"} else count + 2**24
 
 
-def _classes(paths: list[Path]) -> list[str]:
-    mode = read_header(paths[0]).mode
-    return (
-        _by_colour(paths)
-        if mode in {"RGB", "RGBA"}
-        else _by_id(paths, "palette" if mode == "P" else "index")
-    )
-
-
 def _by_colour(paths: list[Path]) -> list[str]:
     colours: set[tuple[int, int, int]] = set()
     for path in track(paths, "looking at masks", len(paths)):
-        colours |= {
-            (red, green, blue)
-            for red, green, blue in np.unique(read_colours(path).reshape(-1, 3), axis=0).tolist()
-        }
+        found = np.unique(read_colours(path).reshape(-1, 3), axis=0).tolist()
+        colours |= {(red, green, blue) for red, green, blue in found}
         if len(colours) > MOST_COLOURS:
             raise DataError(
-                f"{path}: over {MOST_COLOURS} colours in the masks up to here, expected one a class; were they blurred or saved as JPEG?"
+                f"{path}: over {MOST_COLOURS} colours in the masks up to here, "
+                "expected one a class; were they blurred or saved as JPEG?"
             )
-    # In the order of VOC's colour map where the colours are from it.
+    # Colours of VOC's colour map are in its order.
     order = {colour: label for label, colour in enumerate(voc_colours(256))}
     ordered = sorted(colours, key=lambda colour: (order.get(colour, 256), colour))
     return [
         "decode: rgb",
-        "# Give the classes their names. A colour that is not to be learned goes from here to the list `ignore_colours: [[r, g, b]]`.",
+        "# Give the classes their names. "
+        "Move a colour that is not to be learned to the list `ignore_colours: [[r, g, b]]`.",
         "classes:",
         *(f"  class{number}: {list(colour)}" for number, colour in enumerate(ordered)),
     ]
@@ -214,7 +198,7 @@ def _by_id(paths: list[Path], decode: str) -> list[str]:
         f"ignore: 255  # {'a guess: the masks hold it' if void else 'the masks do not hold it'}",
         "# Give the classes their names.",
     ]
-    # A gap may be a class that is rare; ids that are mostly gaps are another numbering.
+    # A gap may be a rare class; ids that are mostly gaps are another numbering.
     if 2 * len(ids) > max(ids) + 1 and max(ids) < 255:
         names = [
             f"  class{label}: {list(colour)}{'' if label in found else '  # not seen'}"
@@ -223,17 +207,15 @@ def _by_id(paths: list[Path], decode: str) -> list[str]:
         return [f"decode: {decode}", *head, "classes:", *names]
     if len(ids) > MOST_COLOURS:
         raise DataError(
-            f"{paths[0].parent}: over {MOST_COLOURS} ids in the masks, expected one a class; are they instances?"
+            f"{paths[0].parent}: over {MOST_COLOURS} ids in the masks, expected one a class; "
+            "are they instances?"
         )
     table = ", ".join(f"{label}: {number}" for number, label in enumerate(ids))
-    named = [
-        f"  id{label}: {list(colour)}"
-        for label, colour in zip(ids, voc_colours(len(ids)), strict=True)
-    ]
+    colours = zip(ids, voc_colours(len(ids)), strict=True)
     return [
         "decode: remap",
         f"remap: {{{table}{', 255: 255' if void else ''}}}",
         *head,
         "classes:",
-        *named,
+        *(f"  id{label}: {list(colour)}" for label, colour in colours),
     ]

@@ -1,19 +1,18 @@
-"""Read every picture and mask of a split: before the first step of training, and for `data check`.
+"""Read every image and mask of a split, before training and for `seenet data check`.
 
-`read_pair` is the one reading of both. `check_split` is training's door: it stops at the first
-error, remembers what was good and shares the work among the processes of a group. `examine_all`
-is `seenet data check`: it goes on after errors and keeps what a summary needs.
+`read_pair` reads one pair. `check_split` is for training: it raises the first error, caches which
+files are good, and shares the work among ranks. `examine_all` is for `seenet data check`: it goes
+on after errors and keeps what a summary needs.
 """
 
 import hashlib
 import json
-import logging
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
@@ -22,9 +21,10 @@ import numpy as np
 from PIL import Image
 
 from seenet.core.errors import DataError
-from seenet.core.files import cache_folder, digest, write_text
+from seenet.core.files import cache_folder, digest, write_cache
 from seenet.core.images import image_size, read_header
 from seenet.core.main_guard import check_main_guard
+from seenet.core.processor import cores
 from seenet.core.progress import track
 from seenet.data.check.stats import Counted, SplitStats, check_ids, count_ids, gather, refuse_ids
 from seenet.data.split import FileSplit, Split, size_mismatch
@@ -32,17 +32,19 @@ from seenet.distributed import all_gather, rank_and_world
 
 T = TypeVar("T")
 
-PAIRS_WORTH_A_PROCESS = 100
-"""Fewer are read sooner than another process starts."""
-NOTED_OF_MASKS = ("16-bit", "alpha", "EXIF")
-"""What is noted of a mask; grey and palette are how masks are stored."""
+THREADS = 2
+"""Threads of each rank that read files."""
+PAIRS_PER_PROCESS = 100
+"""Pairs that are worth the start of another process."""
+MASK_NOTES = ("16-bit", "alpha", "EXIF")
+"""Notes that are kept for a mask; grey and palette are how masks are stored."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its mask as read; None, and no counts, where one could not be.
+    """An image and its mask as read; None, and no counts, for what could not be read.
 
-    `problems`: files in which something is wrong, in turn, and what.
+    `problems`: files with an error, in the order found.
     """
 
     image: np.ndarray | None
@@ -52,16 +54,15 @@ class Pair:
 
 
 def read_pair(split: Split, index: int) -> Pair:
-    """Read a picture and its mask, and go on after what is wrong with either."""
+    """Read an image and its mask, and collect the errors of both."""
     if not isinstance(split, FileSplit):
         return _read_drawn(split, index)
     problems = split.missing(index)
-    complete = not problems
     image_path, mask_path = split.paths(index)
 
     def attempt(path: Path, read: Callable[[], T]) -> T | None:
         try:
-            return read() if complete or path.is_file() else None
+            return read() if path.is_file() else None
         except DataError as error:
             problems.append((path, error))
             return None
@@ -69,20 +70,15 @@ def read_pair(split: Split, index: int) -> Pair:
     mask = attempt(mask_path, lambda: split.mask(index))
     counts = {} if mask is None else count_ids(mask)
     attempt(mask_path, lambda: refuse_ids(counts, split.labels, mask_path))
-    # Decoded too: a picture that ends too early is found by that alone.
+    # The whole image, since only that finds a truncated file.
     image = attempt(image_path, lambda: split.image(index))
-    shape = _header_size(mask_path) if mask is None else mask.shape
+    shape = None if mask is None else mask.shape
+    if mask is None:
+        with suppress(DataError):
+            shape = image_size(mask_path)
     if image is not None and shape is not None and image.shape[:2] != shape:
         problems.append((mask_path, size_mismatch(image_path, image.shape[:2], mask_path, shape)))
     return Pair(image, mask, counts, tuple(problems))
-
-
-def _header_size(path: Path) -> tuple[int, ...] | None:
-    """Return the size of a mask that is not decoded as declared, where its header tells."""
-    try:
-        return image_size(path)
-    except DataError:
-        return None
 
 
 def _read_drawn(split: Split, index: int) -> Pair:
@@ -95,35 +91,29 @@ def _read_drawn(split: Split, index: int) -> Pair:
         return Pair(None, None, {}, ((path, error),))
 
 
-# Training's door
+# The check before training
 
 
-def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
-    """Count the pixels of each id in each mask of a split; refuse the first error.
+def check_split(split: FileSplit) -> list[dict[int, int]]:
+    """Return the pixels of each id in each mask of a split, in its order.
 
-    What was found good is remembered with its counts by path, size and time of both files, so
-    that a resume does not look again. Processes of a group that see the same files each look at
-    a part of what one of them does not remember.
-
-    Returns:
-        Pixels by id of each mask, in the order of the split.
+    Good pairs are cached with their counts by path, size and time of both files, so that a resume
+    does not read them again. Ranks that see the same files share those that are not cached.
 
     Raises:
-        DataError: a picture or mask that cannot be read, a mask of another size than its
-            picture, or ids that are neither a class nor ignored. Every process of the group must
-            call this, and raises the same error.
+        DataError: an image or mask that cannot be read, a mask of another size than its image, or
+            ids that are neither a class nor ignored. Every rank must call this, and all raise the
+            same error.
     """
-    store = _store(split)
-    known = _remembered(store)
-    # Taken before the files are read: what changes meanwhile is looked at again.
+    where = digest(split.name, str(split.images[0].resolve().parent))[:16]
+    cache = cache_folder() / f"checked-{where}.json"
+    known = _read_cache(cache)
+    # Before the files are read, so that a file that changes meanwhile is read again next time.
     stamps = [split.stamp(index) for index in range(len(split))]
     missing = [index for index, stamp in enumerate(stamps) if stamp not in known]
     everyone = all_gather([(digest(*stamps), missing)])
-    same = [
-        rank
-        for rank, (files, _) in enumerate(everyone)
-        if files == everyone[rank_and_world()[0]][0]
-    ]
+    own_files = everyone[rank_and_world()[0]][0]
+    same = [rank for rank, (files, _) in enumerate(everyone) if files == own_files]
     todo = sorted({index for rank in same for index in everyone[rank][1]})
     if not any(others for _, others in everyone):
         return [known[stamp] for stamp in stamps]
@@ -134,14 +124,9 @@ def check_split(split: FileSplit, *, threads: int = 2) -> list[dict[int, int]]:
             raise error
         return pair.counts
 
-    what = f"checking {split.name}"
-    found = map_across_ranks(todo, counts_of, what, threads=threads, among=same)
+    found = map_across_ranks(todo, counts_of, f"checking {split.name}", ranks=same)
     known |= {stamps[index]: counts for index, counts in found.items()}
-    try:
-        write_text(store, json.dumps(known, sort_keys=True))
-    except OSError as error:
-        log = logging.getLogger("seenet")
-        log.info("%s: cannot be written (%s); the data will be checked again", store, error)
+    write_cache(cache, known)
     return [known[stamp] for stamp in stamps]
 
 
@@ -150,28 +135,27 @@ def map_across_ranks(
     read: Callable[[int], T],
     what: str | None,
     *,
-    threads: int,
-    among: Sequence[int] | None = None,
+    ranks: Sequence[int] | None = None,
 ) -> dict[int, T]:
-    """Call `read` once per index, shared among the processes of a group; give all of them all.
+    """Call `read` once per index, shared among ranks, and give all of them all results.
+
+    Every rank must call this, also those that are not in `ranks`.
 
     Args:
-        indices: samples, the same in all processes of `among`.
-        read: called in threads of this process for its part of the indices.
-        what: stands before the progress bar; None: no bar.
-        threads: threads of each process.
-        among: ranks that share `indices`, of which this is one; None: all.
+        indices: the same in all of `ranks`.
+        read: called in threads for this rank's share of the indices.
+        what: description of the progress bar; None: no bar.
+        ranks: ranks that share `indices`, including this one; None: all.
 
     Raises:
-        DataError: what the first of the indices that fail has raised, in all processes. Every
-            process of the group must call this.
+        DataError: the error of the first index that fails, in all ranks.
     """
     rank, world = rank_and_world()
-    mates = range(world) if among is None else among
-    mine = indices[mates.index(rank) :: len(mates)]
+    members = range(world) if ranks is None else ranks
+    mine = indices[members.index(rank) :: len(members)]
     found: dict[int, T] = {}
     failed: list[tuple[int, DataError]] = []
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         values = pool.map(read, mine)
         try:
             for index, value in zip(
@@ -180,17 +164,17 @@ def map_across_ranks(
                 found[index] = value
         except DataError as error:
             failed.append((mine[len(found)], error))
-    parts = all_gather([(found, failed)])
-    failures = [failure for _, failed in parts for failure in failed]
+    results = all_gather([(found, failed)])
+    failures = [failure for _, failed in results for failure in failed]
     if failures:
         raise min(failures, key=lambda failure: failure[0])[1]
-    return {index: value for mate in mates for index, value in parts[mate][0].items()}
+    return {index: value for member in members for index, value in results[member][0].items()}
 
 
-def _remembered(store: Path) -> dict[str, dict[int, int]]:
-    """Read what earlier checks found good; nothing where the file is damaged or another version."""
+def _read_cache(path: Path) -> dict[str, dict[int, int]]:
+    """Return the counts of good pairs by stamp; empty if the file is missing or damaged."""
     try:
-        known = json.loads(store.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
         return {
             str(stamp): {int(label): int(pixels) for label, pixels in counts.items()}
             for stamp, counts in known.items()
@@ -199,30 +183,20 @@ def _remembered(store: Path) -> dict[str, dict[int, int]]:
         return {}
 
 
-def _store(split: FileSplit) -> Path:
-    name = digest(split.name, str(split.images[0].resolve().parent))[:16]
-    return cache_folder() / f"checked-{name}.json"
-
-
 # Class statistics
 
 
-def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
-    """Count the classes of a split.
-
-    Of files this is what `check_split` counts or remembers; drawn scenes are drawn.
+def split_stats(split: Split) -> SplitStats:
+    """Count the classes of a split; for files with the cached counts of `check_split`.
 
     Raises:
-        DataError: as `check_split`. Every process of a group must call this.
+        DataError: as `check_split`. Every rank must call this.
     """
     indices = range(len(split))
     if isinstance(split, FileSplit):
-        # From headers: a mask that the check remembers is not decoded.
-        counts = check_split(split, threads=threads)
-        masks = split.masks
-        sizes = map_across_ranks(
-            indices, lambda index: image_size(masks[index]), None, threads=threads
-        )
+        # Sizes come from headers, so that masks with cached counts are not decoded.
+        counts, masks = check_split(split), split.masks
+        sizes = map_across_ranks(indices, lambda index: image_size(masks[index]), None)
         return gather(split.labels, zip(counts, (sizes[index] for index in indices), strict=True))
 
     def count(index: int) -> Counted:
@@ -230,7 +204,7 @@ def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
         counts = check_ids(mask, split.labels, Path(split.key(index)))
         return counts, (mask.shape[0], mask.shape[1])
 
-    found = map_across_ranks(indices, count, f"counting {split.name}", threads=threads)
+    found = map_across_ranks(indices, count, f"counting {split.name}")
     return gather(split.labels, (found[index] for index in indices))
 
 
@@ -238,7 +212,7 @@ def split_stats(split: Split, *, threads: int = 2) -> SplitStats:
 
 
 class Problem(NamedTuple):
-    """What a DataError says of a file, without the pixels that its traceback keeps alive."""
+    """Content of a DataError about a file, without the arrays that its traceback keeps alive."""
 
     file: str
     kind: str
@@ -253,31 +227,36 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Examined:
-    """What is kept of a pair: what is wrong, what is noted of which file, counts for a summary.
+    """Result of examining a pair.
 
-    `counts` and `shape` are the mask's; `picture` and `mask` hashes of the decoded pixels;
-    `moments`, exact, of the picture's R, G and B: pixels, sums of values and of their squares.
+    Attributes:
+        problems: errors of its files.
+        notes: (file, note) of what decoding converts.
+        counts: pixels of each id in the mask; None if it cannot be read.
+        shape: height and width of the mask.
+        image_hash, mask_hash: hashes of the decoded pixels; "" for what cannot be read.
+        moments: of the image's R, G and B: number of pixels, sums of values, sums of squares.
     """
 
     problems: tuple[Problem, ...]
     notes: tuple[tuple[str, str], ...]
     counts: dict[int, int] | None
     shape: tuple[int, int]
-    picture: str
-    mask: str
+    image_hash: str
+    mask_hash: str
     moments: tuple[int, list[int], list[int]] | None
 
 
 def examine(split: Split, index: int) -> Examined:
-    """Read a pair as training does, and go on after what is wrong."""
+    """Read a pair as training does, and go on after errors."""
     pair = read_pair(split, index)
     notes: list[tuple[str, str]] = []
-    for path, pixels, noted in zip(
-        split.paths(index), (pair.image, pair.mask), (("",), NOTED_OF_MASKS), strict=True
+    for path, pixels, kept in zip(
+        split.paths(index), (pair.image, pair.mask), (("",), MASK_NOTES), strict=True
     ):
         if path is not None and pixels is not None:
-            of_file = read_header(path).notes
-            notes += [(str(path), note) for note in of_file if note.startswith(noted)]
+            found = read_header(path).notes
+            notes += [(str(path), note) for note in found if note.startswith(kept)]
     return Examined(
         tuple(Problem.of(path, error) for path, error in pair.problems),
         tuple(notes),
@@ -292,15 +271,12 @@ def examine(split: Split, index: int) -> Examined:
 def _moments(image: np.ndarray) -> tuple[int, list[int], list[int]]:
     counts = np.array(Image.fromarray(image).histogram(), np.int64).reshape(3, 256)
     values = np.arange(256)
-    return (
-        image.shape[0] * image.shape[1],
-        (counts @ values).tolist(),
-        (counts @ values**2).tolist(),
-    )
+    squares = (counts @ values**2).tolist()
+    return image.shape[0] * image.shape[1], (counts @ values).tolist(), squares
 
 
 def _pixel_hash(pixels: np.ndarray | None) -> str:
-    """Hash decoded pixels: a picture in another format, or turned by its tag, is the same."""
+    """Hash decoded pixels, so that the same image in another format has the same hash."""
     if pixels is None:
         return ""
     hashed = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
@@ -309,17 +285,17 @@ def _pixel_hash(pixels: np.ndarray | None) -> str:
 
 
 def examine_all(split: Split, processes: int | None = None) -> Iterator[Examined]:
-    """Examine every pair, in order, under a bar.
+    """Examine every pair in order, and show progress.
 
     Args:
         split: any split.
-        processes: None: one a core, fewer for a small split.
+        processes: at most so many; None: one per core. A small split gets fewer.
 
     Raises:
-        DataError: a process ended by itself, by a fault in a decoder or a full memory.
+        DataError: a process died, from a fault in a decoder or from lack of memory.
     """
     wanted = cores() if processes is None else processes
-    count = min(wanted, -(-len(split) // PAIRS_WORTH_A_PROCESS))
+    count = min(wanted, -(-len(split) // PAIRS_PER_PROCESS))
     what = f"checking {split.name}"
     if count < 2:
         yield from track((examine(split, index) for index in range(len(split))), what, len(split))
@@ -330,25 +306,17 @@ def examine_all(split: Split, processes: int | None = None) -> Iterator[Examined
         with ProcessPoolExecutor(
             count, multiprocessing.get_context("spawn"), _start_worker, (split,)
         ) as pool:
-            for examined in track(
-                pool.map(_examine_in_worker, range(len(split)), chunksize=8), what, len(split)
-            ):
+            results = pool.map(_examine_in_worker, range(len(split)), chunksize=8)
+            for examined in track(results, what, len(split)):
                 yield examined
                 done += 1
     except BrokenProcessPool:
         near = split.images[done] if isinstance(split, FileSplit) else split.key(done)
         raise DataError(
-            f"{near}: a process that read files ended by itself, at this file or one of the next {8 * count}",
-            fix="see whether the memory was full; else take these files out one by one",
+            f"{near}: a process died while it read this file or one of the next {8 * count}",
+            fix="see whether memory ran out; else take these files out one by one",
             kind="damaged",
         ) from None
-
-
-def cores() -> int:
-    """Count the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 _worker_split: Split
@@ -357,7 +325,7 @@ _worker_split: Split
 def _start_worker(split: Split) -> None:
     global _worker_split
     _worker_split = split
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
 
 def _examine_in_worker(index: int) -> Examined:

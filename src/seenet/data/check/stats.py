@@ -1,4 +1,4 @@
-"""Count what masks hold: pixels by id, ids of no class and their likely cause, class weights."""
+"""Count the ids of masks, explain wrong ids, and compute class weights."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from seenet.core.errors import DataError
 from seenet.core.labels import LabelSet
 
 Counted = tuple[dict[int, int], tuple[int, int]]
-"""Pixels by id of a mask, and its height and width."""
+"""Pixels of each id in a mask, and its height and width."""
 BINARY = "looks like a 0/255 mask; set `decode: remap` with `remap: {0: 0, 255: 1}`"
 
 
 def count_ids(mask: np.ndarray) -> dict[int, int]:
-    """Count the pixels of each id that a mask holds."""
+    """Return the number of pixels of each id in a mask."""
     if mask.dtype == np.uint8:
         counts = np.bincount(mask.ravel())
         return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
@@ -26,53 +26,57 @@ def count_ids(mask: np.ndarray) -> dict[int, int]:
 
 
 def check_ids(mask: np.ndarray, labels: LabelSet, path: Path) -> dict[int, int]:
-    """Count the pixels of each id; raise DataError as `refuse_ids` does."""
-    found = count_ids(mask)
-    refuse_ids(found, labels, path)
-    return found
+    """Return the number of pixels of each id; raise DataError as `refuse_ids` does."""
+    counts = count_ids(mask)
+    refuse_ids(counts, labels, path)
+    return counts
 
 
 def strange_ids(counts: dict[int, int], labels: LabelSet) -> dict[int, int]:
-    """Select the ids that are neither a class nor ignored."""
+    """Return the counts of ids that are neither a class nor ignored."""
     known = {*range(labels.num_classes), labels.ignore}
     return {label: pixels for label, pixels in counts.items() if label not in known}
 
 
 def refuse_ids(counts: dict[int, int], labels: LabelSet, path: Path) -> None:
-    """Raise DataError with ids, pixels and likely cause where a mask holds ids of no class."""
+    """Raise DataError, with the likely cause, if a mask has ids that are no class nor ignored."""
     wrong = strange_ids(counts, labels)
     if not wrong:
         return
     some = ", ".join(f"{label} ({pixels} pixels)" for label, pixels in list(wrong.items())[:6])
     kind, fix = likely_cause(set(counts), labels)
+    if path.suffix.lower() in {".jpg", ".jpeg"}:
+        fix = "JPEG blurs ids; save masks as PNG"
     raise DataError(
         f"{path}: ids {some}{', ...' if len(wrong) > 6 else ''} are neither one of "
-        f"{labels.num_classes} classes (0 to {labels.num_classes - 1}) nor ignored ({labels.ignore})",
-        fix="JPEG blurs ids; save masks as PNG"
-        if path.suffix.lower() in {".jpg", ".jpeg"}
-        else fix,
+        f"{labels.num_classes} classes (0 to {labels.num_classes - 1}) "
+        f"nor ignored ({labels.ignore})",
+        fix=fix,
         kind=kind,
         pixels=sum(wrong.values()),
     )
 
 
 def likely_cause(ids: set[int], labels: LabelSet) -> tuple[str, str]:
-    """Guess the kind of error (`mask-kind`, `ids`) and its fix, where masks hold these ids."""
+    """Guess the kind of error (`mask-kind`, `ids`) and its fix from the ids in masks."""
     count = labels.num_classes
     if labels.name == "cityscapes19" and ids <= {*range(34), 255}:
         return "mask-kind", "looks like labelIds; set data.ids=labelIds"
     if labels.name != "folder":
         return "ids", (
-            f"masks of {labels.name} hold no others; another data set's, or masks of your own (data.kind=folder)?"
+            f"masks of {labels.name} hold no others; "
+            "another data set's, or masks of your own (data.kind=folder)?"
         )
     if count == 19 and ids <= {*range(34), 255}:
-        fix = "looks like Cityscapes' labelIds; use data.kind=cityscapes, or set `decode: remap`"
-        return "mask-kind", fix
+        return "mask-kind", (
+            "looks like Cityscapes' labelIds; use data.kind=cityscapes, or set `decode: remap`"
+        )
     if ids <= {0, 255}:
         return "mask-kind", BINARY
     if max(ids) == count != labels.ignore:
         return "ids", (
-            f"looks like ids counted from 1, or void as {count}; set `decode: remap`, or `ignore: {count}`"
+            f"looks like ids counted from 1, or void as {count}; "
+            f"set `decode: remap`, or `ignore: {count}`"
         )
     if 255 in ids and labels.ignore != 255:
         return "ids", "looks like void as 255; set `ignore: 255`"
@@ -80,19 +84,21 @@ def likely_cause(ids: set[int], labels: LabelSet) -> tuple[str, str]:
 
 
 def no_class(masks: int, labels: LabelSet) -> str:
-    """Say what is wrong where no pixel of so many masks has a class."""
-    return (
-        f"no pixel of {masks} masks has a class, all are {labels.ignore}; is that what to ignore?"
-    )
+    """Return the message for `masks` masks whose pixels are all ignored."""
+    return f"no pixel of {masks} masks has a class, all are {labels.ignore}; is `ignore` right?"
 
 
 @dataclass(frozen=True)
 class SplitStats:
-    """Counts over a split.
+    """Counts over the masks of a split.
 
-    `pixels[k]` and `images[k]`: pixels of class k and pictures that hold it; `holding_pixels[k]`:
-    all pixels, void too, of those pictures; `void`: pixels of no class; `sizes`: masks by height
-    and width.
+    Attributes:
+        labels: label set with K classes.
+        pixels: K numbers of pixels of each class.
+        void: pixels of no class.
+        images: K numbers of images that hold each class.
+        holding_pixels: K numbers of all pixels, void too, of those images.
+        sizes: number of masks of each (height, width).
     """
 
     labels: LabelSet
@@ -103,9 +109,9 @@ class SplitStats:
     sizes: Counter[tuple[int, int]]
 
     def median_frequency(self) -> list[float]:
-        """Weigh each class k by median(f) / f_k; 0 for a class that is not there.
+        """Return the class weights median(f) / f_k; 0 for a class without pixels.
 
-        f_k = pixels of k / pixels of the pictures that hold k (Eigen and Fergus, ICCV 2015).
+        f_k = pixels of k / pixels of the images that hold k (Eigen and Fergus, ICCV 2015).
 
         Raises:
             DataError: no pixel has a class.
@@ -119,7 +125,7 @@ class SplitStats:
         return [float(middle / value) if value else 0.0 for value in frequency]
 
     def table(self) -> str:
-        """Format a line a class (share of pixels, pictures, weight), then sizes and void."""
+        """Format a line per class (share of pixels, images, weight), then sizes and void."""
         total = max(1, int(self.pixels.sum()))
         lines = [f"{'class':<16} {'% of pixels':>11} {'pictures':>9} {'weight':>7}"]
         rows = zip(
@@ -134,21 +140,16 @@ class SplitStats:
 
 
 def gather(labels: LabelSet, masks: Iterable[Counted]) -> SplitStats:
-    """Add up what was counted of single masks; an id that is no class is void."""
+    """Sum the counts of single masks; ids of no class count as void."""
     count = labels.num_classes
-    pixels, images, holding = (
-        np.zeros(count, np.int64),
-        np.zeros(count, np.int64),
-        np.zeros(count, np.int64),
-    )
+    pixels, images, holding = np.zeros((3, count), np.int64)
     void = 0
     sizes: Counter[tuple[int, int]] = Counter()
-    for ids, shape in masks:
+    for ids, (height, width) in masks:
         found = np.array([ids.get(label, 0) for label in range(count)])
-        size = shape[0] * shape[1]
         pixels += found
         images += found > 0
-        holding += (found > 0) * size
-        void += size - int(found.sum())
-        sizes[shape] += 1
+        holding += (found > 0) * height * width
+        void += height * width - int(found.sum())
+        sizes[height, width] += 1
     return SplitStats(labels, pixels, void, images, holding, sizes)
