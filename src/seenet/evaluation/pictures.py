@@ -26,8 +26,7 @@ def error_map(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np
     """Colour each pixel as right, wrong or ignored (`ERROR_COLOURS`), H x W x 3 uint8."""
     kind = (truth != prediction).astype(np.uint8)
     kind[truth == labels.ignore] = 2
-    colours: np.ndarray = np.array(list(ERROR_COLOURS.values()), np.uint8)[kind]
-    return colours
+    return np.take(np.array(list(ERROR_COLOURS.values()), np.uint8), kind, axis=0)
 
 
 def panel(

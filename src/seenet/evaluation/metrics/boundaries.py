@@ -22,10 +22,10 @@ def trimap_distance(mask: np.ndarray, ignore: int) -> np.ndarray | None:
 
 
 def transition_distance(mask: np.ndarray, ignore: int) -> np.ndarray | None:
-    """Return 1 + each pixel's Chebyshev distance to the nearest edge pixel, int32; None without any.
+    """Return 1 + each pixel's Chebyshev distance to the nearest edge pixel, int32.
 
     An edge pixel has a class and one of its 4 neighbours has another class. Ignored pixels are
-    neither.
+    neither. None without any edge pixel.
     """
     edges = np.zeros(mask.shape, bool)
     valid = mask != ignore
@@ -38,8 +38,7 @@ def transition_distance(mask: np.ndarray, ignore: int) -> np.ndarray | None:
 
 def chessboard_distance(targets: np.ndarray) -> np.ndarray:
     """Return each pixel's Chebyshev distance to the nearest True pixel, H x W int32."""
-    distance: np.ndarray = distance_transform_cdt(~targets, metric="chessboard")
-    return distance
+    return np.asarray(distance_transform_cdt(~targets, metric="chessboard"))
 
 
 DISTANCES = {"trimap": trimap_distance, "transition": transition_distance}
@@ -54,8 +53,7 @@ def band_index(distance: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
     # The table ends at the largest distance, so that a width may be any number.
     limit = min(max(widths), int(distance.max(initial=0)))
     table = np.searchsorted(np.array(widths), np.arange(limit + 2))
-    index: np.ndarray = table[np.minimum(distance, limit + 1)]
-    return index
+    return np.take(table, np.minimum(distance, limit + 1))
 
 
 def bands_table(boundary: dict[str, Any]) -> Table:

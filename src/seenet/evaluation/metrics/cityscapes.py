@@ -33,6 +33,9 @@ AVERAGE_SIZES = {
 }
 """Pixels of an average instance, from the official script; weight = average size / own size."""
 
+AVERAGE_SIZE_OF = np.array([AVERAGE_SIZES.get(name, np.nan) for name in CITYSCAPES19.classes])
+"""The same by trainId; NaN for classes without instances."""
+
 CLASSES = [[train_id] for train_id in range(CITYSCAPES19.num_classes)]
 CATEGORIES = [CITYSCAPES19.indices(names) for names in CITYSCAPES_CATEGORIES.values()]
 """trainIds of each category."""
@@ -163,26 +166,19 @@ def _instance_iou(
     Returns:
         None where a class of the group has no instances, or nothing is scored.
     """
+    if instances is None:
+        return [None] * len(groups)
     false_positives = matrix.sum(0) - np.diag(matrix)
+    weights = AVERAGE_SIZE_OF[instances[:, 0]] / instances[:, 1]
+    hits, pixels = weights * instances[:, column], weights * instances[:, 1]
     scores: list[float | None] = []
     for members, false in zip(groups, false_positives.tolist(), strict=True):
-        names = {CITYSCAPES19.classes[k] for k in members}
-        if instances is None or not AVERAGE_SIZES.keys() >= names:
-            scores.append(None)
-            continue
-        chosen = instances[np.isin(instances[:, 0], members)]
-        weights = [
-            AVERAGE_SIZES[CITYSCAPES19.classes[k]] / size for k, size in chosen[:, :2].tolist()
-        ]
+        chosen = np.isin(instances[:, 0], members)
         # fsum is exact, so the order of the images does not matter.
-        true = _weighted_sum(weights, chosen[:, column])
-        total = _weighted_sum(weights, chosen[:, 1]) + false
-        scores.append(true / total if total else None)
+        total = math.fsum(pixels[chosen]) + false
+        scored = total and not np.isnan(AVERAGE_SIZE_OF[members]).any()
+        scores.append(math.fsum(hits[chosen]) / total if scored else None)
     return scores
-
-
-def _weighted_sum(weights: Sequence[float], pixels: np.ndarray) -> float:
-    return math.fsum(weight * count for weight, count in zip(weights, pixels.tolist(), strict=True))
 
 
 def _by_name(
