@@ -5,22 +5,22 @@ from typing import Annotated
 
 import typer
 
+from seenet.cli.arguments import Device, Factory
+
 
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     model: Annotated[
         str | None,
         typer.Option(
-            help="Predict the pictures with this in place of the run's model: a bundle exported from it."
+            help="Model that predicts the images instead of the run's own: a bundle exported from "
+            "it."
         ),
     ] = None,
-    factory: Annotated[
-        str | None,
-        typer.Option(help="Of a model made by model.factory: package.module:callable, again."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    factory: Factory = None,
+    device: Device = "auto",
 ) -> None:
-    """Write a run's page: curves, scores, worst and best pictures."""
+    """Write the HTML page of a run: curves, scores, worst and best images."""
     from seenet.report.page import write_report
 
     print(f"open {write_report(run, device=device, factory=factory, model=model)}")
