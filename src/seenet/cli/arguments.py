@@ -2,9 +2,9 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +12,6 @@ from seenet.core.errors import UsageError
 
 if TYPE_CHECKING:
     from seenet.prediction.tiles import TileSize
-
-Number = TypeVar("Number", int, float)
 
 Recipe = Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")]
 Model = Annotated[str, typer.Argument(help="Run folder, .safetensors file or bundled name.")]
@@ -60,19 +58,22 @@ Tile = Annotated[
 
 def numbers(text: str, option: str) -> list[float]:
     """`0.75,1,1.25` -> [0.75, 1.0, 1.25]; UsageError names the option."""
-    return _numbers(text, option, float, "numbers separated by commas, such as 0.75,1,1.25")
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"{option} {text}: expected numbers separated by commas, such as 0.75,1,1.25"
+        ) from None
 
 
 def whole_numbers(text: str, option: str) -> list[int]:
     """`1,3,5` -> [1, 3, 5]; UsageError names the option."""
-    return _numbers(text, option, int, "whole numbers separated by commas, such as 1,3,5")
-
-
-def _numbers(text: str, option: str, kind: Callable[[str], Number], expected: str) -> list[Number]:
     try:
-        return [kind(part) for part in text.split(",")]
+        return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"{option} {text}: expected {expected}") from None
+        raise UsageError(
+            f"{option} {text}: expected whole numbers separated by commas, such as 1,3,5"
+        ) from None
 
 
 def tile_size(text: str) -> "TileSize":
