@@ -1,13 +1,12 @@
 """seenet ablate"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from seenet.cli.arguments import AsJson, DryRun, Recipe, RunsDevice, command_line
+from seenet.cli.arguments import AsJson, DryRun, Recipe, RunsDevice, command_line, output
 
 if TYPE_CHECKING:
     from seenet.experiments.plan import Plan
@@ -87,11 +86,8 @@ def run_plan(plan: "Plan", *, device: str, dry_run: bool, as_json: bool) -> None
         done = sum(entry["state"] == "finished" for entry in runs)
         lines = [f"{entry['run']}: {entry['state']}" for entry in runs]
         lines.append(f"{done} of {len(runs)} runs finished")
-        print(json.dumps(runs, indent=1) if as_json else "\n".join(lines))
+        output(runs, "\n".join(lines), as_json=as_json)
         return
     result = run(plan, device=device, command=command_line())
-    if as_json:
-        print(json.dumps(result, indent=1, ensure_ascii=False))
-    else:
-        print(markdown(result))
-        print(f"written: {plan.out}/results.json, table.md, table.csv, plot.png")
+    written = f"written: {plan.out}/results.json, table.md, table.csv, plot.png"
+    output(result, f"{markdown(result)}\n{written}", as_json=as_json)

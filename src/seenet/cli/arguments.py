@@ -1,10 +1,11 @@
-"""Arguments and options that several commands share, and how their values are read."""
+"""Arguments and options that several commands share, how they are read, and the output."""
 
+import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -117,3 +118,8 @@ def refuse_options(given: Mapping[str, object], why: str) -> None:
     for option, value in given.items():
         if value:
             raise UsageError(f"{option}: {why}")
+
+
+def output(value: Any, text: str, *, as_json: bool) -> None:
+    """Print a value as JSON, or its text."""
+    print(json.dumps(value, indent=1, ensure_ascii=False) if as_json else text)

@@ -1,13 +1,12 @@
 """seenet data"""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seenet.cli.arguments import AsJson, Overwrite, Recipe
+from seenet.cli.arguments import AsJson, Overwrite, Recipe, output
 
 app = typer.Typer(
     add_completion=False,
@@ -94,9 +93,7 @@ def check(
 
         refuse_existing(out, overwrite=overwrite)
     found = inspect(data)
-    print(
-        json.dumps(to_json(found, data), indent=1, ensure_ascii=False) if as_json else text(found)
-    )
+    output(to_json(found, data), text(found), as_json=as_json)
     if out is not None:
         page = write_page(found, data, out)
         print(f"open {page}", file=sys.stderr if as_json else sys.stdout)

@@ -1,6 +1,5 @@
 """seenet figure"""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from seenet.cli.arguments import (
     Split,
     command_line,
     models_and_overrides,
+    output,
     recipe_and_overrides,
     whole_numbers,
 )
@@ -108,11 +108,8 @@ def sampling(
         rates=None if rates is None else whole_numbers(rates, "--rates"),
         overwrite=overwrite,
     )
-    print(
-        json.dumps([module.result() for module in found], indent=1)
-        if as_json
-        else f"{lines(found)}\nwritten: {out}"
-    )
+    value = [module.result() for module in found]
+    output(value, f"{lines(found)}\nwritten: {out}", as_json=as_json)
 
 
 @app.command()
@@ -128,14 +125,8 @@ def attention(
     from seenet.experiments.attention import write_attention
 
     report = write_attention(model, images, out, device=device, overwrite=overwrite)
-    if as_json:
-        print(json.dumps(report.result(), indent=1, ensure_ascii=False))
-    else:
-        print(
-            *report.lines(),
-            f"{report.pictures.written} written, {len(report.pictures.failed)} failed: {out}",
-            sep="\n",
-        )
+    done = f"{report.pictures.written} written, {len(report.pictures.failed)} failed: {out}"
+    output(report.result(), "\n".join([*report.lines(), done]), as_json=as_json)
     report.pictures.check()
 
 
@@ -223,4 +214,4 @@ def gap(
         command=command_line(),
     )
     text = "\n".join([*lines(result), f"written: {folder}/gap.json, gap.png"])
-    print(json.dumps(result, indent=1, ensure_ascii=False) if as_json else text)
+    output(result, text, as_json=as_json)

@@ -1,11 +1,10 @@
 """seenet model"""
 
-import json
 from typing import Annotated
 
 import typer
 
-from seenet.cli.arguments import AsJson
+from seenet.cli.arguments import AsJson, output
 
 
 def model(
@@ -34,7 +33,7 @@ def model(
     if list_all:
         names = catalogue()
         lines = [f"{name}: {', '.join(values)}" for name, values in names.items()]
-        print(json.dumps(names, indent=1) if as_json else "\n".join(lines))
+        output(names, "\n".join(lines), as_json=as_json)
         return
     found = summary_of(variant, backbone, classes, size, parse_options(settings or []))
-    print(json.dumps(found.result(), indent=1) if as_json else found.table())
+    output(found.result(), found.table(), as_json=as_json)

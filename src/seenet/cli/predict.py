@@ -1,6 +1,5 @@
 """seenet predict"""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -94,12 +93,8 @@ def predict(
         if group.first:
             report.failed = failed
     report.choice = asdict(chosen.choice)
-    if group.first and as_json:
-        print(json.dumps(report.result(), indent=1, ensure_ascii=False))
-    elif group.first:
+    if group.first:
         kinds = "masks/, overlays/ and probabilities/" if probabilities else "masks/ and overlays/"
-        print(
-            f"{report.written} written, {report.skipped} done before, {len(failed)} failed: "
-            f"{kinds} in {out}"
-        )
+        counts = f"{report.written} written, {report.skipped} done before, {len(failed)} failed"
+        shared.output(report.result(), f"{counts}: {kinds} in {out}", as_json=as_json)
     report.check()

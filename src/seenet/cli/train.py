@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seenet.cli.arguments import AsJson, Device, Recipe, command_line
+from seenet.cli.arguments import AsJson, Device, Recipe, command_line, output
 
 
 def train(
@@ -47,7 +47,7 @@ def train(
 
     if dry_run:
         found = forecast_recipe(resolved, device)
-        print(json.dumps(found.as_dict(), indent=1) if as_json else "\n".join(found.lines()))
+        output(found.as_dict(), "\n".join(found.lines()), as_json=as_json)
         return
     folder = out or Path("runs") / Path(recipe).stem
     result = train_recipe(resolved, folder, resume=resume, device=device, command=command_line())

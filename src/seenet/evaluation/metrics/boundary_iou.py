@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from seenet.evaluation.metrics import Metric
 from seenet.evaluation.metrics.boundaries import chessboard_distance
-from seenet.evaluation.metrics.iou import mean
+from seenet.evaluation.metrics.iou import mean, ratio
 
 SHARE = 0.02
 """Width of the bands as a share of the image's diagonal."""
@@ -74,11 +74,7 @@ class BoundaryIou(Metric):
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> dict[str, Any]:
         """Return `miou` and, by name, the value of each class, in 0..1; None for absent classes."""
         both, truth_band, predicted_band = np.sum(counted, axis=0).reshape(3, -1)
-        union = truth_band + predicted_band - both
-        iou = [
-            hit / total if total else None
-            for hit, total in zip(both.tolist(), union.tolist(), strict=True)
-        ]
+        iou = ratio(both, truth_band + predicted_band - both)
         return {
             "miou": mean(iou),
             "classes": dict(zip(self.labels.classes, iou, strict=True)),

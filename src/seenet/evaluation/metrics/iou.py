@@ -16,7 +16,7 @@ def iou_scores(matrix: np.ndarray) -> dict[str, Any]:
     """
     hits, rows, columns = np.diag(matrix).astype(np.int64), matrix.sum(1), matrix.sum(0)
     total = int(rows.sum())
-    iou, accuracy = _ratio(hits, rows + columns - hits), _ratio(hits, rows)
+    iou, accuracy = ratio(hits, rows + columns - hits), ratio(hits, rows)
     weighted = sum(
         row / total * value
         for row, value in zip(rows.tolist(), iou, strict=True)
@@ -30,7 +30,7 @@ def iou_scores(matrix: np.ndarray) -> dict[str, Any]:
         "absent": [index for index, value in enumerate(iou) if value is None],
         "iou": iou,
         "accuracy": accuracy,
-        "dice": _ratio(2 * hits, rows + columns),
+        "dice": ratio(2 * hits, rows + columns),
         "pixels": rows.tolist(),
     }
 
@@ -46,5 +46,6 @@ def mean(values: list[float | None]) -> float | None:
     return sum(present) / len(present) if present else None
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> list[float | None]:
+def ratio(above: np.ndarray, below: np.ndarray) -> list[float | None]:
+    """Divide two integer arrays; None where the denominator is 0."""
     return [a / b if b else None for a, b in zip(above.tolist(), below.tolist(), strict=True)]
