@@ -10,7 +10,7 @@ from PIL import Image
 from seenet.core.settings import DataSettings
 from seenet.data.check.inspection import inspect
 from seenet.report.data_check import SHOWN, write_page
-from tests.cli.test_main import run
+from tests.cli.commands import run
 from tests.data.planting import ERRORS, plant
 from tests.report.pages import Page
 
