@@ -1,4 +1,4 @@
-"""The Python of docs/deploy.md runs as it stands there."""
+"""The Python code of docs/deploy.md runs without seenet."""
 
 import re
 from pathlib import Path
