@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -39,11 +40,8 @@ def test_demo_shows_photographs_first_and_continues(
     photographs = demo.bundled_photographs()[:2]
     monkeypatch.setattr(demo, "bundled_photographs", lambda: photographs)
 
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(demo, "train", interrupt)
+        patch.setattr(demo, "train", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             demo.run_demo(tmp_path, device="cpu", overrides=TINY)
     page = tmp_path / "index.html"

@@ -27,6 +27,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     save_small(folder / "runs/mine/model.safetensors")
     save_small(folder / "plain.safetensors", "baseline")
+    save_small(folder / "p_out=16-seed-0/model.safetensors", "baseline")
     own = create_model(factory=OWN, num_classes=SHAPES.num_classes)
     save_model(folder / "own.safetensors", own, SHAPES)
     (folder / "photos").mkdir()
@@ -45,62 +46,50 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
-def test_heat(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    heat = ["figure", "heat", "runs/mine", "--device", "cpu"]
-    code, out, err = run(capsys, *heat, "photos")
-    assert (code, out) == (0, "2 written, 0 failed: heat\n"), err
-    assert sorted(path.name for path in (folder / "heat").iterdir()) == ["a.png", "b.png"]
-    before = (folder / "heat/a.png").read_bytes()
-    code, _, err = run(capsys, *heat, "photos/a.png")
-    assert code == 4 and "heat/a.png" in err and "--overwrite" in err
-    assert (folder / "heat/a.png").read_bytes() == before
-    code, _, err = run(capsys, *heat, "photos/a.png", "--mask", "truth.png", "--overwrite")
-    assert code == 0, err
-    assert (folder / "heat/a.png").read_bytes() != before
+SHAPES_DATA = ["data.kind=shapes", "data.size=48", "data.count=20", "--count", "1"]
 
 
-def test_attention(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "output", "files"),
+    [
+        (["heat", "runs/mine", "photos"], "2 written", ["heat/a.png", "heat/b.png"]),
+        (["heat", "runs/mine", "photos/a.png", "--mask", "truth.png"], "1 written", ["heat/a.png"]),
+        (["attention", "runs/mine", "photos", "--out", "out"], "2 written", ["out/a.png"]),
+        (["sampling", "--rates", "2,7"], "225 of 225", ["sampling.png"]),
+        (["sampling", "runs/mine", "--json"], '"P4: SeEM-FS"', ["sampling.png"]),
+        # The name of a run folder of an ablation has a "=", as settings do.
+        (["panels", "p_out=16-seed-0", "runs/mine", *SHAPES_DATA], "written", ["panels.png"]),
+        (["panels", "runs/mine", "--images", "photos", "--out", "a.png"], "written", ["a.png"]),
+        # The other models do not get the factory.
+        (
+            ["panels", "own.safetensors", "runs/mine", "--images", "photos", "--factory", OWN],
+            "written",
+            ["panels.png"],
+        ),
+    ],
+)
+def test_figures_are_written(
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    arguments: list[str],
+    output: str,
+    files: list[str],
+) -> None:
+    device = [] if arguments[0] == "sampling" else ["--device", "cpu"]
+    code, out, err = run(capsys, "figure", *arguments, *device)
+    assert code == 0 and output in out, err
+    for file in files:
+        assert Image.open(folder / file).format == "PNG"
+
+
+def test_a_bad_image_fails_alone(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     (folder / "photos/c.jpg").write_bytes(b"")
-    attention = ["figure", "attention", "runs/mine", "--device", "cpu"]
-    code, out, err = run(capsys, *attention, "photos", "--json")
+    attention = ["figure", "attention", "runs/mine", "photos", "--json", "--device", "cpu"]
+    code, out, err = run(capsys, *attention)
     assert code == 3 and "photos/c.jpg" in err.splitlines()[-1]
     entries = json.loads(out)["images"]
     assert [entry["image"] for entry in entries] == ["photos/a.png", "photos/b.jpg"]
-    assert entries[0]["near_pixels"] > 100
     assert sorted(path.name for path in (folder / "attention").iterdir()) == ["a.png", "b.png"]
-    code, out, err = run(capsys, *attention, "photos/a.png", "--out", "other")
-    assert code == 0, err
-    line, last = out.splitlines()
-    assert line.startswith("photos/a.png: ")
-    assert f"{entries[0]['near']:.3f}" in line and f"{entries[0]['elsewhere']:.3f}" in line
-    assert last == "1 written, 0 failed: other"
-
-
-def test_sampling(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    code, out, err = run(capsys, "figure", "sampling", "--rates", "2,7")
-    assert code == 0, err
-    assert "9 of 225" in out and "225 of 225" in out
-    assert out.endswith("written: sampling.png\n")
-    code, out, err = run(capsys, "figure", "sampling", "runs/mine", "--json", "--overwrite")
-    assert code == 0, err
-    found = [(module["name"], module["branches"][0]["rate"]) for module in json.loads(out)]
-    assert found == [("P2: SeEM", 1), ("P3: SeEM", 3), ("P4: SeEM-FS", 7)]
-
-
-def test_panels(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    # The name of a run folder of an ablation has a "=", as settings do.
-    save_small(folder / "ablations/p_out=16-seed-0/model.safetensors", "baseline")
-    panels = ["figure", "panels", "ablations/p_out=16-seed-0", "runs/mine", "--device", "cpu"]
-    data = ["data.kind=shapes", "data.size=48", "data.count=20", "--count", "1"]
-    images = ["--images", "photos/a.png", "--images", "photos/b.jpg"]
-    code, out, err = run(capsys, *panels, *data)
-    assert (code, out) == (0, "written: panels.png\n"), err
-    code, out, err = run(capsys, *panels, *images, "--out", "own.png")
-    assert (code, out) == (0, "written: own.png\n"), err
-    # A network of the user's own needs its factory; the other models do not get it.
-    own = ["own.safetensors", "--factory", OWN, "--overwrite"]
-    code, out, err = run(capsys, *panels, *own, *images)
-    assert code == 0, err
 
 
 @pytest.mark.parametrize(
@@ -114,6 +103,10 @@ def test_panels(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
         (["heat", "runs/mine", "photos/a.png", "--mask", "none.png"], 4, "none.png"),
         (["heat", "runs/mine", "photos/a.png", "--device", "tpu"], 2, "device tpu"),
         (["heat", "runs/mine", "photos/a.png", "--out", "truth.txt"], 4, "truth.txt"),
+        (["heat", "runs/mine", "truth.png", "--out", "."], 4, "--overwrite"),
+        (["attention", "runs/mine", "truth.png", "--out", "."], 4, "--overwrite"),
+        (["sampling", "--out", "truth.png"], 4, "--overwrite"),
+        (["panels", "runs/mine", "--images", "photos", "--out", "truth.png"], 4, "--overwrite"),
         (["heat", "own.safetensors", "photos/a.png"], 2, "own.safetensors"),
         (["attention", "own.safetensors", "photos/a.png"], 2, "own.safetensors"),
         (["attention", "plain.safetensors", "photos/a.png"], 2, "plain.safetensors"),

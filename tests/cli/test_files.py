@@ -43,18 +43,6 @@ def test_show_replaces_a_page_only_with_overwrite(
     assert "shapes/train" in page.read_text()
 
 
-@pytest.mark.parametrize("name", ["seenet.yaml", "val.txt"])
-def test_text_in_another_encoding_is_bad_data(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
-) -> None:
-    for folder in ("images", "masks"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "seenet.yaml").write_text("decode: index\nclasses: [road]\nval: val.txt\n")
-    (tmp_path / name).write_bytes("Straße\n".encode("latin-1"))
-    code, _, err = run(capsys, "data", "stats", "folder-lite0", f"data.root={tmp_path}")
-    assert code == 4 and str(tmp_path / name) in err and "0xdf" in err
-
-
 def test_a_resized_mask_has_an_error_for_its_ids_and_its_size(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

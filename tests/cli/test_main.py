@@ -3,11 +3,13 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -50,6 +52,7 @@ def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str)
         ("eval nothing-here shapes", 4, "nothing-here"),
         ("eval nothing-here shapes --widths 1,2.5", 2, "--widths 1,2.5"),
         ("eval nothing-here shapes folder-lite0", 2, "folder-lite0"),
+        ("eval camvid-lite0 data.kind=shapes --mean-over disk", 2, "nearest: disc"),
         ("predict nothing-here a.jpg --tile large", 2, "--tile large"),
         ("export camvid-lite0 --format fp16 --out x.onnx", 4, "--format onnx, openvino or torch"),
         ("figure width", 2, "widths"),
@@ -84,24 +87,25 @@ def test_wrong_usage_is_one_line_and_a_code(
 
 
 @pytest.mark.parametrize(
-    ("error", "start"),
+    ("effect", "code", "start"),
     [
-        (ZeroDivisionError("oops"), "seenet: a bug: ZeroDivisionError: oops; "),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory:\n 9 bytes"), "seenet: out of"),
+        (ZeroDivisionError("oops"), 1, "seenet: a bug: ZeroDivisionError: oops; "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory:\n 9"), 1, "seenet: out of"),
+        (KeyboardInterrupt, 130, "seenet: interrupted"),
+        (lambda: signal.raise_signal(signal.SIGTERM), 143, "seenet: terminated"),
     ],
 )
-def test_an_unexpected_error_is_one_line(
+def test_unexpected_errors_and_signals_are_one_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
+    effect: object,
+    code: int,
     start: str,
 ) -> None:
-    def fail(**_: object) -> None:
-        raise error
-
-    monkeypatch.setattr("seenet.core.settings.Recipe.model_json_schema", fail)
-    code, _, err = run(capsys, "schema")
-    assert (code, err.count("\n")) == (1, 1) and err.startswith(start)
+    failing = Mock(side_effect=effect)
+    monkeypatch.setattr("seenet.core.settings.Recipe.model_json_schema", failing)
+    found, _, err = run(capsys, "schema")
+    assert (found, err.count("\n")) == (code, 1) and err.startswith(start)
     if "a bug" in err:
         kept = Path(err.strip().rsplit(" ", 1)[-1])
         assert "ZeroDivisionError: oops" in kept.read_text()

@@ -30,6 +30,8 @@ from tests.evaluation.doubles import (
 from tests.evaluation.metrics.test_boundaries import slow_distance, slow_edges
 from tests.prediction.doubles import TinyNet
 
+ONES = split_of(np.ones((4, 4), np.uint8), np.zeros((4, 4)))
+
 
 def test_matrix_is_pooled_over_the_split():
     split, predictor = random_split(5), tiny()
@@ -122,25 +124,6 @@ def test_auto_takes_the_bands_that_fit_the_labels(rim, mask, kind):
     assert found.result() == plain.result()
 
 
-@pytest.mark.parametrize("kind", ["trimap", "transition"])
-def test_bands_without_any_boundary_are_refused(kind):
-    split = split_of(np.ones((4, 4), np.uint8), np.zeros((4, 4)))
-    with pytest.raises(DataError, match="--boundary none"):
-        evaluate(first_channel(), split, boundary=kind)
-
-
-def test_a_trimap_needs_labels_with_a_rim():
-    split = random_split(1, labels=CAMVID11)
-    with pytest.raises(DataError, match="--boundary transition"):
-        evaluate(first_channel(CAMVID11), split, boundary="trimap")
-
-
-@pytest.mark.parametrize("widths", [(), (3, 0), (-1,)])
-def test_widths_below_1_are_refused(widths):
-    with pytest.raises(UsageError):
-        evaluate(tiny(), random_split(1), boundary="trimap", widths=widths)
-
-
 def test_indices_select_images():
     split, predictor = random_split(6), tiny()
     found = evaluate(predictor, split, indices=[4, 1, 1])
@@ -215,16 +198,21 @@ def test_model_and_data_must_agree_on_classes(classes):
         evaluate(tiny(labels), random_split(1))
 
 
-def test_a_wrong_label_names_the_image():
-    split = random_split(3)
-    split.pairs[1][1][2, 2] = 77
-    with pytest.raises(DataError, match=r"drive/001: label ids 77"):
-        evaluate(tiny(), split)
-
-
-def test_an_empty_split_is_refused():
-    with pytest.raises(DataError):
-        evaluate(tiny(), random_split(3), indices=[])
+@pytest.mark.parametrize(
+    ("split", "options", "error", "message"),
+    [
+        (ONES, {"boundary": "trimap"}, DataError, "--boundary none"),
+        (ONES, {"boundary": "transition"}, DataError, "--boundary none"),
+        (random_split(1, labels=CAMVID11), {"boundary": "trimap"}, DataError, "--boundary tran"),
+        (ONES, {"boundary": "trimap", "widths": ()}, UsageError, "widths"),
+        (ONES, {"boundary": "trimap", "widths": (3, 0)}, UsageError, "widths"),
+        (ONES, {"indices": []}, DataError, "toy/val"),
+        (split_of(np.uint8([[0, 77]]), np.zeros((1, 2))), {}, DataError, "drive/000: .*ids 77"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(split, options, error, message):
+    with pytest.raises(error, match=message):
+        evaluate(tiny(split.labels), split, **options)
 
 
 def test_nan_weights_are_refused():
@@ -242,14 +230,15 @@ def test_every_size_from_one_pixel(height, width, seed):
     assert found.matrix.sum() == sum((mask != 255).sum() for _, mask in split.pairs)
 
 
-def result_of_split(bad: int | None) -> dict:
+def result_of_split(journal: Path, bad: int | None) -> dict:
     """Evaluate a split, with a wrong label in image `bad`."""
     torch.set_num_threads(1)
     split = random_split(5)
     if bad is not None:
         split.pairs[bad][1][0, 0] = 99
     metrics = open_metrics(["boundary_iou", "conventions"], split)
-    return evaluate(tiny(), split, boundary="trimap", loss=True, metrics=metrics).result()
+    options = {"boundary": "trimap", "loss": True, "metrics": metrics, "journal": journal}
+    return evaluate(tiny(), split, **options).result()
 
 
 def evaluate_as_rank(rank: int, world: int, folder: Path, bad: int | None) -> None:
@@ -261,7 +250,7 @@ def evaluate_as_rank(rank: int, world: int, folder: Path, bad: int | None) -> No
         timeout=timedelta(seconds=60),
     )
     try:
-        text = json.dumps(result_of_split(bad))
+        text = json.dumps(result_of_split(folder / "journal", bad))
     except DataError as error:
         text = json.dumps(str(error))
     (folder / f"{rank}.json").write_text(text)
@@ -269,12 +258,16 @@ def evaluate_as_rank(rank: int, world: int, folder: Path, bad: int | None) -> No
 
 
 @pytest.mark.parametrize("bad", [None, 1])
-def test_two_processes_return_the_result_or_the_error_of_one(tmp_path, bad):
+def test_two_processes_return_the_result_or_the_error_of_one(tmp_path, monkeypatch, bad):
     threads = torch.get_num_threads()
     multiprocessing.spawn(evaluate_as_rank, (2, tmp_path, bad), nprocs=2)
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     if bad is None:
-        assert found == [json.loads(json.dumps(result_of_split(None)))] * 2
+        whole = json.loads(json.dumps(result_of_split(tmp_path / "whole", None)))
+        assert found == [whole] * 2
+        # One process continues from the journals of both.
+        monkeypatch.setattr(Predictor, "row_chunks", None)
+        assert json.loads(json.dumps(result_of_split(tmp_path / "journal", None))) == whole
     else:
         assert "rank 1" in found[0] and "label ids 99" in found[1]
     torch.set_num_threads(threads)

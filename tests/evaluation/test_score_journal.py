@@ -2,10 +2,6 @@
 
 import json
 import logging
-import os
-import signal
-import subprocess
-import sys
 from io import FileIO
 from pathlib import Path
 
@@ -15,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seenet.core.errors import BusyError, DataError
-from seenet.data.shapes import SHAPES
 from seenet.evaluation.confusion import ImageScore
 from seenet.evaluation.evaluator import Evaluation, evaluate
 from seenet.evaluation.metrics import open_metrics
@@ -27,14 +22,9 @@ from seenet.evaluation.score_journal import (
     stamp_of,
     unpack,
 )
-from seenet.model import create_model
-from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor
 from tests.evaluation.doubles import LABELS, MemorySplit, random_split
 from tests.prediction.doubles import TinyNet
-from tests.training.launching import torchrun
-
-ROOT = Path(__file__).parents[2]
 
 
 class CountingPredictor(Predictor):
@@ -215,95 +205,3 @@ def test_a_full_disk_is_one_line(tmp_path):
         journal = ScoreJournal({}, tmp_path / "rank-0", full)
         with pytest.raises(DataError, match=r"^[^\n]*No space left on device[^\n]*$"):
             journal.add(stamp_of("a"), random_score(1))
-
-
-# Runs `seenet` and sends a signal to itself before image `at`, on rank 0 only.
-PROGRAM = """
-import os, signal, sys
-from seenet.cli import main
-from seenet.prediction.predictor import Predictor
-at, number, arguments = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-row_chunks = Predictor.row_chunks
-def stopped(self, *rest):
-    global at
-    at -= 1
-    if at == 0 and os.environ.get("RANK", "0") == "0":
-        os.kill(os.getpid(), number)
-    return row_chunks(self, *rest)
-Predictor.row_chunks = stopped
-sys.argv = ["seenet", *arguments]
-# A process in the background may inherit an ignored SIGINT.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-main()
-"""
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    """Save a model and the program; return the output folder of `seenet_eval`."""
-    network = create_model("baseline", backbone="resnet10t", num_classes=SHAPES.num_classes)
-    save_model(tmp_path / "tiny.safetensors", network, SHAPES)
-    (tmp_path / "program.py").write_text(PROGRAM)
-    return tmp_path / "out"
-
-
-def seenet_eval(
-    out: Path, at: int = 0, number: int = 0, world: int = 1
-) -> subprocess.CompletedProcess[str]:
-    """Run `seenet eval` on 50 scenes in `world` processes, with a signal before image `at`."""
-    launcher = torchrun(2) if world == 2 else [sys.executable]
-    arguments = ["eval", "tiny.safetensors", "data.kind=shapes", "data.size=48", "data.count=20"]
-    return subprocess.run(
-        [*launcher, "program.py", str(at), str(int(number)), *arguments, "--device", "cpu",
-         "--boundary-iou", "--out", out.name],
-        cwd=out.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )  # fmt: skip
-
-
-def complete(out: Path, world: int = 1) -> tuple[bytes, str]:
-    """Run an evaluation to its end; return its result file, which is removed, and its log."""
-    done = seenet_eval(out, world=world)
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["confusion.png", "images", "result.json"]
-    result = (out / "result.json").read_bytes()
-    for path in (out / "result.json", out / "confusion.png", *(out / "images").iterdir()):
-        path.unlink()
-    return result, done.stderr
-
-
-@pytest.mark.slow
-def test_seenet_eval_killed_anywhere_ends_with_the_same_bytes(out):
-    expected, _ = complete(out)
-    counted, killed = 0, int(np.random.default_rng().integers(2, 49))
-    for number, code, at in (
-        (signal.SIGKILL, -9, killed),
-        (signal.SIGTERM, 143, 5),
-        (signal.SIGINT, 130, 3),
-        # The last kill is during the 8 images that are drawn, after all are counted.
-        (signal.SIGKILL, -9, None),
-    ):
-        at = at or 50 - counted + 3
-        done = seenet_eval(out, at, number)
-        assert done.returncode == code, (at, done.stderr)
-        assert not (out / "result.json").exists()
-        assert not counted or f"{counted} of 50 images were counted before" in done.stderr
-        counted = min(50, counted + at - 1)
-        if counted == 50:
-            break
-    assert complete(out)[0] == expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2)])
-def test_the_number_of_ranks_may_change(out, first, second):
-    expected, _ = complete(out)
-    assert seenet_eval(out, 9, signal.SIGKILL, first).returncode != 0
-    assert len(list((out / "partial").iterdir())) == first
-    result, log = complete(out, second)
-    assert "were counted before" in log
-    assert result == expected

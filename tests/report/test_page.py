@@ -2,6 +2,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -105,10 +106,8 @@ def test_any_number_of_classes_with_hostile_names(
     run = make_run(tmp_path / "run", labels=labels)
     write_val(run, labels)
 
-    def missing(*_: object) -> None:
-        raise DataError("data/<gone>: no such folder")
-
-    monkeypatch.setattr(page, "open_split", missing)
+    missing = DataError("data/<gone>: no such folder")
+    monkeypatch.setattr(page, "open_split", Mock(side_effect=missing))
     found = report(run)
     assert names[0] in found.texts and names[-1] in found.texts and "script" not in found.tags
     # IoU, accuracy and Dice of the absent class; accuracy of the class without truth.

@@ -7,7 +7,7 @@ from scipy.ndimage import binary_erosion
 from seenet.core.labels import LabelSet, voc_colours
 from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.metrics.boundary_iou import BoundaryIou, band_width, inner_bands
-from tests.evaluation.doubles import MemorySplit, first_channel, random_split, split_of, tiny
+from tests.evaluation.doubles import MemorySplit, random_split, tiny
 
 VOID = 255
 
@@ -122,9 +122,3 @@ def test_an_evaluation_pools_over_the_split():
     pairs = [(mask, predictor.mask(image)) for image, mask in split.pairs]
     intersections, unions = slow_counts(pairs, 3)
     assert list(result["classes"].values()) == pytest.approx(intersections / unions)
-
-
-def test_an_ignored_image_gives_none():
-    split = split_of(np.full((3, 3), VOID, np.uint8), np.zeros((3, 3)))
-    found = evaluate(first_channel(), split, metrics={"edges": BoundaryIou(split)})
-    assert found.result()["edges"]["miou"] is None

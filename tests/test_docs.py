@@ -1,6 +1,7 @@
-"""The README's commands and Python code run as written, in their order, on small data."""
+"""Commands and Python code of the docs run as written, and pages agree with committed results."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from PIL import Image
 
 from seenet.cli import main
-from seenet.data.shapes import ShapesSplit
+from seenet.data.shapes import SHAPES, ShapesSplit
+from tests.prediction.bundles.red import CENTRES, write_red
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = [
     "model.backbone=resnet10t", "model.weights=null", "model.width=8", "model.p_out=16",
     "transforms.crop=64", "training.steps=2", "training.batch=2", "training.workers=0",
@@ -52,6 +55,26 @@ def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "out" / "overlays" / "street.jpg").is_file()
+
+
+def test_deploy_python_runs_without_seenet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_red(tmp_path / "street.onnx")
+    Image.new("RGB", (20, 10), (round(CENTRES[2]), 0, 0)).save("street.jpg", quality=100)
+    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert "seenet" not in re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE)
+    exec(compile(block, "deploy.md", "exec"), {})
+    assert f"'{SHAPES.classes[2]}': 1.0" in capsys.readouterr().out
+    assert Image.open("mask.png").convert("RGB").getcolors() == [(200, SHAPES.colours[2])]
+
+
+def test_tables_of_results_are_generated_from_the_committed_files() -> None:
+    tables = runpy.run_path(str(ROOT / "docs" / "results" / "tables.py"))
+    page = tables["PAGE"].read_text(encoding="utf-8")
+    assert tables["generated"]() in page, "run python docs/results/tables.py"
 
 
 def write_pairs(
