@@ -16,31 +16,12 @@ def test_import_writes_beside_the_file_by_default(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     source, beside = tmp_path / "net.pth", tmp_path / "net.safetensors"
-    weight, bias = torch.arange(6.0).reshape(2, 3), torch.zeros(2)
-    state = {"module.conv.weight": weight, "module.conv.bias": bias}
-    torch.save({"state_dict": state}, source)
-    assert run(capsys, "import", source)[:2] == (0, f"2 tensors: {beside}\n")
-    written = load_file(beside)
-    assert sorted(written) == ["conv.bias", "conv.weight"]
-    assert torch.equal(written["conv.weight"], weight)
-    assert run(capsys, "import", source)[0] == 4
+    torch.save({"state_dict": {"module.conv.weight": torch.ones(2, 3)}}, source)
+    assert run(capsys, "import", source)[:2] == (0, f"1 tensors: {beside}\n")
+    assert list(load_file(beside)) == ["conv.weight"]
     other = tmp_path / "other" / "name.safetensors"
     assert run(capsys, "import", source, other)[0] == 0
     assert other.read_bytes() == beside.read_bytes()
-
-
-def test_show_replaces_a_page_only_with_overwrite(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    page = tmp_path / "index.html"
-    page.write_text("mine")
-    show = ["data", "show", "shapes", "data.size=48", "data.count=20", "transforms.crop=48"]
-    code, _, err = run(capsys, *show, "--out", tmp_path)
-    assert code == 4 and str(page) in err and "--overwrite" in err
-    assert page.read_text() == "mine"
-    code, out, err = run(capsys, *show, "--out", tmp_path, "--overwrite")
-    assert (code, out) == (0, f"open {page}\n"), err
-    assert "shapes/train" in page.read_text()
 
 
 def test_a_resized_mask_has_an_error_for_its_ids_and_its_size(

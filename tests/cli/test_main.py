@@ -113,10 +113,8 @@ def test_unexpected_errors_and_signals_are_one_line(
 
 
 def test_model_lists_the_parts(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "model", "seenet", "--backbone", "resnet101", "--size", "512")
-    assert code == 0
-    for part in ("5120 x 64 x 64", "53,214,293", "818 pixels"):
-        assert part in out
+    out = run(capsys, "model", "seenet", "--backbone", "resnet101", "--size", "512")[1]
+    assert "5120 x 64 x 64" in out and "53,214,293" in out and "818 pixels" in out
     code, out, _ = run(capsys, "model", "pfp", "--backbone", "mobilenetv3_small_050", "--json")
     assert code == 0 and json.loads(out)["receptive_radius"] is None
     assert "seenet (j)" in run(capsys, "model", "--list")[1]

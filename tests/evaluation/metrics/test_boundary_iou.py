@@ -17,15 +17,6 @@ def metric(num_classes: int, ignore: int = VOID) -> BoundaryIou:
     return BoundaryIou(MemorySplit([], LabelSet("toy", names, voc_colours(num_classes), ignore)))
 
 
-def slow_band(mask: np.ndarray, width: int) -> np.ndarray:
-    """Return the pixels of a binary mask whose square of side 2 * width + 1 leaves the mask."""
-    padded = np.pad(mask, width)
-    band = np.zeros(mask.shape, bool)
-    for y, x in np.argwhere(mask):
-        band[y, x] = not padded[y : y + 2 * width + 1, x : x + 2 * width + 1].all()
-    return band
-
-
 def eroded_band(mask: np.ndarray, width: int) -> np.ndarray:
     """Return the band as the paper's code does: a 3 x 3 erosion, `width` times, zeros outside."""
     return mask & ~binary_erosion(mask, np.ones((3, 3)), iterations=width, border_value=0)
@@ -61,13 +52,11 @@ def blobs(
     st.sampled_from([0, 0.03, 0.4, 1]),
     st.integers(0, 10**6),
 )
-def test_bands_equal_brute_force(shape, width, block, void, seed):
+def test_bands_equal_those_by_erosion(shape, width, block, void, seed):
     mask = blobs(np.random.default_rng(seed), shape, 3, block, void)
     bands = inner_bands(mask, width)
     for k in (0, 1, 2, VOID):
-        expected = slow_band(mask == k, width)
-        assert np.array_equal(bands & (mask == k), expected)
-        assert np.array_equal(expected, eroded_band(mask == k, width))
+        assert np.array_equal(bands & (mask == k), eroded_band(mask == k, width))
 
 
 @settings(max_examples=40, deadline=None)
