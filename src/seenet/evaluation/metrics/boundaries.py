@@ -1,5 +1,6 @@
 """Boundary bands of several widths, by trimap or transition distance (docs/metrics.md)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ from seenet.evaluation.metrics import percent, table
 
 WIDTHS = (1, 3, 5, 10, 21, 30, 40)
 """Trimap widths of the paper (Table 3), pixels."""
+
+SIDES = [(np.s_[1:, :], np.s_[:-1, :]), (np.s_[:, 1:], np.s_[:, :-1])]
+CORNERS = [(np.s_[1:, 1:], np.s_[:-1, :-1]), (np.s_[1:, :-1], np.s_[:-1, 1:])]
+"""Pairs of pixels and neighbours that touch by a side, or by a corner."""
 
 
 def trimap_distance(mask: np.ndarray, ignore: int) -> np.ndarray | None:
@@ -27,13 +32,26 @@ def transition_distance(mask: np.ndarray, ignore: int) -> np.ndarray | None:
     An edge pixel has a class and one of its 4 neighbours has another class. Ignored pixels are
     neither. None without any edge pixel.
     """
-    edges = np.zeros(mask.shape, bool)
-    valid = mask != ignore
-    for one, other in ((np.s_[1:, :], np.s_[:-1, :]), (np.s_[:, 1:], np.s_[:, :-1])):
-        differs = (mask[one] != mask[other]) & valid[one] & valid[other]
-        edges[one] |= differs
-        edges[other] |= differs
+    edges = differing_neighbours(mask, SIDES, mask != ignore)
     return chessboard_distance(edges) + 1 if edges.any() else None
+
+
+def differing_neighbours(
+    ids: np.ndarray, shifts: Sequence[tuple[Any, Any]], valid: np.ndarray | None = None
+) -> np.ndarray:
+    """Return where a pixel of an H x W map has a neighbour with another id, both of them `valid`.
+
+    Args:
+        shifts: pairs of slices, which select all pixels with a neighbour and these neighbours.
+    """
+    differing = np.zeros(ids.shape, bool)
+    for one, other in shifts:
+        differs = ids[one] != ids[other]
+        if valid is not None:
+            differs &= valid[one] & valid[other]
+        differing[one] |= differs
+        differing[other] |= differs
+    return differing
 
 
 def chessboard_distance(targets: np.ndarray) -> np.ndarray:
@@ -52,8 +70,8 @@ def band_index(distance: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
     """
     # The table ends at the largest distance, so that a width may be any number.
     limit = min(max(widths), int(distance.max(initial=0)))
-    table = np.searchsorted(np.array(widths), np.arange(limit + 2))
-    return np.take(table, np.minimum(distance, limit + 1))
+    band_of = np.searchsorted(np.array(widths), np.arange(limit + 2))
+    return np.take(band_of, np.minimum(distance, limit + 1))
 
 
 def bands_table(boundary: dict[str, Any]) -> Table:

@@ -8,7 +8,12 @@ import numpy as np
 from rich.console import RenderableType
 
 from seenet.evaluation.metrics import Metric
-from seenet.evaluation.metrics.boundaries import chessboard_distance
+from seenet.evaluation.metrics.boundaries import (
+    CORNERS,
+    SIDES,
+    chessboard_distance,
+    differing_neighbours,
+)
 from seenet.evaluation.metrics.iou import mean, ratio
 
 SHARE = 0.02
@@ -34,18 +39,8 @@ def inner_bands(ids: np.ndarray, width: int) -> np.ndarray:
     through pixels of the same id, and the last of them touches it by a side or a corner. So a pixel
     is in the band if such a touching pixel is within distance width - 1.
     """
-    touches = np.zeros(ids.shape, bool)
+    touches = differing_neighbours(ids, [*SIDES, *CORNERS])
     touches[[0, -1]] = touches[:, [0, -1]] = True
-    # Pairs of neighbours: vertical, horizontal, and the two diagonals.
-    for one, other in (
-        (np.s_[1:, :], np.s_[:-1, :]),
-        (np.s_[:, 1:], np.s_[:, :-1]),
-        (np.s_[1:, 1:], np.s_[:-1, :-1]),
-        (np.s_[1:, :-1], np.s_[:-1, 1:]),
-    ):
-        differs = ids[one] != ids[other]
-        touches[one] |= differs
-        touches[other] |= differs
     return touches if width == 1 else chessboard_distance(touches) < width
 
 
