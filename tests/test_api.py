@@ -1,33 +1,40 @@
-"""What notebooks call: settings objects in, what the commands print out."""
+"""Functions for notebooks: settings objects in, results of the commands out."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import seenet
 from seenet.core.errors import UsageError
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.data.shapes import SHAPES
+from seenet.export import run
+from seenet.model import create_model
+from seenet.model.files import save_model
 
-SHAPES_RECIPE = {
-    "data": {"kind": "shapes", "size": 48, "count": 20},
-    "model": {"backbone": "resnet18", "width": 8, "p_out": 16, "output_stride": 32},
-    "transforms": {"crop": 48},
-    "training": {"steps": 1, "batch": 2, "workers": 0},
-}
+RECIPE = Recipe.model_validate(
+    {
+        "data": {"kind": "shapes", "size": 48, "count": 20},
+        "model": {"backbone": "resnet18", "width": 8, "p_out": 16, "output_stride": 32},
+        "transforms": {"crop": 48},
+        "training": {"steps": 1, "batch": 2, "workers": 0},
+    }
+)
 
-EITHER_WAY = """
+EXPORT_IS_FUNCTION_AND_PACKAGE = """
 import sys
 {first}
 import seenet
 from seenet.export.bundle_cache import bundle
-assert callable(seenet.export), "no function"
+assert callable(seenet.export)
 assert seenet.export is sys.modules["seenet.export"]
-assert seenet.export.bundle_cache.bundle is bundle, "no package"
+assert seenet.export.bundle_cache.bundle is bundle
 """
 
 
@@ -39,87 +46,57 @@ assert seenet.export.bundle_cache.bundle is bundle, "no package"
         "from seenet import export",
     ],
 )
-def test_export_is_the_function_and_the_package_whichever_comes_first(first: str) -> None:
+def test_export_is_function_and_package_in_any_order(first: str) -> None:
+    program = EXPORT_IS_FUNCTION_AND_PACKAGE.format(first=first)
     done = subprocess.run(
-        [sys.executable, "-c", EITHER_WAY.format(first=first)],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_settings_are_a_recipe_that_is_read() -> None:
-    recipe = Recipe.model_validate(SHAPES_RECIPE)
-    assert load_recipe(recipe) is recipe
-    changed = load_recipe(recipe, ["training.steps=7"])
-    assert (changed.training.steps, changed.data, changed.model) == (7, recipe.data, recipe.model)
-    with pytest.raises(UsageError, match=r"settings: training\.stepz: unknown setting"):
-        load_recipe(recipe, ["training.stepz=7"])
+def test_settings_are_accepted_as_a_recipe() -> None:
+    assert load_recipe(RECIPE) is RECIPE
+    changed = load_recipe(RECIPE, ["training.steps=7"])
+    assert (changed.training.steps, changed.data, changed.model) == (7, RECIPE.data, RECIPE.model)
+    with pytest.raises(UsageError, match=r"training\.stepz"):
+        load_recipe(RECIPE, ["training.stepz=7"])
 
 
-def test_all_that_is_offered_is_there() -> None:
+def test_all_public_names_exist() -> None:
     for name in seenet.__all__:
         assert getattr(seenet, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'exprot'"):
+    with pytest.raises(AttributeError, match="exprot"):
         _ = seenet.exprot  # type: ignore[attr-defined]
 
 
-def test_export_returns_what_the_command_prints(
+def test_export_returns_the_result_of_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seenet.export import run
-
-    asked = {}
-
-    class Report:
-        def result(self) -> dict[str, int]:
-            return {"checked": 1}
-
-    def run_export(model: str, out: Path, kind: str, **options: object) -> Report:
-        asked.update(model=model, out=out, kind=kind, **options)
-        return Report()
+    def run_export(*arguments: object, **options: object) -> SimpleNamespace:
+        return SimpleNamespace(result=lambda: (arguments, options))
 
     monkeypatch.setattr(run, "run_export", run_export)
-    recipe = Recipe.model_validate(SHAPES_RECIPE)
-    assert seenet.export("camvid-lite0", tmp_path / "a.onnx", recipe=recipe) == {"checked": 1}
-    assert asked == {
-        "model": "camvid-lite0",
-        "out": tmp_path / "a.onnx",
-        "kind": "onnx",
-        "recipe": recipe,
-    }
+    out = tmp_path / "a.onnx"
+    expected = ("camvid-lite0", out, "onnx"), {"recipe": RECIPE}
+    assert seenet.export("camvid-lite0", out, recipe=RECIPE) == expected
 
 
-def test_evaluate_takes_the_settings_object(tmp_path: Path) -> None:
-    import torch
-
-    from seenet.model import create_model
-    from seenet.model.files import save_model
-
+def test_evaluate_accepts_settings(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    path = tmp_path / "model.safetensors"
-    save_model(
-        path,
-        create_model(backbone="resnet18", num_classes=6, width=8, p_out=16, output_stride=32),
-        SHAPES,
-    )
-    result = seenet.evaluate(
-        path, Recipe.model_validate(SHAPES_RECIPE), out=tmp_path / "scored", device="cpu"
-    )
+    path, out = tmp_path / "model.safetensors", tmp_path / "scored"
+    network = create_model(**RECIPE.model.model_dump(), num_classes=SHAPES.num_classes)
+    save_model(path, network, SHAPES)
+    result = seenet.evaluate(path, RECIPE, out=out, device="cpu")
     assert result["images"] == 50
-    assert json.loads((tmp_path / "scored" / "result.json").read_text()) == json.loads(
-        json.dumps(result)
-    )
+    assert json.loads((out / "result.json").read_text()) == json.loads(json.dumps(result))
 
 
 @pytest.mark.slow
-def test_train_and_export_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_and_export_accept_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = Recipe.model_validate(SHAPES_RECIPE)
-    result = seenet.train(recipe, device="cpu")
+    result = seenet.train(RECIPE, device="cpu")
     assert (result.out, result.steps) == (Path("runs/shapes"), 1)
-    found = seenet.export(result.out, "shapes.onnx", recipe=recipe)
+    found = seenet.export(result.out, "shapes.onnx", recipe=RECIPE)
     assert found["miou"]["images"] == 50
     assert found["argmax_agreement"] > 0.9999
     assert seenet.load("shapes.onnx").labels == SHAPES

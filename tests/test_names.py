@@ -1,4 +1,4 @@
-"""Names that a file brings along never become paths outside the folder that was asked for."""
+"""Names in a model's metadata never become paths outside the output folder."""
 
 from pathlib import Path
 
@@ -7,51 +7,35 @@ import pytest
 from PIL import Image
 
 from seenet.core.labels import LabelSet
-from seenet.evaluation.run import run_evaluation
-from seenet.export.torch import export_half
 from seenet.model import create_model
 from seenet.model.files import save_model
-from seenet.prediction.batch import predict_files
-from seenet.prediction.loading import load
+from tests.cli.commands import run
 
 
-def files(root: Path) -> set[Path]:
-    return {path for path in root.rglob("*") if path.is_file()}
-
-
-def test_metadata_of_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path / "deep" / "down" / "home"
-    home.mkdir(parents=True)
+def test_metadata_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, relative, absolute = tmp_path / "a/b/home", "../../../escaped", f"{tmp_path}/escaped"
+    for folder in ("images", "masks"):
+        (home / folder).mkdir(parents=True)
+        for name in "01":
+            ids = np.eye(9, 12, int(name), dtype=np.uint8)
+            Image.fromarray(ids).save(home / folder / f"{name}.png")
     monkeypatch.chdir(home)
-    escape = f"{tmp_path}/escaped"
-    labels = LabelSet("../../../escaped", ("../../../escaped", escape), ((1, 2, 3), (4, 5, 6)))
+    labels = LabelSet(relative, (relative, absolute), ((1, 2, 3), (4, 5, 6)))
+    notes = {"out": absolute, "name": relative, "split": relative}
     network = create_model("baseline", backbone="resnet10t", num_classes=2)
-    save_model(
-        home / "model.safetensors",
-        network,
-        labels,
-        notes={"out": escape, "name": "../../escaped", "split": "../../x"},
+    save_model(home / "model.safetensors", network, labels, notes=notes)
+    Path("seenet.yaml").write_text(
+        f"decode: index\nval: 0\nclasses: ['{relative}', '{absolute}']\n"
     )
-    (home / "data" / "images").mkdir(parents=True)
-    (home / "data" / "masks").mkdir()
-    for number in range(2):
-        Image.fromarray(np.full((9, 12, 3), 40 * number, np.uint8)).save(
-            home / "data" / "images" / f"{number}.png"
-        )
-        Image.fromarray(np.eye(9, 12, dtype=np.uint8)).save(
-            home / "data" / "masks" / f"{number}.png"
-        )
-    classes = f"'{labels.classes[0]}', '{escape}'"
-    (home / "data" / "seenet.yaml").write_text(f"decode: index\nval: 0\nclasses: [{classes}]\n")
-    before = files(tmp_path)
-    predict_files(load("model.safetensors", "cpu"), [Path("data/images")], Path("predicted"))
-    overrides = ["data.kind=folder", "data.root=data"]
-    run_evaluation(
-        "model.safetensors", None, overrides, split="train", device="cpu", out=Path("scored")
-    )
-    export_half("model.safetensors", Path("small.safetensors"))
-    new = {
-        path.relative_to(home).parts[0] if home in path.parents else str(path)
-        for path in files(tmp_path) - before
-    }
-    assert new - {"cache"} == {"predicted", "scored", "small.safetensors"}
+    before = set(tmp_path.rglob("*"))
+    for command, options in (
+        ("predict", "images --runtime eager --device cpu --out predicted"),
+        ("eval", "data.kind=folder data.root=. --split train --device cpu --out scored"),
+        ("export", "--out small.safetensors"),
+    ):
+        code, _, err = run(capsys, command, "model.safetensors", *options.split())
+        assert code == 0, err
+    new = {str(path.relative_to(home)) for path in set(tmp_path.rglob("*")) - before}
+    assert {name for name in new if "/" not in name} == {"predicted", "scored", "small.safetensors"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
 
-_WHERE = {
+_MODULES = {
     "create_model": "seenet.model",
     "load": "seenet.prediction.loading",
     "Result": "seenet.prediction.result",
@@ -19,13 +19,13 @@ __all__ = ["Result", "__version__", "create_model", "evaluate", "export", "load"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, when it is: `import seenet` alone does not import torch, nor what reads a package's version."""
+    """Import a name when it is first used, so that `import seenet` does not import torch."""
     if name == "__version__":
         return _version()
     if name == "export":
         return import_module("seenet.export")
-    if name in _WHERE:
-        return getattr(import_module(_WHERE[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'seenet' has no attribute {name!r}")
 
 
@@ -35,5 +35,5 @@ def _version() -> str:
 
     try:
         return version("seenet")
-    except PackageNotFoundError:  # a source tree on the path, not installed
+    except PackageNotFoundError:  # source tree on the path, not installed
         return "0+source"

@@ -1,4 +1,4 @@
-"""For notebooks: what the commands do, with settings objects in and results out; `seenet.export` stands with its package."""
+"""Functions for notebooks that do what the commands do; `seenet.export` is in `export/`."""
 
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,19 @@ def train(
     resume: bool = False,
     device: str = "auto",
 ) -> TrainResult:
-    """Train a recipe (settings, name or YAML path) into the folder `out`; errors as `seenet train`.
+    """Train a recipe; errors as `seenet train`.
 
-    None: `runs/RECIPE`; of settings, which have no name, `runs/DATA`, their kind of data.
+    Args:
+        recipe: settings, name or YAML path.
+        out: folder of the run; None: `runs/RECIPE`, or `runs/KIND` (kind of data) for settings,
+            which have no name.
+        resume: continue the existing run.
     """
     resolved = load_recipe(recipe)
-    kind = resolved.data.kind.replace(":", "-")  # of a callable, for a folder's name
+    kind = resolved.data.kind.replace(":", "-")  # a callable's name becomes a folder's
     name = kind if isinstance(recipe, Recipe) else Path(recipe).stem
-    return train_recipe(
-        resolved, Path("runs") / name if out is None else Path(out), resume=resume, device=device
-    )
+    folder = Path("runs") / name if out is None else Path(out)
+    return train_recipe(resolved, folder, resume=resume, device=device)
 
 
 def evaluate(
@@ -34,7 +37,12 @@ def evaluate(
     overrides: list[str] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score a model by run, file or bundled name and return the result; options and errors as `evaluation.run.run_evaluation`."""
+    """Score a model and return the content of its result file.
+
+    Args:
+        model: run folder, .safetensors file, exported bundle or bundled name.
+        recipe, overrides, options: as `seenet.evaluation.run.run_evaluation`, and so are errors.
+    """
     from seenet.evaluation.run import run_evaluation
 
     return run_evaluation(model, recipe, overrides or [], **options).result

@@ -1,4 +1,4 @@
-"""`seenet demo`: the whole path on what comes with the package, real photographs first."""
+"""`seenet demo`: segment the bundled photographs, then train, evaluate and run a small network."""
 
 import logging
 from collections.abc import Iterator
@@ -28,90 +28,82 @@ log = logging.getLogger("seenet")
 
 MODEL, RECIPE = "camvid-lite0", "shapes"
 HELD_OUT = "test"
-"""Split of `shapes` that neither training nor the choice of the best step looks at."""
+"""Split of `shapes` that is used neither for training nor for choosing the best step."""
 SCENES = 6
 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """The page to open, and the scores of the network that was trained on the way."""
+    """Page to open, and result of the network that the demo trained."""
 
     page: Path
     result: dict[str, Any]
 
 
 def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = None) -> DemoReport:
-    """Segment the bundled photographs into OUT/photos, then train, evaluate and run `shapes` in OUT/shapes; both as pages.
+    """Segment the photographs into OUT/photos, then train, evaluate and run `shapes` in OUT/shapes.
 
-    `overrides` are settings of the recipe. Interrupted, a second call goes on. Raises what the single commands raise; DataError where OUT
-    holds anything else than a demo.
+    OUT/index.html shows the photographs and links to the report of the network. A second call
+    continues an interrupted one.
+
+    Args:
+        overrides: settings of the recipe.
+
+    Raises:
+        DataError: OUT holds something else than a demo; and errors of the single steps.
     """
     page, run = out / "index.html", out / "shapes"
-    _check_own(out)
-    log.info("[1/5] the bundled model segments the bundled photographs")
+    _check_folder(out)
+    log.info("[1/5] segmenting the bundled photographs with the bundled model")
     predictor = load(MODEL, device)
     photographs = bundled_photographs()
     predict_files(predictor, photographs, out / "photos", overwrite=True)
-    _write_page(
-        page,
-        predictor,
-        photographs,
-        out / "photos",
-        "Training of a network on drawn scenes goes on; this page will link to it.",
-        [],
-    )
-    log.info("open %s for a first look; meanwhile:", page)
+    text = "A network is being trained on drawn scenes; this page will link to its report."
+    _write_page(page, predictor, photographs, out / "photos", text, [])
+    log.info("open %s for a first look", page)
 
     log.info("[2/5] training on drawn scenes")
     recipe = load_recipe(RECIPE, overrides)
     train(recipe, run, resume=(run / "recipe.yaml").exists(), device=device)
-    log.info("[3/5] evaluation on scenes never seen")
-    result = run_evaluation(
-        run, split=HELD_OUT, out=out / "eval", overwrite=True, device=device
-    ).result
+    log.info("[3/5] evaluating on scenes not used for training")
+    report = run_evaluation(run, split=HELD_OUT, out=out / "eval", overwrite=True, device=device)
+    result = report.result
 
-    log.info("[4/5] prediction of %d drawn scenes", SCENES)
-    predict_files(
-        load(run, device),
-        [_draw_scenes(out / "scenes", recipe.data.size)],
-        out / "scenes-predicted",
-        overwrite=True,
+    log.info("[4/5] predicting %d drawn scenes", SCENES)
+    _draw_scenes(out / "scenes", recipe.data.size)
+    predict_files(load(run, device), [out / "scenes"], out / "scenes-predicted", overwrite=True)
+    log.info("[5/5] writing the report")
+    address = write_report(run, device=device).relative_to(out).as_posix()
+    text = (
+        f"The network trained by this demo on drawn scenes reaches {percent(result['miou'])} mIoU "
+        f"on {result['images']} scenes not used for training."
     )
-    log.info("[5/5] report")
-    report = write_report(run, device=device)
-    text = f"The network trained by this demo on drawn scenes reaches {percent(result['miou'])} mIoU on {result['images']} scenes never seen."
-    links = [
-        (
-            "Its report, with the scores by which its best step was chosen",
-            report.relative_to(out).as_posix(),
-        )
-    ]
+    links = [("Its report, with the scores that selected its best step", address)]
     _write_page(page, predictor, photographs, out / "photos", text, links)
     return DemoReport(page, result)
 
 
-def _check_own(out: Path) -> None:
-    """What a demo writes first stands in its folder of photographs."""
+def _check_folder(out: Path) -> None:
+    """Raise DataError where the folder has content but no manifest of the demo's first step."""
     others = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    if others and not any(
-        path for name in (NAME, JOURNALS) for path in (out / "photos").glob(name)
-    ):
+    manifests = (path for name in (NAME, JOURNALS) for path in (out / "photos").glob(name))
+    if others and not any(manifests):
         raise DataError(
-            f"{out}: holds {others[0]} and is no demo's folder; give a new or empty one with --out"
+            f"{out}: holds {others[0]} and is not the folder of a demo; "
+            "give a new or empty one with --out"
         )
 
 
 def bundled_photographs() -> list[Path]:
-    """Street photographs under free licences (photos/LICENCES.tsv), by name."""
+    """List the bundled street photographs by name; photos/LICENCES.tsv has their licences."""
     return sorted(Path(str(resources.files("seenet") / "photos")).glob("*.jpg"))
 
 
-def _draw_scenes(folder: Path, size: int) -> Path:
+def _draw_scenes(folder: Path, size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     split = ShapesSplit(HELD_OUT, SCENES, size)
     for index in range(SCENES):
         Image.fromarray(split.image(index)).save(folder / f"{split.key(index)}.png")
-    return folder
 
 
 def _write_page(
@@ -125,14 +117,12 @@ def _write_page(
     def rows() -> Iterator[GalleryRow]:
         for path in photographs:
             image, mask = read_image(path), read_ids(out / "masks" / f"{path.stem}.png")
-            yield GalleryRow(
-                path.name,
-                [("photograph", image), ("segmented", blend(image, mask, predictor.labels))],
-                mask,
-            )
+            views = [("photograph", image), ("segmented", blend(image, mask, predictor.labels))]
+            yield GalleryRow(path.name, views, mask)
 
     intro = (
-        f"{len(photographs)} photographs that {MODEL} has never seen, all that come with the package: it was trained on one city's "
-        f"streets, mostly by day, so night, fisheye and close views show its limits. {text}"
+        f"{len(photographs)} photographs that {MODEL} was not trained on, all that are bundled "
+        "with the package. The model was trained on the streets of one city, mostly by day, so "
+        f"night, fisheye and close views show its limits. {text}"
     )
     write_gallery(page, "SeENet: street photographs", intro, rows(), predictor.labels, links)

@@ -1,25 +1,23 @@
-"""What a user types, and the code and the one line that come back."""
+"""Command lines, their exit codes and outputs."""
 
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from seenet.cli import COMMANDS, main
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
+from seenet.cli import COMMANDS
+from seenet.data.shapes import ShapesSplit
+from tests.cli.commands import run
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -34,93 +32,89 @@ def test_help_imports_nothing_heavy() -> None:
     assert all(f"  {command} " in done.stdout for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in {"data", "submit"}])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, out, _ = run(capsys, command, "--help")
-    assert code == 0
-    assert "Usage: seenet" in out
+    assert code == 0 and "Usage: seenet" in out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("line", "code", "message"),
     [
-        (["trian"], 2, "nearest: train"),
-        (["train", "shapes", "--nonsense"], 2, "No such option"),
-        (["train", "shape"], 2, "nearest: shapes"),
-        (["train", "shapes", "training.step=1"], 2, "nearest: steps"),
-        (["train", "camvid-lite0", "data.root=nowhere"], 4, "SegNet"),
-        (["train", "shapes", "--device", "tpu"], 2, "device tpu"),
-        (["eval", "nothing-here", "shapes"], 4, "nothing-here"),
-        (["eval", "nothing-here", "shapes", "--widths", "1,2.5"], 2, "whole numbers"),
-        (["train", ".", "--resume"], 2, "unknown recipe"),
-        (
-            ["export", "camvid-lite0", "--format", "fp16", "--out", "x.onnx"],
-            4,
-            "other files need --format onnx, openvino or torch",
-        ),
-        (
-            ["train", "shapes", "optimizer.betas=[0.9,1.5]", "--show"],
-            2,
-            "betas.1: found 1.5; input should be less than 1",
-        ),
-        (["figure", "width"], 2, "widths"),
-        (["figure", "widths", "none.json"], 4, "no such file"),
-        (["model", "seanet"], 2, "nearest: seenet"),
-        (["model", "seenet", "num_classes=3"], 2, "give it by --classes"),
-        (["model", "--size", "0"], 2, "size"),
-        (["import", "none.pth", "out.safetensors"], 4, "no such file"),
-        (["import", "done.safetensors"], 2, "is .safetensors already"),
-        (["data", "init", "nowhere"], 4, "no such folder"),
-        (["data", "build-trainaug", "nowhere", "VOCdevkit"], 4, "VOCdevkit: no such folder"),
-        (["submit", "voc", "--images", "pictures"], 2, "neither a model nor --masks"),
-        (
-            ["submit", "cityscapes", "run", "--masks", "masks", "--images", "pictures"],
-            2,
-            "give one of them",
-        ),
-        (
-            ["submit", "voc", "--masks", "masks", "--images", "pictures"],
-            4,
-            "pictures: no such list",
-        ),
-        (["submit", "check", "none.zip"], 4, "none.zip: cannot be read"),
+        ("trian", 2, "nearest: train"),
+        ("train shapes --nonsense", 2, "--nonsense"),
+        ("train shape", 2, "nearest: shapes"),
+        ("train shapes training.step=1", 2, "nearest: steps"),
+        ("train camvid-lite0 data.root=nowhere", 4, "nowhere"),
+        ("train shapes --device tpu", 2, "tpu"),
+        ("train . --resume", 2, "recipe"),
+        ("train shapes optimizer.betas=[0.9,1.5] --show", 2, "betas.1: found 1.5"),
+        ("eval nothing-here shapes", 4, "nothing-here"),
+        ("eval nothing-here shapes --widths 1,2.5", 2, "--widths 1,2.5"),
+        ("eval nothing-here shapes folder-lite0", 2, "folder-lite0"),
+        ("eval camvid-lite0 data.kind=shapes --mean-over disk", 2, "nearest: disc"),
+        ("predict nothing-here a.jpg --tile large", 2, "--tile large"),
+        ("export camvid-lite0 --format fp16 --out x.onnx", 4, "--format onnx, openvino or torch"),
+        ("figure width", 2, "widths"),
+        ("figure widths none.json", 4, "none.json"),
+        ("model seanet", 2, "nearest: seenet"),
+        ("model seenet num_classes=3", 2, "--classes"),
+        ("model --size 0", 2, "size"),
+        ("import none.pth out.safetensors", 4, "none.pth"),
+        ("import done.safetensors", 2, "done.safetensors"),
+        ("data init nowhere", 4, "nowhere"),
+        ("data build-trainaug nowhere VOCdevkit", 4, "VOCdevkit"),
+        ("data show shapes model.backbone=resnet81", 2, "nearest: resnet"),
+        ("submit voc --images pictures", 2, "--masks"),
+        ("submit cityscapes run --masks masks --images pictures", 2, "--masks"),
+        ("submit voc --masks masks --images pictures", 4, "pictures"),
+        ("submit check none.zip", 4, "none.zip"),
     ],
 )
-def test_wrong_usage(
+def test_wrong_usage_is_one_line_and_a_code(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
+    line: str,
     code: int,
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found, _, err = run(capsys, *arguments)
-    assert found == code
-    assert message in err
-    assert err.strip().splitlines()[-1].startswith("seenet: ")
+    found, _, err = run(capsys, *shlex.split(line))
+    assert found == code, err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("seenet: ") and message in last
 
 
-def test_a_bug_keeps_its_traceback(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("effect", "code", "start"),
+    [
+        (ZeroDivisionError("oops"), 1, "seenet: a bug: ZeroDivisionError: oops; "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory:\n 9"), 1, "seenet: out of"),
+        (KeyboardInterrupt, 130, "seenet: interrupted"),
+        (lambda: signal.raise_signal(signal.SIGTERM), 143, "seenet: terminated"),
+    ],
+)
+def test_unexpected_errors_and_signals_are_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    effect: object,
+    code: int,
+    start: str,
 ) -> None:
-    def broken(**_: object) -> None:
-        raise ZeroDivisionError("oops")
+    failing = Mock(side_effect=effect)
+    monkeypatch.setattr("seenet.core.settings.Recipe.model_json_schema", failing)
+    found, _, err = run(capsys, "schema")
+    assert (found, err.count("\n")) == (code, 1) and err.startswith(start)
+    if "a bug" in err:
+        kept = Path(err.strip().rsplit(" ", 1)[-1])
+        assert "ZeroDivisionError: oops" in kept.read_text()
+        kept.unlink()
 
-    monkeypatch.setattr("seenet.core.settings.Recipe.model_json_schema", broken)
-    code, _, err = run(capsys, "schema")
-    assert code == 1
-    kept = Path(err.strip().rsplit(" ", 1)[-1])
-    assert "ZeroDivisionError: oops" in kept.read_text()
-    kept.unlink()
 
-
-def test_model_table(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "model", "seenet", "--backbone", "resnet101", "--size", "512")
-    assert code == 0
-    assert "5120 x 64 x 64" in out
-    assert "53,214,293" in out
-    assert out.endswith("receptive radius: 818 pixels\n")
+def test_model_lists_the_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    out = run(capsys, "model", "seenet", "--backbone", "resnet101", "--size", "512")[1]
+    assert "5120 x 64 x 64" in out and "53,214,293" in out and "818 pixels" in out
     code, out, _ = run(capsys, "model", "pfp", "--backbone", "mobilenetv3_small_050", "--json")
     assert code == 0 and json.loads(out)["receptive_radius"] is None
     assert "seenet (j)" in run(capsys, "model", "--list")[1]
@@ -134,126 +128,84 @@ def test_schema_and_show(capsys: pytest.CaptureFixture[str]) -> None:
 def test_submit(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import numpy as np
-    from PIL import Image
-
     monkeypatch.chdir(tmp_path)
     for folder in ("pictures", "masks"):
         Path(folder).mkdir()
         Image.fromarray(np.full((5, 6), 3, np.uint8)).save(f"{folder}/2008_000001.png")
-    code, out, err = run(
-        capsys, "submit", "voc", "--masks", "masks", "--images", "pictures", "--competition", "5"
-    )
-    assert code == 0, err
-    assert "submissions/voc-comp5.tar.gz: 1 masks for voc" in out
-    assert (
-        run(capsys, "submit", "check", "submissions/voc-comp5.tar.gz", "--images", "pictures")[0]
-        == 0
-    )
-    code, _, err = run(capsys, "submit", "check", "submissions/voc-comp5.tar.gz")
-    assert code == 6
-    assert "1 masks, expected 1456" in err
+    voc = ["submit", "voc", "--masks", "masks", "--images", "pictures", "--competition", "5"]
+    code, out, err = run(capsys, *voc)
+    assert code == 0 and "submissions/voc-comp5.tar.gz" in out, err
+    check = ["submit", "check", "submissions/voc-comp5.tar.gz"]
+    assert run(capsys, *check, "--images", "pictures")[0] == 0
+    code, _, err = run(capsys, *check)
+    assert code == 6 and "1456" in err
 
 
 def test_train_eval_predict(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole path on drawn scenes: validation in training and `eval` count the same."""
+    """Run all steps on drawn scenes; validation in training and `eval` count the same."""
     monkeypatch.chdir(tmp_path)
+
+    def output(*arguments: str) -> str:
+        code, out, err = run(capsys, *arguments)
+        assert code == 0, err
+        return out.strip()
+
     tiny = [
-        "model.backbone=resnet10t", "model.weights=null", "model.width=8", "model.p_out=16", "data.size=48", "data.count=20",
-        "transforms.crop=48", "training.steps=2", "training.batch=2", "training.workers=0", "training.validate_every=0",
+        "model.backbone=resnet10t", "model.weights=null", "model.width=8", "model.p_out=16",
+        "data.size=48", "data.count=20", "transforms.crop=48", "training.steps=2",
+        "training.batch=2", "training.workers=0", "training.validate_every=0",
     ]  # fmt: skip
-    code, out, err = run(
-        capsys, "train", "shapes", *tiny, "--out", "run", "--json", "--device", "cpu"
-    )
-    assert code == 0, err
-    assert json.loads(out)["steps"] == 2
-    code, out, err = run(capsys, "eval", "run", "--json", "--device", "cpu")
-    assert code == 0, err
-    code, written, err = run(capsys, "figure", "widths", "run/eval/val/result.json")
-    assert (code, written) == (0, "written: widths.png\n"), err
-    assert Image.open("widths.png").format == "PNG"
+    cpu, evaluate = ["--device", "cpu"], ["eval", "run", "--device", "cpu"]
     assert (
-        run(capsys, "eval", "run", "--mean-over", "disk", "--out", "more", "--device", "cpu")[2]
-        .strip()
-        .endswith("nearest: disc")
+        json.loads(output("train", "shapes", *tiny, "--out", "run", "--json", *cpu))["steps"] == 2
     )
-    code, more, err = run(
-        capsys,
-        "eval",
-        "run",
-        "--mean-over",
-        "disc, ring",
-        "--out",
-        "over",
-        "--json",
-        "--device",
-        "cpu",
-    )
-    assert (code, json.loads(more)["mean_over"]["classes"]) == (0, ["disc", "ring"]), err
-    assert json.loads(out)["confusion"] == json.loads(Path("run/val.json").read_text())["confusion"]
-    from seenet.data.shapes import ShapesSplit
-
+    result = json.loads(output(*evaluate, "--json"))
+    assert result["confusion"] == json.loads(Path("run/val.json").read_text())["confusion"]
+    assert output("figure", "widths", "run/eval/val/result.json") == "written: widths.png"
+    over = output(*evaluate, "--mean-over", "disc, ring", "--out", "over", "--json")
+    assert json.loads(over)["mean_over"]["classes"] == ["disc", "ring"]
     Image.fromarray(ShapesSplit("val", 50, 48).image(0)).save("scene.png")
-    code, _, err = run(capsys, "predict", "run", "scene.png", "--device", "cpu")
-    assert code == 0, err
+    output("predict", "run", "scene.png", *cpu)
     assert Image.open("predictions/masks/scene.png").size == (48, 48)
-    code, out, err = run(capsys, "report", "run", "--device", "cpu")
-    assert code == 0, err
-    assert "mIoU" in Path(out.strip().removeprefix("open ")).read_text()
-    code, out, err = run(capsys, "data", "show", "shapes", *tiny)
-    assert code == 0, err
-    assert Path(out.strip().removeprefix("open ")).is_file()
+    page = Path(output("report", "run", *cpu).removeprefix("open "))
+    assert "mIoU" in page.read_text()
+    assert Path(output("data", "show", "shapes", *tiny).removeprefix("open ")).is_file()
 
 
-def typed(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "seenet", *arguments], stderr=subprocess.PIPE, text=True, **options
+def seenet(*arguments: str, **options: Any) -> tuple[str, int]:
+    """Return stderr and exit code of `seenet ARGUMENT...` in a process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "seenet", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        **options,
     )
+    return done.stderr, done.returncode
 
 
-def test_a_reader_that_has_gone_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = typed("train", "shapes", "--show", stdout=writing)
+    assert seenet("train", "shapes", "--show", stdout=writing) == ("", 0)
     os.close(writing)
-    assert (done.communicate()[1], done.returncode) == ("", 0)
 
 
-def test_without_a_standard_output_it_works() -> None:
-    command = f"{shlex.quote(sys.executable)} -m seenet train shapes --show >&-"
-    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
-    assert (done.stderr, done.returncode) == ("", 0)
+def test_without_a_standard_output() -> None:
+    close = {"preexec_fn": lambda: os.close(1)}
+    assert seenet("train", "shapes", "--show", **close) == ("", 0)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_disk_is_no_bug() -> None:
+def test_a_full_disk_is_bad_data() -> None:
     with Path("/dev/full").open("w") as full:
-        done = typed("train", "shapes", "--show", stdout=full)
-        said = done.communicate()[1]
-    assert (said, done.returncode) == (
-        "seenet: an output: cannot be written or read (No space left on device)\n",
-        4,
-    )
+        err, code = seenet("train", "shapes", "--show", stdout=full)
+    assert code == 4 and err.count("\n") == 1 and "No space left on device" in err
 
 
-def test_too_little_memory_is_no_bug(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def short(**_: object) -> None:
-        raise RuntimeError(
-            "[enforce fail] DefaultCPUAllocator: can't allocate memory:\n you tried 9 bytes"
-        )
-
-    monkeypatch.setattr("seenet.core.settings.Recipe.model_json_schema", short)
-    code, _, err = run(capsys, "schema")
-    assert (code, err.count("\n")) == (1, 1) and err.startswith(
-        "seenet: out of memory ([enforce fail]"
-    )
-
-
-def test_pillow_warns_of_nothing_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings_of_pillow_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings(record=True) as caught:
         run(capsys, "--version")
         warnings.warn_explicit("an odd tag", UserWarning, "PIL/any.py", 1, module="PIL.any")

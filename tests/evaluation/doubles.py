@@ -1,4 +1,4 @@
-"""A split in memory and a predictor that answers from a list."""
+"""Test doubles: a split in memory, and predictors that need no trained network."""
 
 import hashlib
 import io
@@ -12,12 +12,14 @@ from torch import nn
 
 from seenet.core.labels import LabelSet, voc_colours
 from seenet.evaluation.outcome import Evaluation, tables
+from seenet.prediction.predictor import Predictor
+from tests.prediction.doubles import TinyNet
 
 LABELS = LabelSet("toy", ("sky", "road", "tree"), voc_colours(3), rim=True)
 
 
 class MemorySplit:
-    """Pictures and masks from arrays."""
+    """A split of arrays."""
 
     def __init__(
         self, pairs: list[tuple[np.ndarray, np.ndarray]], labels: LabelSet = LABELS
@@ -47,7 +49,7 @@ class MemorySplit:
 def random_split(
     count: int, *, seed: int = 0, labels: LabelSet = LABELS, size: tuple[int, int] = (13, 17)
 ) -> MemorySplit:
-    """Noise with labels of all classes and some ignored pixels; sizes differ from picture to picture."""
+    """Return noise images of different sizes, with labels of all classes and ignored pixels."""
     rng = np.random.default_rng(seed)
     pairs = []
     for index in range(count):
@@ -58,8 +60,13 @@ def random_split(
     return MemorySplit(pairs, labels)
 
 
+def split_of(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet = LABELS) -> MemorySplit:
+    """Return a split of one image, for which `first_channel` predicts `prediction`."""
+    return MemorySplit([(np.repeat(prediction[:, :, None], 3, 2).astype(np.uint8), truth)], labels)
+
+
 class FirstChannel(nn.Module):
-    """Predicts the class that the first channel's byte names."""
+    """A network that predicts the value of the first channel."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -73,8 +80,17 @@ class FirstChannel(nn.Module):
         return torch.stack([-(ids - k).abs() for k in range(self.num_classes)], 1)
 
 
-def shown(found: Evaluation, result: dict[str, Any] | None = None) -> str:
-    """What the terminal shows of an evaluation, or of this result of it."""
+def first_channel(labels: LabelSet = LABELS) -> Predictor:
+    return Predictor(FirstChannel(labels.num_classes), labels, device="cpu")
+
+
+def tiny(labels: LabelSet = LABELS, **options: Any) -> Predictor:
+    """Return a predictor of one random convolution."""
+    return Predictor(TinyNet(labels.num_classes), labels, device="cpu", **options)
+
+
+def shown(evaluation: Evaluation, result: dict[str, Any] | None = None) -> str:
+    """Return the terminal output of an evaluation, or of this result of it."""
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(tables(found.result() if result is None else result, found.metrics))
+    console.print(tables(evaluation.result() if result is None else result, evaluation.metrics))
     return console.export_text()

@@ -1,12 +1,60 @@
-"""Arguments that are read in the same way by several commands."""
+"""Arguments and options that several commands share, how they are read, and the output."""
 
+import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from seenet.core.errors import UsageError
-from seenet.prediction.tiles import TileSize
+
+if TYPE_CHECKING:
+    from seenet.prediction.tiles import TileSize
+
+Recipe = Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")]
+Model = Annotated[str, typer.Argument(help="Run folder, .safetensors file or bundled name.")]
+ModelOrBundle = Annotated[
+    str, typer.Argument(help="Run folder, .safetensors file, exported bundle or bundled name.")
+]
+RecipeAndSettings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RECIPE] [KEY=VALUE]...",
+        help="Data: a recipe (default: that of the run) and settings, such as data.kind=camvid "
+        "data.root=PATH.",
+    ),
+]
+IMAGES_HELP = "Images, folders (searched with their subfolders) or patterns."
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+RunsDevice = Annotated[
+    str, typer.Option(help="auto (with several GPUs: one run on each), cpu, cuda or mps.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the runs and their state, and exit.")]
+Factory = Annotated[
+    str | None,
+    typer.Option(help="For a network of model.factory: repeat its package.module:callable."),
+]
+Flip = Annotated[bool, typer.Option("--flip", help="Also average with the mirrored image.")]
+Margin = Annotated[int, typer.Option(help="Context on each side of a tile, in pixels.")]
+Memory = Annotated[float, typer.Option(help="Memory of one pass in GB, for --tile auto.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
+Scales = Annotated[
+    str, typer.Option(help="Scales whose probabilities are averaged, such as 0.75,1,1.25.")
+]
+Split = Annotated[
+    str | None, typer.Option(help="Split of the data set. Default: data.val of the recipe.")
+]
+Tile = Annotated[
+    str,
+    typer.Option(
+        help="Side of the tiles of large images: auto (from --memory), whole (no tiles) or pixels."
+    ),
+]
 
 
 def numbers(text: str, option: str) -> list[float]:
@@ -15,7 +63,7 @@ def numbers(text: str, option: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(
-            f"{option} {text}: expected numbers with commas between, such as 0.75,1,1.25"
+            f"{option} {text}: expected numbers separated by commas, such as 0.75,1,1.25"
         ) from None
 
 
@@ -25,11 +73,11 @@ def whole_numbers(text: str, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(
-            f"{option} {text}: expected whole numbers with commas between, such as 1,3,5"
+            f"{option} {text}: expected whole numbers separated by commas, such as 1,3,5"
         ) from None
 
 
-def tile_size(text: str) -> TileSize:
+def tile_size(text: str) -> "TileSize":
     """`auto`, `whole`, or pixels; UsageError for anything else."""
     if text.isdecimal():
         return int(text)
@@ -44,13 +92,16 @@ def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str
     recipes = [argument for argument in arguments if "=" not in argument]
     if len(recipes) > 1:
         raise UsageError(
-            f"{recipes[1]}: a second recipe, expected one and settings of the form key=value"
+            f"{recipes[1]}: found a second recipe, expected one recipe and key=value settings"
         )
     return next(iter(recipes), None), [argument for argument in arguments if "=" in argument]
 
 
 def models_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split MODEL... [KEY=VALUE]...; a path that is there is a model (an ablation's runs are called `p_out=128`)."""
+    """Split MODEL... [KEY=VALUE]...; an existing path is a model.
+
+    Run folders of an ablation have names such as `p_out=128`.
+    """
     overrides = [
         argument for argument in arguments if "=" in argument and not Path(argument).exists()
     ]
@@ -58,12 +109,17 @@ def models_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]
 
 
 def command_line() -> str:
-    """What was typed, for a result file to quote."""
+    """Return the command line as typed, for a result file."""
     return shlex.join(["seenet", *sys.argv[1:]])
 
 
 def refuse_options(given: Mapping[str, object], why: str) -> None:
-    """UsageError that names the first option of these that was given."""
+    """Raise UsageError for the first of these options that was given."""
     for option, value in given.items():
         if value:
             raise UsageError(f"{option}: {why}")
+
+
+def output(value: Any, text: str, *, as_json: bool) -> None:
+    """Print a value as JSON, or its text."""
+    print(json.dumps(value, indent=1, ensure_ascii=False) if as_json else text)

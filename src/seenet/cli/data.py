@@ -6,22 +6,23 @@ from typing import Annotated
 
 import typer
 
+from seenet.cli.arguments import AsJson, Overwrite, Recipe, output
+
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Describe your own data, and look at any.",
+    help="Describe your own data, and inspect any data set.",
 )
 
-Recipe = Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as data.root=PATH.")
 ]
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="Folder with pictures and masks.")]) -> None:
-    """Look at a folder of pictures and masks and write its seenet.yaml."""
+def init(folder: Annotated[Path, typer.Argument(help="Folder with images and masks.")]) -> None:
+    """Inspect a folder of images and masks and write its seenet.yaml."""
     from seenet.data.check.propose import write_proposal
 
     print(write_proposal(folder))
@@ -30,26 +31,33 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder with pictures and m
 @app.command("build-trainaug")
 def build_trainaug(
     sbd: Annotated[
-        Path, typer.Argument(help="SBD: the folder benchmark_RELEASE, with dataset/cls/*.mat.")
+        Path, typer.Argument(help="Folder benchmark_RELEASE of SBD, with dataset/cls/*.mat.")
     ],
-    voc: Annotated[Path, typer.Argument(help="The folder that holds VOC2012.")],
+    voc: Annotated[Path, typer.Argument(help="Folder that contains VOC2012.")],
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace masks and a list that are there and differ."),
+        typer.Option("--overwrite", help="Replace existing masks and lists that differ."),
     ] = False,
 ) -> None:
-    """Make VOC's trainaug (10,582 pictures) of SBD's .mat files: SegmentationClassAug/*.png and trainaug.txt."""
+    """Convert SBD's .mat files into VOC's trainaug split (10,582 images).
+
+    Writes SegmentationClassAug/*.png and trainaug.txt.
+    """
     from seenet.data.voc import build_trainaug as build
 
     done = build(sbd, voc, overwrite=overwrite)
     print(
-        f"{done.total} pictures: {done.official} with VOC's own masks, {done.written} written, {done.there} there before: {done.path}"
+        f"{done.total} images: {done.official} with VOC's own masks, {done.written} written, "
+        f"{done.there} there before: {done.path}"
     )
 
 
 @app.command()
 def stats(recipe: Recipe, settings: Settings = None) -> None:
-    """Pixels and pictures of each class, sizes, and median-frequency weights of the train split."""
+    """Print statistics of the train split.
+
+    Pixels and images of each class, image sizes, and median-frequency class weights.
+    """
     from seenet.core.recipe_files import load_recipe
     from seenet.data import open_split
     from seenet.data.check.scan import split_stats
@@ -64,18 +72,15 @@ def check(
     settings: Settings = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Also write a page of the errors with their pictures, and check.json, here."
-        ),
+        typer.Option(help="Folder for a page of the errors with their images, and check.json."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a page that is there.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Read every picture and mask of both splits and list all that is wrong, with what would mend it. Exit 6 where anything is."""
-    import json
+    """Read all images and masks of the train and val splits and list all errors with their fixes.
 
+    The exit code is 6 if there is an error.
+    """
     from seenet.core.errors import CheckError
     from seenet.core.recipe_files import load_recipe
     from seenet.data.check.inspection import inspect
@@ -88,16 +93,13 @@ def check(
 
         refuse_existing(out, overwrite=overwrite)
     found = inspect(data)
-    print(
-        json.dumps(to_json(found, data), indent=1, ensure_ascii=False) if as_json else text(found)
-    )
+    output(to_json(found, data), text(found), as_json=as_json)
     if out is not None:
         page = write_page(found, data, out)
         print(f"open {page}", file=sys.stderr if as_json else sys.stdout)
     if found.errors:
-        raise CheckError(
-            f"{verdict_line(found)}; what would mend them is listed above{f' and in {out}' if out else ''}"
-        )
+        where = f" and in {out}" if out else ""
+        raise CheckError(f"{verdict_line(found)}; the fixes are listed above{where}")
 
 
 @app.command()
@@ -105,11 +107,9 @@ def show(
     recipe: Recipe,
     settings: Settings = None,
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("data-page"),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a page that is there.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Write a page of pictures with their masks, before and after transforms: what the network really sees."""
+    """Write a page of images and masks, before and after the transforms of training."""
     from seenet.core.recipe_files import load_recipe
     from seenet.report.gallery import data_page
 

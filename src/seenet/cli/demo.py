@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
+from seenet.cli.arguments import Device
+
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything it writes.")] = Path("demo"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder of all outputs.")] = Path("demo"),
+    device: Device = "auto",
 ) -> None:
-    """Segment the bundled photographs, then train, evaluate and run a small network; some minutes, no data needed."""
+    """Segment the bundled photographs, then train, evaluate and run a small network.
+
+    Takes some minutes and needs no data.
+    """
     from rich.console import Console
 
     from seenet.demo import run_demo

@@ -5,16 +5,27 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="Draw the paper's figures for your own runs.",
+from seenet.cli.arguments import (
+    IMAGES_HELP,
+    AsJson,
+    Device,
+    Factory,
+    Model,
+    Overwrite,
+    RecipeAndSettings,
+    Split,
+    command_line,
+    models_and_overrides,
+    output,
+    recipe_and_overrides,
+    whole_numbers,
 )
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace figures that are there.")]
+Images = Annotated[list[str], typer.Argument(metavar="IMAGE", help=IMAGES_HELP)]
+Folder = Annotated[Path, typer.Option(help="Folder of the figures, a PNG for each image.")]
+File = Annotated[Path, typer.Option(metavar="FILE.png", help="File of the figure.")]
 
 
 @app.callback()
@@ -26,48 +37,41 @@ def figure() -> None:
 def widths(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULT.json...", help="Result files of seenet eval, a line each."),
+        typer.Argument(
+            metavar="RESULT.json...", help="Result files of seenet eval, a line in the plot each."
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.png", help="The figure.")] = Path("widths.png"),
+    out: File = Path("widths.png"),
     overwrite: Overwrite = False,
 ) -> None:
-    """mIoU near outlines over the width of the band, several models in one figure."""
+    """Plot the mIoU near boundaries over the band width, for one or more models."""
     from seenet.experiments.widths import write_widths_figure
 
     write_widths_figure(results, out, overwrite=overwrite)
     print(f"written: {out}")
 
 
-Model = Annotated[str, typer.Argument(help="Run folder, .safetensors file or bundled name.")]
-Images = Annotated[
-    list[str],
-    typer.Argument(metavar="IMAGE", help="Pictures, folders (with all below them), or patterns."),
-]
-
-
 @app.command()
 def heat(
     model: Model,
     images: Images,
-    out: Annotated[
-        Path, typer.Option(help="Folder of the figures, a PNG for each picture.")
-    ] = Path("heat"),
+    out: Folder = Path("heat"),
     mask: Annotated[
         Path | None,
         typer.Option(
-            help="Ground truth of the one picture: ids of the model's classes, or a palette PNG."
+            help="Ground truth of a single image: ids of the model's classes, or a palette PNG."
         ),
     ] = None,
     whole: Annotated[
         bool,
         typer.Option(
-            "--whole", help="P2 to P4 with the input that SeEM passes on, not only what it adds."
+            "--whole", help="Show P2 to P4 with the input that SeEM passes on, not only its output."
         ),
     ] = False,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Heat maps of any picture: B2 to B4, and P2 to P4 after enhancement (Figure 1)."""
+    """Draw heat maps of B2 to B4, and of P2 to P4 after enhancement (Figure 1)."""
     from seenet.experiments.heat import write_heat_maps
 
     report = write_heat_maps(
@@ -81,24 +85,21 @@ def heat(
 def sampling(
     model: Annotated[
         str | None,
-        typer.Argument(help="Run folder, .safetensors file or bundled name: its levels and rates."),
+        typer.Argument(
+            help="Run folder, .safetensors file or bundled name, for its levels and rates."
+        ),
     ] = None,
     rates: Annotated[
         str | None,
         typer.Option(
-            help="Rates of SeEM and SeEM-FS, without a model; default: 7,13,19,25, the paper's."
+            help="Rates of SeEM and SeEM-FS, without a model. Default: 7,13,19,25, the paper's."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE.png", help="The figure.")] = Path(
-        "sampling.png"
-    ),
+    out: File = Path("sampling.png"),
     overwrite: Overwrite = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Input points that SeEM and SeEM-FS sample, by the gradient (Figure 5)."""
-    import json
-
-    from seenet.cli.arguments import whole_numbers
+    """Draw the input points that SeEM and SeEM-FS sample, found by the gradient (Figure 5)."""
     from seenet.experiments.sampling import lines, write_sampling
 
     found = write_sampling(
@@ -107,38 +108,25 @@ def sampling(
         rates=None if rates is None else whole_numbers(rates, "--rates"),
         overwrite=overwrite,
     )
-    print(
-        json.dumps([module.result() for module in found], indent=1)
-        if as_json
-        else f"{lines(found)}\nwritten: {out}"
-    )
+    value = [module.result() for module in found]
+    output(value, f"{lines(found)}\nwritten: {out}", as_json=as_json)
 
 
 @app.command()
 def attention(
     model: Model,
     images: Images,
-    out: Annotated[
-        Path, typer.Option(help="Folder of the figures, a PNG for each picture.")
-    ] = Path("attention"),
+    out: Folder = Path("attention"),
     device: Device = "auto",
     overwrite: Overwrite = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Boundary attention as maps; its mean at boundaries and elsewhere (Equation 3)."""
-    import json
-
+    """Draw the boundary attention, and print its mean at boundaries and elsewhere (Equation 3)."""
     from seenet.experiments.attention import write_attention
 
     report = write_attention(model, images, out, device=device, overwrite=overwrite)
-    if as_json:
-        print(json.dumps(report.result(), indent=1, ensure_ascii=False))
-    else:
-        print(
-            *report.lines(),
-            f"{report.pictures.written} written, {len(report.pictures.failed)} failed: {out}",
-            sep="\n",
-        )
+    done = f"{report.pictures.written} written, {len(report.pictures.failed)} failed: {out}"
+    output(report.result(), "\n".join([*report.lines(), done]), as_json=as_json)
     report.pictures.check()
 
 
@@ -147,82 +135,70 @@ def panels(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL [KEY=VALUE]",
+            metavar="MODEL... [KEY=VALUE]...",
             help="Models, a column each, and settings of the data such as data.root=PATH.",
         ),
     ],
     recipe: Annotated[
-        str | None, typer.Option(help="Which data; default: the first model's own run.")
+        str | None, typer.Option(help="Recipe of the data. Default: that of the first model's run.")
     ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="Split by the data set's own name; default: the recipe's data.val."),
-    ] = None,
+    split: Split = None,
     count: Annotated[
-        int, typer.Option(help="Rows of the last model's best pictures, and of its worst.")
+        int, typer.Option(help="Rows of the last model's best images, and of its worst.")
     ] = 3,
     images: Annotated[
         list[str] | None,
         typer.Option(
             metavar="IMAGE",
-            help="Instead of a split: a picture, folder or pattern; may be repeated.",
+            help="Image, folder or pattern to show instead of a split. Repeatable.",
         ),
     ] = None,
-    factory: Annotated[
-        str | None,
-        typer.Option(help="Of models made by model.factory: package.module:callable, again."),
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE.png", help="The figure.")] = Path("panels.png"),
+    factory: Factory = None,
+    out: File = Path("panels.png"),
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Picture, truth and several models side by side (Figures 7 and 8)."""
-    from seenet.cli.arguments import models_and_overrides
+    """Draw image, truth and the predictions of models side by side (Figures 7 and 8)."""
     from seenet.experiments.panels import write_panels
 
     models, overrides = models_and_overrides(arguments)
     write_panels(
-        models, out, recipe=recipe, overrides=overrides, split=split, count=count, images=images or [], factory=factory, device=device,
+        models,
+        out,
+        recipe=recipe,
+        overrides=overrides,
+        split=split,
+        count=count,
+        images=images or [],
+        factory=factory,
+        device=device,
         overwrite=overwrite,
-    )  # fmt: skip
+    )
     print(f"written: {out}")
 
 
 @app.command()
 def gap(
-    model: Annotated[str, typer.Argument(help="Run folder, .safetensors file or bundled name.")],
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RECIPE] [KEY=VALUE]...",
-            help="Which data: a recipe (default: the run's own) and settings, such as data.kind=camvid data.root=PATH.",
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="Split by the data set's own name; default: the recipe's data.val."),
-    ] = None,
+    model: Model,
+    arguments: RecipeAndSettings = None,
+    split: Split = None,
     pixels: Annotated[
-        int, typer.Option(help="Points drawn from the split, always the same ones.")
+        int, typer.Option(help="Number of points drawn from the split, the same at every call.")
     ] = 20_000,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of gap.json and gap.png; default RUN/gap/SPLIT or gaps/MODEL-SPLIT."
+            help="Folder of gap.json and gap.png. Default: RUN/gap/SPLIT or gaps/MODEL-SPLIT."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that are there.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print gap.json instead of lines.")
-    ] = False,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """The semantic gap: how alike the stages' features are (linear CKA), before and after enhancement."""
-    import json
+    """Measure the semantic gap: the similarity (linear CKA) of the stages' features.
 
-    from seenet.cli.arguments import command_line, recipe_and_overrides
+    Features are compared before and after enhancement.
+    """
     from seenet.experiments.gap import lines, write_gap
 
     recipe, overrides = recipe_and_overrides(arguments or [])
@@ -237,5 +213,5 @@ def gap(
         overwrite=overwrite,
         command=command_line(),
     )
-    words = [*lines(result), f"written: {folder}/gap.json, gap.png"]
-    print(json.dumps(result, indent=1, ensure_ascii=False) if as_json else "\n".join(words))
+    text = "\n".join([*lines(result), f"written: {folder}/gap.json, gap.png"])
+    output(result, text, as_json=as_json)

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from seenet.cli.arguments import AsJson, output
+
 
 def model(
     variant: Annotated[str, typer.Argument(help="Row of Table 1, by name.")] = "seenet",
@@ -11,26 +13,27 @@ def model(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Options of the network, such as p_out=128."),
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Any timm network with four strides.")] = "resnet50",
-    size: Annotated[int, typer.Option(min=1, help="Side of the input, pixels.")] = 512,
+    backbone: Annotated[
+        str, typer.Option(help="Any timm network with features at four strides.")
+    ] = "resnet50",
+    size: Annotated[int, typer.Option(min=1, help="Side of the input, in pixels.")] = 512,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 21,
     list_all: Annotated[
-        bool, typer.Option("--list", help="Variants, backbones tried, bundled models.")
+        bool, typer.Option("--list", help="List variants, tested backbones and bundled models.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List each part of a network with its output shape, parameters and FLOPs, and how far its scores look."""
-    import json
+    """List the parts of a network with output shape, parameters and FLOPs.
 
+    The last line is the radius of the receptive field.
+    """
     from seenet.core.recipe_files import parse_options
     from seenet.model.summary import catalogue, summary_of
 
     if list_all:
-        print(
-            json.dumps(catalogue(), indent=1)
-            if as_json
-            else "\n".join(f"{name}: {', '.join(values)}" for name, values in catalogue().items())
-        )
+        names = catalogue()
+        lines = [f"{name}: {', '.join(values)}" for name, values in names.items()]
+        output(names, "\n".join(lines), as_json=as_json)
         return
     found = summary_of(variant, backbone, classes, size, parse_options(settings or []))
-    print(json.dumps(found.result(), indent=1) if as_json else found.table())
+    output(found.result(), found.table(), as_json=as_json)

@@ -1,92 +1,81 @@
 """seenet predict"""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from seenet.cli import arguments as shared
+
 
 def predict(
-    model: Annotated[
-        str, typer.Argument(help="Run folder, .safetensors file, exported bundle or bundled name.")
-    ],
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT", help="Pictures, folders (with all below them), or patterns."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the masks and overlays.")] = Path(
-        "predictions"
-    ),
-    scales: Annotated[
-        str, typer.Option(help="Factors whose probabilities are averaged, such as 0.75,1,1.25.")
-    ] = "1",
-    flip: Annotated[
-        bool, typer.Option("--flip", help="Average with the mirrored picture.")
-    ] = False,
+    model: shared.ModelOrBundle,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help=shared.IMAGES_HELP)],
+    out: Annotated[Path, typer.Option(help="Folder of masks and overlays.")] = Path("predictions"),
+    scales: shared.Scales = "1",
+    flip: shared.Flip = False,
     probabilities: Annotated[
         bool,
         typer.Option(
-            "--probabilities", help="Also write them, float16 (classes x height x width) in .npz."
+            "--probabilities",
+            help="Also write the probabilities, float16 (classes x height x width) in .npz.",
         ),
     ] = False,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
-        typer.Option(help="Number format of the network; auto: the fastest that answers as fp32."),
+        typer.Option(help="Number format of the network. auto: the fastest that agrees with fp32."),
     ] = "auto",
     runtime: Annotated[
         Literal["auto", "eager", "onnx", "openvino"],
         typer.Option(
-            help="What computes; auto: the fastest, tried once a model and machine, where that saves more than it costs."
+            help="Runtime of the network. auto: the fastest. It is measured once per model and "
+            "machine, if that saves more time than it takes."
         ),
     ] = "auto",
-    tile: Annotated[
-        str,
-        typer.Option(
-            help="Cut large pictures: side of what is seen at once, in pixels; auto: by --memory; whole: never."
-        ),
-    ] = "auto",
-    margin: Annotated[
-        int, typer.Option(help="Pixels that a tile sees around those it answers for.")
-    ] = 256,
-    memory: Annotated[
-        float, typer.Option(help="Gigabytes that a pass may take before --tile auto cuts.")
-    ] = 2.0,
-    factory: Annotated[
-        str | None,
-        typer.Option(help="Of a model made by model.factory: package.module:callable, again."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    tile: shared.Tile = "auto",
+    margin: shared.Margin = 256,
+    memory: shared.Memory = 2.0,
+    factory: shared.Factory = None,
+    device: shared.Device = "auto",
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite",
-            help="Replace files that were not made from the same input, model and settings.",
+            "--overwrite", help="Replace files made from another input, model or settings."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    as_json: shared.AsJson = False,
 ) -> None:
-    """Segment pictures: masks/NAME.png (class ids, with palette) and overlays/NAME.jpg; what is done already is
+    """Segment images.
+
+    Writes masks/NAME.png (class ids, with palette) and overlays/NAME.jpg. Images that are done are
     skipped.
     """
-    import json
-    import sys
     from dataclasses import asdict
 
-    from seenet.cli.arguments import numbers, tile_size
     from seenet.distributed import all_gather, init_process_group
     from seenet.export.auto import open_chosen
     from seenet.prediction.batch import predict_files
 
     with init_process_group(device) as group:
         chosen = open_chosen(
-            model, inputs, out, runtime=runtime, precision=precision, device=device, scales=numbers(scales, "--scales"), flip=flip,
-            tile=tile_size(tile), margin=margin, memory=memory, factory=factory,
-        )  # fmt: skip
+            model,
+            inputs,
+            out,
+            runtime=runtime,
+            precision=precision,
+            device=device,
+            scales=shared.numbers(scales, "--scales"),
+            flip=flip,
+            tile=shared.tile_size(tile),
+            margin=margin,
+            memory=memory,
+            factory=factory,
+        )
+        choice = chosen.choice
         if group.first:
             print(
-                f"runtime {chosen.choice.runtime}, precision {chosen.choice.precision}: {chosen.choice.why}",
+                f"runtime {choice.runtime}, precision {choice.precision}: {choice.why}",
                 file=sys.stderr,
             )
         report = predict_files(
@@ -98,21 +87,14 @@ def predict(
             share=(group.rank, group.world),
             chooser=chosen,
         )
-        report.written, report.skipped = (
-            sum(all_gather([report.written])),
-            sum(all_gather([report.skipped])),
-        )
+        report.written = sum(all_gather([report.written]))
+        report.skipped = sum(all_gather([report.skipped]))
         failed = all_gather(report.failed)
         if group.first:
             report.failed = failed
     report.choice = asdict(chosen.choice)
-    if group.first and as_json:
-        print(json.dumps(report.result(), indent=1, ensure_ascii=False))
-    elif group.first:
-        kinds = (
-            "masks/ and overlays/" if not probabilities else "masks/, overlays/ and probabilities/"
-        )
-        print(
-            f"{report.written} written, {report.skipped} done before, {len(failed)} failed: {kinds} in {out}"
-        )
+    if group.first:
+        kinds = "masks/, overlays/ and probabilities/" if probabilities else "masks/ and overlays/"
+        counts = f"{report.written} written, {report.skipped} done before, {len(failed)} failed"
+        shared.output(report.result(), f"{counts}: {kinds} in {out}", as_json=as_json)
     report.check()

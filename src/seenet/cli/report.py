@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from seenet.cli.arguments import Device, Factory
+
 
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
@@ -19,16 +21,14 @@ def report(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Predict the pictures with this in place of the run's model: a bundle exported from it."
+            help="Model that predicts the images instead of the run's own: a bundle exported from "
+            "it."
         ),
     ] = None,
-    factory: Annotated[
-        str | None,
-        typer.Option(help="Of a model made by model.factory: package.module:callable, again."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    factory: Factory = None,
+    device: Device = "auto",
 ) -> None:
-    """Write a run's page: curves, scores, worst and best pictures."""
+    """Write the HTML page of a run: curves, scores, worst and best images."""
     from seenet.report.page import write_report
 
     path = write_report(run, settings or [], device=device, factory=factory, model=model)

@@ -1,9 +1,15 @@
 """seenet submit"""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from seenet.cli.arguments import Device, Factory, Flip, Scales, numbers
+from seenet.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from seenet.submit.benchmark import Benchmark
 
 app = typer.Typer(
     add_completion=False,
@@ -14,34 +20,24 @@ app = typer.Typer(
 
 Model = Annotated[
     str | None,
-    typer.Argument(help="Run folder, .safetensors file or bundled name; none with --masks."),
+    typer.Argument(help="Run folder, .safetensors file or bundled name; not with --masks."),
 ]
 Images = Annotated[
     Path,
     typer.Option(
-        help="Folder of the test pictures, or a list of them (such as ImageSets/Segmentation/test.txt)."
+        help="Folder of the test images, or a list of them (such as "
+        "ImageSets/Segmentation/test.txt)."
     ),
 ]
 Masks = Annotated[
-    Path | None, typer.Option(help="Pack the masks of this folder instead of predicting.")
+    Path | None, typer.Option(help="Folder of masks to pack, instead of predicting with a model.")
 ]
-Scales = Annotated[
-    str,
-    typer.Option(
-        help="Factors whose probabilities are averaged, such as 0.5,0.75,1,1.25,1.5,1.75."
-    ),
-]
-Flip = Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture.")]
 Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the network.")]
-Factory = Annotated[
-    str | None,
-    typer.Option(help="Of a model made by model.factory: package.module:callable, again."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Overwrite = Annotated[
     bool,
     typer.Option(
-        "--overwrite", help="Replace the archive, and predictions that were made otherwise."
+        "--overwrite",
+        help="Replace an existing archive, and predictions of another model or settings.",
     ),
 ]
 
@@ -55,11 +51,11 @@ def voc(
     competition: Annotated[
         Literal["5", "6"],
         typer.Option(
-            help="5: trained on VOC's data alone; 6: on other data too, ImageNet weights among them."
+            help="5: trained on VOC's data only. 6: also on other data, such as ImageNet weights."
         ),
     ] = "6",
     out: Annotated[
-        Path | None, typer.Option(help="The archive; default submissions/voc-compN.tar.gz.")
+        Path | None, typer.Option(help="The archive. Default: submissions/voc-compN.tar.gz.")
     ] = None,
     scales: Scales = "1",
     flip: Flip = False,
@@ -68,30 +64,23 @@ def voc(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Pascal VOC 2012: palette PNGs of the pictures' sizes in a .tar.gz, checked when it is packed."""
-    from seenet.cli.arguments import numbers
-    from seenet.prediction.loading import load
-    from seenet.submit.archive import submit_masks, submit_model
+    """Pack and check a .tar.gz for Pascal VOC 2012: palette PNGs of the images' sizes."""
     from seenet.submit.voc import VOC, VOC_FOLDER
 
-    path, folder = (
+    _submit(
+        VOC,
+        model,
+        masks,
+        images,
         out or Path(f"submissions/voc-comp{competition}.tar.gz"),
-        VOC_FOLDER.format(competition),
+        folder=VOC_FOLDER.format(competition),
+        overwrite=overwrite,
+        scales=scales,
+        flip=flip,
+        precision=precision,
+        factory=factory,
+        device=device,
     )
-    if masks is not None:
-        _not_both(model)
-        done = submit_masks(VOC, masks, images, path, folder=folder, overwrite=overwrite)
-    else:
-        predictor = load(
-            _needed(model),
-            device,
-            precision,
-            scales=numbers(scales, "--scales"),
-            flip=flip,
-            factory=factory,
-        )
-        done = submit_model(VOC, predictor, images, path, folder=folder, overwrite=overwrite)
-    print(done.line())
 
 
 @app.command()
@@ -102,7 +91,7 @@ def cityscapes(
     masks: Masks = None,
     ids: Annotated[
         Literal["trainIds", "labelIds"],
-        typer.Option(help="What --masks hold; `seenet predict` writes trainIds."),
+        typer.Option(help="Ids in --masks; `seenet predict` writes trainIds."),
     ] = "trainIds",
     out: Annotated[Path, typer.Option(help="The archive.")] = Path("submissions/cityscapes.zip"),
     scales: Scales = "1",
@@ -112,58 +101,70 @@ def cityscapes(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Cityscapes: PNGs of labelIds, 2048 x 1024, in a .zip, checked when it is packed."""
-    from seenet.cli.arguments import numbers
-    from seenet.prediction.loading import load
-    from seenet.submit.archive import submit_masks, submit_model
+    """Pack and check a .zip for Cityscapes: PNGs of labelIds, 2048 x 1024."""
     from seenet.submit.cityscapes import CITYSCAPES
 
-    if masks is not None:
-        _not_both(model)
-        done = submit_masks(
-            CITYSCAPES, masks, images, out, stored=ids == "labelIds", overwrite=overwrite
-        )
-    else:
-        predictor = load(
-            _needed(model),
-            device,
-            precision,
-            scales=numbers(scales, "--scales"),
-            flip=flip,
-            factory=factory,
-        )
-        done = submit_model(CITYSCAPES, predictor, images, out, overwrite=overwrite)
-    print(done.line())
+    _submit(
+        CITYSCAPES,
+        model,
+        masks,
+        images,
+        out,
+        stored=ids == "labelIds",
+        overwrite=overwrite,
+        scales=scales,
+        flip=flip,
+        precision=precision,
+        factory=factory,
+        device=device,
+    )
 
 
 @app.command()
 def check(
     archive: Annotated[
-        Path, typer.Argument(help="A .tar.gz for VOC or a .zip for Cityscapes, made anywhere.")
+        Path, typer.Argument(help="A .tar.gz for VOC or a .zip for Cityscapes, from any tool.")
     ],
     images: Annotated[
         Path | None,
-        typer.Option(
-            help="The pictures it answers for, folder or list: names and sizes are held against them."
-        ),
+        typer.Option(help="Folder or list of the test images, to check names and sizes."),
     ] = None,
 ) -> None:
-    """Check an archive as its server would: count, names, sizes, values. A wrong one is exit 6 and names the first offending file."""
+    """Check number, names, sizes and values of the masks in an archive, as its server does.
+
+    The exit code is 6 if the archive is wrong; the error names the first wrong file.
+    """
     from seenet.submit.check import check_submission
 
     print(check_submission(archive, images).line())
 
 
-def _needed(model: str | None) -> str:
-    from seenet.core.errors import UsageError
+def _submit(
+    benchmark: "Benchmark",
+    model: str | None,
+    masks: Path | None,
+    images: Path,
+    out: Path,
+    *,
+    folder: str = "",
+    stored: bool = False,
+    overwrite: bool,
+    scales: str,
+    **options: Any,
+) -> None:
+    """Pack `masks`, or the predictions of `model` opened with `options`, and print a summary."""
+    from seenet.prediction.loading import load
+    from seenet.submit.archive import submit_masks, submit_model
 
-    if model is None:
+    if model is None and masks is None:
         raise UsageError("neither a model nor --masks; give one of them")
-    return model
-
-
-def _not_both(model: str | None) -> None:
-    from seenet.core.errors import UsageError
-
-    if model is not None:
-        raise UsageError(f"{model}: a model beside --masks, which need none; give one of them")
+    if model is not None and masks is not None:
+        raise UsageError(f"{model}: found a model and --masks; give one of them")
+    if masks is not None:
+        done = submit_masks(
+            benchmark, masks, images, out, folder=folder, stored=stored, overwrite=overwrite
+        )
+    else:
+        predictor = load(str(model), scales=numbers(scales, "--scales"), **options)
+        done = submit_model(benchmark, predictor, images, out, folder=folder, overwrite=overwrite)
+    print(done.line())

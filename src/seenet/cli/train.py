@@ -1,39 +1,38 @@
 """seenet train"""
 
+import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from seenet.cli.arguments import AsJson, Device, Recipe, command_line, output
+
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")],
+    recipe: Recipe,
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Any setting, such as training.steps=100."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; default runs/RECIPE.")
+        Path | None, typer.Option(help="Folder of the run. Default: runs/RECIPE.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that is there.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the existing run.")] = False,
+    device: Device = "auto",
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Two full-size steps; say what the run would take, and stop."
+            "--dry-run", help="Train two full-size steps, print the expected cost, and exit."
         ),
     ] = False,
     show: Annotated[
-        bool, typer.Option("--show", help="Print the whole resolved recipe, and stop.")
+        bool, typer.Option("--show", help="Print the resolved recipe and exit.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Train a recipe, or go on with a run."""
-    import json
-    import logging
-
+    """Train a recipe, or continue a run."""
     from seenet.core.processor import crowded
     from seenet.core.recipe_files import dump, load_recipe
 
@@ -43,22 +42,15 @@ def train(
         return
     if busy := crowded():
         logging.getLogger("seenet").warning(busy)
+    # Imported here, since torch is slow to import.
+    from seenet.training.stages import forecast_recipe, train_recipe
+
     if dry_run:
-        from seenet.training.stages import forecast_recipe
-
         found = forecast_recipe(resolved, device)
-        print(json.dumps(found.as_dict(), indent=1) if as_json else "\n".join(found.lines()))
+        output(found.as_dict(), "\n".join(found.lines()), as_json=as_json)
         return
-    from seenet.cli.arguments import command_line
-    from seenet.training.stages import train_recipe
-
-    result = train_recipe(
-        resolved,
-        out or Path("runs") / Path(recipe).stem,
-        resume=resume,
-        device=device,
-        command=command_line(),
-    )
+    folder = out or Path("runs") / Path(recipe).stem
+    result = train_recipe(resolved, folder, resume=resume, device=device, command=command_line())
     if not result.first:
         return
     if as_json:

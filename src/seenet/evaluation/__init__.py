@@ -1,1 +1,1 @@
-"""From predictions to numbers: confusion matrix, boundary bands, result files and pictures."""
+"""Score predictions: confusion matrix, metrics, result files and figures."""

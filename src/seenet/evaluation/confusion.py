@@ -1,4 +1,4 @@
-"""Count pixels by truth and prediction: one picture at a time, then all of a split (docs/metrics.md)."""
+"""Confusion matrices: count pixels by truth and prediction, of one image and of a whole split."""
 
 from dataclasses import dataclass
 
@@ -6,30 +6,37 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.evaluation.metrics.boundaries import DISTANCES, band_index
-from seenet.evaluation.metrics.iou import iou_scores
+from seenet.evaluation.metrics.iou import mean_iou
 
 
 def confusion_matrix(
     truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int, where: str = "label"
 ) -> np.ndarray:
-    """Count C[t, p] of two H x W integer arrays, int64 K x K; leave out pixels whose truth is `ignore`.
+    """Return the confusion matrix C[t, p] of two H x W integer arrays, int64 K x K.
+
+    Args:
+        ignore: label id that is not scored.
+        where: name of the label in an error.
 
     Raises:
-        DataError: a label is neither a class nor ignored (naming `where`, ids and pixel counts), or
-            sizes differ.
+        DataError: the sizes differ, or an id is neither a class nor `ignore`.
     """
-    return np.bincount(
-        pair_codes(truth, prediction, num_classes, ignore, where), minlength=num_classes**2 + 1
-    )[:-1].reshape(num_classes, num_classes)
+    codes = pair_codes(truth, prediction, num_classes, ignore, where)
+    counts = np.bincount(codes, minlength=num_classes**2 + 1)
+    return counts[:-1].reshape(num_classes, num_classes)
 
 
 def pair_codes(
     truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int, where: str = "label"
 ) -> np.ndarray:
-    """Return t * K + p of each pixel, flat; K * K where the truth is ignored. Errors as `confusion_matrix`."""
+    """Return t * K + p of each pixel, flat; K * K where the truth is ignored.
+
+    Raises:
+        DataError: as `confusion_matrix`.
+    """
     if truth.shape != prediction.shape:
         raise DataError(
-            f"{where}: the label is {_size(truth)}, the prediction {_size(prediction)}; expected the same size"
+            f"{where}: found a prediction of shape {prediction.shape}, expected {truth.shape}"
         )
     if prediction.size and int(prediction.max()) >= num_classes:
         raise DataError(
@@ -37,7 +44,7 @@ def pair_codes(
         )
     codes = truth_codes(truth, num_classes, ignore, where)
     codes += prediction.ravel()
-    # Where ignored, the predicted id was added too.
+    # Ignored pixels hold K * K plus a predicted id.
     np.minimum(codes, num_classes**2, out=codes)
     return codes
 
@@ -45,10 +52,14 @@ def pair_codes(
 def truth_codes(
     truth: np.ndarray, num_classes: int, ignore: int, where: str = "label"
 ) -> np.ndarray:
-    """Return t * K of each pixel, flat; K * K where the truth is ignored. DataError where a label is neither."""
+    """Return t * K of each pixel, flat; K * K where the truth is ignored.
+
+    Raises:
+        DataError: an id is neither a class nor `ignore`; names up to eight ids and their pixels.
+    """
     ignored = num_classes**2
     if truth.dtype == np.uint8:
-        # One table look-up tells class, ignored and neither apart, and multiplies by K on the way.
+        # One table look-up multiplies by K and finds ignored and unknown ids (-1).
         table = np.full(256, -1, np.int32)
         table[: min(num_classes, 256)] = np.arange(min(num_classes, 256)) * num_classes
         if 0 <= ignore < 256:
@@ -60,46 +71,41 @@ def truth_codes(
         codes[ids == ignore] = ignored
     if codes.size and codes.min() < 0:
         ids, counts = np.unique(truth.ravel()[codes < 0], return_counts=True)
-        found = ", ".join(f"{i} ({n} pixels)" for i, n in zip(ids[:8], counts[:8], strict=True)) + (
-            ", ..." if len(ids) > 8 else ""
-        )
+        listed = [f"{i} ({n} pixels)" for i, n in zip(ids[:8], counts[:8], strict=True)]
         raise DataError(
-            f"{where}: label ids {found} are neither a class (0 to {num_classes - 1}) nor ignored ({ignore}); "
-            "declare them in the data set's labels or mend the mask"
+            f"{where}: label ids {', '.join(listed)}{', ...' if len(ids) > 8 else ''} are neither "
+            f"a class (0 to {num_classes - 1}) nor ignored ({ignore}); "
+            "declare them in the data set's labels or correct the mask"
         )
     return codes
 
 
-def _size(array: np.ndarray) -> str:
-    return "x".join(map(str, array.shape))
-
-
 @dataclass(frozen=True)
 class ImageScore:
-    """Counts of one picture, by truth, prediction and band, without the zeros: small enough to keep for all.
+    """Counts of one image; sparse, so that the counts of all images fit into memory.
 
-    `cells` are band * K * K + t * K + p, ascending (one band where no boundary was asked for), `counts` their pixels.
+    `cells` are the indices band * K * K + t * K + p of the counts that are not 0, ascending, and
+    `counts` their pixels. Without boundary bands there is one band.
     """
 
     index: int
-    """Place in the split."""
+    """Index of the image in the split."""
     cells: np.ndarray
     counts: np.ndarray
-    outlined: bool = True
-    """Whether it has any rim or edge."""
+    has_boundary: bool = True
+    """False where boundary bands were requested and the label has no rim or edge."""
     loss: float = 0.0
-    """Sum of the negative log-likelihood over its valid pixels, nats; 0 where the loss was not asked for."""
-    measured: tuple[np.ndarray, ...] = ()
-    """What each further `Metric` counted, int64."""
+    """Negative log-likelihood summed over the valid pixels, nats; 0 if not requested."""
+    metric_counts: tuple[np.ndarray, ...] = ()
+    """int64 counts of each further `Metric`."""
 
     def matrix(self, num_classes: int) -> np.ndarray:
-        """Return C[t, p] of this picture, int64 K x K."""
+        """Return the confusion matrix C[t, p] of this image, int64 K x K."""
         return total([self], num_classes)[0]
 
     def miou(self, num_classes: int) -> float | None:
-        """Return the mean IoU over the classes in its truth or prediction; None where nothing is scored."""
-        value: float | None = iou_scores(self.matrix(num_classes))["miou"]
-        return value
+        """Return the mean IoU of the classes in truth or prediction; None if no pixel is scored."""
+        return mean_iou(self.matrix(num_classes))
 
 
 def score_image(
@@ -113,31 +119,41 @@ def score_image(
     widths: tuple[int, ...] = (),
     where: str = "label",
 ) -> ImageScore:
-    """Count one picture; `boundary` is "trimap" or "transition". Errors as `confusion_matrix`."""
+    """Count one image, with `boundary` ("trimap" or "transition") also in bands of these widths.
+
+    Raises:
+        DataError: as `confusion_matrix`.
+    """
     codes = pair_codes(truth, prediction, num_classes, ignore, where)
-    pairs = num_classes**2 + 1
-    bands, outlined = 1, True
+    codes_per_band = num_classes**2 + 1
+    bands, has_boundary = 1, True
     if boundary is not None:
         bands = len(widths) + 1
         distance = DISTANCES[boundary](truth, ignore)
-        outlined = distance is not None
-        codes = (
-            codes
-            + (len(widths) if distance is None else band_index(distance, widths).ravel()) * pairs
-        )
-    counted = np.bincount(codes, minlength=bands * pairs).reshape(bands, pairs)[:, :-1].ravel()
-    cells = np.flatnonzero(counted)
-    return ImageScore(index, cells, counted[cells], outlined)
+        has_boundary = distance is not None
+        band = len(widths) if distance is None else band_index(distance, widths).ravel()
+        codes = codes + band * codes_per_band
+    counts = np.bincount(codes, minlength=bands * codes_per_band)
+    counts = counts.reshape(bands, codes_per_band)[:, :-1].ravel()
+    cells = np.flatnonzero(counts)
+    return ImageScore(index, cells, counts[cells], has_boundary)
 
 
 def total(
-    scores: list[ImageScore], num_classes: int, bands: int = 0
+    scores: list[ImageScore], num_classes: int, widths: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sum over pictures: return C (K x K), and C within each of `bands` widths (bands x K x K), all int64."""
-    summed = np.zeros((bands + 1) * num_classes**2, np.int64)
+    """Sum the counts of images.
+
+    Args:
+        widths: number of boundary bands that the images were scored with; 0 also sums images with
+            bands into one matrix.
+
+    Returns:
+        C (K x K), and C within each width (widths x K x K), int64.
+    """
+    summed = np.zeros((widths + 1) * num_classes**2, np.int64)
     for score in scores:
-        # With one band asked for here, what lies in others still belongs to C.
-        cells = score.cells if bands else score.cells % num_classes**2
+        cells = score.cells if widths else score.cells % num_classes**2
         np.add.at(summed, cells, score.counts)
-    parts = summed.reshape(bands + 1, num_classes, num_classes)
-    return parts.sum(0), parts[:-1].cumsum(0)
+    bands = summed.reshape(widths + 1, num_classes, num_classes)
+    return bands.sum(0), bands[:-1].cumsum(0)

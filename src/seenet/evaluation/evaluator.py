@@ -1,4 +1,4 @@
-"""Score a predictor on a split: predict each picture, count it, gather what all processes counted."""
+"""Score a predictor on a split, in one process or several."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,62 +40,62 @@ def evaluate(
     what: str | None = None,
     journal: Path | None = None,
 ) -> Evaluation:
-    """Predict each picture of the split at its label's size and count.
+    """Predict each image of the split at its label's size and count its pixels.
 
-    Under torch.distributed rank r takes pictures r, r + world, ...; then every rank must call this,
-    every rank gets the whole evaluation, the same as one process alone would, and what one rank
-    raises ends all.
+    Under torch.distributed this is a collective operation: rank r scores images r, r + world, ...;
+    every rank returns the evaluation of the whole split, equal to that of a single process, and an
+    error on one rank ends all ranks.
 
     Args:
-        boundary: also count in bands of `widths` pixels around rims ("trimap", sets with a rim) or
-            class edges ("transition"); "auto" takes rims where the labels have them, else edges, and
-            does without where no label has any.
-        indices: these pictures of the split alone.
+        boundary: also count in bands of `widths` pixels around ignored rims ("trimap") or class
+            edges ("transition"). "auto" takes the trimap where the label set has rims, else the
+            transition, and no bands if no label has a boundary.
+        indices: images to score; None: all.
         loss: also sum the negative log-likelihood of the true classes.
-        metrics: count these too, in the same pass; by their key in the result.
-        what: stands before the progress bar; None: no bar.
-        journal: folder where the counts of each picture are kept as they come, and taken from where
-            they are there already. Who calls removes it when the outcome is written.
+        metrics: further metrics to count in the same pass, by their key in the result.
+        what: title of the progress bar; None: no bar.
+        journal: folder that keeps the counts of each image, so that an interrupted evaluation
+            continues. The caller removes it once the result is written.
 
     Raises:
-        DataError: labels of model and data differ, a label id out of range, nothing to score, no rim
-            or edge where bands are asked for.
-        UsageError: widths.
-        NotFiniteError: the network gives NaN.
+        DataError: model and data have different classes, a label id is out of range, there is no
+            image to score, or no label has the rim or edge that `boundary` needs.
+        UsageError: wrong widths.
+        NotFiniteError: the network returns NaN.
         BusyError: another process writes `journal`.
     """
-    order, widths = _indices(split, indices), tuple(sorted(set(widths)))
-    if not widths or min(widths) < 1:
+    order = sorted(set(range(len(split)) if indices is None else indices))
+    if not order:
+        raise DataError(f"{split.name}: found no image to score, expected at least one")
+    widths = tuple(sorted(set(widths)))
+    if not widths or widths[0] < 1:
         raise UsageError(
-            f"widths {', '.join(map(str, widths))}: expected at least one, whole numbers of pixels from 1"
+            f"widths {', '.join(map(str, widths))}: expected one or more whole numbers of pixels, "
+            "each at least 1"
         )
     kind: Boundary | None = (
         ("trimap" if split.labels.rim else "transition") if boundary == "auto" else boundary
     )
-    _check(predictor, split, kind)
+    _check_labels(predictor, split, kind)
     metrics = dict(metrics or {})
-    counter = Counter(predictor, split, kind, widths, loss, metrics)
+    scorer = Scorer(predictor, split, kind, widths, loss, metrics)
     rank, world = rank_and_world()
-    share, shown = order[rank::world], what if rank == 0 else None
+    share, title = order[rank::world], what if rank == 0 else None
 
-    def score() -> list[ImageScore]:
-        return (
-            _resumed(counter, share, shown, journal, rank)
-            if journal
-            else list(counter.scores(share, shown, len(share)))
-        )
+    def score_share() -> list[ImageScore]:
+        if journal:
+            return _score_with_journal(scorer, share, title, journal, rank)
+        return list(scorer.scores(share, title, len(share)))
 
-    scores = _gathered(score)
-    if kind and not any(score.outlined for score in scores):
-        if boundary == "auto":
-            kind = None
-        else:
+    scores = _gather(score_share, rank, world)
+    if kind and not any(score.has_boundary for score in scores):
+        if boundary != "auto":
             outline = "rim" if boundary == "trimap" else "edge"
             raise DataError(f"{split.name}: found no {outline} in any label; use --boundary none")
-    keys = [split.key(score.index) for score in scores]
+        kind = None
     return Evaluation(
         split.name,
-        keys,
+        [split.key(score.index) for score in scores],
         split.labels,
         scores,
         kind,
@@ -107,50 +107,52 @@ def evaluate(
     )
 
 
-def _gathered(score: Callable[[], list[ImageScore]]) -> list[ImageScore]:
-    """Run `score` here; return the scores of all ranks by index. What it raises is raised once the others know of it."""
-    rank, world = rank_and_world()
+def _gather(score_share: Callable[[], list[ImageScore]], rank: int, world: int) -> list[ImageScore]:
+    """Score this rank's share and return the scores of all ranks, by index.
+
+    Raises:
+        DataError: another rank failed. An error of this rank is raised after it told the others.
+    """
     if world == 1:
-        return score()
+        return score_share()
     try:
-        mine = score()
+        own = score_share()
     except Exception:
         all_gather([(rank, None)])
         raise
-    everyone: list[tuple[int, list[ImageScore] | None]] = all_gather([(rank, mine)])
-    for other, scores in everyone:
+    gathered: list[tuple[int, list[ImageScore] | None]] = all_gather([(rank, own)])
+    for other, scores in gathered:
         if scores is None:
-            raise DataError(f"rank {other} could not score its pictures; its own message says why")
+            raise DataError(f"rank {other} could not score its images; see its own message")
     return sorted(
-        (score for _, scores in everyone for score in scores or []), key=lambda score: score.index
+        (score for _, scores in gathered for score in scores or []), key=lambda score: score.index
     )
 
 
-def _resumed(
-    counter: "Counter", share: Sequence[int], what: str | None, journal: Path, rank: int
+def _score_with_journal(
+    scorer: "Scorer", share: Sequence[int], title: str | None, folder: Path, rank: int
 ) -> list[ImageScore]:
-    """Score `share`: take the pictures that the journal has from there, append the others to it."""
-    name, stamps = counter.split.name, {index: counter.stamp(index) for index in share}
-    with open_journal(journal, counter.key(), rank) as kept:
+    """Score `share`: take scores that the journal already has, append the others to it."""
+    name, stamps = scorer.split.name, {index: scorer.stamp(index) for index in share}
+    with open_journal(folder, scorer.key(), rank) as journal:
         scores = [
-            replace(kept.found[stamp], index=index)
+            replace(journal.scores[stamp], index=index)
             for index, stamp in stamps.items()
-            if stamp in kept.found
+            if stamp in journal.scores
         ]
         done = {score.index for score in scores}
         if done:
             log.info(
-                "%s: %d of %d pictures were counted before; going on", name, len(done), len(share)
+                "%s: %d of %d images were counted before; continuing", name, len(done), len(share)
             )
+        todo = [index for index in share if index not in done]
         try:
-            for score in counter.scores(
-                [index for index in share if index not in done], what, len(share)
-            ):
-                kept.add(stamps[score.index], score)
+            for score in scorer.scores(todo, title, len(share)):
+                journal.add(stamps[score.index], score)
                 scores.append(score)
         except (KeyboardInterrupt, Terminated):
             log.info(
-                "%s: %d of %d pictures are counted; the same command goes on",
+                "%s: %d of %d images are counted; run the same command to continue",
                 name,
                 len(scores),
                 len(share),
@@ -160,8 +162,8 @@ def _resumed(
 
 
 @dataclass(frozen=True)
-class Counter:
-    """Count pictures for `evaluate`, whose arguments these are; know all that the counts depend on."""
+class Scorer:
+    """Predictor, split and options of `evaluate`, which score one image at a time."""
 
     predictor: BasePredictor
     split: Split
@@ -170,16 +172,16 @@ class Counter:
     loss: bool
     metrics: Mapping[str, Metric]
 
-    def scores(self, todo: Sequence[int], what: str | None, of: int) -> Iterator[ImageScore]:
-        """Predict and count the pictures `todo`, the last ones of `of`, under a bar named `what`."""
+    def scores(self, todo: Sequence[int], title: str | None, count: int) -> Iterator[ImageScore]:
+        """Predict and score the images `todo`, the last of `count`, under a bar with this title."""
         reads = prefetch(todo, self.split.read)
-        for index, read in track(reads, what, of, of - len(todo)) if what else reads:
+        for index, read in track(reads, title, count, count - len(todo)) if title else reads:
             yield self._score(index, *read.result())
 
     def _score(self, index: int, image: np.ndarray, truth: np.ndarray) -> ImageScore:
         labels, split = self.split.labels, self.split
         where = str(split.paths(index)[1] or f"{split.name} {split.key(index)}")
-        # Before the network looks at the picture.
+        # Find wrong ids before the network spends time on the image.
         truth_codes(truth, labels.num_classes, labels.ignore, where)
         masks, loss, top = [], 0.0, 0
         for chunk in self.predictor.row_chunks(image, truth.shape[:2]):
@@ -199,55 +201,58 @@ class Counter:
             widths=self.widths,
             where=where,
         )
-        return replace(
-            score,
-            loss=loss,
-            measured=tuple(metric.count(index, truth, mask) for metric in self.metrics.values()),
-        )
+        counts = tuple(metric.count(index, truth, mask) for metric in self.metrics.values())
+        return replace(score, loss=loss, metric_counts=counts)
 
     def stamp(self, index: int) -> bytes:
-        """Return a hash that changes with the files that a picture's counts are from."""
+        """Return a hash of the files that decide the counts of one image."""
         return stamp_of(
             self.split.stamp(index), *(metric.stamp(index) for metric in self.metrics.values())
         )
 
     def key(self) -> dict[str, Any]:
-        """Return what else decides counts, as JSON values: the rounding of other processors, threads and libraries too."""
+        """Return everything else that decides the counts, as JSON values.
+
+        Processor, threads and library versions belong to it, since they change the rounding.
+        """
         predictor, labels = self.predictor, self.split.labels
         return {
-            "model": predictor.info.get("sha256"), **predictor.settings, "split": self.split.name, "classes": list(labels.classes),
-            "boundary": self.boundary, "widths": list(self.widths) if self.boundary else None, "loss": self.loss,
-            "measures": list(self.metrics), **predictor.machine,
-            "pillow": PIL.__version__, "version": seenet.__version__, "format": FORMAT,
-        }  # fmt: skip
+            "model": predictor.info.get("sha256"),
+            **predictor.settings,
+            "split": self.split.name,
+            "classes": list(labels.classes),
+            "boundary": self.boundary,
+            "widths": list(self.widths) if self.boundary else None,
+            "loss": self.loss,
+            "measures": list(self.metrics),
+            **predictor.machine,
+            "pillow": PIL.__version__,
+            "version": seenet.__version__,
+            "format": FORMAT,
+        }
 
 
-def _indices(split: Split, indices: Sequence[int] | None) -> Sequence[int]:
-    order = range(len(split)) if indices is None else sorted(set(indices))
-    if not order:
-        raise DataError(f"{split.name}: found no picture to score, expected at least one")
-    return order
+def _check_labels(predictor: BasePredictor, split: Split, boundary: Boundary | None) -> None:
+    """Raise DataError where model and data have other classes, or labels have no rim for a trimap.
 
-
-def _check(predictor: BasePredictor, split: Split, boundary: Boundary | None) -> None:
-    """Raise DataError where model and data name other classes, or the labels have no rim for a trimap."""
+    The classes must agree in number, names and order.
+    """
     model, data = predictor.labels, split.labels
     if model.num_classes != data.num_classes:
         raise DataError(
-            f"{split.name}: the model knows {model.num_classes} classes ({model.name}), the data has "
-            f"{data.num_classes} ({data.name}); use a model trained on these labels"
+            f"{split.name}: the model knows {model.num_classes} classes ({model.name}), the data "
+            f"has {data.num_classes} ({data.name}); use a model trained on these labels"
         )
     for index, (one, other) in enumerate(zip(model.classes, data.classes, strict=True)):
         if one != other:
             raise DataError(
-                f"{split.name}: class {index} is {one!r} for the model, {other!r} in the data; expected the same names and order"
+                f"{split.name}: class {index} is {one!r} in the model and {other!r} in the data; "
+                "expected the same names in the same order"
             )
     if boundary == "trimap" and not data.rim:
-        own = (
-            ", or set `rim: true` in seenet.yaml if ignored pixels trace the objects"
-            if data.name == "folder"
-            else ""
-        )
+        fix = "use --boundary transition"
+        if data.name == "folder":
+            fix += ", or set `rim: true` in seenet.yaml if ignored pixels trace the objects"
         raise DataError(
-            f"{split.name}: labels {data.name} have no rim around objects, which trimap needs; use --boundary transition{own}"
+            f"{split.name}: labels {data.name} have no ignored rim, which a trimap needs; {fix}"
         )

@@ -1,4 +1,4 @@
-"""The outcome of an evaluation: what its result file says, and what the terminal shows of it."""
+"""Results of an evaluation: the content of result.json and the tables on the terminal."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,20 +16,23 @@ from seenet.evaluation.confusion import ImageScore, total
 from seenet.evaluation.metrics import Metric, percent, table
 from seenet.evaluation.metrics.bootstrap import miou_interval
 from seenet.evaluation.metrics.boundaries import bands_table
-from seenet.evaluation.metrics.iou import iou_scores, mean
+from seenet.evaluation.metrics.iou import iou_scores, mean, mean_iou
 
 Boundary = Literal["trimap", "transition"]
-SIZE_RULE = "scored at the label's own size; own-grid scores resized once, bilinear, align_corners=False; labels never resized"
+SIZE_RULE = (
+    "scored at the label's own size; own-grid scores resized once, bilinear, "
+    "align_corners=False; labels never resized"
+)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Counts of every picture, and what is needed to say how they came about."""
+    """Counts of every image of a split, with the settings that they were made with."""
 
     split: str
-    """As in `camvid/val`."""
+    """Data set and split, such as `camvid/val`."""
     keys: list[str]
-    """Of the pictures in `per_image`."""
+    """Keys of the images in `per_image`."""
     labels: LabelSet
     per_image: list[ImageScore]
     boundary: Boundary | None
@@ -38,47 +41,46 @@ class Evaluation:
     settings: dict[str, Any]
     info: dict[str, Any]
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    """By their key in the result; `ImageScore.measured` is from these, in this order."""
+    """Further metrics by their key in the result, in the order of `ImageScore.metric_counts`."""
 
     @cached_property
-    def _sums(self) -> tuple[np.ndarray, np.ndarray]:
-        return total(
-            self.per_image, self.labels.num_classes, len(self.widths) if self.boundary else 0
-        )
+    def _totals(self) -> tuple[np.ndarray, np.ndarray]:
+        widths = len(self.widths) if self.boundary else 0
+        return total(self.per_image, self.labels.num_classes, widths)
 
     @property
     def matrix(self) -> np.ndarray:
-        """Return C[t, p] over all pictures, int64 K x K."""
-        return self._sums[0]
+        """Return the confusion matrix C[t, p] over all images, int64 K x K."""
+        return self._totals[0]
 
     @property
     def bands(self) -> np.ndarray:
-        """Return C within each width, int64 widths x K x K; empty where no boundary was asked for."""
-        return self._sums[1]
+        """Return C within each width, int64 widths x K x K; empty without boundary bands."""
+        return self._totals[1]
 
     @property
     def miou(self) -> float | None:
-        """Return the mIoU pooled over the set, 0..1; None where every pixel is ignored."""
-        value: float | None = iou_scores(self.matrix)["miou"]
-        return value
+        """Return the mIoU pooled over the split, 0..1; None where every pixel is ignored."""
+        return mean_iou(self.matrix)
 
     @property
     def loss(self) -> float | None:
-        """Return the mean negative log-likelihood over all valid pixels, nats; None if not asked for or none is valid."""
+        """Return the mean negative log-likelihood over all valid pixels, nats.
+
+        None if it was not requested or no pixel is valid.
+        """
         pixels = int(self.matrix.sum())
-        # fsum: exact, so that it does not depend on who counted which picture.
-        return (
-            math.fsum(score.loss for score in self.per_image) / pixels
-            if self.with_loss and pixels
-            else None
-        )
+        if not self.with_loss or not pixels:
+            return None
+        # fsum is exact, so the sum does not depend on how the ranks shared the images.
+        return math.fsum(score.loss for score in self.per_image) / pixels
 
     def worst(self, count: int) -> list[ImageScore]:
-        """Return the pictures of the lowest mIoU, the lowest first; leave out those where nothing is scored."""
+        """Return the `count` images of lowest mIoU, lowest first, without those not scored."""
         return self._ranked()[:count]
 
     def best(self, count: int) -> list[ImageScore]:
-        """Return the pictures of the highest mIoU, the highest first."""
+        """Return the `count` images of highest mIoU, highest first."""
         return self._ranked()[::-1][:count]
 
     def _ranked(self) -> list[ImageScore]:
@@ -93,36 +95,37 @@ class Evaluation:
         command: str | None = None,
         mean_over: Sequence[int] | None = None,
     ) -> dict[str, Any]:
-        """Return everything a result file says (docs/metrics.md), as JSON values; shares are 0..1.
+        """Return the content of a result file (docs/metrics.md) as JSON values; shares in 0..1.
 
         Args:
-            model: {"file", "sha256"} instead of the predictor's `info`, for a file that is written
-                after the evaluation.
-            command: quoted.
-            mean_over: classes over which one more mIoU is taken, from the same matrix.
+            model: {"file", "sha256"} instead of the predictor's `info`, for a model file that is
+                written after the evaluation.
+            command: command line to record.
+            mean_over: classes of one more mIoU, from the same matrix.
         """
-        numbers = iou_scores(self.matrix)
+        scores = iou_scores(self.matrix)
         names = self.labels.classes
         data, _, split = self.split.partition("/")
         columns = ("iou", "accuracy", "dice", "pixels")
         return {
-            "miou": numbers["miou"],
+            "miou": scores["miou"],
             "miou_interval": miou_interval(self.per_image, len(names)),
-            "mean_over": self._mean_over(numbers["iou"], mean_over),
-            "pixel_accuracy": numbers["pixel_accuracy"],
-            "mean_class_accuracy": numbers["mean_class_accuracy"],
-            "frequency_weighted_iou": numbers["frequency_weighted_iou"],
+            "mean_over": self._mean_over(scores["iou"], mean_over),
+            "pixel_accuracy": scores["pixel_accuracy"],
+            "mean_class_accuracy": scores["mean_class_accuracy"],
+            "frequency_weighted_iou": scores["frequency_weighted_iou"],
             "loss": self.loss,
             "classes": [
-                {"name": name, **{c: numbers[c][k] for c in columns}}
+                {"name": name, **{column: scores[column][k] for column in columns}}
                 for k, name in enumerate(names)
             ],
-            "absent": [names[k] for k in numbers["absent"]],
-            "absent_rule": "classes with no pixel in truth and prediction are left out of the means",
+            "absent": [names[k] for k in scores["absent"]],
+            "absent_rule": "classes with no pixel in truth and prediction are left out of the "
+            "means",
             "boundary": self._boundary_result(),
             **{
                 name: metric.result(
-                    self.matrix, [score.measured[place] for score in self.per_image]
+                    self.matrix, [score.metric_counts[place] for score in self.per_image]
                 )
                 for place, (name, metric) in enumerate(self.metrics.items())
             },
@@ -130,7 +133,8 @@ class Evaluation:
             "split": split,
             "images": len(self.per_image),
             "labels": self.labels.name,
-            "ignore_rule": f"label {self.labels.ignore} is not scored; any other id that is no class is an error",
+            "ignore_rule": f"label {self.labels.ignore} is not scored; any other id that is no "
+            "class is an error",
             "size_rule": SIZE_RULE,
             **self.settings,
             "model": model or self.info or None,
@@ -162,48 +166,43 @@ class Evaluation:
         return {
             "kind": self.boundary,
             "miou": {
-                str(width): iou_scores(band)["miou"]
+                str(width): mean_iou(band)
                 for width, band in zip(self.widths, self.bands, strict=True)
             },
-            "images_without_outline": sum(not score.outlined for score in self.per_image),
+            "images_without_outline": sum(not score.has_boundary for score in self.per_image),
         }
 
 
 def tables(result: dict[str, Any], metrics: Mapping[str, Metric] | None = None) -> Group:
-    """Show a result of `Evaluation.result` in the terminal; shares in percent.
+    """Return the tables of a result for the terminal, in percent.
 
-    The table of classes, the means under it, the bands, and what each of `metrics` (those of the
-    evaluation) has to show.
+    Args:
+        result: as `Evaluation.result` returns it.
+        metrics: those of the evaluation; each adds columns and tables of its own.
     """
     parts = [(name, metric, result[name]) for name, metric in (metrics or {}).items()]
-    more = {
-        heading: shares
-        for _, metric, part in parts
-        for heading, shares in metric.columns(part).items()
-    }
-    title = f"{result['data']}/{result['split']}, {result['images']} pictures"
+    more: dict[str, Sequence[float | None]] = {}
+    for _, metric, part in parts:
+        more |= metric.columns(part)
+    entries = result["classes"]
+    pixels = sum(entry["pixels"] for entry in entries)
+    title = f"{result['data']}/{result['split']}, {result['images']} images"
     classes = table(title, ("class", "IoU", "accuracy", "Dice", "pixels", *more), left=("class",))
-    pixels = sum(entry["pixels"] for entry in result["classes"])
-    for k, entry in enumerate(result["classes"]):
-        shares = [
-            entry["iou"],
-            entry["accuracy"],
-            entry["dice"],
-            entry["pixels"] / pixels if pixels else None,
-        ]
+    for k, entry in enumerate(entries):
+        share = entry["pixels"] / pixels if pixels else None
+        shares = [entry["iou"], entry["accuracy"], entry["dice"], share]
         classes.add_row(
             entry["name"], *map(percent, [*shares, *(column[k] for column in more.values())])
         )
     classes.add_section()
-    means = [
+    classes.add_row(
+        f"mean of {len(entries) - len(result['absent'])}",
         percent(result["miou"]),
         percent(result["mean_class_accuracy"]),
         "",
         "",
         *(percent(column[-1]) for column in more.values()),
-    ]
-    classes.add_row(
-        f"mean of {len(result['classes']) - len(result['absent'])}", *means, style="bold"
+        style="bold",
     )
     shown: list[RenderableType] = [classes, *map(Text, _lines(result))]
     if result["boundary"]:
@@ -214,20 +213,19 @@ def tables(result: dict[str, Any], metrics: Mapping[str, Metric] | None = None) 
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    """Say what stands under the table of classes."""
+    """Return the lines below the table of classes."""
     weighted = percent(result["frequency_weighted_iou"])
     loss = "" if result["loss"] is None else f", loss {result['loss']:.4f}"
     lines = [
-        f"pixel accuracy {percent(result['pixel_accuracy'])}, frequency-weighted IoU {weighted}{loss}"
+        f"pixel accuracy {percent(result['pixel_accuracy'])}, "
+        f"frequency-weighted IoU {weighted}{loss}"
     ]
     if result["absent"]:
         lines.append(f"absent, left out of the mean: {', '.join(result['absent'])}")
-    # One picture, drawn again and again, has an interval of no width that would say nothing.
+    # Resampling a single image gives an interval of width 0, which says nothing.
     several = result["images"] > 1
     if several and result["miou_interval"]:
-        lines.append(
-            f"95 % interval of the mIoU, pictures drawn with replacement: {_interval(result)}"
-        )
+        lines.append(f"95 % interval of the mIoU (bootstrap over images): {_interval(result)}")
     if over := result["mean_over"]:
         interval = f" ({_interval(over)})" if several and over["miou_interval"] else ""
         lines.append(f"mIoU over {', '.join(over['classes'])}: {percent(over['miou'])}{interval}")

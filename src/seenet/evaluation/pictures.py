@@ -1,4 +1,4 @@
-"""Draw an evaluation: error map, panel, confusion matrix."""
+"""Figures of an evaluation: error map, panel and confusion matrix."""
 
 import io
 from typing import TYPE_CHECKING
@@ -7,70 +7,54 @@ import numpy as np
 from PIL import Image
 
 from seenet.core.labels import LabelSet
-from seenet.prediction.result import blend, colourize
+from seenet.prediction.result import colourize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "ERROR_COLOURS",
-    "blend",
-    "colourize",
-    "confusion_figure",
-    "error_map",
-    "panel",
-    "png_bytes",
-]
-
 ERROR_COLOURS = {"right": (222, 226, 230), "wrong": (213, 94, 0), "ignored": (52, 58, 64)}
-"""Light grey, vermilion, dark grey: told apart without red and green, and in grey print."""
+"""Light grey, vermilion and dark grey, which differ for the colour-blind and in grey print."""
 
 PANEL_SIDE = 4096
-"""Of one of a panel's four parts."""
+"""Largest side of each of a panel's four parts, pixels."""
 
 MOST_NAMED = 40
-"""Classes up to which the confusion matrix has room for their names."""
+"""Largest number of classes whose names fit beside the confusion matrix."""
 
 
 def error_map(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """Return H x W x 3 uint8 in `ERROR_COLOURS`: where the prediction is right, wrong, or not scored."""
-    table = np.array(list(ERROR_COLOURS.values()), np.uint8)
+    """Colour each pixel as right, wrong or ignored (`ERROR_COLOURS`), H x W x 3 uint8."""
     kind = (truth != prediction).astype(np.uint8)
     kind[truth == labels.ignore] = 2
-    picture: np.ndarray = table[kind]
-    return picture
+    return np.take(np.array(list(ERROR_COLOURS.values()), np.uint8), kind, axis=0)
 
 
 def panel(
     image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, labels: LabelSet
 ) -> Image.Image:
-    """Put image, truth, prediction and error map side by side, a white line between: H x (4 W + 3 gaps), RGB.
+    """Place image, truth, prediction and error map side by side, H x (4 W + 3 gaps), RGB.
 
-    All have the truth's size; where the image has another it is resized (bilinear) for show. Of sides over `PANEL_SIDE` every so manyth
-    pixel is shown.
+    An image of another size than the truth is resized to it (bilinear). Sides over `PANEL_SIDE` are
+    subsampled.
     """
     if image.shape[:2] != truth.shape:
         size = (truth.shape[1], truth.shape[0])
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     step = -(-max(truth.shape) // PANEL_SIDE)
-    image, truth, prediction = (
-        image[::step, ::step],
-        truth[::step, ::step],
-        prediction[::step, ::step],
-    )
+    image, truth, prediction = (array[::step, ::step] for array in (image, truth, prediction))
     gap = np.full((truth.shape[0], max(2, truth.shape[1] // 100), 3), 255, np.uint8)
     errors = error_map(truth, prediction, labels)
-    parts = [image, gap, colourize(truth, labels), gap, colourize(prediction, labels), gap, errors]
-    return Image.fromarray(np.concatenate(parts, axis=1))
+    row = [image, gap, colourize(truth, labels), gap, colourize(prediction, labels), gap, errors]
+    return Image.fromarray(np.concatenate(row, axis=1))
 
 
 def confusion_figure(matrix: np.ndarray, labels: LabelSet) -> bytes:
-    """Draw the confusion matrix as a PNG: truth in rows, each cell the share of its row in percent.
+    """Draw the confusion matrix as a PNG: truth in rows, each cell in percent of its row.
 
     Rows without truth stay empty.
     """
-    # Imported here: slow to import, and evaluation inside training does not draw. No pyplot: it would keep state and
-    # pick a backend.
+    # matplotlib is slow to import, and evaluation during training does not draw. pyplot would keep
+    # global state and choose a backend.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -105,7 +89,7 @@ def confusion_figure(matrix: np.ndarray, labels: LabelSet) -> bytes:
 
 
 def png_bytes(figure: "Figure") -> bytes:
-    """Return the figure as a PNG file's bytes, the same whenever it is drawn."""
+    """Return the figure as a PNG file; the bytes do not depend on the date or the version."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

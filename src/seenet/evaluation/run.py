@@ -1,4 +1,4 @@
-"""Evaluate a model into a folder: what `seenet eval` does."""
+"""Evaluate a model and write the results into a folder, as `seenet eval` does."""
 
 import json
 import re
@@ -11,7 +11,15 @@ from typing import Any, Literal
 from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import check_free, find_model, remove_leftovers, replacing, short, write_text
+from seenet.core.files import (
+    check_free,
+    find_model,
+    remove_leftovers,
+    replacing,
+    short,
+    write_text,
+    writing_to,
+)
 from seenet.core.recipe_files import load_recipe, parse_recipe, refuse_code
 from seenet.core.settings import DataSettings, Recipe
 from seenet.data import open_split
@@ -29,17 +37,17 @@ from seenet.prediction.loading import PredictOptions, open_predictor
 RESULT = "result.json"
 FIGURE = "confusion.png"
 PARTIAL = "partial"
-"""Folder of what is counted so far; gone once the result file is there."""
+"""Folder of the score journal; removed once the result file is written."""
 SHOWN = 4
-"""Pictures shown of the worst, and of the best."""
+"""Number of worst images, and of best images, that are drawn."""
 
-# A recipe needs these two sections, of which evaluation uses nothing.
-DATA_ALONE = "transforms: {crop: 1}\ntraining: {steps: 1, batch: 1}\n"
+# A recipe must have these sections; an evaluation does not use them.
+UNUSED_SECTIONS = "transforms: {crop: 1}\ntraining: {steps: 1, batch: 1}\n"
 
 
 @dataclass(frozen=True)
 class EvalReport:
-    """The evaluation, its result file's content, and the folder it was written to, by the first process of several."""
+    """Evaluation, content of its result file, and output folder; `first` on rank 0 only."""
 
     evaluation: Evaluation
     result: dict[str, Any]
@@ -64,88 +72,85 @@ def run_evaluation(
     command: str | None = None,
     **options: Any,
 ) -> EvalReport:
-    """Score a model on a split and write OUT/result.json, OUT/confusion.png and OUT/images/{worst,best}-N-KEY.jpg.
+    """Score a model on a split; write result.json, confusion.png and images/{worst,best}-N-KEY.jpg.
 
-    What an interrupted call has counted lies in OUT/partial, and the same call goes on from there. Under torchrun the processes share
-    the pictures.
+    The counts of an interrupted call are kept in OUT/partial, and the same call continues from
+    them. Under torchrun the processes share the images.
 
     Args:
-        model: run folder, .safetensors or bundled name.
-        recipe: says which data; None: the recipe.yaml beside the model, else the overrides alone (`data.kind=camvid`,
-            `data.root=PATH`).
-        overrides: `key=value` on the recipe.
-        split: the data set's own name of it; None: the recipe's `data.val`, or `val`.
-        boundary: which bands, as `evaluate`, of these `widths` in pixels.
-        boundary_iou, conventions: short for these two `metrics`.
-        metrics: also these, by name or `package.module:callable` (`seenet.evaluation.metrics`); Cityscapes' own comes by itself.
-        mean_over: names of classes over which one more mIoU is taken.
-        command: quoted by the result file.
-        out: None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
-        options: those of `PredictOptions`, by name.
+        model: run folder, .safetensors file, exported bundle or bundled name.
+        recipe: recipe whose data is used; None: the recipe.yaml beside the model, else the
+            overrides alone (`data.kind=camvid`, `data.root=PATH`).
+        overrides: `key=value` settings of the recipe.
+        split: name of the split in the data set; None: the recipe's `data.val`, or `val`.
+        boundary, widths: boundary bands, as `evaluate`.
+        boundary_iou, conventions: add the metric of this name.
+        metrics: further metrics by name or `package.module:callable`
+            (`seenet.evaluation.metrics`). Data with Cityscapes' labels always gets `cityscapes`.
+        mean_over: names of classes for one more mIoU.
+        out: output folder; None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
+        command: command line to record in the result file.
+        options: fields of `PredictOptions`.
 
     Raises:
-        DataError: no such model or data, labels that differ, results there already (without `overwrite`).
-        UsageError: settings.
+        DataError: no such model or data, labels that differ, or results exist (without
+            `overwrite`).
+        UsageError: wrong settings.
         BusyError: another process evaluates into OUT.
     """
-    path, chosen = find_model(model), PredictOptions(**options)
+    path, predict_options = find_model(model), PredictOptions(**options)
     settings = data_settings(path, recipe, list(overrides))
     which = split or settings.val or "val"
     folder = out or default_out(path, which)
-    # Beside counts of an evaluation under way its pictures are its own: it was killed before its result file was there.
-    under_way = (folder / PARTIAL).is_dir()
-    check_free(
-        [folder / RESULT, *([] if under_way else [folder / FIGURE, *_shown(folder)])],
-        overwrite=overwrite,
-    )
+    # Figures beside a journal are from the same evaluation, which was killed before its result.
+    interrupted = (folder / PARTIAL).is_dir()
+    figures = [] if interrupted else [folder / FIGURE, *_drawn_images(folder)]
+    check_free([folder / RESULT, *figures], overwrite=overwrite)
     opened = open_split(settings, which)
     classes = None if mean_over is None else opened.labels.indices(mean_over)
-    short_forms = {
+    by_flag = {
         "cityscapes": opened.labels == CITYSCAPES19,
         "boundary_iou": boundary_iou,
         "conventions": conventions,
     }
-    measured = open_metrics(
-        [*(name for name, asked in short_forms.items() if asked), *metrics], opened
-    )
-    # The user's own code may change in between, which no hash of a model would show.
-    own = chosen.factory or any(":" in name for name in (settings.kind, *metrics))
-    journal = None if own else folder / PARTIAL
-    with init_process_group(chosen.device) as group:
+    names = [*(name for name, chosen in by_flag.items() if chosen), *metrics]
+    counted = open_metrics(names, opened)
+    # The user's own code may change between two calls, so its counts are not kept.
+    own_code = predict_options.factory or any(":" in name for name in (settings.kind, *metrics))
+    with init_process_group(predict_options.device) as group:
         _check_labels(opened, boundary)
-        predictor = open_predictor(path, chosen)
+        predictor = open_predictor(path, predict_options)
         evaluation = evaluate(
             predictor,
             opened,
             boundary=boundary,
             widths=widths,
             loss=True,
-            metrics=measured,
+            metrics=counted,
             what=f"eval {opened.name}",
-            journal=journal,
+            journal=None if own_code else folder / PARTIAL,
         )
     result = evaluation.result(command=command, mean_over=classes)
     if group.first:
-        try:
+        with writing_to(folder, "make room and run it again; the counts are kept"):
             _write(folder, predictor, opened, evaluation, result)
-        except OSError as error:
-            what = f"{folder}: cannot be written ({error.strerror or error})"
-            raise DataError(
-                f"{what}; make room and run it again: what is counted is kept"
-            ) from None
     return EvalReport(evaluation, result, folder, first=group.first)
 
 
 def _check_labels(split: Split, boundary: Boundary | Literal["auto"] | None) -> None:
-    """Raise DataError where a label is wrong, or nothing is ignored that could be the rim for `boundary`."""
+    """Check every label file before the model is loaded.
+
+    Raises:
+        DataError: a label is wrong, or `boundary` is "trimap" and no label has an ignored pixel,
+            which `evaluate` would find only after the last image.
+    """
     if not isinstance(split, FileSplit):
         return
-    held = {label for counts in check_split(split) for label in counts}
-    # `evaluate` says the same, but after the last picture.
-    if boundary == "trimap" and split.labels.rim and split.labels.ignore not in held:
+    ids = {label for counts in check_split(split) for label in counts}
+    if boundary == "trimap" and split.labels.rim and split.labels.ignore not in ids:
         raise DataError(
-            f"{split.name}: no pixel of {len(split)} masks is ignored ({split.labels.ignore}), so that there is no rim for "
-            "--boundary trimap; use --boundary transition or none"
+            f"{split.name}: found no ignored pixel ({split.labels.ignore}) in {len(split)} masks, "
+            "so no rim for --boundary trimap; use --boundary transition or none"
         )
 
 
@@ -157,37 +162,49 @@ def _write(
     result: dict[str, Any],
 ) -> None:
     remove_leftovers([folder / FIGURE, folder / RESULT])
-    shown = _panels(predictor, split, evaluation)
+    panels = _panels(predictor, split, evaluation)
     with replacing(folder / FIGURE) as temporary:
         temporary.write_bytes(confusion_figure(evaluation.matrix, evaluation.labels))
     (folder / "images").mkdir(exist_ok=True)
-    for stale in _shown(folder):
-        stale.unlink()
-    for name, image in shown.items():
+    for path in _drawn_images(folder):
+        path.unlink()
+    for name, image in panels.items():
         with replacing(folder / "images" / f"{name}.jpg") as temporary:
             image.save(temporary, format="jpeg", quality=88)
-    # Last, so that a result file means that all of it is there.
+    # Written last: a result file means that everything else is complete.
     write_text(folder / RESULT, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 
-def _shown(folder: Path) -> list[Path]:
-    return [
-        path
-        for path in sorted((folder / "images").glob("*.jpg"))
-        if re.match(r"(worst|best)-\d+-", path.name)
-    ]
+def _panels(
+    predictor: BasePredictor, split: Split, evaluation: Evaluation
+) -> dict[str, Image.Image]:
+    """Predict the worst and the best images again and draw a panel of each, by file stem."""
+    panels = {}
+    for kind, scores in (("worst", evaluation.worst(SHOWN)), ("best", evaluation.best(SHOWN))):
+        for place, score in enumerate(scores, start=1):
+            image, truth = split.read(score.index)
+            key = short(re.sub(r"[^\w.-]+", "_", split.key(score.index)))
+            panels[f"{kind}-{place}-{key}"] = panel(
+                image, truth, predictor.mask(image, truth.shape[:2]), split.labels
+            )
+    return panels
+
+
+def _drawn_images(folder: Path) -> list[Path]:
+    """List the panels of an earlier evaluation."""
+    paths = sorted((folder / "images").glob("*.jpg"))
+    return [path for path in paths if re.match(r"(worst|best)-\d+-", path.name)]
 
 
 def data_settings(
     model: Path, recipe: str | Path | Recipe | None, overrides: list[str]
 ) -> DataSettings:
-    """Return the data to score on: of the recipe if given, else of the model's run, else of the
-    overrides.
+    """Return the data of `recipe`, or of the model's run, or of the overrides alone.
 
     Raises:
-        UsageError: settings; or a data set that is code, which the recipe of the model's run names
-            but neither a recipe that is given nor an override.
+        UsageError: wrong settings; or the recipe of the model's run names a data set that is code,
+            and no override repeats it.
     """
     beside = model.parent / "recipe.yaml"
     if recipe is None and beside.is_file():
@@ -198,32 +215,20 @@ def data_settings(
         return load_recipe(recipe, overrides).data
     if not any(override.startswith("data.") for override in overrides):
         raise UsageError(
-            f"{model}: belongs to no run whose recipe says which data; give a recipe, or data.kind=camvid data.root=PATH"
+            f"{model}: belongs to no run whose recipe says which data; "
+            "give a recipe, or data.kind=camvid data.root=PATH"
         )
-    return parse_recipe(DATA_ALONE, "command line", overrides).data
+    return parse_recipe(UNUSED_SECTIONS, "command line", overrides).data
 
 
 def default_out(
     model: Path, split: str, inside: str = "eval", elsewhere: str = "evaluations"
 ) -> Path:
-    """Return `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT` where it belongs to none; a split given as a path
-    by its stem. Other results than an evaluation's say where they go.
+    """Return RUN/`inside`/SPLIT for the model of a run, else `elsewhere`/MODEL-SPLIT.
+
+    A split given as a path counts by its stem.
     """
     name = Path(split).stem
     if (model.parent / "recipe.yaml").is_file():
         return model.parent / inside / (name if model.stem == "model" else f"{model.stem}-{name}")
     return Path(elsewhere) / f"{model.stem}-{name}"
-
-
-def _panels(
-    predictor: BasePredictor, split: Split, evaluation: Evaluation
-) -> dict[str, Image.Image]:
-    chosen = {"worst": evaluation.worst(SHOWN), "best": evaluation.best(SHOWN)}
-    panels = {}
-    for kind, scores in chosen.items():
-        for place, score in enumerate(scores, start=1):
-            image, truth = split.read(score.index)
-            drawn = panel(image, truth, predictor.mask(image, truth.shape[:2]), split.labels)
-            key = short(re.sub(r"[^\w.-]+", "_", split.key(score.index)))
-            panels[f"{kind}-{place}-{key}"] = drawn
-    return panels

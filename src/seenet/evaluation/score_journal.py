@@ -1,8 +1,9 @@
-"""Keep the counts of an evaluation under way, so that one that was interrupted goes on where it stopped.
+"""Score journal: the counts of an evaluation in progress, so that an interrupted one continues.
 
-One file a rank: a line of JSON that says of which evaluation (`key`), then records, only ever
-appended. A record is its length and CRC-32, then a SHA-256 of what the picture's counts depend on,
-then the counts as `pack` has them. These two numbers tell what a kill cut short; it is dropped.
+One file per rank: a line of JSON that identifies the evaluation (`key`), then records that are only
+appended. A record is its length and CRC-32, a SHA-256 of the files that the image's counts depend
+on, and the counts as `pack` writes them. A record that a kill cut short fails the CRC and is
+dropped.
 """
 
 import hashlib
@@ -19,129 +20,116 @@ from typing import Any
 
 import numpy as np
 
-from seenet.core.errors import DataError
-from seenet.core.files import digest
+from seenet.core.files import digest, writing_to
 from seenet.core.locks import locked
 from seenet.evaluation.confusion import ImageScore
 
 log = logging.getLogger("seenet")
 
 FORMAT = 1
-"""Raised when the same pictures are counted otherwise than before."""
+"""Version of the counts; raised when the same images are counted differently."""
 HEAD = struct.Struct("<II")
 STAMP_BYTES = hashlib.sha256().digest_size
+FIX = "make room or give another --out; the same command continues"
 
 
 @dataclass
 class ScoreJournal:
-    """Scores by stamp, of all ranks and earlier tries, in `found`; `add` keeps one more."""
+    """Open journal: `scores` of all ranks and earlier calls, by stamp; `add` appends one more."""
 
-    found: dict[bytes, ImageScore]
+    scores: dict[bytes, ImageScore]
     path: Path
     stream: FileIO
 
     def add(self, stamp: bytes, score: ImageScore) -> None:
-        """Append one picture's counts; raise DataError where the disk does not take them."""
-        payload = stamp + pack([score]).astype("<i8").tobytes()
-        try:
+        """Append the counts of one image.
+
+        Raises:
+            DataError: the disk is full.
+        """
+        payload = stamp + pack(score).astype("<i8").tobytes()
+        with writing_to(self.path, FIX):
             _append(self.stream, HEAD.pack(len(payload), zlib.crc32(payload)) + payload)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from None
 
 
 def stamp_of(*parts: str) -> bytes:
-    """Hash what a picture's counts depend on besides the key."""
+    """Hash the files that the counts of an image depend on (SHA-256)."""
     return bytes.fromhex(digest(*parts))
 
 
 @contextmanager
 def open_journal(folder: Path, key: dict[str, Any], rank: int = 0) -> Iterator[ScoreJournal]:
-    """Read what the files of all ranks in `folder` hold of the evaluation `key` (JSON values), and write into this rank's own.
+    """Read the records of the evaluation `key` from the files of all ranks; write to this rank's.
 
-    Start this rank's own anew where it is of another evaluation, saying so.
+    A file of this rank with another key is started anew, with a line in the log.
 
     Raises:
-        BusyError: another process writes it.
+        BusyError: another process writes this rank's file.
         DataError: the folder cannot be written.
     """
     path = folder / f"rank-{rank}"
     line = json.dumps(key, sort_keys=True).encode() + b"\n"
-    try:
+    with writing_to(path, FIX):
         folder.mkdir(parents=True, exist_ok=True)
-        # Without a buffer nothing is left to be written when an error closes it.
+        # Unbuffered, so that closing it after an error writes nothing.
         stream = FileIO(path, "a")
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-    busy = f"{path}: another process evaluates into this folder; wait for it, or give another --out"
+    busy = f"{path}: another process evaluates into this folder; wait for it or give another --out"
     with stream, locked(stream.fileno(), busy=busy):
-        found: dict[bytes, ImageScore] = {}
+        scores: dict[bytes, ImageScore] = {}
         for other in sorted(folder.glob("rank-*")):
             content = other.read_bytes()
-            if not content.startswith(line):
-                if other == path and content:
-                    log.info(
-                        "%s: counts of another evaluation (%s); starting anew",
-                        path,
-                        _difference(content, line),
-                    )
-                continue
-            good, scores = read_records(content, len(line))
-            found |= scores
-            if other == path:
-                stream.truncate(good)
-        try:
+            if content.startswith(line):
+                end, found = read_records(content, len(line))
+                scores |= found
+                if other == path:
+                    stream.truncate(end)
+            elif other == path and content:
+                changed = _first_difference(content, line)
+                log.info("%s: counts of another evaluation (%s); starting anew", path, changed)
+        with writing_to(path, FIX):
             if not path.read_bytes().startswith(line):
                 stream.truncate(0)
                 _append(stream, line)
-        except OSError as error:
-            raise _cannot_write(path, error) from None
-        yield ScoreJournal(found, path, stream)
+        yield ScoreJournal(scores, path, stream)
 
 
 def read_records(content: bytes, start: int) -> tuple[int, dict[bytes, ImageScore]]:
-    """Return where the last whole record ends, and the scores by stamp, from `start` on; leave out what follows damage."""
+    """Read the records from `start` up to the first damaged one.
+
+    Returns:
+        The end of the last good record, and its and all earlier scores by stamp.
+    """
     scores = {}
     while start + HEAD.size <= len(content):
         length, crc = HEAD.unpack_from(content, start)
         payload = content[start + HEAD.size : start + HEAD.size + length]
         if length < STAMP_BYTES or len(payload) < length or zlib.crc32(payload) != crc:
             break
-        (score,) = unpack(np.frombuffer(payload[STAMP_BYTES:], "<i8").astype(np.int64))
-        scores[payload[:STAMP_BYTES]] = score
+        flat = np.frombuffer(payload[STAMP_BYTES:], "<i8").astype(np.int64)
+        scores[payload[:STAMP_BYTES]] = unpack(flat)
         start += HEAD.size + length
     return start, scores
 
 
-def pack(scores: list[ImageScore]) -> np.ndarray:
-    """Return scores as one int64 array.
+def pack(score: ImageScore) -> np.ndarray:
+    """Return a score as one int64 array.
 
-    For each: index, outlined, bits of the loss, number of arrays that follow, their sizes, the arrays
-    (cells, counts, what metrics counted).
+    It holds index, has_boundary, the bits of the loss, the number of arrays that follow, their
+    lengths, and the arrays: cells, counts, and the counts of each metric.
     """
-    parts = []
-    for score in scores:
-        bits = np.array([score.loss], np.float64).view(np.int64)[0]
-        arrays = (score.cells, score.counts, *score.measured)
-        parts.append(
-            np.array([score.index, score.outlined, bits, len(arrays), *map(len, arrays)], np.int64)
-        )
-        parts += [array.astype(np.int64) for array in arrays]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    bits = np.array([score.loss], np.float64).view(np.int64)[0]
+    arrays = [score.cells, score.counts, *score.metric_counts]
+    head = [score.index, score.has_boundary, bits, len(arrays), *map(len, arrays)]
+    return np.concatenate([head, *arrays]).astype(np.int64)
 
 
-def unpack(flat: np.ndarray) -> list[ImageScore]:
-    """Return the scores that `pack` made `flat` of."""
-    scores, at = [], 0
-    while at < len(flat):
-        index, outlined, _, many = (int(value) for value in flat[at : at + 4])
-        loss = float(flat[at + 2 : at + 3].view(np.float64)[0])
-        ends = at + 4 + many + np.cumsum(flat[at + 4 : at + 4 + many])
-        cells, counts, *measured = (
-            array.copy() for array in np.split(flat[: ends[-1]], [at + 4 + many, *ends[:-1]])[1:]
-        )
-        scores.append(ImageScore(index, cells, counts, bool(outlined), loss, tuple(measured)))
-        at = int(ends[-1])
-    return scores
+def unpack(flat: np.ndarray) -> ImageScore:
+    """Return the score that `pack` wrote."""
+    index, has_boundary, _, count = flat[:4].tolist()
+    loss = float(flat[2:3].view(np.float64)[0])
+    ends = np.cumsum(flat[4 : 4 + count])
+    cells, counts, *metric_counts = np.split(flat[4 + count :], ends[:-1])
+    return ImageScore(index, cells, counts, bool(has_boundary), loss, tuple(metric_counts))
 
 
 def _append(stream: FileIO, content: bytes) -> None:
@@ -149,17 +137,11 @@ def _append(stream: FileIO, content: bytes) -> None:
         content = content[stream.write(content) :]
 
 
-def _difference(content: bytes, line: bytes) -> str:
-    """Say which setting differs first."""
+def _first_difference(content: bytes, line: bytes) -> str:
+    """Describe the first setting in which two keys differ."""
     try:
         before, now = json.loads(content.partition(b"\n")[0]), json.loads(line)
         name = next(name for name in now if before.get(name) != now[name])
     except (ValueError, AttributeError, StopIteration):
-        return "cannot be read"
+        return "its first line cannot be read"
     return f"{name} was {before.get(name)} and is now {now[name]}"
-
-
-def _cannot_write(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path}: cannot be written ({error.strerror or error}); make room or give another --out; the same command goes on"
-    )

@@ -1,1 +1,1 @@
-"""Pages for people: the report of a run, and galleries of pictures with their masks."""
+"""HTML pages: the report of a run, galleries of images with masks, and the data check."""

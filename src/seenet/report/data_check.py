@@ -1,8 +1,8 @@
-"""The page of `seenet data check`: of each split what is wrong, with the pictures it is about, and what the split holds."""
+"""The page of `seenet data check`: errors with their images, and statistics of each split."""
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,93 +19,92 @@ from seenet.data.check.summary import as_json, split_summary, unused_line, verdi
 from seenet.data.split import FileSplit, Split
 from seenet.prediction.result import colourize
 from seenet.report.gallery import EncodedRow, striped
-from seenet.report.html import number, percent, photograph, png, render, shrunk
+from seenet.report.html import number, photograph, png, render, shrunk
 
 SHOWN = 12
-"""Errors of one kind in a split that are shown with pictures; the others stand in a list."""
-STRANGE = (255, 0, 200)
-"""What pixels are painted whose id is neither a class nor ignored; no data set uses it."""
+"""Errors of one kind in a split that are shown with images; the others are only listed."""
+UNKNOWN = (255, 0, 200)
+"""Colour of pixels whose id is neither a class nor ignored; no data set uses it."""
 KINDS = {
-    "missing": "Missing files", "empty": "Empty files", "format": "No pictures", "damaged": "Damaged files", "animated": "Animated files",
-    "large": "Too large", "mask-kind": "Masks of another kind", "ids": "Ids that are no class", "no-entry": "Values without an entry",
-    "size": "Sizes that differ", "duplicate": "Pictures that stand twice", "leak": "Pictures in two splits",
-    "empty-split": "Nothing to use",
-}  # fmt: skip
+    "missing": "Missing files",
+    "empty": "Empty files",
+    "format": "Not images",
+    "damaged": "Damaged files",
+    "animated": "Animated files",
+    "large": "Too large",
+    "mask-kind": "Masks of another kind",
+    "ids": "Unknown ids",
+    "no-entry": "Values without an entry",
+    "size": "Sizes that differ",
+    "duplicate": "Duplicate images",
+    "leak": "Images in two splits",
+    "empty-split": "Empty split",
+}
 
 
 def refuse_existing(out: Path, *, overwrite: bool) -> None:
-    """Raise DataError where a page or its JSON is there already (without `overwrite`)."""
+    """Raise DataError where the page or its JSON exists (without `overwrite`)."""
     check_free([out / "index.html", out / "check.json"], overwrite=overwrite)
 
 
 def write_page(inspection: Inspection, settings: DataSettings, out: Path) -> Path:
-    """Write OUT/index.html, one file with everything in it, and OUT/check.json beside it."""
+    """Write OUT/index.html, a single file, and OUT/check.json.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
     path = out / "index.html"
-    verdict = verdict_line(inspection)
+    wrong = sum(what == "wrong" for one in inspection.splits for _, what in one.verdicts())
     numbers = [
         (number(len(inspection.errors)), "errors"),
-        (
-            number(sum(what == "wrong" for one in inspection.splits for _, what in one.verdicts())),
-            "pairs with errors",
-        ),
-        (number(sum(len(one.pairs) for one in inspection.splits)), "pairs looked at"),
-        (number(len(inspection.notes)), "notes, which are no errors"),
+        (number(wrong), "pairs with errors"),
+        (number(sum(len(one.pairs) for one in inspection.splits)), "pairs checked"),
+        (number(len(inspection.notes)), "notes, which are not errors"),
     ]
-    total = sum(
-        min(SHOWN, count)
-        for one in inspection.splits
-        for count in Counter(found.kind for found in one.findings).values()
-    )
-    pictures = track(_all_rows(inspection), "pictures of the errors", total)
+    shown = [entry for verdict in inspection.splits for entry in _first_findings(verdict)]
     rows: dict[tuple[str, str], list[EncodedRow]] = defaultdict(list)
-    for which, kind, row in pictures:
-        rows[which, kind].append(row)
-    splits = [_section(one, rows) for one in inspection.splits]
-    beside = [found.message for found in inspection.findings]
-    title = f"Data check: {settings.root.resolve().name if settings.root else settings.kind}"
+    for verdict, finding in track(shown, "images of the errors", len(shown)):
+        row = EncodedRow(finding.message, _views(verdict.split, finding), [])
+        rows[verdict.which, finding.kind].append(row)
     render(
         path,
         "data_check.html.j2",
-        title=title,
-        verdict=verdict,
+        title=f"Data check: {settings.root.resolve().name if settings.root else settings.kind}",
+        verdict=verdict_line(inspection),
         numbers=numbers,
-        splits=splits,
-        beside=beside,
-        strange=STRANGE,
+        splits=[_section(verdict, rows) for verdict in inspection.splits],
+        general=[finding.message for finding in inspection.findings],
+        unknown=UNKNOWN,
     )
+    text = json.dumps(as_json(inspection, settings), indent=1, ensure_ascii=False)
     with writing_to(out / "check.json"):
-        write_text(
-            out / "check.json",
-            json.dumps(as_json(inspection, settings), indent=1, ensure_ascii=False) + "\n",
-        )
+        write_text(out / "check.json", text + "\n")
     return path
+
+
+def _first_findings(verdict: SplitVerdict) -> list[tuple[SplitVerdict, Finding]]:
+    """List the errors of a split that are shown: the first `SHOWN` of each kind."""
+    counts: Counter[str] = Counter()
+    shown = []
+    for finding in verdict.findings:
+        counts[finding.kind] += 1
+        if counts[finding.kind] <= SHOWN:
+            shown.append((verdict, finding))
+    return shown
 
 
 def _section(
     verdict: SplitVerdict, rows: dict[tuple[str, str], list[EncodedRow]]
 ) -> dict[str, Any]:
+    """Return the values of a split for the template."""
     summary = split_summary(verdict)
-    kinds = Counter(found.kind for found in verdict.findings)
     stats = verdict.stats()
-    total = max(1, int(stats.pixels.sum())) if stats else 1
+    kinds = Counter(finding.kind for finding in verdict.findings)
     return {
         "summary": summary,
         "labels": verdict.split.labels if verdict.split else None,
         "unused": unused_line(summary),
-        "classes": [
-            (
-                entry,
-                verdict.split.labels.colours[entry["id"]],
-                percent(entry["pixels"] / total),
-                number(entry["pixels"]),
-            )
-            for entry in summary.get("classes", ())
-            if verdict.split
-        ],
-        "strange": [
-            (label, number(found["pixels"]), number(found["masks"]))
-            for label, found in summary.get("strange_ids", {}).items()
-        ],
+        "pixels": max(1, int(stats.pixels.sum())) if stats else 1,
         "kinds": [
             (
                 f"{KINDS.get(kind, kind)} ({number(count)})",
@@ -117,55 +116,40 @@ def _section(
     }
 
 
-def _all_rows(inspection: Inspection) -> Iterator[tuple[str, str, EncodedRow]]:
-    """Yield (split, kind, row) of the first errors of each kind."""
-    for verdict in inspection.splits:
-        shown: Counter[str] = Counter()
-        places = (
-            {verdict.split.key(index): index for index in range(len(verdict.pairs))}
-            if verdict.split
-            else {}
-        )
-        for found in verdict.findings:
-            shown[found.kind] += 1
-            if shown[found.kind] <= SHOWN:
-                yield (
-                    verdict.which,
-                    found.kind,
-                    EncodedRow(
-                        found.message, _views(verdict.split, places.get(found.key), found), []
-                    ),
-                )
-
-
-def _views(split: Split | None, index: int | None, found: Finding) -> list[tuple[str, str]]:
-    """Draw what can be seen of the pair an error is about, which may be nothing."""
-    image = split.paths(index)[0] if split is not None and index is not None else None
-    if split is None or index is None or image is None:
+def _views(split: Split | None, finding: Finding) -> list[tuple[str, str]]:
+    """Draw image and mask of an error, as far as they can be read: (label, data URI) each."""
+    if split is None:
         return []
-    views = _attempt(f"picture {image.name}", lambda: photograph(read_image(image)))
-    if found.other:
-        other = Path(found.other)
-        return views + _attempt(f"the other, {other.name}", lambda: photograph(read_image(other)))
+    keys = (index for index in range(len(split)) if split.key(index) == finding.key)
+    index = next(keys, None)
+    image = None if index is None else split.paths(index)[0]
+    if index is None or image is None:
+        return []
+    views = _view_if_readable(f"image {image.name}", lambda: photograph(read_image(image)))
+    if finding.other:
+        other = Path(finding.other)
+        return views + _view_if_readable(
+            f"the other, {other.name}", lambda: photograph(read_image(other))
+        )
     if not isinstance(split, FileSplit):
         return views
     mask = split.masks[index]
-    ids = _attempt(f"mask {mask.name}", lambda: _mask_view(split.mask(index), split.labels))
     return views + (
-        ids or _attempt(f"file {mask.name} as it is", lambda: png(shrunk(read_image(mask))))
+        _view_if_readable(f"mask {mask.name}", lambda: _draw_mask(split.mask(index), split.labels))
+        or _view_if_readable(f"file {mask.name} as it is", lambda: png(shrunk(read_image(mask))))
     )
 
 
-def _attempt(label: str, draw: Callable[[], str]) -> list[tuple[str, str]]:
+def _view_if_readable(label: str, draw: Callable[[], str]) -> list[tuple[str, str]]:
     try:
         return [(label, draw())]
     except DataError:
         return []
 
 
-def _mask_view(mask: np.ndarray, labels: LabelSet) -> str:
-    """Draw the classes in their colours, stripes where ignored, `STRANGE` where an id is neither."""
+def _draw_mask(mask: np.ndarray, labels: LabelSet) -> str:
+    """Draw classes in their colours, ignored pixels striped, unknown ids in `UNKNOWN`."""
     small = shrunk(mask)
-    picture = striped(colourize(small, labels), small, labels)
-    picture[((small < 0) | (small >= labels.num_classes)) & (small != labels.ignore)] = STRANGE
-    return png(picture)
+    image = striped(colourize(small, labels), small, labels)
+    image[((small < 0) | (small >= labels.num_classes)) & (small != labels.ignore)] = UNKNOWN
+    return png(image)

@@ -1,4 +1,4 @@
-"""Curves of a run as inline SVG that takes its colours from the page, so that it suits light and dark alike."""
+"""Curves of a run as inline SVG, which takes its colours from the page (light or dark)."""
 
 import io
 import re
@@ -11,7 +11,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Stand-ins that the page's own colours replace: matplotlib knows no CSS variables.
+# matplotlib has no CSS variables, so it draws in these colours, which are then replaced.
 INK, FAINT, LINE, SECOND = "#010203", "#020304", "#030405", "#040506"
 VARIABLES = {INK: "var(--soft)", FAINT: "var(--line)", LINE: "var(--blue)", SECOND: "var(--orange)"}
 
@@ -19,7 +19,7 @@ Points = list[tuple[int, float]]
 
 
 def points(entries: list[dict[str, Any]], *keys: str) -> Points:
-    """List (step, value) of each entry that has a finite number under `keys`."""
+    """List (step, value) of each entry that has a finite number at this path of keys."""
     found = []
     for entry in entries:
         value: Any = entry
@@ -31,29 +31,26 @@ def points(entries: list[dict[str, Any]], *keys: str) -> Points:
 
 
 def curves(entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Draw what there is of loss, mIoU on val and learning rate: (caption, SVG) each."""
-    loss, val_loss, rate = (
-        points(entries, "loss"),
-        points(entries, "val", "loss"),
-        points(entries, "rate"),
-    )
+    """Draw loss, mIoU on val and learning rate, as far as they are recorded: (caption, SVG) each.
+
+    Args:
+        entries: lines of metrics.jsonl.
+    """
+    loss, val_loss = points(entries, "loss"), points(entries, "val", "loss")
     miou = [(step, 100 * value) for step, value in points(entries, "val", "miou")]
+    rate = points(entries, "rate")
     drawn = []
     if loss:
-        caption = f"Training loss: each step faint, running mean strong{'; dots: validation loss' if val_loss else ''}."
+        dots = "; dots: validation loss" if val_loss else ""
+        caption = f"Training loss: each step faint, running mean strong{dots}."
         drawn.append((caption, _loss(loss, val_loss)))
     if miou:
         best = max(miou, key=lambda point: point[1])
-        drawn.append(
-            (f"mIoU on val, percent. Best: {best[1]:.1f} % at step {best[0]:,}.", _miou(miou, best))
-        )
+        caption = f"mIoU on val, percent. Best: {best[1]:.1f} % at step {best[0]:,}."
+        drawn.append((caption, _miou(miou, best)))
     if rate:
-        drawn.append(
-            (
-                f"Learning rate of the backbone. Highest: {max(value for _, value in rate):.3g}.",
-                _rate(rate),
-            )
-        )
+        highest = max(value for _, value in rate)
+        drawn.append((f"Learning rate of the backbone. Highest: {highest:.3g}.", _rate(rate)))
     return drawn
 
 
@@ -62,32 +59,20 @@ def running_mean(values: Sequence[float], width: int) -> np.ndarray:
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, float))])
     places = np.arange(len(values))
     low, high = np.maximum(places - width // 2, 0), np.minimum(places + width // 2 + 1, len(values))
-    mean: np.ndarray = (sums[high] - sums[low]) / (high - low)
-    return mean
+    return np.asarray((sums[high] - sums[low]) / (high - low))
 
 
 def _loss(loss: Points, val: Points) -> str:
     figure, axes = _axes()
     steps, values = zip(*loss, strict=True)
-    # Two thousand points are more than the picture has pixels.
+    # More than two thousand points are more than the figure has pixels.
     every = max(1, len(steps) // 2000)
+    mean = running_mean(values, max(3, len(values) // 30))
     axes.plot(steps[::every], values[::every], color=LINE, alpha=0.3, linewidth=0.8)
-    axes.plot(
-        steps[::every],
-        running_mean(values, max(3, len(values) // 30))[::every],
-        color=LINE,
-        linewidth=2,
-    )
+    axes.plot(steps[::every], mean[::every], color=LINE, linewidth=2)
     if val:
-        axes.plot(
-            *zip(*val, strict=True),
-            color=SECOND,
-            marker="o",
-            markersize=4,
-            linewidth=0,
-            linestyle="none",
-        )
-    # A few wild first steps must not flatten the rest.
+        axes.plot(*zip(*val, strict=True), "o", color=SECOND, markersize=4)
+    # The quantile keeps a few large losses at the start from flattening the rest.
     shown = np.concatenate([values, [value for _, value in val]])
     axes.set_ylim(0, 1.08 * max(float(np.quantile(shown, 0.99)), 1e-6))
     return _svg(figure, "loss")
@@ -95,16 +80,8 @@ def _loss(loss: Points, val: Points) -> str:
 
 def _miou(miou: Points, best: tuple[int, float]) -> str:
     figure, axes = _axes()
-    axes.plot(*zip(*miou, strict=True), color=LINE, marker="o", markersize=3.5, linewidth=2)
-    axes.plot(
-        [best[0]],
-        [best[1]],
-        color=SECOND,
-        marker="o",
-        markersize=8,
-        fillstyle="none",
-        markeredgewidth=2,
-    )
+    axes.plot(*zip(*miou, strict=True), "o-", color=LINE, markersize=3.5, linewidth=2)
+    axes.plot(*best, "o", color=SECOND, markersize=8, fillstyle="none", markeredgewidth=2)
     axes.set_ylim(0, min(100, max(10, 1.15 * best[1])))
     axes.set_xlim(left=0)
     return _svg(figure, "miou")
@@ -119,13 +96,12 @@ def _rate(rate: Points) -> str:
 
 
 def _axes() -> tuple[Figure, Any]:
-    # As wide as on a phone, so that the text is not shrunk there.
+    # As wide as a phone, so that the text is not shrunk there.
     figure = Figure(figsize=(4.2, 2.7), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -138,25 +114,24 @@ def _axes() -> tuple[Figure, Any]:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """Render the figure as an <svg> element: text as text, ids of its own, nothing that names another address."""
+    """Return the figure as an <svg> element with text as text and no external reference."""
     stream = io.StringIO()
-    with rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": name,
-            "font.family": "sans-serif",
-            "svg.id": f"curve-{name}",
-        }
-    ):
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.family": "sans-serif",
+        "svg.id": f"curve-{name}",
+    }
+    with rc_context(settings):
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})  # type: ignore[no-untyped-call]
     text = stream.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    # Ids are unique in a figure, but not among the figures of a page.
+    # matplotlib's ids are unique within a figure, not within a page.
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub(
         r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" focusable="false">', text
     )
-    # Font and its families are the page's.
+    # The page sets the font family.
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, variable)

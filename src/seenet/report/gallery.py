@@ -1,6 +1,6 @@
-"""Pictures with their masks on pages: of a data set (`seenet data show`), of the demo, and those of a run's report."""
+"""Galleries of images with masks: `seenet data show`, the demo, and the images of a report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,25 @@ from seenet.prediction.base import BasePredictor
 from seenet.prediction.result import blend, colourize
 from seenet.report.html import number, percent, photograph, png, render, shrunk
 
-DRAWS = 2
-"""Transformed samples shown of each picture: those of the first epochs."""
+EPOCHS = 2
+"""First epochs whose samples `data_page` shows."""
 
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One picture in several views: (label, H x W x 3 uint8) each; `mask`, where given, adds the shares of its classes."""
+    """Views of an image, (label, H x W x 3 uint8) each; a `mask` adds the shares of its classes."""
 
     caption: str
-    pictures: list[tuple[str, np.ndarray]]
+    images: list[tuple[str, np.ndarray]]
     mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """A row as the templates take it."""
+    """A row for the templates: images as (label, data URI), shares as (class, colour, percent)."""
 
     caption: str
-    pictures: list[tuple[str, str]]
+    images: list[tuple[str, str]]
     shares: list[tuple[str, tuple[int, int, int], str]]
 
 
@@ -52,14 +52,16 @@ def write_gallery(
     labels: LabelSet,
     links: Iterable[tuple[str, str]] = (),
 ) -> None:
-    """Write `path`, one HTML file with everything in it; rows are taken one at a time, and only their JPEGs kept.
+    """Write a page as one HTML file.
 
-    `links`: (text, address relative to the page) that stand behind the intro.
+    Args:
+        rows: read one at a time; only their JPEGs are kept.
+        links: (text, address relative to the page), shown after the intro.
     """
     encoded = [
         EncodedRow(
             row.caption,
-            [(label, photograph(picture)) for label, picture in row.pictures],
+            [(label, photograph(image)) for label, image in row.images],
             class_shares(row.mask, labels),
         )
         for row in rows
@@ -78,124 +80,113 @@ def write_gallery(
 def class_shares(
     mask: np.ndarray | None, labels: LabelSet
 ) -> list[tuple[str, tuple[int, int, int], str]]:
-    """List (class, colour, percent of all pixels) of the classes in a mask, the largest first, the ignored pixels last."""
+    """List (class, colour, percent of all pixels) of a mask, largest first, ignored pixels last."""
     if mask is None or not mask.size:
         return []
     ids, counts = np.unique(mask, return_counts=True)
+    named = {labels.ignore: ("ignored", (255, 255, 255))}
+    named |= dict(enumerate(zip(labels.classes, labels.colours, strict=True)))
     found = sorted(
         zip(ids.tolist(), counts.tolist(), strict=True),
         key=lambda entry: (entry[0] == labels.ignore, -entry[1]),
     )
-    shares = []
-    for index, count in found:
-        if index == labels.ignore:
-            shares.append(("ignored", (255, 255, 255), percent(count / mask.size)))
-        elif 0 <= index < labels.num_classes:
-            shares.append(
-                (labels.classes[index], labels.colours[index], percent(count / mask.size))
-            )
-    return shares
+    return [(*named[id_], percent(count / mask.size)) for id_, count in found if id_ in named]
 
 
 def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = False) -> Path:
-    """Write OUT/index.html: samples of the train split as they are, and as the network sees them in its first epochs.
+    """Write OUT/index.html: images of the train split, and their samples in the first epochs.
 
-    Raises DataError where a page is there already (without `overwrite`); DataError, UsageError as `open_split` and the transforms do.
+    Raises:
+        DataError: the page exists (without `overwrite`), or the data cannot be read.
+        UsageError: wrong settings of data, backbone or transforms.
     """
     path = out / "index.html"
     check_free([path], overwrite=overwrite)
     split = open_split(recipe.data, recipe.data.train)
-    # Without a network, and without a download.
+    # Needs no network and downloads no weights.
     normalization = backbone_normalization(recipe.model.backbone, recipe.model.weights)
-    samples = TrainingSet(
-        split,
-        JointTransform(
-            recipe.transforms,
-            normalization.mean,
-            normalization.std,
-            split.labels.ignore,
-            classes=split.labels.num_classes,
-        ),
-        recipe.seed,
+    transforms = recipe.transforms
+    joint = JointTransform(
+        transforms,
+        normalization.mean,
+        normalization.std,
+        split.labels.ignore,
+        classes=split.labels.num_classes,
     )
-    chosen = np.unique(
-        np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)
-    ).tolist()
+    samples = TrainingSet(split, joint, recipe.seed)
+    chosen = spread(len(split), count)
 
-    def rows() -> Iterable[GalleryRow]:
-        for index in track(chosen, f"pictures of {split.name}", len(chosen)):
+    def rows() -> Iterator[GalleryRow]:
+        for index in track(chosen, f"images of {split.name}", len(chosen)):
             image, mask = split.read(index)
-            pictures = [
-                ("picture", image),
+            views = [
+                ("image", image),
                 ("with its mask", striped(blend(image, mask, split.labels), mask, split.labels)),
             ]
-            for epoch in range(DRAWS):
-                pixels, ids, _ = samples[Draw(epoch, index)]
-                seen, seen_mask = restored(pixels, normalization), ids.numpy()
-                pictures.append((f"seen in epoch {epoch + 1}", seen))
-                pictures.append(
-                    (
-                        "its labels",
-                        striped(colourize(seen_mask, split.labels), seen_mask, split.labels),
-                    )
-                )
+            for epoch in range(EPOCHS):
+                pixels, label, _ = samples[Draw(epoch, index)]
+                ids = label.numpy()
+                drawn = striped(colourize(ids, split.labels), ids, split.labels)
+                views.append((f"sample in epoch {epoch + 1}", denormalized(pixels, normalization)))
+                views.append(("its labels", drawn))
             size = f"{image.shape[1]} x {image.shape[0]} pixels"
-            yield GalleryRow(f"{split.key(index)}, {size}", pictures, mask)
+            yield GalleryRow(f"{split.key(index)}, {size}", views, mask)
 
-    transforms = recipe.transforms
     intro = (
-        f"{len(chosen)} of {number(len(split))} pictures of {split.name}, evenly spread. After each picture with its mask stand the "
-        f"samples that training draws from it in its first {DRAWS} epochs at seed {recipe.seed}: flip {transforms.flip:g}, "
-        f"scale {transforms.scale[0]:g} to {transforms.scale[1]:g}, rotation {transforms.rotation:g} degrees, "
-        f"colour jitter {transforms.jitter:g}, crop {transforms.crop[1]} x {transforms.crop[0]} (width x height). "
-        "Padding, zero to the network, has the mean colour here; stripes are ignored."
+        f"{len(chosen)} of {number(len(split))} images of {split.name}, evenly spread. Each row "
+        "shows an image, its mask, and the samples that training draws from it in its first "
+        f"{EPOCHS} epochs with seed {recipe.seed}: flip {transforms.flip:g}, scale "
+        f"{transforms.scale[0]:g} to {transforms.scale[1]:g}, rotation {transforms.rotation:g} "
+        f"degrees, colour jitter {transforms.jitter:g}, crop {transforms.crop[1]} x "
+        f"{transforms.crop[0]} (width x height). Padding is zero for the network, which is the "
+        "mean colour here. Stripes are ignored pixels."
     )
     write_gallery(path, f"What the network sees: {split.name}", intro, rows(), split.labels)
     return path
 
 
-def restored(pixels: Tensor, normalization: Normalization) -> np.ndarray:
+def spread(total: int, count: int) -> list[int]:
+    """Return up to `count` of `total` indices, evenly spread."""
+    return sorted(set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()))
+
+
+def denormalized(pixels: Tensor, normalization: Normalization) -> np.ndarray:
     """Undo the normalisation: 3 x h x w floats to h x w x 3 uint8."""
-    values = pixels.permute(1, 2, 0).numpy() * np.array(normalization.std) + np.array(
-        normalization.mean
-    )
-    picture: np.ndarray = np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8)
-    return picture
+    values = pixels.permute(1, 2, 0).numpy() * normalization.std + np.array(normalization.mean)
+    return np.asarray(np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8))
 
 
-def striped(picture: np.ndarray, mask: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """Draw diagonal stripes where the mask is ignored, so that it can be told from any class."""
+def striped(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Return the image with diagonal stripes on ignored pixels, unlike any class."""
     height, width = mask.shape
     band = max(3, max(height, width) // 80)
     stripes = ((np.arange(height)[:, None] + np.arange(width)[None]) // band) % 2
     ignored = mask == labels.ignore
-    out = picture.copy()
+    out = image.copy()
     out[ignored] = np.where(stripes[ignored], 184, 255).astype(np.uint8)[:, None]
     return out
 
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures under one heading."""
+    """Images of a report under one heading."""
 
     title: str
     note: str
     rows: list[EncodedRow]
 
 
-def picture_groups(
+def image_groups(
     predictor: BasePredictor, split: Split, result: dict[str, Any] | None, count: int
 ) -> list[Group]:
-    """Predict and encode the worst, the best and sample pictures, `count` of each; none stands there twice.
+    """Predict and encode the worst, the best and sample images, up to `count` each, none twice.
 
-    `result` is the content of val.json for this very split; without it there are samples alone, and no scores.
+    Args:
+        result: content of val.json for this split; None: samples only, without scores.
     """
     places = {split.key(index): index for index in range(len(split))}
-    scores = (
-        {entry["key"]: entry["miou"] for entry in result["per_image"] if entry["key"] in places}
-        if result
-        else {}
-    )
+    per_image = result["per_image"] if result else []
+    scores = {entry["key"]: entry["miou"] for entry in per_image if entry["key"] in places}
     ranked = sorted(
         (key for key, score in scores.items() if score is not None),
         key=lambda key: (scores[key], places[key]),
@@ -203,45 +194,39 @@ def picture_groups(
     worst = ranked[:count]
     best = [key for key in ranked[::-1][:count] if key not in worst]
     rest = [key for key in places if key not in worst and key not in best]
-    spread = np.unique(np.linspace(0, len(rest) - 1, min(count, len(rest))).round().astype(int))
     chosen = {
-        "Worst pictures": (
-            "The lowest mIoU over a picture's own classes, the lowest first. Small or rare classes weigh much here.",
+        "Worst images": (
+            "Lowest mIoU over the image's own classes, lowest first. "
+            "Small and rare classes weigh much here.",
             worst,
         ),
-        "Best pictures": (
-            "The highest mIoU over a picture's own classes, the highest first.",
-            best,
-        ),
+        "Best images": ("Highest mIoU over the image's own classes, highest first.", best),
         "Samples": (
-            f"Evenly spread over {split.name}, chosen without a look at any score.",
-            [rest[place] for place in spread],
+            f"Evenly spread over {split.name}, chosen without regard to scores.",
+            [rest[place] for place in spread(len(rest), count)],
         ),
     }
-    wanted = [(title, key) for title, (_, keys) in chosen.items() for key in keys]
+    keys = [(title, key) for title, (_, keys) in chosen.items() for key in keys]
     rows: dict[str, list[EncodedRow]] = {title: [] for title in chosen}
-    for title, key in track(wanted, f"pictures of {split.name}", len(wanted)):
-        rows[title].append(_row(predictor, split, places[key], _caption(key, scores)))
+    for title, key in track(keys, f"images of {split.name}", len(keys)):
+        caption = key
+        if key in scores:
+            caption += f", mIoU {percent(scores[key], 'none: nothing is scored')}"
+        rows[title].append(_row(predictor, split, places[key], caption))
     return [Group(title, note, rows[title]) for title, (note, _) in chosen.items() if rows[title]]
-
-
-def _caption(key: str, scores: dict[str, float | None]) -> str:
-    return (
-        f"{key}, mIoU {percent(scores[key], 'none: nothing is scored')}" if key in scores else key
-    )
 
 
 def _row(predictor: BasePredictor, split: Split, index: int, caption: str) -> EncodedRow:
     image, truth = split.read(index)
-    mask = predictor.mask(image, truth.shape[:2])
-    labels = split.labels
+    labels, mask = split.labels, predictor.mask(image, truth.shape[:2])
     scored = truth != labels.ignore
     wrong = float((mask != truth)[scored].mean()) if scored.any() else None
-    small, found = shrunk(truth), shrunk(mask)
-    pictures = [
-        ("picture", photograph(image)),
+    small, small_mask = shrunk(truth), shrunk(mask)
+    errors = png(error_map(small, small_mask, labels))
+    views = [
+        ("image", photograph(image)),
         ("truth", png(striped(colourize(small, labels), small, labels))),
-        ("prediction", png(colourize(found, labels))),
-        (f"errors, {percent(wrong, 'nothing is scored')}", png(error_map(small, found, labels))),
+        ("prediction", png(colourize(small_mask, labels))),
+        (f"errors, {percent(wrong, 'nothing is scored')}", errors),
     ]
-    return EncodedRow(caption, pictures, [])
+    return EncodedRow(caption, views, [])

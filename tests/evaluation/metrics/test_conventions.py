@@ -14,88 +14,70 @@ from seenet.core.labels import LabelSet, voc_colours
 from seenet.evaluation.confusion import confusion_matrix
 from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.metrics.conventions import TABLE, Conventions, copies, miou_with_absent
-from seenet.prediction.predictor import Predictor
-from tests.evaluation.doubles import FirstChannel, MemorySplit, shown
+from tests.evaluation.doubles import MemorySplit, first_channel, shown, split_of
 
 LABELS = LabelSet("toy", ("sky", "road", "tree", "car", "bus"), voc_colours(5))
 METRIC = Conventions(MemorySplit([], LABELS))
 
 
 def pair(seed: int, size: tuple[int, int] = (40, 60)) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of classes 0, 1 and 3, some ignored, and predictions that also say 2; never 4."""
+    """Return ids of classes 0, 1 and 3, some ignored, and predictions that also have 2, never 4."""
     rng = np.random.default_rng(seed)
     truth = rng.choice([0, 1, 3, 255], size).astype(np.uint8)
-    prediction = np.where(
-        (truth < 4) & (rng.random(size) < 0.7), truth, rng.integers(0, 4, size)
-    ).astype(np.uint8)
-    return truth, prediction
+    right = (truth < 4) & (rng.random(size) < 0.7)
+    return truth, np.where(right, truth, rng.integers(0, 4, size)).astype(np.uint8)
 
 
 def torchmetrics_iou(pairs, absent: float) -> torch.Tensor:
-    truth = torch.cat([torch.from_numpy(truth.ravel().astype(np.int64)) for truth, _ in pairs])
-    prediction = torch.cat(
-        [torch.from_numpy(prediction.ravel().astype(np.int64)) for _, prediction in pairs]
+    truth, prediction = (
+        torch.from_numpy(np.concatenate([ids.ravel() for ids in side]).astype(np.int64))
+        for side in zip(*pairs, strict=True)
     )
     return multiclass_jaccard_index(
         prediction, truth, 5, average=None, ignore_index=255, zero_division=absent
     )
 
 
-def rows(pairs) -> dict[tuple[str, str | float], float | None]:
+def miou_by_convention(pairs) -> dict[tuple[str, str | float], float | None]:
     matrix = sum(confusion_matrix(*one, 5, 255) for one in pairs)
-    found = METRIC.result(matrix, [METRIC.count(0, *one) for one in pairs])
-    assert [(row["size"], row["absent"], row["whose"]) for row in found] == list(TABLE)
-    return {(row["size"], row["absent"]): row["miou"] for row in found}
+    rows = METRIC.result(matrix, [METRIC.count(0, *one) for one in pairs])
+    assert [(row["size"], row["absent"], row["whose"]) for row in rows] == list(TABLE)
+    return {(row["size"], row["absent"]): row["miou"] for row in rows}
 
 
-def test_absent_classes_as_torchmetrics_has_them():
+def test_absent_classes_equal_torchmetrics():
     pairs = [pair(0), pair(1)]
-    found = rows(pairs)
-    for absent in (0.0, 1.0):
-        assert found["own", absent] == pytest.approx(
-            float(torchmetrics_iou(pairs, absent).mean()), abs=1e-6
-        )
-    assert torch.isnan(torchmetrics_iou(pairs, math.nan).mean())
+    found = miou_by_convention(pairs)
+    ignoring_nan = torchmetrics_iou(pairs, math.nan)
+    for absent, expected in (
+        (0.0, torchmetrics_iou(pairs, 0.0).mean()),
+        (1.0, torchmetrics_iou(pairs, 1.0).mean()),
+        ("left out", ignoring_nan.nanmean()),
+    ):
+        assert found["own", absent] == pytest.approx(float(expected), abs=1e-6)
+    assert torch.isnan(ignoring_nan.mean())
     assert found["own", "NaN"] is None
-    assert found["own", "left out"] == pytest.approx(
-        float(torchmetrics_iou(pairs, math.nan).nanmean()), abs=1e-6
-    )
-    assert found["own", 0.0] < found["own", "left out"] < found["own", 1.0]
 
 
-def test_absent_as_1_is_what_smp_says():
+def test_absent_as_1_equals_smp():
     smp = pytest.importorskip("segmentation_models_pytorch").metrics
     truth, prediction = (torch.from_numpy(ids.astype(np.int64))[None] for ids in pair(2))
-    # SMP counts ignored pixels by another id than a class's.
-    statistics = smp.get_stats(
-        prediction,
-        torch.where(truth == 255, -1, truth),
-        mode="multiclass",
-        num_classes=5,
-        ignore_index=-1,
-    )
+    # SMP needs an ignored id that is not a class.
+    truth[truth == 255] = -1
+    statistics = smp.get_stats(prediction, truth, mode="multiclass", num_classes=5, ignore_index=-1)
     expected = float(smp.iou_score(*statistics, reduction="macro", zero_division=1.0))
-    assert rows([pair(2)])["own", 1.0] == pytest.approx(expected, abs=1e-6)
-
-
-def test_nothing_absent_makes_all_of_one_size_equal():
-    truth = np.arange(5, dtype=np.uint8).repeat(40).reshape(20, 10)
-    found = rows([(truth, np.roll(truth, 1, axis=0))])
-    assert len({value for (size, _), value in found.items() if size == "own"}) == 1
-    assert found["520", "left out"] == found["520", "NaN"]
+    assert miou_by_convention([pair(2)])["own", 1.0] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("size", [(40, 60), (700, 610), (520, 521), (1, 3)])
-def test_resized_as_pillow_and_torchmetrics_have_it(size):
-    truth, prediction = pair(3, size)
-    least = min(size)
-    height, width = (int(520 * side / least) for side in size)
+def test_resized_scores_equal_pillow_and_torchmetrics(size):
+    height, width = (int(520 * side / min(size)) for side in size)
     resized = [
         np.asarray(Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST))
-        for ids in (truth, prediction)
+        for ids in pair(3, size)
     ]
     expected = torchmetrics_iou([tuple(resized)], math.nan)
-    found = rows([(truth, prediction)])
+    found = miou_by_convention([pair(3, size)])
     assert found["520", "left out"] == pytest.approx(float(expected.nanmean()), abs=1e-6)
     assert found["520", "NaN"] is None
 
@@ -105,73 +87,41 @@ def resized_ids(ids, shorter=520):
     return np.repeat(np.repeat(ids, rows, 0), columns, 1)
 
 
-def test_a_long_narrow_picture_takes_no_more_than_itself():
+def test_long_narrow_images_need_little_memory():
     ids = np.random.default_rng(0).integers(0, 5, (1, 100_000)).astype(np.uint8)
-    cells, pixels = METRIC.count(0, ids, ids).reshape(2, -1)
-    assert pixels.sum() == 520 * 520 * 100_000
-    assert pixels.tolist() == [
-        520 * 520 * int((ids == cell // LABELS.num_classes).sum()) for cell in cells
-    ]
+    pixels = METRIC.count(0, ids, ids).reshape(2, -1)[1]
+    assert np.array_equal(pixels, 520 * 520 * np.bincount(ids[0]))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50))
-def test_resized_ids_by_fractions(height, width, shorter):
-    ids = np.arange(height * width).reshape(height, width)
-    found = resized_ids(ids, shorter)
-    assert found.shape == tuple(
-        int(Fraction(shorter * side, min(height, width))) for side in (height, width)
+def test_resized_ids_equal_exact_fractions(height, width, shorter):
+    found = resized_ids(np.arange(height * width).reshape(height, width), shorter)
+    least = min(height, width)
+    assert found.shape == (shorter * height // least, shorter * width // least)
+    rows, columns = (
+        [int((i + Fraction(1, 2)) * side / resized) for i in range(resized)]
+        for side, resized in zip((height, width), found.shape, strict=True)
     )
-    for at, side, get in (
-        (0, height, lambda i: found[i, 0] // width),
-        (1, width, lambda i: found[0, i] % width),
-    ):
-        for i in range(found.shape[at]):
-            assert get(i) == int((Fraction(i) + Fraction(1, 2)) * side / found.shape[at])
-
-
-def test_the_size_of_the_torchvision_reference():
-    from torchvision.transforms.v2.functional import InterpolationMode, resize
-
-    ids = np.random.default_rng(0).integers(0, 5, (360, 480)).astype(np.uint8)
-    expected = resize(
-        torch.from_numpy(ids)[None], [520], interpolation=InterpolationMode.NEAREST_EXACT
-    )[0].numpy()
-    assert np.array_equal(resized_ids(ids), expected)
+    assert np.array_equal(found, np.array(rows)[:, None] * width + np.array(columns))
 
 
 def test_nothing_scored():
     empty = np.zeros((5, 5), np.int64)
-    assert [miou_with_absent(empty, absent) for absent in ("left out", 0.0, 1.0, "NaN")] == [
-        None,
-        0,
-        1,
-        None,
-    ]
+    found = [miou_with_absent(empty, absent) for absent in ("left out", 0.0, 1.0, "NaN")]
+    assert found == [None, 0, 1, None]
 
 
-def test_one_pass_and_one_table():
-    pairs = []
-    for seed, size in ((0, (20, 30)), (1, (25, 21))):
-        truth, prediction = pair(seed, size)
-        pairs.append((np.repeat(prediction[:, :, None], 3, 2), truth))
-    split = MemorySplit(pairs, LABELS)
-    one = Predictor(FirstChannel(5), LABELS, device="cpu")
-    found = evaluate(one, split, metrics={"conventions": METRIC})
-    assert np.array_equal(found.matrix, evaluate(one, split).matrix)
-    result = found.result()
+def test_an_evaluation_has_the_table():
+    truth, prediction = pair(0, (20, 30))
+    split = split_of(truth, prediction, LABELS)
+    evaluation = evaluate(first_channel(LABELS), split, metrics={"conventions": METRIC})
+    result = evaluation.result()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert {(row["size"], row["absent"]): row["miou"] for row in result["conventions"]} == rows(
-        [pair(0, (20, 30)), pair(1, (25, 21))]
+    assert [row["miou"] for row in result["conventions"]] == list(
+        miou_by_convention([(truth, prediction)]).values()
     )
     assert result["conventions"][0]["miou"] == result["miou"]
-    text = shown(found)
-    for word in (
-        "mIoU by convention",
-        "NaN",
-        "count as 1",
-        "mmsegmentation",
-        "PaddleSeg",
-        "Hugging Face",
-    ):
+    text = shown(evaluation)
+    for word in ("NaN", "count as 1", "mmsegmentation", "PaddleSeg", "Hugging Face"):
         assert word in text

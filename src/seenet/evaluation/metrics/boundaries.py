@@ -1,5 +1,6 @@
-"""Distances to outlines, for mIoU in bands of several widths: trimap and transition (docs/metrics.md)."""
+"""Boundary bands of several widths, by trimap or transition distance (docs/metrics.md)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,51 +10,72 @@ from scipy.ndimage import distance_transform_cdt
 from seenet.evaluation.metrics import percent, table
 
 WIDTHS = (1, 3, 5, 10, 21, 30, 40)
-"""The paper's widths (its trimap figure), pixels."""
+"""Trimap widths of the paper (Table 3), pixels."""
+
+SIDES = [(np.s_[1:, :], np.s_[:-1, :]), (np.s_[:, 1:], np.s_[:, :-1])]
+CORNERS = [(np.s_[1:, 1:], np.s_[:-1, :-1]), (np.s_[1:, :-1], np.s_[:-1, 1:])]
+"""Pairs of pixels and neighbours that touch by a side, or by a corner."""
 
 
 def trimap_distance(mask: np.ndarray, ignore: int) -> np.ndarray | None:
-    """Return the Chebyshev distance of each pixel of an H x W label to the nearest ignored one (0 on these), int32.
+    """Return each pixel's Chebyshev distance to the nearest ignored pixel of an H x W label, int32.
 
-    None where none is ignored.
+    Ignored pixels have distance 0. None where no pixel is ignored.
     """
     ignored = mask == ignore
-    return _chessboard(ignored) if ignored.any() else None
+    return chessboard_distance(ignored) if ignored.any() else None
 
 
 def transition_distance(mask: np.ndarray, ignore: int) -> np.ndarray | None:
-    """Return 1 + Chebyshev distance of each pixel to the nearest edge pixel, int32; None where there is no edge.
+    """Return 1 + each pixel's Chebyshev distance to the nearest edge pixel, int32.
 
-    An edge pixel has a class, and among its 4 neighbours another class; ignored pixels are neither.
+    An edge pixel has a class and one of its 4 neighbours has another class. Ignored pixels are
+    neither. None without any edge pixel.
     """
-    edges = np.zeros(mask.shape, bool)
-    valid = mask != ignore
-    for one, other in ((np.s_[1:, :], np.s_[:-1, :]), (np.s_[:, 1:], np.s_[:, :-1])):
-        differs = (mask[one] != mask[other]) & valid[one] & valid[other]
-        edges[one] |= differs
-        edges[other] |= differs
-    return _chessboard(edges) + 1 if edges.any() else None
+    edges = differing_neighbours(mask, SIDES, mask != ignore)
+    return chessboard_distance(edges) + 1 if edges.any() else None
 
 
-def _chessboard(goals: np.ndarray) -> np.ndarray:
-    distance: np.ndarray = distance_transform_cdt(~goals, metric="chessboard")
-    return distance
+def differing_neighbours(
+    ids: np.ndarray, shifts: Sequence[tuple[Any, Any]], valid: np.ndarray | None = None
+) -> np.ndarray:
+    """Return where a pixel of an H x W map has a neighbour with another id, both of them `valid`.
+
+    Args:
+        shifts: pairs of slices, which select all pixels with a neighbour and these neighbours.
+    """
+    differing = np.zeros(ids.shape, bool)
+    for one, other in shifts:
+        differs = ids[one] != ids[other]
+        if valid is not None:
+            differs &= valid[one] & valid[other]
+        differing[one] |= differs
+        differing[other] |= differs
+    return differing
+
+
+def chessboard_distance(targets: np.ndarray) -> np.ndarray:
+    """Return each pixel's Chebyshev distance to the nearest True pixel, H x W int32."""
+    return np.asarray(distance_transform_cdt(~targets, metric="chessboard"))
 
 
 DISTANCES = {"trimap": trimap_distance, "transition": transition_distance}
 
 
 def band_index(distance: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
-    """Return the index of the narrowest of `widths` (ascending) that each pixel lies within, len(widths) where it is in none."""
-    # No width is too large: the table ends where the distances do.
+    """Return the index of the narrowest band that holds each pixel; len(widths) if none does.
+
+    Args:
+        widths: ascending.
+    """
+    # The table ends at the largest distance, so that a width may be any number.
     limit = min(max(widths), int(distance.max(initial=0)))
-    table = np.searchsorted(np.array(widths), np.arange(limit + 2))
-    index: np.ndarray = table[np.minimum(distance, limit + 1)]
-    return index
+    band_of = np.searchsorted(np.array(widths), np.arange(limit + 2))
+    return np.take(band_of, np.minimum(distance, limit + 1))
 
 
 def bands_table(boundary: dict[str, Any]) -> Table:
-    """Return a result's `boundary` as a table, a column for each width."""
-    made = table(f"{boundary['kind']} mIoU within so many pixels", list(boundary["miou"]))
+    """Return `boundary` of a result as a table with a column per width."""
+    made = table(f"{boundary['kind']} mIoU by band width in pixels", list(boundary["miou"]))
     made.add_row(*map(percent, boundary["miou"].values()))
     return made

@@ -1,4 +1,4 @@
-"""Boundary IoU of each class (Cheng et al., CVPR 2021), on binary masks (docs/metrics.md)."""
+"""Boundary IoU of each class on its binary mask (Cheng et al., CVPR 2021; docs/metrics.md)."""
 
 import math
 from collections.abc import Sequence
@@ -6,16 +6,22 @@ from typing import Any
 
 import numpy as np
 from rich.console import RenderableType
-from scipy.ndimage import distance_transform_cdt
 
 from seenet.evaluation.metrics import Metric
-from seenet.evaluation.metrics.iou import mean
+from seenet.evaluation.metrics.boundaries import (
+    CORNERS,
+    SIDES,
+    chessboard_distance,
+    differing_neighbours,
+)
+from seenet.evaluation.metrics.iou import mean, ratio
 
 SHARE = 0.02
-"""Of a picture's diagonal: how wide the bands are."""
+"""Width of the bands as a share of the image's diagonal."""
 RULE = (
-    "bands of max(1, round half up of 0.02 * diagonal) pixels inside each class's binary mask, Chebyshev, the picture's border counted "
-    "as outside; pixels ignored in the label are in no band; intersection and union pooled over the set; absent classes left out"
+    "bands of max(1, round half up of 0.02 * diagonal) pixels inside each class's binary mask, "
+    "Chebyshev, the picture's border counted as outside; pixels ignored in the label are in no "
+    "band; intersection and union pooled over the set; absent classes left out"
 )
 
 
@@ -25,60 +31,45 @@ def band_width(height: int, width: int) -> int:
 
 
 def inner_bands(ids: np.ndarray, width: int) -> np.ndarray:
-    """Return where a pixel of an H x W map lies within Chebyshev distance `width` of another id or of the outside.
+    """Return where a pixel of an H x W map is within Chebyshev distance `width` of another id.
 
-    This is every class's band in one array. A pixel is in its own class's mask alone, and erosion takes it off that mask
-    where the square of side 2 * width + 1 around it meets anything else. The way to the nearest such place goes through
-    pixels of the same id, the last of which touches it by a side or a corner; so a pixel is in the band where one that
-    touches another id lies within width - 1.
+    The outside of the image counts as another id. One array holds the bands of all classes: a pixel
+    belongs to the mask of its own class only, and erosion removes it from that mask if the square
+    of side 2 * width + 1 around it holds anything else. The shortest path to another id runs
+    through pixels of the same id, and the last of them touches it by a side or a corner. So a pixel
+    is in the band if such a touching pixel is within distance width - 1.
     """
-    touches = np.zeros(ids.shape, bool)
+    touches = differing_neighbours(ids, [*SIDES, *CORNERS])
     touches[[0, -1]] = touches[:, [0, -1]] = True
-    # Pairs of neighbours: below, to the right, and the two diagonals.
-    for one, other in (
-        (np.s_[1:, :], np.s_[:-1, :]),
-        (np.s_[:, 1:], np.s_[:, :-1]),
-        (np.s_[1:, 1:], np.s_[:-1, :-1]),
-        (np.s_[1:, :-1], np.s_[:-1, 1:]),
-    ):
-        differs = ids[one] != ids[other]
-        touches[one] |= differs
-        touches[other] |= differs
-    if width == 1:
-        return touches
-    near: np.ndarray = distance_transform_cdt(~touches, metric="chessboard") < width
-    return near
+    return touches if width == 1 else chessboard_distance(touches) < width
 
 
 class BoundaryIou(Metric):
-    """Count the pixels of both bands, of the label's band and of the prediction's band, K numbers each."""
+    """Boundary IoU: intersection over union of the bands of label and prediction."""
 
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Return int64 3 K of one picture's H x W ids."""
+        """Return the pixels of both bands, the label's band and the prediction's band, int64 3 K.
+
+        Args:
+            index: not used.
+            truth, prediction: H x W ids.
+        """
         ignored = truth == self.labels.ignore
-        # Ignored in one, ignored in both: no mask has these pixels, and what they hide is outside of both.
-        found = np.where(ignored, truth, prediction)
+        # Pixels ignored in the label are outside all masks of the prediction too.
+        predicted = np.where(ignored, truth, prediction)
         width = band_width(*truth.shape)
-        of_truth, of_found = (
-            inner_bands(truth, width) & ~ignored,
-            inner_bands(found, width) & ~ignored,
-        )
-        both = of_truth & of_found & (truth == found)
+        truth_band = inner_bands(truth, width) & ~ignored
+        predicted_band = inner_bands(predicted, width) & ~ignored
+        both = truth_band & predicted_band & (truth == predicted)
+        bands = (truth[both], truth[truth_band], predicted[predicted_band])
         return np.concatenate(
-            [
-                np.bincount(ids, minlength=self.labels.num_classes)
-                for ids in (truth[both], truth[of_truth], found[of_found])
-            ]
+            [np.bincount(ids, minlength=self.labels.num_classes) for ids in bands]
         )
 
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> dict[str, Any]:
-        """Return `miou` over the classes that are not absent, and `classes` by name, None where absent; 0..1."""
-        both, of_truth, of_found = np.sum(counted, axis=0).reshape(3, -1)
-        union = of_truth + of_found - both
-        iou = [
-            hit / total if total else None
-            for hit, total in zip(both.tolist(), union.tolist(), strict=True)
-        ]
+        """Return `miou` and, by name, the value of each class, in 0..1; None for absent classes."""
+        both, truth_band, predicted_band = np.sum(counted, axis=0).reshape(3, -1)
+        iou = ratio(both, truth_band + predicted_band - both)
         return {
             "miou": mean(iou),
             "classes": dict(zip(self.labels.classes, iou, strict=True)),

@@ -1,4 +1,4 @@
-"""Score the same predictions as other tools would (docs/metrics.md)."""
+"""mIoU of the same predictions by the conventions of other tools (docs/metrics.md)."""
 
 from typing import Any
 
@@ -23,31 +23,33 @@ TABLE: tuple[tuple[str, str | float, str], ...] = (
     ),
     ("520", "NaN", "torchvision's references"),
 )
-"""Size at which labels and predictions are compared; what the IoU of an absent class counts as; whose convention it is."""
+"""Size at which labels and predictions are compared, IoU of an absent class, tools that do so."""
 
 
 def copies(height: int, width: int, shorter: int = SHORTER_SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """Return how often each row, and each column, of H x W ids is there once the shorter side has `shorter` pixels.
+    """Return how often a resize of H x W ids to this shorter side copies each row and each column.
 
-    The other side is in proportion, rounded down; nearest by pixel centres, as Pillow's NEAREST and
-    torchvision's sizes. A long, narrow picture needs no memory for it.
+    The longer side is in proportion, rounded down. The nearest pixel is found by pixel centres, as
+    Pillow's NEAREST does. A long, narrow image needs no memory for its resized form.
     """
     least = min(height, width)
     return _copies(height, shorter * height // least), _copies(width, shorter * width // least)
 
 
 def _copies(side: int, resized: int) -> np.ndarray:
-    # Pixel k of the resized side is floor((k + 0.5) * side / resized) of this one; in integers, since a float could fall on the wrong
-    # side of a whole number. Below place i are those with (2 k + 1) * side < 2 * resized * i.
+    # Pixel k of the resized side is floor((k + 0.5) * side / resized) of this side, in integers,
+    # since a float could round to the wrong side of a whole number. The pixels that come from
+    # places below i are those with (2 k + 1) * side < 2 * resized * i.
     below = -((side - 2 * resized * np.arange(side + 1)) // (2 * side))
     return np.diff(below)
 
 
 def miou_with_absent(matrix: np.ndarray, absent: str | float) -> float | None:
-    """Return the mIoU of C[t, p] by a convention for absent classes, those with no pixel in truth and prediction.
+    """Return the mIoU of C[t, p] by a convention for classes absent in truth and prediction.
 
     Args:
-        absent: "left out", "NaN" (they make the mean NaN: None, as JSON has none), or what they count as.
+        absent: "left out", "NaN" (the mean is NaN, here None as JSON has no NaN), or the IoU that
+            an absent class gets.
     """
     iou: list[float | None] = iou_scores(matrix)["iou"]
     if absent == "left out":
@@ -58,22 +60,24 @@ def miou_with_absent(matrix: np.ndarray, absent: str | float) -> float | None:
 
 
 class Conventions(Metric):
-    """Count each picture's C[t, p] at a shorter side of 520: its cells and then their counts."""
+    """mIoU by each convention of `TABLE`, pooled over the split."""
 
     def count(self, index: int, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Return int64 2 n: the n cells t * K + p that are not 0, ascending, and their pixels."""
+        """Return C[t, p] of one image at a shorter side of 520, sparse: int64 2 n.
+
+        First the n indices t * K + p of the counts that are not 0, ascending, then their pixels.
+        """
         classes = self.labels.num_classes
         pairs = pair_codes(truth, prediction, classes, self.labels.ignore)
         rows, columns = copies(*truth.shape)
-        # float64, in which these whole numbers are exact.
-        matrix = np.bincount(pairs, np.outer(rows, columns).ravel(), minlength=classes**2 + 1)[
-            :-1
-        ].astype(np.int64)
-        cells = np.flatnonzero(matrix)
-        return np.concatenate([cells, matrix[cells]])
+        # bincount adds in float64, which holds these whole numbers exactly.
+        counts = np.bincount(pairs, np.outer(rows, columns).ravel(), minlength=classes**2 + 1)
+        counts = counts[:-1].astype(np.int64)
+        cells = np.flatnonzero(counts)
+        return np.concatenate([cells, counts[cells]])
 
     def result(self, matrix: np.ndarray, counted: list[np.ndarray]) -> list[dict[str, Any]]:
-        """Return a row for each of `TABLE`; all are pooled over the set."""
+        """Return an entry for each row of `TABLE`."""
         resized = np.zeros(matrix.size, np.int64)
         for counts in counted:
             cells, pixels = counts.reshape(2, -1)
@@ -90,18 +94,13 @@ class Conventions(Metric):
         ]
 
     def tables(self, name: str, part: list[dict[str, Any]]) -> list[RenderableType]:
-        left = ("labels and predictions", "absent classes", "whose")
-        made = table(
-            "mIoU by convention",
-            ("labels and predictions", "absent classes", "mIoU", "whose"),
-            left,
-        )
+        headings = ("labels and predictions", "absent classes", "mIoU", "used by")
+        made = table("mIoU by convention", headings, left=set(headings) - {"mIoU"})
         for row in part:
             size = "at the label's size" if row["size"] == "own" else "shorter side 520"
-            absent = (
-                row["absent"] if isinstance(row["absent"], str) else f"count as {row['absent']:g}"
-            )
-            # A mean that is not there is NaN in a tool that has it so; elsewhere nothing was scored.
+            absent = row["absent"]
+            shown = absent if isinstance(absent, str) else f"count as {absent:g}"
+            # None is NaN by that convention; by the others it means that nothing is scored.
             value = "NaN" if row["miou"] is None and absent == "NaN" else percent(row["miou"])
-            made.add_row(size, absent, value, row["whose"])
+            made.add_row(size, shown, value, row["whose"])
         return [made]
