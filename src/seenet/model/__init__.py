@@ -142,13 +142,14 @@ def assemble(
     trunk: Backbone, normalization: Normalization, options: dict[str, Any]
 ) -> SeENet | PeerNetwork | StageProbe:
     """Build the network on a backbone from options that `create_model` has checked."""
-    model: SeENet | PeerNetwork | StageProbe
-    if options.get("probe"):
-        model = StageProbe(trunk, normalization, options)
-    elif options["variant"] in PEERS:
-        model = PeerNetwork(trunk, normalization, options)
-    else:
-        model = SeENet(trunk, normalization, options)
+    kind = (
+        StageProbe
+        if options.get("probe")
+        else PeerNetwork
+        if options["variant"] in PEERS
+        else SeENet
+    )
+    model: SeENet | PeerNetwork | StageProbe = kind(trunk, normalization, options)
     use_exact_depthwise(model)
     return model
 
@@ -159,9 +160,7 @@ def _check_options(options: dict[str, Any]) -> None:
             expected = ", ".join(map(str, allowed))
             raise UsageError(f"{name}={options[name]}: expected one of {expected}")
     for name in ("num_classes", "in_channels", "width", "p_out"):
-        value = options[name]
-        if (name, value) == ("p_out", "auto"):
-            continue
+        value = 1 if (name, options[name]) == ("p_out", "auto") else options[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UsageError(f"{name}={value!r}: expected a whole number of at least 1")
 

@@ -95,10 +95,6 @@ WINDOWS = {"convolution", "max_pool2d_with_indices", "avg_pool2d"}
 class _WholeImageError(Exception):
     """An operation reads the whole image, or its receptive field is not known."""
 
-    def __init__(self, name: str) -> None:
-        unknown = "has a receptive field that is not known; it may look at the whole picture"
-        super().__init__(f"{name} {'takes in the whole picture' if name in GLOBAL else unknown}")
-
 
 class _ExtentMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keep the extent of each tensor of a pass on torch's meta device, where nothing is computed.
@@ -169,4 +165,8 @@ def _extent(
     if name in ("permute", "upsample_nearest2d", "slice"):
         moved: Tensor = func(x, *args[1:])
         return moved
-    raise _WholeImageError(name)
+    if name in GLOBAL:
+        raise _WholeImageError(f"{name} takes in the whole picture")
+    raise _WholeImageError(
+        f"the receptive field of {name} is not known, and may be the whole picture"
+    )

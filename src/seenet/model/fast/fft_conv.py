@@ -116,13 +116,16 @@ class _Line(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         (grad,), vertical = grads, ctx.vertical
         needs_x, needs_weight, _ = ctx.needs_input_grad
-        grad_x = grad_weight = None
-        if needs_x:
-            grad_x = convolve_lines(grad, vertical, weight.flip(0).transpose(1, 2))
-        if needs_weight:
-            lines, grad_lines = (_lines(one, vertical).flatten(0, 1) for one in (x, grad))
-            grad_weight = weight_gradient(lines, grad_lines, len(weight))
-        return grad_x, grad_weight, None
+        turned = weight.flip(0).transpose(1, 2)
+        return (
+            convolve_lines(grad, vertical, turned) if needs_x else None,
+            weight_gradient(
+                _lines(x, vertical).flatten(0, 1), _lines(grad, vertical).flatten(0, 1), len(weight)
+            )
+            if needs_weight
+            else None,
+            None,
+        )
 
 
 def convolve_lines(x: Tensor, vertical: bool, weight: Tensor) -> Tensor:

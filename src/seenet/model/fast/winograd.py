@@ -170,13 +170,12 @@ class _Winograd(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         (grad,) = grads
         needs_x, needs_weight, _ = ctx.needs_input_grad
-        grad_x = grad_weight = None
-        if needs_x:
-            turned = weight.flip(2, 3).transpose(0, 1)
-            grad_x = convolve(grad, transform_kernels(turned), ctx.dilation)
-        if needs_weight:
-            grad_weight = weight_gradient(x, grad, ctx.dilation)
-        return grad_x, grad_weight, None
+        turned = weight.flip(2, 3).transpose(0, 1)
+        return (
+            convolve(grad, transform_kernels(turned), ctx.dilation) if needs_x else None,
+            weight_gradient(x, grad, ctx.dilation) if needs_weight else None,
+            None,
+        )
 
 
 class WinogradConv2d(nn.Conv2d):
