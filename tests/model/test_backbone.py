@@ -34,21 +34,14 @@ def test_dilations_are_those_of_timm_layer_by_layer(name: str, output_stride: in
         assert found == (conv.dilation, conv.stride, conv.padding), key
 
 
-def test_first_unit_keeps_the_dilation_before() -> None:
-    body = Backbone("resnet50").body
-    for stage, dilations in ((2, [1, 1, 1]), (3, [1, 2, 2]), (4, [2, 4, 4])):
-        units = [body.get_submodule(f"layer{stage}.{unit}.conv2") for unit in range(3)]
-        assert [conv.dilation[0] for conv in units] == dilations
-
-
-def has_expected_shapes(backbone: Backbone, output_stride: int) -> bool:
+def has_expected_shapes(backbone: Backbone) -> bool:
     stages = backbone.eval()(torch.zeros(1, 3, 64, 96))
-    strides = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
+    strides = [min(stride, backbone.strides[-1]) for stride in (4, 8, 16, 32)]
     expected = [
-        (channels, 64 // stride, 96 // stride)
+        (1, channels, 64 // stride, 96 // stride)
         for channels, stride in zip(backbone.channels, strides, strict=True)
     ]
-    return [tuple(stage.shape[1:]) for stage in stages] == expected
+    return [tuple(stage.shape) for stage in stages] == expected
 
 
 FAMILIES = ["resnet18", "tf_efficientnet_lite0", "convnext_atto", "xception41", "cspnext_s"]
@@ -57,7 +50,7 @@ FAMILIES = ["resnet18", "tf_efficientnet_lite0", "convnext_atto", "xception41", 
 @pytest.mark.parametrize("name", [*FAMILIES, "mobilenetv3_small_050", "regnetx_002"])
 def test_shapes_of_the_stages(name: str) -> None:
     with torch.device("meta"):
-        assert has_expected_shapes(Backbone(name, output_stride=16), 16)
+        assert has_expected_shapes(Backbone(name, output_stride=16))
 
 
 @pytest.mark.parametrize(
@@ -81,27 +74,17 @@ def test_other_networks_are_refused_with_a_reason(
 @pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_every_family_of_timm_works_or_is_refused(output_stride: int) -> None:
-    refused, working = [], []
-    for family in timm.list_modules():
-        names = timm.list_models(module=family)
-        if not names:
-            continue
-        name = min(names, key=lambda name: (len(name), name))
-        with torch.device("meta"):
-            try:
-                backbone = Backbone(name, output_stride=output_stride)
-            except UsageError as error:
-                refused.append(str(error))
-                continue
-            assert has_expected_shapes(backbone, output_stride), name
-            if family == "hrnet":
-                with pytest.raises(UsageError, match="freeze_stages"):
-                    backbone.stage_modules()
-            else:
-                assert all(backbone.stage_modules()), name
-        working.append(name)
+    refused = []
+    families = [timm.list_models(module=family) for family in timm.list_modules()]
+    shortest = [min(names, key=lambda name: (len(name), name)) for names in families if names]
+    for name in shortest:
+        try:
+            with torch.device("meta"):
+                assert has_expected_shapes(Backbone(name, output_stride=output_stride)), name
+        except UsageError as error:
+            refused.append(str(error))
     assert not [line for line in refused if "\n" in line or "()" in line.replace("__init__()", "")]
-    assert len(working) >= 15 and len(refused) >= 15
+    assert 15 <= len(refused) <= len(shortest) - 15
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -134,7 +117,15 @@ def test_stages_hold_every_parameter_and_buffer_once(name: str) -> None:
 )
 def test_recomputed_stages_change_nothing(name: str, compiled: bool) -> None:
     """Gradients, statistics and scores are the same, also of a copy."""
+
+    def results(backbone: nn.Module) -> dict[str, Tensor]:
+        torch.manual_seed(1)
+        torch.stack([(stage**2).mean() for stage in backbone(images)]).sum().backward()
+        gradients = {key: parameter.grad for key, parameter in backbone.named_parameters()}
+        return {**gradients, **dict(backbone.named_buffers())}
+
     torch.manual_seed(0)
+    images = torch.randn(2, 3, 64, 64)
     plain = Backbone(name, output_stride=32 if name.startswith("hrnet") else 16).train()
     recomputed = copy.deepcopy(plain)
     recomputed.recompute = True
@@ -142,18 +133,10 @@ def test_recomputed_stages_change_nothing(name: str, compiled: bool) -> None:
     assert (plain.recompute, recomputed.recompute) == (False, True)
     if compiled:
         recomputed.compile(backend="aot_eager")
-    images = torch.randn(2, 3, 64, 64)
-    results: list[dict[str, Tensor | None]] = []
-    for backbone in (plain, recomputed):
-        torch.manual_seed(1)
-        sum((stage**2).mean() for stage in backbone(images)).backward()  # type: ignore[union-attr]
-        gradients = {key: parameter.grad for key, parameter in backbone.named_parameters()}
-        results.append({**gradients, **dict(backbone.named_buffers())})
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if compiled else {}
-    torch.testing.assert_close(results[1], results[0], **tolerance)
+    torch.testing.assert_close(results(recomputed), results(plain), **tolerance)
     recomputed.recompute = False
-    pairs = zip(recomputed.eval()(images), plain.eval()(images), strict=True)
-    assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in pairs)
+    torch.testing.assert_close(recomputed.eval()(images), plain.eval()(images), **tolerance)
 
 
 @pytest.mark.parametrize(

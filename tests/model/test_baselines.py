@@ -12,7 +12,6 @@ from seenet.core.errors import UsageError
 from seenet.data.camvid import CAMVID11
 from seenet.model import PEERS, create_model
 from seenet.model.files import load_model, save_model
-from seenet.model.summary import dead_taps, summarize
 from tests.model.networks import images, randomize_norms, small
 
 
@@ -66,7 +65,6 @@ def test_pspnet_pools_b4() -> None:
         b4 = ours.forward_features(images(64, 64))["B4"]
         scores = ours(images(64, 64), own_grid=True)
         torch.testing.assert_close(scores, ours.head(ours.decoder([b4])))
-    assert ours.decoder.psp.blocks[0].pool[1][0].in_channels == ours.backbone.channels[3]
 
 
 @pytest.mark.parametrize("variant", PEERS)
@@ -115,20 +113,11 @@ def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("variant", ["torchvision-deeplabv3", "smp-fpn"])
-def test_model_file_and_cost(variant: str, tmp_path: Path) -> None:
+def test_model_file(variant: str, tmp_path: Path) -> None:
     model, path = randomize_norms(small(variant)), tmp_path / "peer.safetensors"
     save_model(path, model, CAMVID11)
     with torch.no_grad():
         assert torch.equal(load_model(path).model(images(40, 50)), model(images(40, 50)))
-    parts = summarize(model, 64, 64)
-    assert [part.name for part in parts] == ["B1", "B2", "B3", "B4", "logits"]
-    assert sum(part.parameters for part in parts) == sum(p.numel() for p in model.parameters())
     # SeENet can start from the backbone of a peer.
     loaded, expected = small(weights=str(path)).backbone, model.backbone.state_dict()
     torch.testing.assert_close(loaded.state_dict(), expected, rtol=0, atol=0)
-
-
-def test_dead_taps_of_a_peer() -> None:
-    assert dead_taps(small("torchvision-deeplabv3"), (256, 256)) == [
-        "ASPP: rates 36 on a 32x32 grid never see data off their centre"
-    ]

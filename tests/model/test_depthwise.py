@@ -41,14 +41,6 @@ def test_gradients_under_autocast(
     assert nn.functional.cosine_similarity(found, expected, dim=0) > 0.999
 
 
-def test_weights_in_16_bits() -> None:
-    conv = convolution((3, 3), 7).to(torch.bfloat16)
-    x = torch.randn(1, 16, 32, 32, dtype=torch.bfloat16)
-    out = conv(x.contiguous(memory_format=torch.channels_last))
-    out.float().sum().backward()
-    assert out.dtype == torch.bfloat16 and torch.isfinite(conv.weight.grad).all()
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_otherwise_it_is_the_plain_convolution(dtype: torch.dtype) -> None:
     conv = convolution((3, 3), 4).to(dtype)

@@ -56,8 +56,3 @@ def test_damaged_files(tmp_path: Path, damage: dict[str, Any] | None, message: s
     save_file({"x": torch.zeros(1)}, path, metadata={"seenet": text})
     with pytest.raises(DataError, match=message):
         load_model(path)
-
-
-def test_unknown_name() -> None:
-    with pytest.raises(DataError, match="no such run, model file or bundled model"):
-        load_model("camvid-lite9")

@@ -42,11 +42,3 @@ def test_what_unpacks_to_more_than_the_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=rf"{path.name}: {reason}"):
             import_pickle(path, path.with_suffix(".safetensors"))
     assert not list(tmp_path.glob("*.safetensors"))
-
-
-def test_never_overwrites(tmp_path: Path) -> None:
-    torch.save({"w": torch.zeros(1)}, tmp_path / "a.pth")
-    (tmp_path / "a.safetensors").write_text("mine")
-    with pytest.raises(DataError, match="exists already"):
-        import_pickle(tmp_path / "a.pth", tmp_path / "a.safetensors")
-    assert (tmp_path / "a.safetensors").read_text() == "mine"

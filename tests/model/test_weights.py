@@ -50,12 +50,6 @@ def test_file_of_a_classifier_that_timm_wraps(tmp_path: Path) -> None:
     torch.testing.assert_close(again.backbone.body.state_dict(), held, rtol=0, atol=0)
 
 
-def test_random_start_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="seenet")
-    small()
-    assert "random weights" in caplog.text
-
-
 def test_other_input_channels_are_adapted(imagenet: Path) -> None:
     grey = small(in_channels=1, weights=str(imagenet)).eval()
     rgb = small(weights=str(imagenet)).eval()
