@@ -1,1 +1,1 @@
-"""What SeENet costs beside what users would pick instead: `make bench`, `make bench-full` (docs/performance.md)."""
+"""Cost of SeENet beside its peers: `make bench`, `make bench-full` (docs/performance.md)."""

@@ -1,4 +1,4 @@
-"""Line 3: `seenet predict` as it chooses for itself beside plain fp32 eager, with the bundled model on frames of CamVid."""
+"""Line 3: `seenet predict` with its own choice of runtime beside plain fp32 eager, on CamVid."""
 
 import tempfile
 from contextlib import suppress
@@ -22,7 +22,7 @@ PICTURES = 20
 
 
 def measure() -> dict[str, Any]:
-    """Ratio of the seconds that `predict_files` takes for the same pictures, in turns, and how far the mIoU on CamVid val moves, points."""
+    """Return the ratio of the times of `predict_files`, interleaved, and the change of mIoU."""
     root = camvid()
     if root is None:
         return {"skipped": MISSING}
@@ -31,13 +31,13 @@ def measure() -> dict[str, Any]:
         for way in (("onnx", "fp32"), ("openvino", "fp32")):
             with suppress(SeenetError):
                 open_way(find_model("camvid-lite0"), way, pictures, PredictOptions(device="cpu"))
-        # All of them are tried, however few the pictures are.
+        # Try all runtimes, however few the pictures are.
         auto.WORTH = 1e-9
         job = auto.open_chosen("camvid-lite0", pictures, Path(folder) / "chosen", device="cpu")
         predict_files(job.predictor, pictures, Path(folder) / "chosen", chooser=job)
         chosen, choice = job.predictor, job.choice
         plain = load_trained("camvid-lite0", "cpu")
-        # A hook wants to see the module as it is: the predictor then runs the plain network.
+        # With a hook the predictor runs the plain network.
         plain.model.register_forward_hook(lambda *_: None)
         works = {
             name: lambda predictor=predictor: predict_files(

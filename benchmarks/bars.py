@@ -1,4 +1,4 @@
-"""The bars, and the table of what was measured beside them."""
+"""The bars, and the table of the measurements beside them."""
 
 import json
 from collections.abc import Iterator
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 BUSY = 0.05
-"""Where other processes took more of the machine's processor time than this, a result is marked."""
+"""Results are marked where other processes took a larger share of the CPU time than this."""
 HEADER = ("line", "what", "found", "bar", "met", "DeepLabv3+", "GFLOP", "MiB", "of matmul", "")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number beside its bar; `met` is None where there is no number or no bar."""
+    """One number and its bar; `met` is None where there is no number or no bar."""
 
     line: int
     what: str
@@ -25,10 +25,13 @@ class Row:
 
 
 RATIOS = {"resnet50": (1.0, {"training": 1.2, "inference": 1.1}), "resnet18": (0.9, {})}
-"""Least ratio of SeENet's images/s over DeepLabv3's, and what is aimed at. Light backbones: over DeepLabv3+'s, at least 1."""
+"""Least ratio of SeENet's images/s over DeepLabv3's, and the aim.
+
+On light backbones the bar is 1, over DeepLabv3+'s.
+"""
 
 MEMORY = {"training": 1.15, "prediction": 1.0}
-"""Most that SeENet's peak memory may be of DeepLabv3's."""
+"""Largest ratio of SeENet's peak memory over DeepLabv3's."""
 
 
 VALUES = {
@@ -55,11 +58,11 @@ VALUES = {
         1.5,
     ),
 }
-"""What a value is, and its bar."""
+"""Meaning of a value, and its bar."""
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
-    """All results of a folder, by line and name; of what grows, by axis and value."""
+    """Read all results of a folder, sorted by line and name; growth by axis and value."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     return sorted(
         found,
@@ -72,7 +75,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
 
 
 def rows(result: dict[str, Any]) -> Iterator[Row]:
-    """What a result says of the bars."""
+    """Yield the rows of a result."""
     if "error" in result or "skipped" in result:
         yield Row(
             result["line"],
@@ -167,13 +170,13 @@ def _memory(result: dict[str, Any]) -> Row:
 
 
 def mark(result: dict[str, Any]) -> str:
-    """A word on a result that was measured beside other work."""
+    """Return a mark for a result that was measured beside other work."""
     others = result.get("others") or 0
     return f"loaded: others had {100 * others:.0f} %" if others > BUSY else ""
 
 
 def cells(folder: Path) -> list[tuple[str, ...]]:
-    """The table's body, cell by cell."""
+    """Return the cells of the table's body."""
     words = {True: "yes", False: "NO", None: ""}
     found = [row for result in results(folder) for row in rows(result)]
     return [
@@ -183,7 +186,7 @@ def cells(folder: Path) -> list[tuple[str, ...]]:
 
 
 def table(folder: Path) -> str:
-    """The table as text: a line a result, its number, its bar, met or not."""
+    """Return the table as text: a line for each result, with number, bar, and met or not."""
     body = [HEADER, *cells(folder)]
     widths = [max(len(row[column]) for row in body) for column in range(len(HEADER))]
     return "\n".join(

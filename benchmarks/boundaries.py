@@ -1,12 +1,16 @@
-"""What counting costs beside the network: the confusion matrix, and it with mIoU in bands of the paper's seven widths, around the edges
-between classes or (trimap) around rims of ignored pixels, which are put on these edges, five pixels wide as VOC's.
+"""Cost of counting beside the network: the confusion matrix, alone and with mIoU in bands.
 
     python benchmarks/boundaries.py [data/CamVid] [--repetitions 30] [--threads 2] [--out FILE.json]
 
-The bars: on frames of 360 x 480 counting in bands takes at most 10 % of the forward pass of `camvid-lite0`, the matrix alone at most 2 %.
-Forward pass and counts alternate in one process. Shares are of medians of processor time, which other work on the machine changes
-least, as if all threads had shared the forward pass evenly while counting has one: the strictest of readings. Without CamVid the pictures
-are the bundled photographs, and what the network makes of them mirrored stands for their labels.
+The bands have the paper's seven widths, around the edges between classes or (trimap) around rims of
+ignored pixels, which are put on these edges, five pixels wide as VOC's.
+
+The bars: on frames of 360 x 480 counting in bands takes at most 10 % of the forward pass of
+`camvid-lite0`, the matrix alone at most 2 %. Forward pass and counts alternate in one process.
+Shares are of medians of CPU time, which other work on the machine changes least, as if all threads
+shared the forward pass evenly while counting has one: the strictest reading. Without CamVid the
+pictures are the bundled photographs, and the network's masks of the mirrored pictures are their
+labels.
 """
 
 import argparse
@@ -52,14 +56,15 @@ def main() -> None:
     for name, bar in BARS.items():
         share = found["share_of_forward"][name]
         print(
-            f"{name}: {100 * share:.2f} % of the forward pass, bar {100 * bar:.0f} %: {'holds' if share <= bar else 'MISSED'}"
+            f"{name}: {100 * share:.2f} % of the forward pass, bar {100 * bar:.0f} %: "
+            f"{'holds' if share <= bar else 'MISSED'}"
         )
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(predictor: Predictor, camvid: Path | None, repetitions: int) -> dict[str, Any]:
-    """Milliseconds of each part (wall, and of all threads together), and shares of the forward pass's median."""
+    """Return milliseconds of each part (wall time and CPU time), and shares of the forward pass."""
     cases = pictures(predictor, camvid)
     walls: dict[str, list[float]] = {name: [] for name in ("forward", *BARS)}
     processors: dict[str, list[float]] = {name: [] for name in walls}
@@ -101,7 +106,7 @@ def measure(predictor: Predictor, camvid: Path | None, repetitions: int) -> dict
 def pictures(
     predictor: Predictor, camvid: Path | None
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Picture, label and prediction of a few frames of 360 x 480."""
+    """Return picture, label and prediction of a few frames of 360 x 480."""
     if camvid:
         split = open_split(DataSettings(kind="camvid", root=camvid), "val")
         pairs = [split.read(index * len(split) // PICTURES) for index in range(PICTURES)]
@@ -119,7 +124,7 @@ def pictures(
 
 
 def with_rims(truth: np.ndarray, ignore: int) -> np.ndarray:
-    """The label with what is within two pixels of an edge pixel ignored."""
+    """Return the label with the pixels within two of an edge pixel ignored."""
     distance = transition_distance(truth, ignore)
     return truth if distance is None else np.where(distance <= 3, ignore, truth).astype(truth.dtype)
 
@@ -134,7 +139,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def processor_name() -> str:
-    """As the kernel has it, else as Python does."""
+    """Return the CPU's name from the kernel, else from Python."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     name = next(

@@ -1,4 +1,4 @@
-"""Where the benchmarks find CamVid."""
+"""Find CamVid for the benchmarks."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ MISSING = "there is no CamVid in data/CamVid"
 
 
 def camvid() -> Path | None:
-    """`data/CamVid`, or that of the shared folder of data beside the repository, unpacked once; None without either."""
+    """Return `data/CamVid`, or CamVid of the shared folder, unpacked once; None without either."""
     own, unpacked = ROOT / "data" / "CamVid", ROOT / "build" / "bench" / "data"
     script = Path(os.environ.get("SEENET_SHARED") or ROOT.parent / "shared") / "data" / "unpack.py"
     if own.is_dir():

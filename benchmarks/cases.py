@@ -1,4 +1,4 @@
-"""What `make bench` and `make bench-full` measure, by line of the table."""
+"""Cases that `make bench` and `make bench-full` measure, by line of the table."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,14 @@ LIGHT_BACKBONE = "tf_efficientnet_lite0"
 
 @dataclass(frozen=True)
 class Case:
-    """Contestants side by side: `line` of the table, `kind` (training, inference), backbone, height and width, batch, how it is run.
+    """A comparison of all contestants.
 
-    `seconds` is how long rounds go on (three there are at least); `full` is left to `make bench-full`, since it takes minutes.
+    Attributes:
+        line: Of the table.
+        kind: "training" or "inference".
+        size: Height and width.
+        seconds: Duration of all rounds; there are at least three.
+        full: Measured by `make bench-full` only, because it takes minutes.
     """
 
     line: int
@@ -24,12 +29,12 @@ class Case:
 
     @property
     def long(self) -> bool:
-        """Whether a round takes half a minute and more on two slow cores."""
+        """Whether a round takes more than half a minute on two slow cores."""
         return self.size[0] * self.size[1] * self.batch >= 2**20
 
     @property
     def name(self) -> str:
-        """Name of its result's file."""
+        """Name of the result file."""
         height, width = self.size
         backbone = self.backbone.removeprefix("tf_efficientnet_")
         return (

@@ -1,6 +1,7 @@
-"""The networks that are compared, on the same backbone and at the same output stride, with random weights (speed does not see them).
+"""The networks that are compared, on one backbone at one output stride, with random weights.
 
-SeENet runs as the project's own trainer, predictor and exporter run it; DeepLabv3 and DeepLabv3+ as their users run them.
+SeENet runs as the project's trainer, predictor and exporter run it; DeepLabv3 and DeepLabv3+ as
+their users run them.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ CONTESTANTS = {
     "deeplabv3": "torchvision-deeplabv3",
     "deeplabv3plus": "smp-deeplabv3plus",
 }
-"""Variants of `create_model`. DeepLabv3 has rates 12, 24, 36 at output stride 8, half of them at 16; so has DeepLabv3+."""
+"""Variants of `create_model`; DeepLabv3 and DeepLabv3+ have rates 12, 24, 36 at output stride 8."""
 BACKBONES = {"resnet50": 8, "resnet18": 8, "tf_efficientnet_lite0": 16}
 """Output strides."""
 LIGHT: dict[str, Any] = {"width": 96, "local_conv": "depthwise", "p_out": 80}
@@ -33,12 +34,12 @@ LABELS = LabelSet(
 
 
 def options(backbone: str) -> dict[str, Any]:
-    """SeENet's options on this backbone."""
+    """Return SeENet's options on this backbone."""
     return LIGHT if backbone == "tf_efficientnet_lite0" else {}
 
 
 def network(name: str, backbone: str, *, classes: int = CLASSES) -> Segmenter:
-    """A contestant in eval mode, plain, channels-last as the trainer has it and torch advises for convolutions on processors."""
+    """Build a contestant in eval mode, plain, in channels-last memory as in the trainer."""
     torch.manual_seed(0)
     own = options(backbone) if name == "seenet" else {}
     model = create_model(
@@ -52,7 +53,7 @@ def network(name: str, backbone: str, *, classes: int = CLASSES) -> Segmenter:
 
 
 def ready(name: str, model: Segmenter, *, compiled: bool = False) -> Callable[..., Tensor]:
-    """What prediction calls: of SeENet the predictor's form of the network, of the others the module."""
+    """Return what prediction calls: for SeENet the predictor's form, for the others the module."""
     called: Callable[..., Tensor] = model
     if name == "seenet":
         called = prediction_form(model, "compiled" if compiled else "fused")
@@ -62,7 +63,7 @@ def ready(name: str, model: Segmenter, *, compiled: bool = False) -> Callable[..
 def plain_step(
     model: Segmenter, images: Tensor, masks: Tensor, *, bf16: bool
 ) -> Callable[[], object]:
-    """A training step as a script of torchvision's kind takes it: mean cross entropy, SGD with momentum."""
+    """Return a training step as in torchvision's scripts: mean cross entropy, SGD with momentum."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
     model.train()
 

@@ -1,4 +1,4 @@
-"""Line 6: whether the loader keeps up with training, and how much of `seenet predict` is the network."""
+"""Line 6: speed of the loader beside training, and share of the network in `seenet predict`."""
 
 import tempfile
 import time
@@ -17,12 +17,12 @@ from seenet.training.setup import step_batches
 from seenet.training.trainer import Trainer
 
 AHEAD, COUNTED, STEPS = 6, 12, 5
-"""Batches that the loader may have ready, those that are counted, and steps of training."""
+"""Batches that the loader may prepare, batches that are counted, and training steps."""
 PICTURES = 100
 
 
 def loader() -> dict[str, Any]:
-    """Images a second of `camvid-lite0`'s loader with one worker, alone, over those that its training steps take."""
+    """Return images/s of `camvid-lite0`'s loader with one worker over those of its training."""
     root = camvid()
     if root is None:
         return {"skipped": MISSING}
@@ -50,7 +50,7 @@ def loader() -> dict[str, Any]:
 
 
 def predict() -> dict[str, Any]:
-    """The share of `seenet predict`'s time after start-up, on frames of CamVid, that goes from a picture's bytes to its classes."""
+    """Return the share of the network in the time of `seenet predict` after start-up, on CamVid."""
     root = camvid()
     if root is None:
         return {"skipped": MISSING}

@@ -2,9 +2,9 @@
 
     python benchmarks/data_check.py [CAMVID] [--pairs 200] [--tries 7]
 
-Each try reads the same pairs in turns of both kinds, in one process. The rate is by processor time, so that other work on the machine
-counts little (what shares a core or its caches still slows it), and by the clock. Without CamVid (SegNet's, 360 x 480) drawn scenes of
-that size are written to a temporary folder, PNG as CamVid's are.
+Each try reads the same pairs in both ways, one after the other, in one process. The rate is by CPU
+time, which other work on the machine changes little, and by wall time. Without CamVid (SegNet's,
+360 x 480) drawn scenes of that size are written to a temporary folder, PNG as CamVid's are.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def camvid(root: Path) -> FileSplit:
 
 
 def drawn(folder: Path, count: int) -> FileSplit:
-    """Scenes cut to 360 x 480, with noise so that they compress about as badly as photographs."""
+    """Write scenes of 360 x 480, with noise so that they compress about as badly as photographs."""
     scenes, rng = ShapesSplit("train", count, 480), np.random.default_rng(0)
     images, masks = (
         [folder / f"{index}.png" for index in range(count)],

@@ -1,10 +1,12 @@
-"""mIoU at equal training time on the light backbone: SeENet's preset LIGHT beside DeepLabv3+, on CamVid val and on the drive 0001TP.
+"""mIoU after equal training time on the light backbone: SeENet beside DeepLabv3+, on CamVid.
 
     python -m benchmarks.equal_time [--minutes 30] [--out runs/equal-time]
 
-Both train by the recipe `camvid-lite0` (`camvid-drives` for the drive held out) in the project's trainer, for as many steps as fit into the
-minutes; steps are timed in turns, without loader and validation. Images a second are measured in turns at the end, eager, at 360 x 480.
-Four trainings: interrupted, the same command goes on. Writes equal-time.json among the results of this kind of processor.
+They are scored on val and on the drive 0001TP. Both train by the recipe `camvid-lite0` (or
+`camvid-drives`, with the drive held out) in the project's trainer, for as many steps as fit into
+the minutes; the steps are timed interleaved, without loader and validation. Images/s are measured
+at the end, interleaved, eager, at 360 x 480. After an interruption the same command continues the
+four trainings. It writes equal-time.json among the results of this kind of CPU.
 """
 
 import argparse
@@ -66,16 +68,24 @@ def main() -> None:
     for run in runs:
         run["images_per_s"] = significant(1 / spread(speed["seconds"][run["network"]])["median"])
     result = {
-        "name": "equal-time", "line": 2, "backbone": LIGHT_BACKBONE, "options": contestants.LIGHT, **plan, "runs": runs,
-        "speed_over_deeplabv3plus": ratios(speed["seconds"]["deeplabv3plus"], speed["seconds"]["seenet"]), "others": speed["others"],
+        "name": "equal-time",
+        "line": 2,
+        "backbone": LIGHT_BACKBONE,
+        "options": contestants.LIGHT,
+        **plan,
+        "runs": runs,
+        "speed_over_deeplabv3plus": ratios(
+            speed["seconds"]["deeplabv3plus"], speed["seconds"]["seenet"]
+        ),
+        "others": speed["others"],
         "provenance": about,
-    }  # fmt: skip
+    }
     write_text(RESULT, json.dumps(result, indent=1) + "\n")
     print(json.dumps(runs, indent=1))
 
 
 def recipe(name: str, split: str, root: Path, steps: int) -> Recipe:
-    """The recipe of `split` with this network, so many steps, and a look at the score at the end alone."""
+    """Return the recipe of `split` with this network and number of steps, validated at the end."""
     own = contestants.LIGHT if name == "seenet" else {}
     options = {"variant": contestants.CONTESTANTS[name], **own}
     weights = (
@@ -86,20 +96,27 @@ def recipe(name: str, split: str, root: Path, steps: int) -> Recipe:
     return load_recipe(
         SPLITS[split],
         [
-            f"data.root={root}", f"model.weights={weights if weights.exists() else 'imagenet'}",
-            *(f"model.{key}={value}" for key, value in options.items()), f"training.steps={steps}", "training.validate_every=0",
+            f"data.root={root}",
+            f"model.weights={weights if weights.exists() else 'imagenet'}",
+            *(f"model.{key}={value}" for key, value in options.items()),
+            f"training.steps={steps}",
+            "training.validate_every=0",
             "training.checkpoint_every=50",
         ],
-    )  # fmt: skip
+    )
 
 
 def planned(path: Path, root: Path, minutes: float) -> dict[str, Any]:
-    """Seconds a step and steps of each network; measured once, then read from `path`. DataError where it was for other minutes."""
+    """Return seconds per step and steps of each network, measured once, then read from `path`.
+
+    Raises DataError where the file is for another number of minutes.
+    """
     if path.exists():
         plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if plan["minutes"] != minutes:
             raise DataError(
-                f"{path}: planned for {plan['minutes']} minutes, found --minutes {minutes}; give another --out"
+                f"{path}: planned for {plan['minutes']} minutes, found --minutes {minutes}; "
+                "give another --out"
             )
         return plan
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Line 8: time and memory of prediction over size, batch, classes and processes; each point in a process of its own (`make bench-full`)."""
+"""Line 8: time and memory of prediction over size, batch, classes and processes."""
 
 import time
 from typing import Any
@@ -17,14 +17,14 @@ BATCHES = (1, 2, 4, 8, 16)
 CLASSES = (2, 21, 150, 1000)
 PROCESSES = (1, 2)
 SIDE = 512
-"""Of the picture where something else grows."""
+"""Side of the picture where something else grows."""
 PICTURES = 6
-"""A process."""
+"""Pictures of each process."""
 AXES = {"size": SIDES, "batch": BATCHES, "classes": CLASSES, "processes": PROCESSES}
 
 
 def measure(axis: str, value: int) -> dict[str, Any]:
-    """One point: seconds a picture and MiB over the loaded process (of processes: pictures a second of all together)."""
+    """Return seconds per picture and MiB over the loaded process, measured in a new process."""
     if axis == "processes":
         found = alone(_together, value)
     elif axis == "batch":
@@ -46,7 +46,7 @@ def predictor(classes: int) -> Predictor:
 
 
 def _predict(side: int, classes: int) -> dict[str, Any]:
-    """From bytes to classes, by the predictor."""
+    """Measure the predictor, from bytes to classes."""
     net = predictor(classes)
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     net.mask(picture[:64, :64])
@@ -55,7 +55,7 @@ def _predict(side: int, classes: int) -> dict[str, Any]:
 
 
 def _batch(count: int) -> dict[str, Any]:
-    """Scores of so many pictures at once, by the network that the predictor runs."""
+    """Measure the scores of a batch, by the network that the predictor runs."""
     network = contestants.ready("seenet", contestants.network("seenet", BACKBONE))
     images = torch.randn(count, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
 
@@ -79,7 +79,7 @@ def _point(found: dict[str, Any], mib: float, pictures: int) -> dict[str, Any]:
 
 
 def _together(count: int) -> dict[str, Any]:
-    """So many processes predict at the same time, the threads shared out among them."""
+    """Measure processes that predict at the same time and share the threads."""
     from multiprocessing import get_context
 
     context = get_context("fork")

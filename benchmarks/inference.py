@@ -1,6 +1,7 @@
-"""Line 2: class scores at the picture's size by each contestant, in turns, under one runtime.
+"""Line 2: class scores at the picture's size by each contestant, interleaved, under one runtime.
 
-Eager and compiled take normalised images; bundles (ONNX Runtime, OpenVINO) take bytes and also normalise and decide, for every contestant.
+Eager and compiled networks take normalised images; bundles (ONNX Runtime, OpenVINO) take bytes, so
+they also normalise and take the argmax, for every contestant.
 """
 
 from pathlib import Path
@@ -19,17 +20,17 @@ from seenet.prediction.bundles.bundle import Card
 from seenet.prediction.bundles.runtimes import open_bundle
 
 BUNDLES = machine.ROOT / "build" / "bench"
-"""Exported once for all cases; made again when the code changes."""
+"""Bundles, exported once for all cases, and again when the code changes."""
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """What `interleaved` gives; a matrix product is one of the works."""
+    """Measure all contestants and a matrix product (`interleaved`)."""
     works = {name: work(name, case) for name in contestants.CONTESTANTS}
     return interleaved({**works, "matmul": matmul()}, seconds=case.seconds)
 
 
 def work(name: str, case: Case) -> Work:
-    """One pass of a contestant over random pictures."""
+    """Return a pass of a contestant over random pictures."""
     if case.runtime in ("onnx", "openvino"):
         run = open_bundle(bundle(name, case.backbone, case.runtime)).run
         pictures = np.random.default_rng(0).integers(
@@ -51,7 +52,7 @@ def work(name: str, case: Case) -> Work:
 
 
 def bundle(name: str, backbone: str, runtime: str) -> Path:
-    """SeENet as `seenet export` writes it, without its comparison with the model; the others plainly, as torch's exporter gives them."""
+    """Export SeENet as `seenet export` does, without its check, the others by torch's exporter."""
     path = (
         BUNDLES / machine.sources() / f"{name}-{backbone}.{'onnx' if runtime == 'onnx' else 'xml'}"
     )
@@ -67,7 +68,7 @@ def bundle(name: str, backbone: str, runtime: str) -> Path:
 
     from seenet.export.openvino import write_openvino
 
-    # As the exporter does it, by way of ONNX; here from the file that is there already.
+    # Through ONNX, as the exporter does, but from the existing file.
     write_openvino(path, openvino.Core().read_model(bundle(name, backbone, "onnx")), card)
     return path
 

@@ -1,4 +1,4 @@
-"""Where, when and on what a result was measured."""
+"""Provenance of a result: place, time, machine and code."""
 
 import hashlib
 import os
@@ -28,17 +28,23 @@ FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"
 
 
 def provenance() -> dict[str, Any]:
-    """Commit, versions, processor, threads, date and load of this moment."""
+    """Return the current commit, versions, CPU, threads, date and load."""
     import torch
 
     return {
-        "commit": commit(), "sources": sources(), "versions": versions(), "processor": processor(), "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(), "date": datetime.now(UTC).isoformat(timespec="seconds"), "load": round(os.getloadavg()[0], 2),
-    }  # fmt: skip
+        "commit": commit(),
+        "sources": sources(),
+        "versions": versions(),
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load": round(os.getloadavg()[0], 2),
+    }
 
 
 def processor() -> dict[str, Any]:
-    """Its name as the kernel has it, which of `FLAGS` it has, and what torch makes of them."""
+    """Return the CPU's name, those of `FLAGS` that it has, and torch's capability."""
     import torch
 
     path = Path("/proc/cpuinfo")
@@ -55,12 +61,12 @@ def processor() -> dict[str, Any]:
 
 
 def kind() -> str:
-    """Name the kind of processor, for the folder of its results: avx2, avx512-bf16, ..."""
+    """Name the kind of CPU, for the folder of its results: avx2, avx512-bf16, ..."""
     return "-".join([str(processor()["torch"]).lower(), *(["bf16"] if has_bf16() else [])])
 
 
 def has_bf16() -> bool:
-    """Whether the processor computes in bf16 by itself."""
+    """Tell whether the CPU has instructions for bf16."""
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(processor()["flags"]))
 
 
@@ -76,7 +82,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str:
-    """The commit, with + where files differ from it; `none` outside of a checkout."""
+    """Return the commit, with + where files differ from it; `none` outside of a checkout."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD").strip()
         changed = _git(
@@ -89,7 +95,7 @@ def commit() -> str:
 
 @cache
 def sources() -> str:
-    """Digest of the code that is measured: by it a run goes on after an interruption, whatever else was committed since."""
+    """Hash the code that is measured: an interrupted run continues only with the same code."""
     digest = hashlib.sha256()
     measured = [
         path

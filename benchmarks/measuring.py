@@ -1,4 +1,4 @@
-"""Times of several works in turns, the memory that one takes, and a child process for each measurement."""
+"""Interleaved times of several works, the memory of one, and a child process for a measurement."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 LONG = 10.0
-"""Where first passes take so many seconds they are a round too: what they set up is little beside that."""
+"""First passes that take this many seconds count as a round: their set-up is small beside it."""
 SIDE = 2048
 MATMUL_GFLOP = 2 * SIDE**3 / 1e9
 
@@ -21,10 +21,16 @@ Work = Callable[[], object]
 def interleaved(
     works: Mapping[str, Work], *, seconds: float, least: int = 3, most: int = 30
 ) -> dict[str, Any]:
-    """Run all works round by round, each round beginning with another one, until `seconds` are over; `least` to `most` rounds.
+    """Run all works in rounds, each beginning with another work, for `seconds`.
 
-    Returns `seconds` (a list a work); `peak_mib` of each one's first pass over what the process held before it (that pass is no round,
-    unless one takes `LONG`); and `others`, the share of the machine's processor time that other processes took meanwhile.
+    Args:
+        least: Minimum number of rounds.
+        most: Maximum number of rounds.
+
+    Returns:
+        `seconds`, a list for each work; `peak_mib`, the memory that each one's first pass adds to
+        the process (that pass is not a round, unless one takes `LONG`); and `others`, the share of
+        the machine's CPU time that other processes took.
     """
     names, peaks, first = list(works), {}, {}
     for name in names:
@@ -44,12 +50,12 @@ def interleaved(
 
 
 def peak_mib(work: Work) -> float:
-    """MiB by which the resident memory of this process rises at most while `work` runs (Linux alone: elsewhere 0)."""
+    """Return the MiB that `work` adds at most to the resident memory; 0 where it is not Linux."""
     status = Path("/proc/self/status")
     if not status.exists():
         work()
         return 0.0
-    # What was freed goes back to the system first, or it would be taken for memory that the work does not need.
+    # Freed memory goes back to the system first, or the work could take it unnoticed.
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
@@ -58,7 +64,7 @@ def peak_mib(work: Work) -> float:
 
 
 def matmul() -> Work:
-    """A product of two fp32 matrices of 2048 x 2048: the rate that convolutions are measured by (`MATMUL_GFLOP`)."""
+    """Return a product of two fp32 matrices of 2048 x 2048, whose rate is the reference."""
     import torch
 
     a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
@@ -67,10 +73,10 @@ def matmul() -> Work:
 
 
 def alone(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What `work(*arguments)` returns, run in a child process; {"error": ...} where it raises or dies.
+    """Return the result of `work(*arguments)` in a child process; {"error": ...} if it fails.
 
-    The child is forked, so that what is imported already need not be again. Nothing may have computed in this process before: torch's
-    threads do not come along.
+    The child is forked, which saves the imports. Nothing may have been computed in this process
+    before: a fork does not copy torch's threads.
     """
     context = get_context("fork")
     here, there = context.Pipe(duplex=False)
@@ -92,12 +98,12 @@ def _in_child(
 ) -> None:
     try:
         pipe.send(work(*arguments))
-    except Exception as error:  # told in the table; the other cases go on
+    except Exception as error:  # shown in the table; the other cases go on
         pipe.send({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median and quartiles (of fewer than four values the least and the greatest)."""
+    """Return median and quartiles (of fewer than four values minimum and maximum)."""
     low, _, high = (
         statistics.quantiles(values, n=4) if len(values) > 3 else (min(values), 0, max(values))
     )
@@ -109,7 +115,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def ratios(above: list[float], below: list[float]) -> dict[str, float]:
-    """`spread` of above / below, round by round: what slows a whole round slows both."""
+    """Return `spread` of above / below, by rounds: other work slows both in a round."""
     return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
@@ -118,13 +124,13 @@ def significant(value: float) -> float:
 
 
 def _status(key: str) -> int:
-    """A number of /proc/self/status, KiB."""
+    """Return a number of /proc/self/status, KiB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
 
 
 def _processor_times() -> tuple[float, float]:
-    """Seconds that all processors were busy, and those that this process and its children were."""
+    """Return the busy seconds of all CPUs, and those of this process and its children."""
     stat = Path("/proc/stat")
     ticks = (
         [int(field) for field in stat.read_text(encoding="ascii").splitlines()[0].split()[1:9]]

@@ -1,4 +1,4 @@
-"""Line 4: what a training step and a prediction add to the resident memory of a process that has imported and loaded everything."""
+"""Line 4: memory that a training step and a prediction add to a process with everything loaded."""
 
 from statistics import median
 from typing import Any
@@ -15,15 +15,15 @@ from seenet.prediction.predictor import Predictor
 TRAINING = Case(4, "training", "resnet50", (320, 320), 4)
 PREDICTION = Case(4, "prediction", "resnet50", (1024, 2048), 1)
 SMALL = (64, 96)
-"""A picture of this size goes through first, so that libraries have set themselves up."""
+"""Size of a first picture, with which libraries set themselves up."""
 TRIES = {"training": 3, "prediction": 1}
-"""The gaps that the allocator leaves in training differ from process to process, by some 5 %."""
+"""Processes of each kind: the allocator's gaps in training differ between them, by some 5 %."""
 COMPARED = ("seenet", "deeplabv3")
-"""By the bar."""
+"""Contestants of the bar."""
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """MiB of each contestant, the median of its processes, and what they spread over; {"error": ...} where one of them died."""
+    """Return the MiB of each contestant, median and all; {"error": ...} where a process died."""
     measures = {"training": _training, "prediction": _prediction}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants.CONTESTANTS}
     for number in range(TRIES[case.kind]):
@@ -46,13 +46,13 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def _training(name: str, case: Case) -> dict[str, Any]:
-    """Two steps: the optimizer's state comes with the first one."""
+    """Measure two steps: the first one creates the optimizer's state."""
     with step(name, case) as work:
         return {"mib": round(peak_mib(lambda: (work(), work())))}
 
 
 def _prediction(name: str, case: Case) -> dict[str, Any]:
-    """From bytes to a class a pixel: SeENet by the predictor, the others as one writes it."""
+    """Measure from bytes to classes: SeENet by the predictor, the others by hand."""
     model = contestants.network(name, case.backbone)
     predictor = Predictor(model, contestants.LABELS, device="cpu")
 

@@ -1,4 +1,4 @@
-"""Write docs/performance.md and its plots from the results in benchmarks/results: `python -m benchmarks.page`."""
+"""Write docs/performance.md and its plots from benchmarks/results: `python -m benchmarks.page`."""
 
 import argparse
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def write(root: Path, docs: Path) -> None:
-    """Write the page, and the plots that it shows, of the results in the folders of `root`."""
+    """Write the page of the results in the folders of `root`, with its plots."""
     parts = [HEAD]
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         drawn = plots.draw(results(folder), docs / "images", folder.name)
@@ -72,7 +72,11 @@ def write(root: Path, docs: Path) -> None:
 
 
 def section(folder: Path, drawn: dict[str, str]) -> Iterator[str]:
-    """Yield the Markdown of one kind of processor; `drawn` has a title for the file name of each plot."""
+    """Yield the Markdown of one kind of CPU.
+
+    Args:
+        drawn: Title of each plot, by file name.
+    """
     yield from (
         f"## {folder.name}\n",
         "Measured on:\n",
@@ -93,17 +97,23 @@ def table(folder: Path) -> Iterator[str]:
 
 
 def machines(found: list[dict[str, Any]]) -> Iterator[str]:
-    """One line for all results of the same machine, code and versions."""
+    """Yield a line for all results of the same machine, code and versions."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for result in found:
         about = result["provenance"]
         versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
         processor = about["processor"]
-        where = f"{processor['name']} ({', '.join(processor['flags'])}; torch: {processor['torch']}), {about['threads']} threads"
+        where = (
+            f"{processor['name']} ({', '.join(processor['flags'])}; torch: {processor['torch']}), "
+            f"{about['threads']} threads"
+        )
         groups.setdefault(f"{where}; commit {about['commit']}; {versions}", []).append(result)
-    for said, those in groups.items():
+    for machine, those in groups.items():
         dates, loads = ([result["provenance"][key] for result in those] for key in ("date", "load"))
-        yield f"- {said}; {len(those)} results from {min(dates)} to {max(dates)}, load average before each {min(loads)} to {max(loads)}"
+        yield (
+            f"- {machine}; {len(those)} results from {min(dates)} to {max(dates)}, "
+            f"load average before each {min(loads)} to {max(loads)}"
+        )
 
 
 if __name__ == "__main__":

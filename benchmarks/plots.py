@@ -1,4 +1,4 @@
-"""The plots of docs/performance.md."""
+"""Plots of docs/performance.md."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ OURS, PLUS = "C0", "C7"
 
 
 def draw(found: Results, folder: Path, kind: str) -> dict[str, str]:
-    """Draw what there are results for on one kind of processor; return the title of each file."""
+    """Draw the plots that have results on one kind of CPU; return the title of each file."""
     drawn = {}
     for part, (title, plot) in PLOTS.items():
         figure, name = plot(found), f"performance-{kind}-{part}.png"
@@ -23,7 +23,7 @@ def draw(found: Results, folder: Path, kind: str) -> dict[str, str]:
 
 
 def ratios(found: Results) -> Figure | None:
-    """A bar a case: images/s of SeENet and of DeepLabv3+ over DeepLabv3's."""
+    """Draw a bar for each case: images/s of SeENet and of DeepLabv3+ over DeepLabv3's."""
     cases = [result for result in found if "contestants" in result]
     if not cases:
         return None
@@ -53,7 +53,7 @@ def ratios(found: Results) -> Figure | None:
 
 
 def growth(found: Results) -> Figure | None:
-    """Seconds a picture and memory over size, batch, classes and processes."""
+    """Draw seconds per picture and memory over size, batch, classes and processes."""
     points = [result for result in found if result.get("axis") and "mib" in result]
     axes_found = list(dict.fromkeys(point["axis"] for point in points))
     if not points:
@@ -66,7 +66,8 @@ def growth(found: Results) -> Figure | None:
         )
         values = [point["value"] for point in those]
         for row, (label, numbers) in enumerate((
-            ("s a picture", [point["seconds"]["median"] for point in those]), ("MiB", [point["mib"] for point in those]),
+            ("s a picture", [point["seconds"]["median"] for point in those]),
+            ("MiB", [point["mib"] for point in those]),
         )):  # fmt: skip
             axes = grid[row][column]
             axes.plot(values, numbers, marker="o", color=OURS)
@@ -83,7 +84,7 @@ def growth(found: Results) -> Figure | None:
 
 
 def equal_time(found: Results) -> Figure | None:
-    """mIoU over images/s: networks on the light backbone after equal training time."""
+    """Draw mIoU over images/s of networks on the light backbone after equal training time."""
     runs = [run for result in found for run in result.get("runs", [])]
     if not runs:
         return None
@@ -98,9 +99,12 @@ def equal_time(found: Results) -> Figure | None:
                 color=OURS if run["network"] == "seenet" else PLUS,
             )
             axes.annotate(
-                {"seenet": "SeENet", "deeplabv3plus": "DeepLabv3+"}[run["network"]], (run["images_per_s"], 100 * run["miou"]),
-                xytext=(4, 4), textcoords="offset points", fontsize=8,
-            )  # fmt: skip
+                {"seenet": "SeENet", "deeplabv3plus": "DeepLabv3+"}[run["network"]],
+                (run["images_per_s"], 100 * run["miou"]),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=8,
+            )
         axes.set(title=split, xlabel="images/s at 360x480", ylabel="mIoU, %")
         axes.margins(0.25)
         axes.grid(alpha=0.3)
@@ -112,4 +116,4 @@ PLOTS: dict[str, tuple[str, Callable[[Results], Figure | None]]] = {
     "equal-time": ("Light networks after equal training time", equal_time),
     "growth": ("Growth of prediction (ResNet-18)", growth),
 }
-"""Title and plot by what ends the file's name."""
+"""Title and plot by the end of the file's name."""

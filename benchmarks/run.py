@@ -1,7 +1,8 @@
-"""Measure what is not there yet, and print the table: `python -m benchmarks.run [--full] [--only PART] [--anew]`.
+"""Measure missing results and print the table: `python -m benchmarks.run [--full] [--only PART]`.
 
-Each result is measured in a process of its own and is one file in benchmarks/results/KIND, by the kind of processor. What is there from
-the same code, on the same processor and with as many threads, is not measured again: an interrupted run goes on where it was.
+Each result is measured in its own process and is one file in benchmarks/results/KIND, by the kind
+of CPU. Results of the same code, on the same CPU and with as many threads, are not measured again,
+unless with --anew: an interrupted run continues where it was.
 """
 
 import argparse
@@ -31,10 +32,10 @@ Measured = Callable[[], dict[str, Any]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="all sizes and runtimes, and growth")
-    parser.add_argument("--only", default="", help="results whose name has this in it")
-    parser.add_argument("--anew", action="store_true", help="measure again what is there")
+    parser.add_argument("--only", default="", help="results whose name contains this")
+    parser.add_argument("--anew", action="store_true", help="measure existing results again")
     parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="begin nothing after so many"
+        "--minutes", type=float, default=float("inf"), help="start nothing after this time"
     )
     parser.add_argument("--out", type=Path, default=machine.RESULTS / machine.kind())
     options = parser.parse_args()
@@ -56,20 +57,18 @@ def main() -> None:
             "provenance": about,
         }
         write_text(path, json.dumps(result, indent=1) + "\n")
-        print(
-            f"{time.monotonic() - started:6.0f} s  {name}: {found.get('error') or found.get('skipped') or 'done'}",
-            file=sys.stderr,
-        )
+        outcome = found.get("error") or found.get("skipped") or "done"
+        print(f"{time.monotonic() - started:6.0f} s  {name}: {outcome}", file=sys.stderr)
     print(table(options.out))
     if late:
         print(
-            f"no time was left for {', '.join(late)}; the same command goes on with them",
+            f"no time was left for {', '.join(late)}; the same command continues with them",
             file=sys.stderr,
         )
 
 
 def works(*, full: bool) -> Iterator[tuple[str, Measured]]:
-    """Name of the result, and what measures it; what takes long comes last."""
+    """Yield the name of each result and its measurement; long ones come last."""
     cases = [case for case in CASES if full or not case.full]
     for case in cases:
         if not case.long:
@@ -102,7 +101,7 @@ def _startup() -> dict[str, Any]:
 
 
 def is_done(path: Path) -> bool:
-    """Whether a result is there that the same code gave on such a machine."""
+    """Tell whether there is a result of the same code on such a machine."""
     if not path.exists():
         return False
     found = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Line 5: prediction over scales and flips beside its forward passes, and counting beside one of them, with the bundled model."""
+"""Line 5: prediction over scales and flips beside its forward passes, and counting beside one."""
 
 from typing import Any
 
@@ -16,7 +16,10 @@ SIZE = (360, 480)
 
 
 def measure() -> dict[str, Any]:
-    """Ratios of medians: the prediction over the sum of its passes, and the confusion matrix over a pass at one scale."""
+    """Return ratios of medians, with the bundled model.
+
+    The prediction over the sum of its passes, and the confusion matrix over a pass at one scale.
+    """
     plain = load_trained("camvid-lite0", "cpu")
     labels = plain.labels
     predictor = Predictor(plain.model, labels, device="cpu", scales=SCALES, flip=True)

@@ -1,4 +1,4 @@
-"""Line 7: how long commands take to start, each a process, in turns."""
+"""Line 7: start-up time of commands, each a process, interleaved."""
 
 import statistics
 import subprocess
@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 def measure(out: str) -> dict[str, Any]:
-    """Seconds of each command, and of one forward pass of the bundled model over the same photograph; ratios by rounds."""
+    """Return seconds of each command and of a forward pass over a photograph; ratios by rounds."""
     import seenet
     from seenet.core.images import read_image
 

@@ -1,4 +1,4 @@
-"""Line 1: a training step of each contestant, in turns."""
+"""Line 1: a training step of each contestant, interleaved."""
 
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ RATE = 0.001
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """What `interleaved` gives; a matrix product is one of the works."""
+    """Measure all contestants and a matrix product (`interleaved`)."""
     with ExitStack() as stack:
         works = {name: stack.enter_context(step(name, case)) for name in contestants.CONTESTANTS}
         return interleaved({**works, "matmul": matmul()}, seconds=case.seconds)
@@ -30,7 +30,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 @contextmanager
 def step(name: str, case: Case) -> Iterator[Work]:
-    """A training step of a contestant on random pictures and labels."""
+    """Yield a training step of a contestant on random pictures and labels."""
     torch.manual_seed(0)
     images = torch.randn(case.batch, 3, *case.size).contiguous(memory_format=torch.channels_last)
     masks = torch.randint(contestants.CLASSES, (case.batch, *case.size))
@@ -44,7 +44,10 @@ def step(name: str, case: Case) -> Iterator[Work]:
 
 
 def _trainer_step(case: Case, folder: Path, images: torch.Tensor, masks: torch.Tensor) -> Work:
-    """An update of the project's trainer, with all that belongs to it but the loader; the pictures in `folder` only name classes."""
+    """Return an update of the project's trainer, without its loader.
+
+    The pictures in `folder` only serve to name the classes.
+    """
     recipe, out = _recipe(case, _pictures(folder / "data", case.size)), folder / "run"
     out.mkdir()
     trainer = Trainer(recipe, out, torch.device("cpu"), Ranks())
@@ -56,7 +59,9 @@ def _recipe(case: Case, data: Path) -> Recipe:
     return Recipe.model_validate({
         "data": {"kind": "folder", "root": data, "val": None},
         "model": {
-            "backbone": case.backbone, "output_stride": contestants.BACKBONES[case.backbone], **contestants.options(case.backbone),
+            "backbone": case.backbone,
+            "output_stride": contestants.BACKBONES[case.backbone],
+            **contestants.options(case.backbone),
         },
         "transforms": {"crop": case.size},
         "optimizer": {"rate": RATE},

@@ -1,15 +1,11 @@
-"""Gradients of depthwise convolutions in 16 bits, which some processors compute wrongly or never."""
+"""Gradients of depthwise convolutions in 16 bits, which some CPUs compute wrongly or never."""
 
 import pytest
 import torch
 from torch import nn
 
-from seenet.model import create_model
 from seenet.model.depthwise import DepthwiseConv2d, use_exact_depthwise
-
-SHAPES = {
-    "3x3, rate 2": ((3, 3), 2), "3x3, rate 13": ((3, 3), 13), "5x5, rate 2": ((5, 5), 2), "1x25": ((1, 25), 1), "19x1": ((19, 1), 1),
-}  # fmt: skip
+from tests.model.networks import small
 
 
 def convolution(
@@ -27,39 +23,26 @@ def gradients(module: nn.Module, x: torch.Tensor, signs: torch.Tensor) -> torch.
     return torch.cat([tensor.grad.double().flatten() for tensor in (x, *module.parameters())])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("kernel", "rate"), [((3, 3), 2), ((3, 3), 13), ((5, 5), 2), ((1, 25), 1), ((19, 1), 1)]
+)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_gradients_under_autocast(
-    shape: str, dtype: torch.dtype, memory_format: torch.memory_format
+    kernel: tuple[int, int], rate: int, dtype: torch.dtype, memory_format: torch.memory_format
 ) -> None:
-    conv = convolution(*SHAPES[shape])
-    x, signs = (
-        torch.randn(2, 16, 32, 32).contiguous(memory_format=memory_format),
-        torch.randn(2, 16, 32, 32).sign(),
-    )
-    expected = gradients(convolution(*SHAPES[shape], nn.Conv2d).double(), x.double(), signs)
-    conv.to(memory_format=memory_format)
+    conv = convolution(kernel, rate).to(memory_format=memory_format)
+    x = torch.randn(2, 16, 32, 32).contiguous(memory_format=memory_format)
+    signs = torch.randn(2, 16, 32, 32).sign()
+    expected = gradients(convolution(kernel, rate, nn.Conv2d).double(), x.double(), signs)
     with torch.autocast("cpu", dtype):
         assert conv(x).dtype == dtype
         found = gradients(conv, x, signs)
     assert nn.functional.cosine_similarity(found, expected, dim=0) > 0.999
 
 
-def test_weights_in_sixteen_bits() -> None:
-    conv = convolution((3, 3), 7).to(torch.bfloat16)
-    out = conv(
-        torch.randn(1, 16, 32, 32, dtype=torch.bfloat16).contiguous(
-            memory_format=torch.channels_last
-        )
-    )
-    out.float().sum().backward()
-    assert out.dtype == torch.bfloat16 and conv.weight.grad is not None
-    assert torch.isfinite(conv.weight.grad).all()
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_elsewhere_it_is_the_plain_convolution(dtype: torch.dtype) -> None:
+def test_otherwise_it_is_the_plain_convolution(dtype: torch.dtype) -> None:
     conv = convolution((3, 3), 4).to(dtype)
     plain = convolution((3, 3), 4, nn.Conv2d).to(dtype)
     x = torch.randn(2, 16, 20, 20, dtype=dtype)
@@ -69,22 +52,10 @@ def test_elsewhere_it_is_the_plain_convolution(dtype: torch.dtype) -> None:
 
 
 def test_every_depthwise_convolution_of_a_network() -> None:
-    model = create_model(
-        "seenet",
-        backbone="test_efficientnet",
-        num_classes=2,
-        width=8,
-        p_out=8,
-        local_conv="depthwise",
-        output_stride=16,
-    )
-    depthwise = [
-        part for part in model.modules() if isinstance(part, nn.Conv2d) and part.groups > 1
-    ]
+    model = small(backbone="test_efficientnet", local_conv="depthwise", output_stride=16)
+    depthwise = [part for part in model.modules() if getattr(part, "groups", 1) > 1]
     assert {type(part) for part in depthwise} == {DepthwiseConv2d}
-    assert any(part.kernel_size == (1, 13) for part in depthwise) and any(
-        part.kernel_size == (5, 5) or part.stride == (2, 2) for part in depthwise
-    )
+    assert {(1, 13), (3, 3)} <= {part.kernel_size for part in depthwise}
     other = nn.Sequential(
         nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(1, 1, 3)
     )

@@ -1,4 +1,4 @@
-"""A probe sees exactly what the network saw at that stage, by a head that is written out by hand, and computes nothing above."""
+"""A probe sees what the network sees at that stage, and computes nothing above."""
 
 from pathlib import Path
 
@@ -9,18 +9,15 @@ from torch.nn import functional as F
 
 from seenet.core.errors import DataError, UsageError
 from seenet.data.camvid import CAMVID11
-from seenet.model import Segmenter, create_model
+from seenet.model import Segmenter
 from seenet.model.files import load_model, save_model
 from seenet.model.probe import PROBES, probes_of
-from seenet.model.summary import dead_taps, summarize
-from tests.model.test_baselines import images, randomize_norms
-
-SMALL = {"backbone": "resnet10t", "num_classes": 11, "width": 8, "p_out": 16}
+from tests.model.networks import images, randomize_norms, small
 
 
-def trained(path: Path, variant: str = "seenet", **options: object) -> Segmenter:
-    """A network whose norms have statistics of their own, and its file."""
-    model = randomize_norms(create_model(variant, **{**SMALL, **options}))
+def saved(path: Path, variant: str = "seenet", **options: object) -> Segmenter:
+    """Build a network with norms of its own, and save it."""
+    model = randomize_norms(small(variant, **options))
     save_model(path, model, CAMVID11)
     return model
 
@@ -29,80 +26,56 @@ def trained(path: Path, variant: str = "seenet", **options: object) -> Segmenter
     ("backbone", "output_stride"),
     [("resnet10t", 8), ("tf_efficientnet_lite0", 16), ("convnext_atto", 16), ("resnet10t", 32)],
 )
-def test_stages_are_the_networks_own(tmp_path: Path, backbone: str, output_stride: int) -> None:
+def test_stages_are_those_of_the_network(tmp_path: Path, backbone: str, output_stride: int) -> None:
+    path = tmp_path / "model.safetensors"
     options = {"backbone": backbone, "output_stride": output_stride}
-    source = trained(tmp_path / "model.safetensors", **options)
-    picture = images(70, 53)
     with torch.no_grad():
-        expected = source.forward_features(picture)
-        for name, parts in PROBES.items():
-            probe = create_model(
-                **{**SMALL, **options}, probe=name, weights=str(tmp_path / "model.safetensors")
-            ).eval()
-            found = probe.forward_features(picture)
-            assert found.keys() == {"B1", "B2", "logits", *parts}
-            assert all(
-                torch.equal(found[key], expected[key]) for key in found if key != "logits"
-            ), name
-            torch.testing.assert_close(
-                found["logits"], by_hand(probe, [expected[part] for part in parts], picture)
-            )
+        expected = saved(path, **options).forward_features(images(70, 53))
+        for name, inputs in PROBES.items():
+            probe = small(**options, probe=name, weights=str(path)).eval()
+            features = probe.forward_features(images(70, 53))
+            assert features.keys() == {"B1", "B2", "logits", *inputs}
+            logits = by_hand(probe, [expected[key] for key in inputs])
+            torch.testing.assert_close(features.pop("logits"), logits)
+            for key, value in features.items():
+                assert torch.equal(value, expected[key]), key
 
 
-def by_hand(probe: Segmenter, parts: list[Tensor], picture: Tensor) -> Tensor:
-    unit, classify = probe.head
-    assert unit[0].weight.shape[0] == 256 and unit[0].weight.shape[2:] == (3, 3)
-    rows, columns = parts[-1].shape[-2:]
-    if parts[0].shape[-2:] != (rows, columns):
-        pooled = torch.zeros(1, parts[0].shape[1], rows, columns)
-        for y in range(rows):
-            for x in range(columns):
-                pooled[..., y, x] = parts[0][..., 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean(
-                    (-2, -1)
-                )
-        parts = [pooled, *parts[1:]]
-    hidden = F.conv2d(torch.cat(parts, dim=1), unit[0].weight, padding=1)
-    hidden = F.batch_norm(
-        hidden, unit[1].running_mean, unit[1].running_var, unit[1].weight, unit[1].bias
-    ).relu()
-    scores = F.conv2d(hidden, classify.weight, classify.bias)
-    below, right = (-side % probe.pad_multiple for side in picture.shape[-2:])
-    size = (picture.shape[2] + below, picture.shape[3] + right)
-    return F.interpolate(scores, size, mode="bilinear", align_corners=False)[
-        ..., : picture.shape[2], : picture.shape[3]
-    ]
+def by_hand(probe: Segmenter, inputs: list[Tensor]) -> Tensor:
+    """Compute the logits of an image of 70 x 53 from one or two stages."""
+    (conv, norm, _), classify = probe.head
+    assert conv.weight.shape[0] == 256 and conv.weight.shape[2:] == (3, 3)
+    x, last = inputs[0], inputs[-1]
+    if x.shape[-2:] != last.shape[-2:]:
+        # Means of 2x2 points; of an odd side the last point has no neighbour.
+        padded = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2), value=float("nan"))
+        inputs = [padded.unfold(2, 2, 2).unfold(3, 2, 2).nanmean((-2, -1)), last]
+    hidden = F.conv2d(torch.cat(inputs, dim=1), conv.weight, padding=1)
+    hidden = F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    scores = F.conv2d(hidden.relu(), classify.weight, classify.bias)
+    size = tuple(side + -side % probe.pad_multiple for side in (70, 53))
+    return F.interpolate(scores, size, mode="bilinear", align_corners=False)[..., :70, :53]
 
 
 @pytest.mark.parametrize(
     "backbone",
     ["resnet10t", "tf_efficientnet_lite0", "convnext_atto", "mobilenetv3_small_050", "regnetx_002"],
 )
-def test_nothing_stands_above(backbone: str) -> None:
-    """So that in joint training every parameter has a gradient, as training in several processes needs."""
-    for name in ("EB2", "B3+B2"):
-        probe = create_model(
-            **{**SMALL, "backbone": backbone}, probe=name, output_stride=16
-        ).train()
-        probe(images(48, 48, 2)).square().mean().backward()
-        assert all(parameter.grad is not None for parameter in probe.parameters())
-        assert len(probe.backbone.stage_modules()) == (2 if name == "EB2" else 3)
+@pytest.mark.parametrize(("name", "stages"), [("EB2", 2), ("B3+B2", 3)])
+def test_nothing_is_computed_above_the_probe(backbone: str, name: str, stages: int) -> None:
+    """Every parameter has a gradient in joint training, as training in several processes needs."""
+    probe = small(backbone=backbone, probe=name, output_stride=16)
+    probe(images(48, 48, 2)).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in probe.parameters())
+    assert len(probe.backbone.stage_modules()) == stages
 
 
-def test_which_probes_a_variant_has() -> None:
+def test_probes_of_a_variant() -> None:
     assert probes_of("seenet") == probes_of("pfp") == list(PROBES)
-    assert (
-        probes_of("baseline")
-        == probes_of("seem-fs")
-        == probes_of("smp-fpn")
-        == ["B2", "B3", "B3+B2"]
-    )
-    assert (
-        create_model("torchvision-fcn", **SMALL, probe="B3+B2")
-        .forward_features(images(48, 48, 2))["logits"]
-        .shape[1]
-        == 11
-    )
-    assert create_model("pfp", **SMALL, probe="EB2").P2.out_channels == 512
+    for variant in ("baseline", "seem-fs", "smp-fpn"):
+        assert probes_of(variant) == ["B2", "B3", "B3+B2"]
+    assert small("torchvision-fcn", probe="B3+B2")(images(48, 48, 2)).shape == (2, 5, 48, 48)
+    assert small("pfp", probe="EB2").P2.out_channels == 512
 
 
 @pytest.mark.parametrize(
@@ -112,48 +85,29 @@ def test_which_probes_a_variant_has() -> None:
         ({"probe": "EB2", "variant": "baseline"}, "expected one of B2, B3, B3"),
         ({"probe": "EB2", "variant": "smp-fpn"}, "smp-fpn has no enhanced B2"),
         ({"probe": "B2", "auxiliary": True}, r"loss\.auxiliary=0"),
-        (
-            {"probe": "B2", "factory": "a:b"},
-            "network of model.factory=a:b, whose stages and modules are not known",
-        ),
+        ({"probe": "B2", "factory": "a:b"}, "whose stages and modules are not known"),
     ],
 )
 def test_wrong_probes(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        create_model(**{**SMALL, **options})
+        small(**options)
 
 
-def test_enhancement_comes_whole_or_not_at_all(
+def test_enhancement_is_loaded_whole_or_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "model.safetensors"
-    trained(path, "baseline")
-    with pytest.raises(DataError, match=r"its pyramid\.P2 does not fit \(Missing key"):
-        create_model(**SMALL, probe="EB2", weights=str(path))
-    trained(path)
-    with pytest.raises(DataError, match=r"its pyramid\.P2 does not fit \(size mismatch"):
-        create_model(**{**SMALL, "width": 16}, probe="EB2", weights=str(path))
+    for options, reason in (({"variant": "baseline"}, "Missing key"), ({"width": 16}, "size mism")):
+        saved(path, **options)
+        with pytest.raises(DataError, match=rf"its pyramid\.P2 does not fit \({reason}"):
+            small(probe="EB2", weights=str(path))
     caplog.set_level("INFO", logger="seenet")
-    create_model(**SMALL, probe="EB2")
+    small(probe="EB2")
     assert "pyramid.P2: random weights" in caplog.text
 
 
-def test_model_file_cost_and_dead_taps(tmp_path: Path) -> None:
-    probe = randomize_norms(create_model(**SMALL, probe="B3+EB2", output_stride=16))
-    save_model(tmp_path / "probe.safetensors", probe, CAMVID11)
-    loaded = load_model(tmp_path / "probe.safetensors").model
+def test_model_file(tmp_path: Path) -> None:
+    path = tmp_path / "probe.safetensors"
+    probe = saved(path, probe="B3+EB2", output_stride=16)
     with torch.no_grad():
-        assert torch.equal(loaded(images(40, 50)), probe(images(40, 50)))
-    parts = summarize(probe, 64, 64)
-    assert [part.name for part in parts] == ["B1", "B2", "B3", "P2", "logits"]
-    assert sum(part.parameters for part in parts) == sum(
-        parameter.numel() for parameter in probe.parameters()
-    )
-    assert dead_taps(probe, (64, 64)) == [
-        "P2: rates 8 on a 8x8 grid never see data off their centre"
-    ]
-
-
-def test_one_point_is_too_few_to_train_on() -> None:
-    with pytest.raises(UsageError, match="grid of one point"):
-        create_model(**SMALL, probe="B2").train()(images(8, 8))
+        assert torch.equal(load_model(path).model(images(40, 50)), probe(images(40, 50)))

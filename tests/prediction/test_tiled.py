@@ -20,7 +20,7 @@ from seenet.core.errors import NotFiniteError, UsageError
 from seenet.data.shapes import SHAPES
 from seenet.model import Segmenter, create_model
 from seenet.model.fast import use_fast
-from seenet.model.summary import receptive_field
+from seenet.model.receptive_field import receptive_field
 from seenet.prediction import tiled
 from seenet.prediction.base import tile_done
 from seenet.prediction.predictor import Predictor, resized

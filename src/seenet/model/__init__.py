@@ -1,5 +1,6 @@
 """The network: backbone, pyramid of semantic enhancement modules, boundary attention."""
 
+from inspect import signature
 from typing import Any, Literal
 
 from seenet.core.errors import UsageError, nearest
@@ -53,37 +54,43 @@ def create_model(
     probe: str | None = None,
     **unknown: Any,
 ) -> Segmenter:
-    """Build a row of Table 1, or a peer, on a timm backbone; or a network of the user's own.
+    """Build a row of Table 1 or a peer on a timm backbone, or the user's own network.
 
     Args:
-        variant: a name of `VARIANTS` or `PEERS`; for peers p_out, refine_stride, width and local_conv mean nothing.
-        backbone: a name of timm's with stages at strides 4, 8, 16, 32 that can be dilated.
+        variant: A name of `VARIANTS` or `PEERS`. Peers ignore p_out, refine_stride, width and
+            local_conv.
+        backbone: A timm name with stages at strides 4, 8, 16, 32 that can be dilated.
         num_classes: K of the class scores.
-        in_channels: channels of the input; the first convolution is adapted.
-        weights: of the backbone. None: random (said in the log); "imagenet": timm's; else a .safetensors file or a SeENet model.
-        p_out: width of P_out; "auto" is max(128, channels of B1).
-        refine_stride: where P_out and B1 meet: 4, B1's grid, or 8, B2's grid with B1 average-pooled.
-        width: channels of a branch of SeEM and SeEM-FS.
-        local_conv: "full" or "depthwise" convolution r_i x r_i of SeEM-FS.
-        rates: "scaled" divides the rates by (grid stride / 8), rounded up; "fixed" keeps the paper's.
+        in_channels: Channels of the input; the first convolution is adapted.
+        weights: Weights of the backbone: None for random ones, "imagenet" for timm's, a
+            .safetensors file or a SeENet model.
+        p_out: Width of P_out; "auto" is max(128, channels of B1).
+        refine_stride: Grid where P_out and B1 meet: 4 for B1's, 8 for B2's (B1 average-pooled).
+        width: Channels of a branch of SeEM and SeEM-FS.
+        local_conv: "full" or "depthwise" r_i x r_i convolution of SeEM-FS.
+        rates: "scaled" divides the rates by (grid stride / 8), rounded up; "fixed" keeps them.
         output_stride: 8 as in the paper, 16 or 32.
-        auxiliary: add a head on B3 (`forward_features(...)["auxiliary"]`).
-        stride_on: "conv1" for ResNet v1 weights, which stride on each block's first 1x1; set by such weights themselves.
+        auxiliary: Add a head on B3 (`forward_features(...)["auxiliary"]`).
+        stride_on: "conv1" for ResNet v1, which strides on each block's first 1x1. Weights files of
+            ResNet v1 set it themselves.
         factory: `package.module:callable` that makes the network instead (`seenet.model.factory`);
-            `backbone` means nothing then, and `weights` are for a `Backbone` that it keeps.
-        probe: of `PROBES`: a probe on these stages of the variant instead of its head, with `weights` of the stages and of P2.
+            `backbone` is ignored then, and `weights` are for the `Backbone` that it keeps.
+        probe: A name of `PROBES`: a probe on these stages of the variant instead of its head, with
+            `weights` for the stages and for P2.
 
     Raises:
-        UsageError (a ValueError): unknown variant, option, value or backbone, with the nearest names.
-        DataError: weights that are not there or do not fit.
+        UsageError: Unknown variant, option, value or backbone, with the nearest names. It is a
+            ValueError.
+        DataError: The weights are missing or do not fit.
     """
     if unknown:
         name = next(iter(unknown))
-        raise UsageError(f"{name}: unknown option; {nearest(name, [*CHOICES, *OPTIONS])}")
+        names = [name for name in signature(create_model).parameters if name != "unknown"]
+        raise UsageError(f"{name}: unknown option; {nearest(name, names)}")
     if probe is not None:
         _check_probe(probe, variant, factory, auxiliary)
     if factory is not None:
-        made = FactoryNetwork(
+        model = FactoryNetwork(
             {
                 "variant": FACTORY,
                 "factory": factory,
@@ -92,33 +99,35 @@ def create_model(
                 "auxiliary": auxiliary,
             }
         )
-        if made.trunk is not None:
-            made.normalization = fill_backbone(made.trunk, weights, in_channels)
+        if model.trunk is not None:
+            model.normalization = fill_backbone(model.trunk, weights, in_channels)
         elif weights is not None:
             raise UsageError(
                 f"weights={weights}: the network of factory={factory} has no seenet.model.Backbone "
                 "under `backbone`, so it loads its own; set model.weights=null"
             )
-        return made
+        return model
     if variant not in (*VARIANTS, *PEERS):
         raise UsageError(f"variant {variant}: unknown; {nearest(variant, (*VARIANTS, *PEERS))}")
     if variant in PEERS:
         check_installed(variant)
         output_stride = peer_output_stride(variant, output_stride)
-    options = {
-        "variant": variant, "backbone": backbone, "num_classes": num_classes, "in_channels": in_channels, "p_out": p_out,
-        "refine_stride": refine_stride, "width": width, "local_conv": local_conv, "rates": rates, "output_stride": output_stride,
-        "auxiliary": auxiliary, "stride_on": stride_on, **({} if probe is None else {"probe": probe}),
-    }  # fmt: skip
-    for name, allowed in CHOICES.items():
-        if options[name] not in allowed:
-            raise UsageError(
-                f"{name}={options[name]}: expected one of {', '.join(map(str, allowed))}"
-            )
-    for name in ("num_classes", "in_channels", "width"):
-        _check_count(name, options[name])
-    if p_out != "auto":
-        _check_count("p_out", p_out)
+    options: dict[str, Any] = {
+        "variant": variant,
+        "backbone": backbone,
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "p_out": p_out,
+        "refine_stride": refine_stride,
+        "width": width,
+        "local_conv": local_conv,
+        "rates": rates,
+        "output_stride": output_stride,
+        "auxiliary": auxiliary,
+        "stride_on": stride_on,
+        **({} if probe is None else {"probe": probe}),
+    }
+    _check_options(options)
     trunk, normalization, options["stride_on"] = prepare_backbone(
         backbone,
         weights,
@@ -136,7 +145,7 @@ def create_model(
 def assemble(
     trunk: Backbone, normalization: Normalization, options: dict[str, Any]
 ) -> SeENet | PeerNetwork | StageProbe:
-    """The network on a backbone that is built already, by options that `create_model` checked."""
+    """Build the network on a backbone from options that `create_model` has checked."""
     kind = (
         StageProbe
         if options.get("probe")
@@ -149,18 +158,15 @@ def assemble(
     return model
 
 
-OPTIONS = (
-    "variant",
-    "backbone",
-    "num_classes",
-    "in_channels",
-    "weights",
-    "p_out",
-    "width",
-    "auxiliary",
-    "factory",
-    "probe",
-)
+def _check_options(options: dict[str, Any]) -> None:
+    for name, allowed in CHOICES.items():
+        if options[name] not in allowed:
+            expected = ", ".join(map(str, allowed))
+            raise UsageError(f"{name}={options[name]}: expected one of {expected}")
+    for name in ("num_classes", "in_channels", "width", "p_out"):
+        value = 1 if (name, options[name]) == ("p_out", "auto") else options[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UsageError(f"{name}={value!r}: expected a whole number of at least 1")
 
 
 def _check_probe(probe: str, variant: str, factory: str | None, auxiliary: bool) -> None:
@@ -170,12 +176,8 @@ def _check_probe(probe: str, variant: str, factory: str | None, auxiliary: bool)
         raise UsageError(f"probe={probe}: unknown; {nearest(probe, PROBES)}")
     if probe not in probes_of(variant):
         raise UsageError(
-            f"probe={probe}: {variant} has no enhanced B2; expected one of {', '.join(probes_of(variant))}"
+            f"probe={probe}: {variant} has no enhanced B2; "
+            f"expected one of {', '.join(probes_of(variant))}"
         )
     if auxiliary:
         raise UsageError(f"probe={probe}: has no auxiliary head; set loss.auxiliary=0")
-
-
-def _check_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{name}={value!r}: expected a whole number of at least 1")

@@ -1,4 +1,4 @@
-"""Backbones: any timm network with four strides that can be dilated, as B1 to B4."""
+"""Backbones: timm networks with four stages that can be dilated, as B1 to B4."""
 
 import threading
 import traceback
@@ -19,17 +19,22 @@ from seenet.core.errors import UsageError, nearest
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 OTHERS = "try resnet50, convnext_tiny, or tf_efficientnet_lite0"
 HOOKS = threading.Lock()
-"""timm's hooks (NASNet) leave what they see in the network, where another thread would take it."""
+"""timm's hooks (NASNet) store features in the network, where another thread overwrites them."""
 
 
 class Backbone(nn.Module):
-    """B1 to B4 (the first `levels` of them) of a timm network, with random weights.
+    """The stages B1 to B4 of a timm network, with random weights.
 
-    N x C x H x W -> tensors of N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i]), with
-    strides 4, 8, 16, 32 up to `output_stride`. Networks whose stem cannot take a size get zeros to
-    the right and below.
+    N x C x H x W -> a tensor N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i]) per
+    stage; the strides are 4, 8, 16, 32, but at most `output_stride`. Networks whose stem takes
+    only some sizes get zeros to the right and below.
 
-    Raises UsageError for a name that timm does not know or cannot dilate.
+    Args:
+        name: A name of timm's.
+        stride_on: "conv1" for ResNet v1, "conv2" for v1.5.
+        levels: Number of stages; the later ones are left out.
+
+    Raises UsageError where timm does not know the name or cannot dilate the network.
     """
 
     def __init__(
@@ -55,10 +60,10 @@ class Backbone(nn.Module):
                 out_indices=(-4, -3, -2, -1)[:levels],
                 in_chans=in_channels,
             )
-        # Of families that cannot be dilated, or have other stages: whatever they raise.
-        except Exception as error:
+        except Exception as error:  # timm has no common error for what it cannot dilate
             raise UsageError(
-                f"backbone {name}: timm cannot give four stages at output stride {output_stride} ({_reason(error)}); {OTHERS}"
+                f"backbone {name}: timm cannot build four stages at output stride {output_stride} "
+                f"({_reason(error)}); {OTHERS}"
             ) from None
         if stride_on == "conv1":
             _move_strides(self.body)
@@ -68,9 +73,10 @@ class Backbone(nn.Module):
         expected = tuple(min(stride, output_stride) for stride in (4, 8, 16, 32)[:levels])
         if self.strides != expected:
             raise UsageError(
-                f"backbone {name}: stages have strides {self.strides}, expected {expected}; {OTHERS}"
+                f"backbone {name}: strides of the stages are {self.strides}, "
+                f"expected {expected}; {OTHERS}"
             )
-        # A size that nothing divides, or one that every stride does.
+        # First a size that no stride divides, then one that all divide.
         self.pad_multiple = 1 if not self._misfit(in_channels, 37, 35) else 32
         if self.pad_multiple > 1 and (misfit := self._misfit(in_channels, 64, 96)):
             raise UsageError(
@@ -87,7 +93,7 @@ class Backbone(nn.Module):
 
     @property
     def recompute(self) -> bool:
-        """Whether, in training, a stage keeps its input alone and is computed again going back."""
+        """Whether training keeps only the input of each stage and computes the rest again."""
         return any("forward" in vars(part) for part in self._checkpointed_parts())
 
     @recompute.setter
@@ -101,71 +107,71 @@ class Backbone(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """The body under the names of timm's own network, which stands one deeper in some."""
+        """The body under the names of timm's own network, which some bodies wrap once more."""
         children: dict[str, nn.Module] = dict(self.body.named_children())
-        whole: nn.Module = self.body
-        return next(iter(children.values())) if children.keys() in ({"model"}, {"body"}) else whole
+        body: nn.Module = self.body
+        return next(iter(children.values())) if children.keys() in ({"model"}, {"body"}) else body
 
     def stage_modules(self) -> list[list[nn.Module]]:
-        """List the modules of B1 (stem included) to B4, in the order of the pass.
+        """List the modules of B1 (with the stem) to B4, in the order of the pass.
 
-        Leaves, and whatever has parameters or buffers of its own beside its children (timm's norm
-        with activation, ConvNeXt's block with its layer scale).
+        Leaves, and modules with parameters or buffers of their own beside their children (timm's
+        norm with activation, ConvNeXt's block with its layer scale).
 
-        Raises UsageError where the stages of a network are mixed (HRNet).
+        Raises UsageError where the stages of a network are interleaved (HRNet).
         """
-        network = self.network
-        owners = [
+        modules = [
             (name.replace(".", "_"), module)
-            for name, module in network.named_modules()
-            if module is not network and (not list(module.children()) or _own_tensors(module))
+            for name, module in self.network.named_modules()
+            if name and (not list(module.children()) or _has_own_tensors(module))
         ]
-        ends: list[int] = []
-        for level in self.body.feature_info.get_dicts():
-            prefix = str(level["module"]).replace(".", "_")
-            inside = [
+        stages: list[list[nn.Module]] = []
+        start = 0
+        for prefix in self._stage_names():
+            ends = [
                 index
-                for index, (name, _) in enumerate(owners)
+                for index, (name, _) in enumerate(modules, start=1)
                 if name == prefix or name.startswith(f"{prefix}_")
             ]
-            if not inside:
+            if not ends:
                 raise UsageError(
-                    f"backbone {self.name}: has no modules of its stage {len(ends) + 1} alone; use training.freeze_stages=0"
+                    f"backbone {self.name}: stage {len(stages) + 1} has no modules of its own; "
+                    "use training.freeze_stages=0"
                 )
-            ends.append(max(inside) + 1)
-        starts = [0, *ends[:-1]]
-        return [
-            [module for _, module in owners[start:end]]
-            for start, end in zip(starts, ends, strict=True)
-        ]
+            stages.append([module for _, module in modules[start : ends[-1]]])
+            start = ends[-1]
+        return stages
 
     def norms(self) -> list[nn.Module]:
         """List every batch norm of the backbone."""
         return [module for module in self.modules() if isinstance(module, BATCH_NORMS)]
 
-    def _checkpointed_parts(self) -> list[nn.Module]:
-        """List the stages and what stands beside them, leaves excepted.
+    def _stage_names(self) -> list[str]:
+        """List the modules that end the stages, with underscores as `features_only` joins names."""
+        return [
+            str(stage["module"]).replace(".", "_") for stage in self.body.feature_info.get_dicts()
+        ]
 
-        A stage of EfficientNet is several blocks. The whole body where its stages are no modules of
-        their own (HRNet), or where timm's hooks look into them, which must not see a second pass.
+    def _checkpointed_parts(self) -> list[nn.Module]:
+        """List the stages and their siblings, without leaves.
+
+        A stage of EfficientNet is several siblings. The whole body where its stages are not modules
+        (HRNet), or where timm's hooks read them: they must not see the second pass.
         """
-        network = self.network
-        modules = {
-            name.replace(".", "_"): (name, module) for name, module in network.named_modules()
-        }
-        stages = [
-            str(level["module"]).replace(".", "_") for level in self.body.feature_info.get_dicts()
-        ]
-        if isinstance(self.body, FeatureHookNet) or not modules.keys() >= set(stages):
+        names = {name.replace(".", "_"): name for name, _ in self.network.named_modules()}
+        stages = self._stage_names()
+        if isinstance(self.body, FeatureHookNet) or not names.keys() >= set(stages):
             return [self.body]
-        parents = {modules[stage][0].rpartition(".")[0] for stage in stages}
-        beside = [
-            child for name in sorted(parents) for child in network.get_submodule(name).children()
+        parents = {names[stage].rpartition(".")[0] for stage in stages}
+        siblings = [
+            child
+            for name in sorted(parents)
+            for child in self.network.get_submodule(name).children()
         ]
-        return [child for child in beside if list(child.children())]
+        return [child for child in siblings if list(child.children())]
 
     def _misfit(self, in_channels: int, height: int, width: int) -> str:
-        """Say what is wrong with the stages at this size, by a pass of zeros; "" where they fit."""
+        """Describe what is wrong with the stages of an image of this size; "" where they fit."""
         was_training = self.body.training
         try:
             with torch.no_grad():
@@ -174,20 +180,18 @@ class Backbone(nn.Module):
             return _reason(error)
         finally:
             self.body.train(was_training)
-        found = [tuple(stage.shape[1:]) for stage in stages]
+        shapes = [tuple(stage.shape[1:]) for stage in stages]
         expected = [
             (channels, -(-height // stride), -(-width // stride))
             for channels, stride in zip(self.channels, self.strides, strict=True)
         ]
-        return (
-            ""
-            if found == expected
-            else f"at {height} x {width} its stages are {found}, expected {expected}"
-        )
+        if shapes == expected:
+            return ""
+        return f"at {height} x {width} its stages are {shapes}, expected {expected}"
 
 
 def _stages(name: str, **options: Any) -> Any:
-    """Return timm's network of these stages, and nothing behind the last of them."""
+    """Build timm's network of these stages, without the layers behind the last of them."""
     body: Any = timm.create_model(name, features_only=True, **options)
     last = str(body.feature_info.module_name()[-1])
     if not last.startswith("blocks."):
@@ -195,13 +199,13 @@ def _stages(name: str, **options: Any) -> Any:
     if isinstance(body, FeatureHookNet):
         # Xception, whose stages end within its blocks.
         return timm.create_model(name, features_only=True, feature_cls="getter", **options)
-    # EfficientNet and MobileNet would compute what stands behind the last stage asked for; timm cuts the others itself.
+    # timm cuts other networks itself, but not the blocks of EfficientNet and MobileNet.
     body.blocks = body.blocks[: int(last.removeprefix("blocks.")) + 1]
     return body
 
 
 def _reason(error: Exception) -> str:
-    """Return an error's first line; of an assertion without words the assertion, as timm has it."""
+    """Return an error's first line; of an assertion without a message, its code in timm."""
     line = str(error).strip().partition("\n")[0]
     asserted = [
         frame.line
@@ -211,14 +215,12 @@ def _reason(error: Exception) -> str:
     return line[:200] or (asserted[-1] if asserted else type(error).__name__)
 
 
-def _own_tensors(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters(recurse=False)) or any(
-        True for _ in module.buffers(recurse=False)
-    )
+def _has_own_tensors(module: nn.Module) -> bool:
+    return bool([*module.parameters(recurse=False), *module.buffers(recurse=False)])
 
 
 def _move_strides(body: nn.Module) -> None:
-    """Let blocks stride on their first 1x1, as in ResNet v1, not (v1.5) on their 3x3."""
+    """Let each block stride on its first 1x1, as in ResNet v1, not on its 3x3 (v1.5)."""
     for module in body.modules():
         conv1, conv2 = getattr(module, "conv1", None), getattr(module, "conv2", None)
         if (
@@ -231,35 +233,32 @@ def _move_strides(body: nn.Module) -> None:
 
 
 def _checkpointed(module: nn.Module, *inputs: Any) -> Any:
-    """Call `module`; in training keep its inputs alone, and compute the rest again going back."""
+    """Call a module; in training keep only its inputs, and compute the rest again going back."""
     forward = partial(type(module).forward, module)
     if not module.training:
         return forward(*inputs)
     if torch.compiler.is_compiling():
-        # The compiler moves statistics once by itself, and takes no context.
+        # The compiler updates the statistics once by itself, and takes no contexts.
         return checkpoint(forward, *inputs, use_reentrant=False)
 
-    def passes() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _kept_statistics(module)
 
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=passes)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
 def _kept_statistics(body: nn.Module) -> Iterator[None]:
-    """Keep batch norm's statistics in a second pass over the same images."""
-    norms = [
+    """Keep the statistics of batch norm during a second pass over the same images."""
+    norms: list[Any] = [
         module for module in body.modules() if isinstance(module, BATCH_NORMS) and module.training
     ]
-    momenta, counts = (
-        [norm.momentum for norm in norms],
-        [norm.num_batches_tracked.clone() for norm in norms],
-    )  # type: ignore[union-attr]
+    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+        for norm, momentum, count in before:
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]
+            norm.num_batches_tracked.copy_(count)

@@ -1,4 +1,4 @@
-"""Depthwise convolutions whose gradients can be trusted in bf16 and fp16 on processors."""
+"""Depthwise convolutions with reliable gradients in bf16 and fp16 on CPUs."""
 
 import torch
 from torch import Tensor, nn
@@ -7,12 +7,12 @@ REDUCED = (torch.bfloat16, torch.float16)
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` of a kernel a channel; in float32 while it trains on a processor in bf16 or fp16.
+    """Depthwise `nn.Conv2d`; on the CPU it trains in float32 even where bf16 or fp16 is asked for.
 
-    Some kernels of oneDNN on processors with AVX-512 and bf16 are wrong there, without an error:
-    the weight gradient of a dilated convolution in channels-last memory is NaN or points elsewhere
-    (cosine 0), and the backward pass of a kernel 19 or more wide over 16 channels never ends
-    (docs/precision.md). Float32 is right, and the arithmetic of these convolutions is small.
+    On CPUs with AVX-512 and bf16 some kernels of oneDNN fail without an error: the weight gradient
+    of a dilated convolution in channels-last memory is NaN or wrong (cosine 0), and the backward
+    pass of a kernel 19 or more wide over 16 channels never ends (docs/precision.md). Float32 is
+    right, and these convolutions are a small part of the arithmetic.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def _reduced(x: Tensor) -> torch.dtype | None:
-    """Return the 16-bit type that a convolution of x would compute in; None for others."""
+    """Return the 16-bit type in which a convolution of x would be computed; None for others."""
     if torch.is_autocast_enabled("cpu") and x.dtype in (torch.float32, *REDUCED):
         dtype = torch.get_autocast_dtype("cpu")
         return dtype if dtype in REDUCED else None
@@ -34,10 +34,7 @@ def _reduced(x: Tensor) -> torch.dtype | None:
 
 
 def use_exact_depthwise(model: nn.Module) -> None:
-    """Make every depthwise `nn.Conv2d` of a network a `DepthwiseConv2d`, in place.
-
-    A backbone's are made by its own library.
-    """
+    """Turn every depthwise `nn.Conv2d` of a network, its backbone's too, into `DepthwiseConv2d`."""
     for module in model.modules():
         if type(module) is nn.Conv2d and 1 < module.groups == module.in_channels:
             module.__class__ = DepthwiseConv2d

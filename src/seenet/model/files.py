@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import bundled_models, find_model, replacing, sha256
+from seenet.core.files import find_model, replacing, sha256
 from seenet.core.labels import LabelSet
 from seenet.model import assemble
 from seenet.model.backbone import Backbone
@@ -18,20 +18,17 @@ from seenet.model.baselines import check_installed
 from seenet.model.factory import FactoryNetwork
 from seenet.model.probe import levels_of
 from seenet.model.segmenter import Normalization, Segmenter
-from seenet.model.unpickle import import_pickle
-from seenet.model.weights import FitReport, fit_weights, read_safetensors
+from seenet.model.weights import fit_weights, read_safetensors
 
 __all__ = [
-    "FitReport",
     "SavedModel",
-    "bundled_models",
     "card_of",
     "find_model",
     "fit_weights",
     "from_card",
-    "import_pickle",
     "load_model",
-    "read_safetensors",
+    "read_notes",
+    "read_options",
     "save_model",
 ]
 
@@ -58,31 +55,30 @@ def save_model(
     notes: dict[str, Any] | None = None,
     half: bool = False,
 ) -> None:
-    """Write weights and metadata, whole or not at all.
+    """Write weights and metadata; the file is replaced whole or not at all.
 
     Args:
-        state: Weights to write in the place of the model's own (a moving average).
-        notes: JSON (recipe, step, version).
+        state: Weights to write instead of the model's own, such as a moving average.
+        notes: JSON values (recipe, step, version).
         half: Store matrices and kernels in fp16; vectors (norms, biases) stay fp32.
     """
     card = {"format": FORMAT, **card_of(model), "labels": asdict(labels), "notes": notes or {}}
     tensors = {}
     for key, value in (state or model.state_dict()).items():
         value = value.detach().cpu().contiguous()
-        tensors[key] = (
-            value.half() if half and value.is_floating_point() and value.dim() > 1 else value
-        )
+        is_matrix = value.is_floating_point() and value.dim() > 1
+        tensors[key] = value.half() if half and is_matrix else value
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"seenet": json.dumps(card)})
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """Read the notes of `save_model` without the weights; empty for what is no whole model file."""
+    """Read the notes of a model file without its weights; {} where it is not a whole model file."""
     return _read_part(path, "notes")
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Read the options of `create_model` without the weights; empty as for `read_notes`."""
+    """Read the options of `create_model` from a model file without its weights, as `read_notes`."""
     return _read_part(path, "options")
 
 
@@ -98,26 +94,28 @@ def load_model(name: str | Path, *, factory: str | None = None) -> SavedModel:
     """Read a model by run folder, file or bundled name (`find_model`).
 
     Args:
-        factory: A network of `model.factory` is code, which no file (nor the recipe beside it) may
-            choose to run: this must repeat the name that the file says.
+        factory: The name that the file gives for its network of `model.factory`. That network is
+            code, which neither a file nor the recipe beside it may choose to run.
 
     Raises:
-        DataError: Something is wrong with the file.
-        UsageError: `factory` is not what the file says.
+        DataError: The file is missing, damaged or not a model.
+        UsageError: `factory` is not the name in the file.
     """
     path = find_model(name)
     state, metadata = read_safetensors(path)
     if "seenet" not in metadata:
         raise DataError(
-            f"{path}: weights without SeENet's metadata; expected a model that seenet train wrote (use it as model.weights instead)"
+            f"{path}: weights without SeENet's metadata; expected a model that seenet train wrote "
+            "(or use it as model.weights)"
         )
     card, labels = _read_card(path, metadata["seenet"])
     options = card["options"]
     _check_factory(path, options.get("factory"), factory)
     check_installed(str(options.get("variant")))
-    made = FactoryNetwork(options) if factory else None
+    # Outside of the try block: errors of the user's own code do not mean a damaged file.
+    users_network = FactoryNetwork(options) if factory else None
     try:
-        model = _on_backbone(card) if made is None else made
+        model = users_network or _build(card)
         model.normalization = _normalization(card)
         model.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -130,43 +128,44 @@ def _read_card(path: Path, text: str) -> tuple[dict[str, Any], LabelSet]:
         card = json.loads(text)
         if card["format"] > FORMAT:
             raise DataError(
-                f"{path}: format {card['format']}, this version reads up to {FORMAT}; install a newer seenet"
+                f"{path}: has format {card['format']}, this version reads up to {FORMAT}; "
+                "install a newer seenet"
             )
         if not isinstance(card["options"], dict) or not isinstance(card["notes"], dict):
-            raise TypeError("its options or notes are no mapping")
+            raise TypeError("options or notes are not a mapping")
         return card, LabelSet.from_json(card["labels"])
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from None
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: damaged or foreign model file ({' '.join(str(error).split())[:160]}); export or train it again"
-    )
+    reason = " ".join(str(error).split())[:160]
+    return DataError(f"{path}: damaged or foreign model file ({reason}); export or train it again")
 
 
 def card_of(model: Segmenter) -> dict[str, Any]:
-    """Return what a network is built from, as JSON: options and normalisation."""
+    """Return the JSON values that `from_card` builds a network from: options and normalisation."""
     return {"options": model.options, "normalization": asdict(model.normalization)}
 
 
 def from_card(card: dict[str, Any], *, factory: str | None = None) -> Segmenter:
-    """Build the network of `card_of`, untrained, without its weights file.
+    """Build the network of `card_of` with random weights.
 
     Args:
-        factory: Of a network of `model.factory` its name, since no file may choose to run code.
+        factory: Name of the callable, for a network of `model.factory`: it is code, which no file
+            may choose to run.
 
     Raises UsageError where a peer's library is not installed.
     """
     if factory:
-        made = FactoryNetwork({**card["options"], "factory": factory})
-        made.normalization = _normalization(card)
-        return made
+        model = FactoryNetwork({**card["options"], "factory": factory})
+        model.normalization = _normalization(card)
+        return model
     check_installed(str(card["options"].get("variant")))
-    return _on_backbone(card)
+    return _build(card)
 
 
-def _on_backbone(card: dict[str, Any]) -> Segmenter:
+def _build(card: dict[str, Any]) -> Segmenter:
     options = card["options"]
     trunk = Backbone(
         options["backbone"],
@@ -179,17 +178,17 @@ def _on_backbone(card: dict[str, Any]) -> Segmenter:
 
 
 def _normalization(card: dict[str, Any]) -> Normalization:
-    return Normalization(tuple(card["normalization"]["mean"]), tuple(card["normalization"]["std"]))
+    mean, std = (tuple(card["normalization"][name]) for name in ("mean", "std"))
+    return Normalization(mean, std)
 
 
-def _check_factory(path: Path, named: str | None, trusted: str | None) -> None:
-    if trusted and not named:
+def _check_factory(path: Path, saved: str | None, given: str | None) -> None:
+    if given and not saved:
+        raise UsageError(f"{path}: holds no network of model.factory; remove --factory {given}")
+    if saved and given != saved:
+        instead = f", not of {given}" if given else ""
         raise UsageError(
-            f"{path}: holds no network of model.factory; leave --factory {trusted} out"
-        )
-    if named and trusted != named:
-        given = f", not of {trusted}" if trusted else ""
-        raise UsageError(
-            f"{path}: holds a network of model.factory={str(named)[:80]}{given}; that is code, which a file may not choose to run: "
-            "if you have it and trust it, repeat the name with --factory"
+            f"{path}: holds a network of model.factory={str(saved)[:80]}{instead}; that is code, "
+            "which a file may not choose to run: if you have it and trust it, repeat the name with "
+            "--factory"
         )

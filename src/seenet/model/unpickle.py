@@ -1,7 +1,7 @@
-"""Import pickled weights: read in a child process with `weights_only=True`, rewrite as .safetensors.
+"""Import pickled weights: a child process reads them and rewrites them as .safetensors.
 
-`import_pickle` runs this file as `python -m seenet.model.unpickle IN OUT`; the process that calls
-it never unpickles anything.
+The child runs `python -m seenet.model.unpickle IN OUT` and reads with `weights_only=True`; the
+process that calls `import_pickle` never unpickles anything.
 """
 
 import sys
@@ -15,7 +15,7 @@ from seenet.core.processor import limit_memory
 
 MAX_BYTES = 4 * 2**30
 MEMORY_BYTES = 6 * 2**30
-"""Of the reader, besides several times the file."""
+"""Memory limit of the child, in addition to four times the size of the file."""
 TIMEOUT_SECONDS = 600
 _KEYS_AROUND_A_STATE = ("state_dict", "model", "model_state", "net", "module", "weights")
 
@@ -23,14 +23,15 @@ _KEYS_AROUND_A_STATE = ("state_dict", "model", "model_state", "net", "module", "
 def import_pickle(source: Path, destination: Path) -> int:
     """Rewrite the tensors of a .pth file as .safetensors and return their number.
 
-    Raises DataError: no such file, more than 4 GiB, anything in it besides tensors in plain
-    containers, or a destination that exists.
+    Raises:
+        DataError: `source` is missing, larger than 4 GiB or holds more than tensors in plain
+            containers, or `destination` exists.
     """
     if not source.is_file():
         raise DataError(f"{source}: no such file; expected a .pth or .pt file of weights")
-    if source.stat().st_size > MAX_BYTES:
+    if (size := source.stat().st_size) > MAX_BYTES:
         raise DataError(
-            f"{source}: {source.stat().st_size} bytes, expected at most {MAX_BYTES}; is it a file of weights?"
+            f"{source}: {size} bytes, expected at most {MAX_BYTES}; is it a file of weights?"
         )
     if destination.exists():
         raise DataError(f"{destination}: exists already; give another name or remove it first")
@@ -57,41 +58,38 @@ def main() -> None:
     from safetensors.torch import save_file
 
     source, destination = sys.argv[1:]
-    limit_memory(MEMORY_BYTES + 4 * Path(source).stat().st_size)
+    file_size = Path(source).stat().st_size
+    limit_memory(MEMORY_BYTES + 4 * file_size)
     try:
-        # torch writes its archives unpacked; what is packed may unpack to any size.
+        # torch writes its archives without compression; a compressed one may unpack to any size.
         if zipfile.is_zipfile(source) and any(
             entry.compress_type for entry in zipfile.ZipFile(source).infolist()
         ):
             refuse("a compressed archive, which torch does not write")
-        found = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises several kinds; whatever it refuses, we refuse
+        state = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises several kinds; refuse whatever it refuses
         refuse(str(error).splitlines()[0][:200])
-    while isinstance(found, dict) and (
-        around := next(
-            (key for key in _KEYS_AROUND_A_STATE if isinstance(found.get(key), dict)), None
-        )
+    while isinstance(state, dict) and (
+        outer := next((k for k in _KEYS_AROUND_A_STATE if isinstance(state.get(k), dict)), None)
     ):
-        found = found[around]
-    if not isinstance(found, dict):
-        refuse(f"holds a {type(found).__name__}")
-    foreign = [
-        key
-        for key, value in found.items()
-        if not (isinstance(key, str) and isinstance(value, torch.Tensor))
-    ]
-    if foreign or not found:
-        refuse(f"entry {str(foreign[0])[:80]!r} is not a tensor" if foreign else "holds no tensors")
-    size = sum(value.numel() * value.element_size() for value in found.values())
-    if size > 2 * Path(source).stat().st_size + 2**20:
-        refuse(f"tensors of {size} bytes in a file of {Path(source).stat().st_size}")
-    # DataParallel and DDP put this in front of every name.
-    state = {
+        state = state[outer]
+    if not isinstance(state, dict):
+        refuse(f"holds a {type(state).__name__}")
+    if not state:
+        refuse("holds no tensors")
+    for key, value in state.items():
+        if not (isinstance(key, str) and isinstance(value, torch.Tensor)):
+            refuse(f"entry {str(key)[:80]!r} is not a tensor")
+    size = sum(value.numel() * value.element_size() for value in state.values())
+    if size > 2 * file_size + 2**20:
+        refuse(f"tensors of {size} bytes in a file of {file_size}")
+    tensors = {
+        # DataParallel and DDP put this prefix in front of every name.
         key.removeprefix("module."): value.detach().clone().contiguous()
-        for key, value in found.items()
+        for key, value in state.items()
     }
-    save_file(state, destination)
-    print(len(state))
+    save_file(tensors, destination)
+    print(len(tensors))
 
 
 if __name__ == "__main__":

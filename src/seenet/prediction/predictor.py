@@ -19,8 +19,8 @@ from seenet.core.device import choose_device
 from seenet.core.errors import UsageError
 from seenet.core.labels import LabelSet
 from seenet.model.fast.prediction import prediction_form, state_of
+from seenet.model.receptive_field import receptive_field
 from seenet.model.segmenter import Window, full_size
-from seenet.model.summary import receptive_field
 from seenet.prediction.base import BasePredictor, tile_done
 from seenet.prediction.tiled import (
     Grid,

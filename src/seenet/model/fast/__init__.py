@@ -1,8 +1,8 @@
-"""Faster forms of the network on processors: same parameters and mathematics, other arithmetic.
+"""Faster forms of the network on CPUs: the same parameters and mathematics, other arithmetic.
 
-The modules of `seenet.model` stay as the paper states them; `use_fast` lets the forms in this
-package compute them. Each is tested equal to the plain one, gradients included (float32, 1e-5
-relative). `prediction` has the form for prediction alone.
+The modules of `seenet.model` stay as the paper states them; after `use_fast` the forms in this
+package compute them, in training too. Each is tested equal to the plain one, with its gradients
+(float32, 1e-5 relative). `prediction` has the form for prediction.
 """
 
 from typing import Any
@@ -21,18 +21,18 @@ FORMS: dict[type[ShiftedDepthwiseConv2d | WinogradConv2d | FFTConv2d], type[nn.C
     WinogradConv2d: nn.Conv2d,
     FFTConv2d: nn.Conv2d,
 }
-"""Each form of a convolution, and the plain one that it stands for."""
+"""The faster forms of a convolution, each with the plain form that it stands for."""
 
 
 def use_fast(model: nn.Module) -> None:
-    """Compute `model` and its convolutions by their faster forms from now on, in place.
+    """Switch a network and its convolutions to their faster forms, in place.
 
-    Parameters and names stay. Worth it on the CPU, in channels-last memory. A network to be traced
-    (exported, compiled) keeps the plain form: the faster ones decide by the size of the picture.
+    Parameters and names stay. It is worth it on the CPU, in channels-last memory. Do not trace
+    (export, compile) the network afterwards: some forms depend on the size of the image.
     """
     module: Any
     for module in model.modules():
-        # A form adds a way to compute and nothing to store, so the module need not be made anew.
+        # A form has the attributes of the plain module, so only the class changes.
         if type(module) in (nn.Conv2d, DepthwiseConv2d):
             form = next((form for form in FORMS if form.fits(module)), None)
             if form is not None:

@@ -1,9 +1,9 @@
-"""Depthwise atrous 3x3 convolution as nine products of shifted pictures.
+"""Depthwise atrous 3x3 convolution as nine products of shifted images.
 
-On processors the library's kernel leaves its fast path where the dilation passes 4, and its
-gradients do from 2 on: they cost up to 25 times what moving the memory does, and in bf16 some are
-wrong (docs/precision.md). A tap multiplies a whole picture by one number a channel, and what a tap
-sees beyond the edge is zero, so large dilations have less to do, not more.
+On CPUs the library's kernel is slow where the dilation passes 4, and its gradients from 2 on: they
+take up to 25 times as long as moving the memory, and in bf16 some are wrong (docs/precision.md).
+Here each tap multiplies a whole shifted image by one number a channel. Beyond the border there are
+zeros, so large dilations have less to do, not more.
 """
 
 from typing import Any
@@ -15,31 +15,41 @@ from torch.nn import functional as F
 from seenet.model.depthwise import DepthwiseConv2d
 
 QUICK_DILATION = 4
-"""Up to this dilation the library's forward pass is the faster one."""
-
-Tap = tuple[slice, slice]
-
-
-def taps(side: int, dilation: int) -> list[tuple[int, Tap]]:
-    """List those of the three taps that meet a side: number, rows (columns) it writes and reads."""
-    found = []
-    for number, shift in enumerate((-dilation, 0, dilation)):
-        if abs(shift) < side:
-            written, read = (
-                slice(max(0, -shift), side - max(0, shift)),
-                slice(max(0, shift), side - max(0, -shift)),
-            )
-            found.append((number, (written, read)))
-    return found
+"""Up to this dilation the library's forward pass is faster."""
 
 
 def shifted(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """Convolve: N x h x w x C, weights 9 x C -> N x h x w x C."""
     out = x * weight[4]
-    for tap, written, read in _pairs(x, dilation):
+    for tap, written, read in _taps(x, dilation):
         if tap != 4:
             out[written].addcmul_(x[read], weight[tap])
     return out
+
+
+def _taps(x: Tensor, dilation: int) -> list[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
+    """List the taps of 3x3 that meet an image: number, and what it writes and reads of NHWC."""
+    every = slice(None)
+    return [
+        (3 * i + j, (every, rows[0], columns[0]), (every, rows[1], columns[1]))
+        for i, rows in _taps_along(x.shape[1], dilation)
+        for j, columns in _taps_along(x.shape[2], dilation)
+    ]
+
+
+def _taps_along(side: int, dilation: int) -> list[tuple[int, tuple[slice, slice]]]:
+    """List those of three taps that meet a side: number, and the rows that it writes and reads."""
+    return [
+        (
+            number,
+            (
+                slice(max(0, -shift), side - max(0, shift)),
+                slice(max(0, shift), side - max(0, -shift)),
+            ),
+        )
+        for number, shift in enumerate((-dilation, 0, dilation))
+        if abs(shift) < side
+    ]
 
 
 class _Depthwise(torch.autograd.Function):
@@ -51,13 +61,8 @@ class _Depthwise(torch.autograd.Function):
         ctx.dilation = dilation
         if dilation <= QUICK_DILATION:
             kernel = weight.t().reshape(-1, 1, 3, 3)
-            out = F.conv2d(
-                x.permute(0, 3, 1, 2),
-                kernel,
-                padding=dilation,
-                dilation=dilation,
-                groups=len(kernel),
-            )
+            images, groups = x.permute(0, 3, 1, 2), len(kernel)
+            out = F.conv2d(images, kernel, None, 1, dilation, dilation, groups)
             return out.permute(0, 2, 3, 1)
         return shifted(x, weight, dilation)
 
@@ -68,7 +73,7 @@ class _Depthwise(torch.autograd.Function):
         needs_x, needs_weight, _ = ctx.needs_input_grad
         grad_x = grad * weight[4] if needs_x else None
         grad_weight = torch.zeros_like(weight) if needs_weight else None
-        for tap, written, read in _pairs(x, ctx.dilation):
+        for tap, written, read in _taps(x, ctx.dilation):
             if grad_weight is not None:
                 grad_weight[tap] = (grad[written] * x[read]).sum((0, 1, 2))
             if grad_x is not None and tap != 4:
@@ -76,20 +81,10 @@ class _Depthwise(torch.autograd.Function):
         return grad_x, grad_weight, None
 
 
-def _pairs(x: Tensor, dilation: int) -> list[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
-    """List the taps of 3x3 that meet a picture: number, what it writes and reads of N x h x w x C."""
-    every = slice(None)
-    return [
-        (3 * i + j, (every, rows[0], columns[0]), (every, rows[1], columns[1]))
-        for i, rows in taps(x.shape[1], dilation)
-        for j, columns in taps(x.shape[2], dilation)
-    ]
-
-
 class ShiftedDepthwiseConv2d(DepthwiseConv2d):
-    """One 3x3 kernel a channel, without bias, "same" padding; channels-last memory in and out.
+    """Depthwise 3x3 without bias, "same" padding; channels-last memory in and out.
 
-    Compute in float32 at least, whatever autocast says: nine roundings to bf16 would add up.
+    It computes in float32 at least, also under autocast: nine roundings to bf16 would add up.
     """
 
     @staticmethod
@@ -108,8 +103,7 @@ class ShiftedDepthwiseConv2d(DepthwiseConv2d):
     def forward(self, x: Tensor) -> Tensor:
         exact = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
-            picture = x.to(exact).permute(0, 2, 3, 1).contiguous()
-            out: Tensor = _Depthwise.apply(
-                picture, self.weight.to(exact).view(-1, 9).t(), self.dilation[0]
-            )
+            images = x.to(exact).permute(0, 2, 3, 1).contiguous()
+            weight = self.weight.to(exact).view(-1, 9).t()
+            out: Tensor = _Depthwise.apply(images, weight, self.dilation[0])
         return out.permute(0, 3, 1, 2).to(x.dtype)

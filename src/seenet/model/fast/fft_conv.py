@@ -1,12 +1,12 @@
 """Long r x 1 and 1 x r convolutions of SeEM-FS (Fig. 4b) through the Fourier transform.
 
-It takes some two products a point, whatever r is. In the frequencies of a piece of line a
-convolution is one complex product each, and a complex product is three real ones. As the pieces
-are short, the transforms are small matrices: y = A ((G w) * (B x)), where * is 3 F matrix products
-over the channels, and A, B, G are real. Lines are N x n x C here, padded with zeros ("same").
+They take about two products a point, whatever r is. In the frequencies of a piece of a line a
+convolution is one complex product each, which is three real ones. As the pieces are short, the
+transforms are small matrices: y = A ((G w) * (B x)), where * is 3 F matrix products over the
+channels, F is the number of frequencies, and A, B, G are real. Lines are N x n x C here, padded
+with zeros ("same").
 """
 
-from collections.abc import Callable
 from functools import cache
 from math import ceil, pi
 from typing import Any
@@ -16,35 +16,41 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LONGEST = 64
-"""Most points of a piece: its transform costs as much a point, against the products' channels."""
+"""Most points of a piece: the cost of its transform per point grows with its length."""
+LEAST_SIZE = 7
+"""Shorter kernels are as fast in the plain form (benchmarks/NOTES.md)."""
+LEAST_CHANNELS = 64
 
 
 @cache
 def matrices(
     length: int, size: int, alone: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return A (length x 3F), B (3F x points read), G (3F x size) for pieces of `length` points.
+    """Return A (length x 3F), B (3F x points read) and G (3F x size).
 
-    A piece that stands `alone` has zeros beyond both ends, which may overlap in the circle; another
-    reads its neighbours' ends. `size` is r.
+    Args:
+        length: Points of a piece.
+        size: r.
+        alone: A piece is a whole line, with zeros beyond both ends, which may overlap in the
+            circle; otherwise it also reads r // 2 points of each neighbour.
     """
     half = size // 2
     period = length + (half if alone else 2 * half)
     read = torch.arange(0 if alone else -half, length + (0 if alone else half), dtype=torch.float64)
     angle = 2 * pi / period * torch.arange(period // 2 + 1, dtype=torch.float64)[:, None]
-    # Each frequency but the first and, of an even period, the last stands for its mirror as well.
+    # Every frequency stands for its mirror as well, except the first and that of half the period.
     single = (angle == 0) | (2 * torch.arange(len(angle))[:, None] == period)
     share = torch.where(single, 1.0, 2.0).double() / period
 
-    def parts(points: Tensor, sign: int) -> Tensor:
+    def transform(points: Tensor, sign: int) -> Tensor:
         real, imaginary = torch.cos(angle * points), sign * torch.sin(angle * points)
         return torch.cat([real, imaginary, real + imaginary])
 
     back = angle * torch.arange(length, dtype=torch.float64)
     cos, sin = share * torch.cos(back), share * torch.sin(back)
     a = torch.cat([cos + sin, sin - cos, -sin]).t()
-    b = parts(read, -1)
-    g = parts(torch.arange(size, dtype=torch.float64) - half, 1)
+    b = transform(read, -1)
+    g = transform(torch.arange(size, dtype=torch.float64) - half, 1)
     return a.to(dtype).contiguous(), b.to(dtype), g.to(dtype)
 
 
@@ -52,21 +58,26 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
     """Convolve lines: N x n x C, weights r x C x C' -> N x n x C'."""
     number, length = _pieces(x.shape[1])
     a, b, g = matrices(length, len(weight), number == 1, x.dtype)
-    products = torch.bmm(_frequencies(x, b, number, length, len(weight)), _spectrum(weight, g))
+    # Nested, so that neither factor is in memory longer than needed.
+    products = torch.bmm(_frequencies(x, b, number, length, len(weight)), _kernels(weight, g))
     out = torch.matmul(a, products.transpose(0, 1))
     return out.view(len(x), number * length, -1)[:, : x.shape[1]]
 
 
 def weight_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
-    """Return the weights' gradient, r x C x C', by x, N x n x C, and the output's, N x n x C'."""
+    """Return the gradient of the weights, r x C x C'.
+
+    Args:
+        x: N x n x C.
+        grad: Gradient of the output, N x n x C'.
+        size: r.
+    """
     number, length = _pieces(x.shape[1])
     a, b, g = matrices(length, size, number == 1, x.dtype)
-    pieces = F.pad(grad, (0, 0, 0, number * length - grad.shape[1])).reshape(
-        -1, length, grad.shape[-1]
-    )
-    products = torch.matmul(a.t(), pieces).transpose(0, 1)
-    found = torch.bmm(_frequencies(x, b, number, length, size).transpose(1, 2), products)
-    return (g.t() @ found.view(len(g), -1)).view(size, x.shape[-1], grad.shape[-1])
+    padded = F.pad(grad, (0, 0, 0, number * length - grad.shape[1]))
+    products = torch.matmul(a.t(), padded.reshape(-1, length, grad.shape[-1])).transpose(0, 1)
+    kernels = torch.bmm(_frequencies(x, b, number, length, size).transpose(1, 2), products)
+    return (g.t() @ kernels.view(len(g), -1)).view(size, x.shape[-1], grad.shape[-1])
 
 
 def _pieces(side: int) -> tuple[int, int]:
@@ -80,42 +91,36 @@ def _frequencies(x: Tensor, b: Tensor, number: int, length: int, size: int) -> T
     if number > 1:
         half = size // 2
         padded = F.pad(x, (0, 0, half, half + number * length - x.shape[1]))
-        x = (
-            padded.unfold(1, b.shape[1], length)
-            .transpose(2, 3)
-            .reshape(-1, b.shape[1], x.shape[-1])
-        )
+        pieces = padded.unfold(1, b.shape[1], length).transpose(2, 3)
+        x = pieces.reshape(-1, b.shape[1], x.shape[-1])
     return torch.matmul(b, x).transpose(0, 1)
 
 
-def _spectrum(weight: Tensor, g: Tensor) -> Tensor:
-    size, into, out = weight.shape
-    return (g @ weight.reshape(size, -1)).view(-1, into, out)
-
-
-LEAST_SIZE = 7
-"""Shorter lines are as fast in the plain form (benchmarks/NOTES.md)."""
-LEAST_CHANNELS = 64
+def _kernels(weight: Tensor, g: Tensor) -> Tensor:
+    """Return the weights r x C x C' transformed: 3F x C x C'."""
+    size, in_channels, out_channels = weight.shape
+    return (g @ weight.reshape(size, -1)).view(-1, in_channels, out_channels)
 
 
 class _Line(torch.autograd.Function):
-    """`along` with gradients. It keeps x itself, not its lines, which may be a copy."""
+    """`convolve_lines` with gradients. It keeps x itself, not its lines, which may be a copy."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, upright: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, vertical: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.upright = upright
-        return along(x, upright, weight, convolve)
+        ctx.vertical = vertical
+        return convolve_lines(x, vertical, weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        (grad,), upright = grads, ctx.upright
+        (grad,), vertical = grads, ctx.vertical
         needs_x, needs_weight, _ = ctx.needs_input_grad
+        turned = weight.flip(0).transpose(1, 2)
         return (
-            along(grad, upright, weight.flip(0).transpose(1, 2), convolve) if needs_x else None,
+            convolve_lines(grad, vertical, turned) if needs_x else None,
             weight_gradient(
-                _lines(x, upright).flatten(0, 1), _lines(grad, upright).flatten(0, 1), len(weight)
+                _lines(x, vertical).flatten(0, 1), _lines(grad, vertical).flatten(0, 1), len(weight)
             )
             if needs_weight
             else None,
@@ -123,24 +128,22 @@ class _Line(torch.autograd.Function):
         )
 
 
-def along(
-    x: Tensor, upright: bool, weight: Tensor, convolve: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """Convolve the columns (`upright`) or rows of N x C x h x w by weights r x C x C'."""
-    lines = _lines(x, upright)
+def convolve_lines(x: Tensor, vertical: bool, weight: Tensor) -> Tensor:
+    """Convolve the columns (`vertical`) or rows of N x C x h x w by weights r x C x C'."""
+    lines = _lines(x, vertical)
     out = convolve(lines.flatten(0, 1), weight).reshape(*lines.shape[:3], -1)
-    return out.permute(0, 3, 2, 1) if upright else out.permute(0, 3, 1, 2)
+    return out.permute(0, 3, 2, 1) if vertical else out.permute(0, 3, 1, 2)
 
 
-def _lines(x: Tensor, upright: bool) -> Tensor:
-    """Return columns (`upright`) or rows of N x C x h x w as N x lines x points x C."""
-    return x.permute(0, 3, 2, 1) if upright else x.permute(0, 2, 3, 1)
+def _lines(x: Tensor, vertical: bool) -> Tensor:
+    """Return columns (`vertical`) or rows of N x C x h x w as N x lines x points x C."""
+    return x.permute(0, 3, 2, 1) if vertical else x.permute(0, 2, 3, 1)
 
 
 class FFTConv2d(nn.Conv2d):
     """`nn.Conv2d` r x 1 or 1 x r, "same" padding, without bias; channels-last memory in and out.
 
-    Float32; under autocast it is the plain form.
+    It computes in float32; under autocast it is the plain form.
     """
 
     @staticmethod
@@ -162,7 +165,6 @@ class FFTConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        out: Tensor = _Line.apply(
-            x, self.weight.flatten(2).permute(2, 1, 0), self.kernel_size[0] > 1
-        )
+        weight = self.weight.flatten(2).permute(2, 1, 0)
+        out: Tensor = _Line.apply(x, weight, self.kernel_size[0] > 1)
         return out

@@ -1,14 +1,13 @@
 """Wide 3x3 convolutions by Winograd's F(4x4, 3x3): 36 products for 16 points instead of 144.
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). A tile of 6x6 points,
-transformed on both sides, meets the transformed kernel point by point; the 36 points are 36 matrix
-products over the channels. The interpolation points 0, 1, -1, 2, -1/2 and infinity lose less to
-rounding than the usual 0, 1, -1, 2, -2: some 4e-6 of the largest value in float32, where the plain
-form has 2e-6.
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). Each tile of 6x6 points
+is transformed on both sides and multiplied point by point with the transformed kernel; that is 36
+matrix products over the channels. The interpolation points 0, 1, -1, 2, -1/2 and infinity lose less
+to rounding than the usual 0, 1, -1, 2, -2: some 4e-6 of the largest value in float32, where the
+plain form loses 2e-6.
 
-A dilated convolution is `dilation` squared plain ones on interleaved pictures, so a tile takes
-every `dilation`-th point. Pictures are N x h x w x C here, padded with zeros by one `dilation`
-("same").
+A dilated convolution is `dilation` squared plain ones on interleaved images, so a tile takes every
+`dilation`-th point. Images are N x h x w x C here, padded with zeros by one `dilation` ("same").
 """
 
 from collections.abc import Iterator
@@ -22,39 +21,40 @@ from torch.nn import functional as F
 
 POINTS = (0.0, 1.0, -1.0, 2.0, -0.5)
 OUT, KERNEL, IN = 4, 3, 6
-"""Sides of what a tile gives, of the kernel, of what a tile takes."""
+"""Sides of a tile's output, of the kernel and of a tile's input."""
 CHUNK_BYTES = 8 << 20
-"""Of the largest tensor held at once, of which some four are."""
+"""Of the largest tensor of a chunk; about four of that size are in memory at once."""
+LEAST_CHANNELS = 256 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 128
+"""With fewer channels moving the tiles costs more than the products saved (benchmarks/NOTES.md)."""
+MOST_WASTE = 1.5
+"""Where tiles reach further beyond the image, the plain form is as fast."""
 
 
 @cache
 def matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Return B (6 x 6), G (6 x 3) and A (4 x 6) of y = A ((G g) * (B d)), by Toom and Cook.
 
-    They transform the tile d, the kernel g and the products.
+    B transforms the tile d, G the kernel g, and A the products.
     """
 
     def evaluation(coefficients: int) -> np.ndarray:
-        at_infinity = np.eye(coefficients)[-1:]
-        return np.concatenate(
-            [np.vander(np.array(POINTS), coefficients, increasing=True), at_infinity]
-        )
+        powers = np.vander(np.array(POINTS), coefficients, increasing=True)
+        return np.concatenate([powers, np.eye(coefficients)[-1:]])  # the last: at infinity
 
-    tile = np.linalg.inv(evaluation(IN)).T
     b, g, a = (
-        torch.from_numpy(np.ascontiguousarray(m)).to(dtype)
-        for m in (tile, evaluation(KERNEL), evaluation(OUT).T)
+        torch.from_numpy(np.ascontiguousarray(matrix)).to(dtype)
+        for matrix in (np.linalg.inv(evaluation(IN)).T, evaluation(KERNEL), evaluation(OUT).T)
     )
     return b, g, a
 
 
 def tiles(height: int, width: int, dilation: int) -> tuple[int, int]:
-    """Return the rows and columns of tiles that cover a picture."""
+    """Return the rows and columns of tiles that cover an image."""
     return -(-height // (OUT * dilation)), -(-width // (OUT * dilation))
 
 
 def waste(height: int, width: int, dilation: int) -> float:
-    """Return how many times the picture's points the tiles compute."""
+    """Return the number of points that the tiles compute, relative to those of the image."""
     rows, columns = tiles(height, width, dilation)
     return rows * columns * (OUT * dilation) ** 2 / (height * width)
 
@@ -62,8 +62,9 @@ def waste(height: int, width: int, dilation: int) -> float:
 def transform_kernels(weight: Tensor) -> Tensor:
     """Transform kernels: C' x C x 3 x 3 -> 36 x C x C'."""
     _, g, _ = matrices(weight.dtype)
-    out, into = weight.shape[:2]
-    return (torch.kron(g, g) @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(36, into, out)
+    out_channels, in_channels = weight.shape[:2]
+    transformed = torch.kron(g, g) @ weight.permute(2, 3, 1, 0).reshape(9, -1)
+    return transformed.view(36, in_channels, out_channels)
 
 
 def convolve(x: Tensor, kernels: Tensor, dilation: int) -> Tensor:
@@ -81,62 +82,63 @@ def convolve(x: Tensor, kernels: Tensor, dilation: int) -> Tensor:
             OUT, OUT, last - first, dilation, columns, dilation, out_channels
         )
         out[image, first:last] = points.permute(2, 0, 3, 4, 1, 5, 6)
-    return out.view(n, rows * OUT * dilation, columns * OUT * dilation, out_channels)[
-        :, :height, :width
-    ]
+    out = out.view(n, rows * OUT * dilation, columns * OUT * dilation, out_channels)
+    return out[:, :height, :width]
 
 
 def weight_gradient(x: Tensor, grad: Tensor, dilation: int) -> Tensor:
-    """Return the weights' gradient, C' x C x 3 x 3.
+    """Return the gradient of the weights, C' x C x 3 x 3.
 
-    By the input x, N x h x w x C, and the output's gradient, N x h x w x C'.
+    Args:
+        x: N x h x w x C.
+        grad: Gradient of the output, N x h x w x C'.
     """
     _, height, width, channels = x.shape
     _, columns = tiles(height, width, dilation)
     _, g, a = matrices(x.dtype)
     out_channels, side = grad.shape[-1], OUT * dilation
-    found = x.new_zeros(36, channels, out_channels)
+    kernels = x.new_zeros(36, channels, out_channels)
     for image, first, last in _chunks(x, max(channels, out_channels), dilation):
-        points = _part(grad[image], first * side, last * side, 0, columns * side)
+        points = _crop(grad[image], first * side, last * side, 0, columns * side)
         points = points.view(last - first, OUT, dilation, columns, OUT, dilation, out_channels)
         half = a.t() @ points.permute(1, 4, 0, 2, 3, 5, 6).reshape(OUT, -1)
         products = torch.matmul(a.t(), half.view(IN, OUT, -1)).view(36, -1, out_channels)
-        found.baddbmm_(_transformed(x[image], first, last, dilation).transpose(1, 2), products)
-    return (
-        (torch.kron(g, g).t() @ found.view(36, -1))
-        .view(3, 3, channels, out_channels)
-        .permute(3, 2, 0, 1)
-    )
+        kernels.baddbmm_(_transformed(x[image], first, last, dilation).transpose(1, 2), products)
+    weight = (torch.kron(g, g).t() @ kernels.view(36, -1)).view(3, 3, channels, out_channels)
+    return weight.permute(3, 2, 0, 1)
 
 
-def _part(picture: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
-    """Rows and columns of a picture h x w x C, zeros where they lie beyond it; `left` is 0 or less, `right` w or more."""
-    height, width, _ = picture.shape
+def _crop(image: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
+    """Return rows and columns of an image h x w x C, with zeros beyond its borders.
+
+    `left` is at most 0 and `right` at least w.
+    """
+    height, width, _ = image.shape
     return F.pad(
-        picture[max(0, top) : bottom],
+        image[max(0, top) : bottom],
         (0, 0, -left, right - width, max(0, -top), max(0, bottom - height)),
     )
 
 
 def _chunks(x: Tensor, channels: int, dilation: int) -> Iterator[tuple[int, int, int]]:
-    """Image, first and last row of tiles, so that no transformed tensor is much over CHUNK_BYTES."""
+    """Yield image, first and last row of tiles: chunks of about CHUNK_BYTES when transformed."""
     rows, columns = tiles(x.shape[1], x.shape[2], dilation)
-    of_a_row = 36 * dilation**2 * columns * channels * x.element_size()
-    step = max(1, CHUNK_BYTES // of_a_row)
-    # Of equal sizes, so that none is left with a row or two.
+    row_bytes = 36 * dilation**2 * columns * channels * x.element_size()
+    step = max(1, CHUNK_BYTES // row_bytes)
+    # Equal chunks: the last one is not left with a row or two.
     step = -(-rows // -(-rows // step))
     for image in range(x.shape[0]):
         for first in range(0, rows, step):
             yield image, first, min(first + step, rows)
 
 
-def _transformed(picture: Tensor, first: int, last: int, dilation: int) -> Tensor:
-    """Return rows of tiles of a picture h x w x C, transformed on both sides: 36 x tiles x C."""
-    b, _, _ = matrices(picture.dtype)
-    height, width, channels = picture.shape
+def _transformed(image: Tensor, first: int, last: int, dilation: int) -> Tensor:
+    """Return rows of tiles of an image h x w x C, transformed on both sides: 36 x tiles x C."""
+    b, _, _ = matrices(image.dtype)
+    height, width, channels = image.shape
     side, (_, columns) = OUT * dilation, tiles(height, width, dilation)
-    padded = _part(
-        picture,
+    padded = _crop(
+        image,
         first * side - dilation,
         last * side + dilation,
         -dilation,
@@ -147,17 +149,11 @@ def _transformed(picture: Tensor, first: int, last: int, dilation: int) -> Tenso
         (IN, last - first, dilation, row), (dilation * row, side * row, row, 1)
     )
     half = b @ lines.reshape(IN, -1)
-    tile = half.as_strided(
+    columns_of_points = half.as_strided(
         (IN, IN, count, columns, dilation, channels),
         (count * row, dilation * channels, row, side * channels, channels, 1),
     )
-    return torch.matmul(b, tile.reshape(IN, IN, -1)).view(36, -1, channels)
-
-
-LEAST_CHANNELS = 256 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 128
-"""Below, moving the tiles costs more than the products saved (benchmarks/NOTES.md)."""
-MOST_WASTE = 1.5
-"""Where tiles reach further beyond the picture, the plain form is as fast."""
+    return torch.matmul(b, columns_of_points.reshape(IN, IN, -1)).view(36, -1, channels)
 
 
 class _Winograd(torch.autograd.Function):
@@ -185,7 +181,7 @@ class _Winograd(torch.autograd.Function):
 class WinogradConv2d(nn.Conv2d):
     """`nn.Conv2d` 3x3 of many channels, "same" padding; channels-last memory in and out.
 
-    Float32; under autocast it is the plain form.
+    It computes in float32; under autocast it is the plain form.
     """
 
     @staticmethod
@@ -202,14 +198,11 @@ class WinogradConv2d(nn.Conv2d):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if (
-            torch.is_autocast_enabled(x.device.type)
-            or waste(x.shape[2], x.shape[3], self.dilation[0]) > MOST_WASTE
-        ):
+        dilation = self.dilation[0]
+        too_small = waste(x.shape[2], x.shape[3], dilation) > MOST_WASTE
+        if too_small or torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        out: Tensor = _Winograd.apply(
-            x.permute(0, 2, 3, 1).contiguous(), self.weight, self.dilation[0]
-        )
+        out: Tensor = _Winograd.apply(x.permute(0, 2, 3, 1).contiguous(), self.weight, dilation)
         if self.bias is not None:
             out = out + self.bias
         return out.permute(0, 3, 1, 2)
