@@ -1,4 +1,4 @@
-"""Boundary attention A = 1 - sigmoid(P') (Eq. 3): maps, and the mean at boundaries and elsewhere."""
+"""Boundary attention A = 1 - sigmoid(P') (Eq. 3): maps, and means at boundaries and elsewhere."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -94,10 +94,10 @@ class ModulePatterns:
         }
 
 
-def measure(kind: type[SeEM], rates: Sequence[int], name: str, *, width: int = 1) -> ModulePatterns:
+def measure(kind: type[SeEM], rates: Sequence[int], name: str) -> ModulePatterns:
     """Measure the patterns of a SeEM or SeEM-FS with these rates.
 
-    The shapes of its kernels decide them, not weights and width. So the convolutions get random
+    The shapes of its kernels decide them, not weights and widths. So the convolutions get random
     positive weights in float64, batch norm is new and in eval mode, and inputs are positive:
     nothing cancels, every ReLU is open, and a gradient is zero only where no path leads.
 
@@ -109,7 +109,7 @@ def measure(kind: type[SeEM], rates: Sequence[int], name: str, *, width: int = 1
             f"rates {', '.join(map(str, rates))}: expected at least one, "
             f"whole numbers from 1 to {MAX_RATE}"
         )
-    module = kind(1, rates, width=width).double().eval()
+    module = kind(1, rates, width=1).double().eval()
     generator = torch.Generator().manual_seed(0)
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
@@ -188,7 +188,11 @@ def write_sampling(
     if model is not None and rates is not None:
         listed = ",".join(map(str, rates))
         raise UsageError(f"{model} has rates of its own; leave --rates {listed} out, or the model")
-    found = levels_of(model) if model is not None else sparse_and_full(rates or RATES)
+    found = (
+        levels_of(model)
+        if model is not None
+        else sparse_and_full(RATES if rates is None else rates)
+    )
     write_figure(out, sampling_figure(found))
     return found
 

@@ -52,7 +52,8 @@ def submit_model(
         model = predictor.info.get("file", "the model")
         labels, expected = predictor.labels, benchmark.labels
         raise DataError(
-            f"{model}: knows {labels.num_classes} classes ({labels.name}), {benchmark.name} has {expected.num_classes} ({expected.name}); "
+            f"{model}: knows {labels.num_classes} classes ({labels.name}), "
+            f"{benchmark.name} has {expected.num_classes} ({expected.name}); "
             "use a model trained on these"
         )
     pictures, sizes = _find_pictures(images, benchmark)
