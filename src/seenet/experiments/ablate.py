@@ -192,7 +192,7 @@ def _start(run: Run, device: str, gpu: str | None) -> subprocess.Popen[bytes]:
         # In a session of its own: Ctrl-C in the terminal reaches this process alone, which asks
         # its runs to stop once. Not by `run_module`: the run must outlive a killed parent.
         return subprocess.Popen(
-            [sys.executable, "-m", train_run.__name__, recipe, run.folder, device],
+            [sys.executable, "-m", train_run.__name__, str(recipe), str(run.folder), device],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,

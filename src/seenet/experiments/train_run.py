@@ -12,20 +12,15 @@ from pathlib import Path
 
 from seenet.core.child import refuse
 from seenet.core.errors import SeenetError, Terminated
-from seenet.core.processor import crowded
 from seenet.core.recipe_files import load_recipe
 from seenet.training.trainer import train
-
-log = logging.getLogger("seenet")
 
 
 def main(recipe: str, out: str, device: str) -> None:
     """Train the recipe into the folder `out`, or resume the run there."""
     logging.basicConfig(format="%(message)s")
-    log.setLevel(logging.INFO)
+    logging.getLogger("seenet").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminate)
-    if warning := crowded():
-        log.warning(warning)
     resume = Path(out, "recipe.yaml").exists()
     command = ["seenet", "train", recipe, "--out", out, "--device", device]
     try:
@@ -34,7 +29,7 @@ def main(recipe: str, out: str, device: str) -> None:
             Path(out),
             resume=resume,
             device=device,
-            command=shlex.join([*command, *(["--resume"] if resume else [])]),
+            command=shlex.join([*command, "--resume"] if resume else command),
         )
     except (SeenetError, Terminated) as error:
         refuse(str(error) or "terminated", error.exit_code)
