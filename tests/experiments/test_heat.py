@@ -17,13 +17,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     return Drawn(monkeypatch, heat)
 
 
-def test_a_map_is_the_root_mean_square_over_channels():
-    tensor = torch.tensor([[[[3.0, 0.0]], [[-4.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]]]])
-    assert heat_map(tensor).tolist() == [[[[2.5, 0.5]]]]
-    # The number of channels makes no difference.
-    assert heat_map(tensor.repeat(1, 3, 1, 1)).tolist() == [[[[2.5, 0.5]]]]
-
-
 def test_a_panel_is_the_reduction_of_the_networks_tensor(tmp_path, drawn):
     predictor, (image, truth) = small(tmp_path / "net.safetensors"), scene(size=51)
     heat_figure(predictor, image, truth)

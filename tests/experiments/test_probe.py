@@ -12,6 +12,7 @@ from seenet.data.shapes import SHAPES
 from seenet.experiments.ablate import ablate
 from seenet.experiments.plan import Plan
 from seenet.experiments.probe import make_probe_plan
+from seenet.experiments.results import collect_results, markdown
 from seenet.model import create_model
 from seenet.model.files import save_model
 from tests.experiments.doubles import TINY, Trainings, pretend_trained, run_command, tiny_plan
@@ -140,30 +141,29 @@ def test_code_that_only_the_recipe_beside_a_model_names(tmp_path: Path) -> None:
     assert named.recipe.transforms.custom == "theirs.x:f"
 
 
-def test_results(run: Path, trainings: Trainings, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["probe", str(run), "--stages", "B2,EB2", "--seeds", "2", "--device", "cpu"]
+def test_dry_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pretend_trained(make_plan(run).runs[0], 0.5)
-    code, out, err = run_command(capsys, *arguments, "--dry-run")
+    line = ["probe", str(run), "--stages", "B2,B3+EB2", "--dry-run"]
+    code, out, err = run_command(capsys, *line)
     assert code == 0, err
     assert out.splitlines()[0] == "B2-seed-0: finished"
-    assert out.splitlines()[-1] == "1 of 4 runs finished"
-    code, out, err = run_command(capsys, *arguments)
-    assert code == 0, err
-    assert trainings.started == ["EB2-seed-0", "B2-seed-1", "EB2-seed-1"]
-    table = (run / "probe" / "table.md").read_text()
-    assert table in out
+    assert out.splitlines()[-1] == "1 of 2 runs finished"
+
+
+def test_the_table_names_stage_mode_and_model(run: Path) -> None:
+    plan = make_plan(run, stages="B2,EB2", seeds=2)
+    for each in plan.runs:
+        pretend_trained(each, 0.5)
+    result = collect_results(plan, {}, None)
+    model = run / "model.safetensors"
+    assert result["model"] == {"file": str(model), "sha256": sha256(model)}
+    table = markdown(result)
     header, _, first, *_ = table.splitlines()
     assert header.startswith("| stage (frozen below) | ")
     assert first.startswith("| B2 | 50.00 | 0.00 | 2 of 2 |")
     assert first.endswith("| 50.1 (B2, resnet101) |")
     assert "parameters: of the probe alone" in table and "joint:" not in table
-    result = json.loads((run / "probe" / "results.json").read_text())
-    model = run / "model.safetensors"
-    assert result["model"] == {"file": str(model), "sha256": sha256(model)}
     assert result["model"]["sha256"] in table
-    assert result["complete"] and "seenet" in result["command"]
-    runs = [(entry["seed"], entry["miou"]) for row in result["rows"] for entry in row["runs"]]
-    assert runs == [(0, 0.5), (1, 0.5)] * 2
 
 
 def test_a_folder_holds_one_kind_of_results(run: Path, trainings: Trainings) -> None:

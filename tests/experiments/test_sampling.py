@@ -15,7 +15,6 @@ from seenet.experiments.sampling import (
     levels_of,
     measure,
     pattern_picture,
-    sparse_and_full,
     write_sampling,
 )
 from seenet.model.seenet import SeEM, SeEMFS, local_size
@@ -51,13 +50,6 @@ def test_full_sampling_is_a_square_of_twice_the_rate_and_the_local_kernel():
         # Eq. 2: every point in the dilated kernel's window.
         assert branch.window.shape == (2 * rate + 1, 2 * rate + 1) and branch.window.all()
     assert offsets(module.whole) == offsets(module.branches[-1])
-
-
-def test_the_papers_example():
-    """Rate 3: sparse reaches x0, x3, x6 of a row (Eq. 1), full x0 to x8 (Eq. 2)."""
-    sparse, full = sparse_and_full((3,))
-    assert {x for _, x in offsets(sparse.branches[0])} == {-3, 0, 3}
-    assert {x for _, x in offsets(full.branches[0])} == set(range(-4, 5))
 
 
 def test_the_gradient_is_measured_not_assumed():

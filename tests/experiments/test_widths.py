@@ -1,10 +1,8 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from PIL import Image
 
 from seenet.core.errors import DataError, UsageError
 from seenet.experiments.widths import widths_figure, write_widths_figure
@@ -23,17 +21,6 @@ def results(tmp_path: Path) -> list[Path]:
         model = f"runs/{path.parent.name}/model.safetensors"
         path.write_text(json.dumps(result(model, {"1": start, "3": start + 0.1, "5": None})))
     return paths
-
-
-def test_a_figure_of_two_models(results, tmp_path):
-    out = tmp_path / "figures/widths.png"
-    write_widths_figure(results, out)
-    both = np.asarray(Image.open(out).convert("RGB"))
-    with pytest.raises(DataError, match="--overwrite"):
-        write_widths_figure(results[:1], out)
-    write_widths_figure(results[:1], out, overwrite=True)
-    assert both.std() > 0
-    assert not np.array_equal(both, np.asarray(Image.open(out).convert("RGB")))
 
 
 def test_the_lines_are_the_numbers(monkeypatch):
