@@ -62,9 +62,9 @@ def test_costs_are_the_networks(tmp_path: Path) -> None:
     network = create_model(
         backbone="resnet10t", width=8, p_out=16, output_stride=16, num_classes=SHAPES.num_classes
     )
-    assert plan.cells[0].parameters == sum(part.numel() for part in network.parameters())
-    assert [cell.output_stride for cell in plan.cells] == [16, 32]
-    assert all(cell.flops for cell in plan.cells)
+    assert plan.rows[0].parameters == sum(part.numel() for part in network.parameters())
+    assert [row.output_stride for row in plan.rows] == [16, 32]
+    assert all(row.flops for row in plan.rows)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_costs_are_the_networks(tmp_path: Path) -> None:
 def test_the_papers_number_stands_beside_the_papers_networks_alone(
     tmp_path: Path, row: str, vary: str, letters: list[str | None]
 ) -> None:
-    cells = tiny_plan(tmp_path, rows=row, vary=[vary]).cells
-    assert [cell.paper and cell.paper.letter for cell in cells] == letters
+    rows = tiny_plan(tmp_path, rows=row, vary=[vary]).rows
+    assert [row.paper and row.paper.letter for row in rows] == letters
 
 
 def test_values_are_split_by_commas_outside_brackets() -> None:

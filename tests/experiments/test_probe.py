@@ -51,7 +51,7 @@ def test_stages_times_seeds_of_one_recipe(tmp_path: Path) -> None:
     settings = ["loss.auxiliary=0.4", "training.start_from=else.safetensors", "optimizer.rate=0.02"]
     run = save_run(tmp_path / "run", "seenet", *settings)
     plan = make_plan(run, "training.steps=7", seeds=2)
-    assert [cell.name for cell in plan.cells] == STAGES
+    assert [row.name for row in plan.rows] == STAGES
     assert plan.runs[-1].folder == run / "probe" / "B3+EB2-seed-1"
     recipes = [run.recipe for run in plan.runs]
     assert [recipe.model.probe for recipe in recipes] == STAGES * 2
@@ -70,18 +70,18 @@ def test_costs_and_the_papers_numbers(tmp_path: Path, run: Path) -> None:
     c2, c3 = network.backbone.channels[1:3]
     widths = {"B2": c2, "EB2": c2 + 32, "B3": c3, "B3+B2": c2 + c3, "B3+EB2": c2 + 32 + c3}
     classifier = 2 * 256 + 256 * SHAPES.num_classes + SHAPES.num_classes
-    cells = make_plan(run).cells
-    for cell in cells:
-        assert cell.parameters == 9 * widths[cell.name] * 256 + classifier
-    assert [cell.paper and cell.paper.miou for cell in cells] == [50.1, 62.4, 69.4, 71.5, 73.5]
-    (cell,) = make_plan(save_run(tmp_path / "b", "baseline"), stages="B2").cells
-    assert cell.paper is None
+    rows = make_plan(run).rows
+    for row in rows:
+        assert row.parameters == 9 * widths[row.name] * 256 + classifier
+    assert [row.paper and row.paper.miou for row in rows] == [50.1, 62.4, 69.4, 71.5, 73.5]
+    (row,) = make_plan(save_run(tmp_path / "b", "baseline"), stages="B2").rows
+    assert row.paper is None
 
 
 @pytest.mark.parametrize("variant", ["baseline", "seem-fs", "torchvision-fcn"])
 def test_models_without_an_enhanced_stage(tmp_path: Path, variant: str) -> None:
     run = save_run(tmp_path / "run", variant)
-    assert [cell.name for cell in make_plan(run).cells] == ["B2", "B3", "B3+B2"]
+    assert [row.name for row in make_plan(run).rows] == ["B2", "B3", "B3+B2"]
     with pytest.raises(UsageError, match=rf"\({variant}\) has no enhanced B2; it has B2, B3, B3\+"):
         make_plan(run, stages="B2,EB2")
 

@@ -34,7 +34,7 @@ def collect(plan: Plan) -> tuple[dict[str, Any], str, list[dict[str, str]]]:
 def test_complete(tmp_path: Path) -> None:
     plan = tiny_plan(tmp_path, seeds=3)
     for run in plan.runs:
-        pretend_trained(run, MIOUS[run.cell.name][run.seed])
+        pretend_trained(run, MIOUS[run.row.name][run.seed])
     result, table, lines = collect(plan)
     assert result["complete"] and result["missing"] == []
     baseline, seenet = result["rows"]

@@ -58,8 +58,8 @@ LETTERS = {row.letter: row for row in TABLE_1}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Row of the results: one network and its settings, trained with every seed."""
+class Row:
+    """Network and settings that are compared with others, trained with every seed."""
 
     name: str
     settings: tuple[str, ...]
@@ -73,9 +73,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Run:
-    """Training of a cell with one seed, in the folder OUT/CELL-seed-N."""
+    """Training of a row with one seed, in the folder OUT/ROW-seed-N."""
 
-    cell: Cell
+    row: Row
     seed: int
     recipe: Recipe
     folder: Path
@@ -106,17 +106,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs of an ablation, all cells with the first seed before any with the second."""
+    """Runs of an ablation, all rows with the first seed before any with the second."""
 
     out: Path
     recipe: Recipe
-    cells: list[Cell]
+    rows: list[Row]
     seeds: int
     runs: list[Run]
-    reference: Cell
-    """The cell that the others are compared with."""
+    reference: Row
+    """The row that the others are compared with."""
     unit: str = "row"
-    """What a cell is called in the table."""
+    """What a row is called in the table."""
     rules: dict[str, str] = field(default_factory=dict)
     """Explanations of the numbers that differ from an ablation's, by the number's name."""
     about: dict[str, Any] = field(default_factory=dict)
@@ -140,9 +140,9 @@ def make_plan(
         settings: `key=value` for all runs.
         out: folder of the runs and results.
         rows: names with commas between, as for `parse_rows`.
-        seeds: number of runs of each cell, with the seeds 0, 1, ...
-        vary: texts as for `parse_vary`; every combination of their values is a cell of each row.
-        reference: name or letter of the cell to compare with; None: the first.
+        seeds: number of runs of each row, with the seeds 0, 1, ...
+        vary: texts as for `parse_vary`; each combination of their values makes a row of its own.
+        reference: name or letter of the row to compare with; None: the first.
 
     Raises:
         UsageError: unknown row, setting, value or reference.
@@ -152,8 +152,8 @@ def make_plan(
     check_comparable(base, seeds)
     points = list(product(*(parse_vary(text, rows is not None) for text in vary)))
     grid = [
-        ("-".join([name, *map(_short, point)]), (*row, *point), point)
-        for name, row in parse_rows(rows, base).items()
+        ("-".join([name, *map(_short, point)]), (*network, *point), point)
+        for name, network in parse_rows(rows, base).items()
         for point in points
     ]
     recipes = [
@@ -163,8 +163,8 @@ def make_plan(
     num_classes = open_split(base.data, base.data.train).labels.num_classes
     # Two values may differ only in characters that a folder's name cannot hold.
     counts = Counter(name for name, _, _ in grid)
-    cells = [
-        _cell(
+    compared = [
+        _make_row(
             name if counts[name] == 1 else f"{name}-{digest(*own)[:6]}",
             own,
             point,
@@ -174,18 +174,18 @@ def make_plan(
         for (name, own, point), seeded in zip(grid, recipes, strict=True)
     ]
     runs = [
-        Run(cell, seed, seeded[seed], out / f"{cell.name}-seed-{seed}")
+        Run(row, seed, seeded[seed], out / f"{row.name}-seed-{seed}")
         for seed in range(seeds)
-        for cell, seeded in zip(cells, recipes, strict=True)
+        for row, seeded in zip(compared, recipes, strict=True)
     ]
     if reference in LETTERS:
         (reference,) = parse_rows(reference, base)
-    by_name = {cell.name: cell for cell in cells}
+    by_name = {row.name: row for row in compared}
     if reference is not None and reference not in by_name:
         raise UsageError(
             f"--reference {reference}: not among the rows; expected one of {', '.join(by_name)}"
         )
-    return Plan(out, base, cells, seeds, runs, by_name[reference] if reference else cells[0])
+    return Plan(out, base, compared, seeds, runs, by_name[reference or compared[0].name])
 
 
 def check_comparable(recipe: Recipe, seeds: int) -> None:
@@ -274,14 +274,14 @@ def _short(setting: str) -> str:
     return re.sub(r"[^\w.=-]+", "_", re.sub(r"^[^=]*\.", "", setting)).strip("_")
 
 
-def _cell(
+def _make_row(
     name: str,
     settings: tuple[str, ...],
     varied: tuple[str, ...],
     recipe: Recipe,
     num_classes: int,
-) -> Cell:
-    """Count the cost of what predicts, which is the network without its auxiliary head."""
+) -> Row:
+    """Make a row with the cost of what predicts: the network without its auxiliary head."""
     model = uninitialized_model(recipe, num_classes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     flops: int | None = None
@@ -295,7 +295,7 @@ def _cell(
     keys = {setting.partition("=")[0] for setting in varied} - {"model.variant", "model.backbone"}
     is_papers = not any(key.partition(".")[0] == "model" for key in keys)
     paper = paper_row(recipe.model.variant, recipe.model.backbone) if is_papers else None
-    return Cell(name, settings, paper, parameters, flops, model.options.get("output_stride"))
+    return Row(name, settings, paper, parameters, flops, model.options.get("output_stride"))
 
 
 def uninitialized_model(recipe: Recipe, num_classes: int) -> Segmenter:

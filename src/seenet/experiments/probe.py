@@ -11,9 +11,9 @@ from seenet.core.recipe_files import parse_options
 from seenet.core.settings import ModelSettings, Recipe
 from seenet.data import open_split
 from seenet.experiments.plan import (
-    Cell,
     PaperRow,
     Plan,
+    Row,
     Run,
     check_comparable,
     load_without_stages,
@@ -108,16 +108,16 @@ def make_probe_plan(
     check_comparable(base, seeds)
     num_classes = open_split(base.data, base.data.train).labels.num_classes
     folder = out or _default_out(path, joint)
-    cells = [_cell(load_probe(name, 0), name, num_classes) for name in names]
+    rows = [_make_row(load_probe(name, 0), name, num_classes) for name in names]
     runs = [
-        Run(cell, seed, load_probe(cell.name, seed), folder / f"{cell.name}-seed-{seed}")
+        Run(row, seed, load_probe(row.name, seed), folder / f"{row.name}-seed-{seed}")
         for seed in range(seeds)
-        for cell in cells
+        for row in rows
     ]
     (mode,) = MODES[joint]
     about = {"model": {"file": str(path), "sha256": sha256(path)}}
     rules = {**RULES, **MODES[joint]}
-    return Plan(folder, base, cells, seeds, runs, cells[0], f"stage ({mode})", rules, about)
+    return Plan(folder, base, rows, seeds, runs, rows[0], f"stage ({mode})", rules, about)
 
 
 def _parse_stages(path: Path, options: dict[str, Any], stages: str | None) -> list[str]:
@@ -168,7 +168,7 @@ def _default_out(path: Path, joint: bool) -> Path:
     return Path("probes") / f"{path.stem}{kind}"
 
 
-def _cell(recipe: Recipe, stage: str, num_classes: int) -> Cell:
+def _make_row(recipe: Recipe, stage: str, num_classes: int) -> Row:
     model = uninitialized_model(recipe, num_classes)
     assert isinstance(model, StageProbe)
     is_papers = recipe.model.variant == "seenet"
@@ -176,4 +176,4 @@ def _cell(recipe: Recipe, stage: str, num_classes: int) -> Cell:
     flops = sum(part.flops for part in summarize(model, *recipe.transforms.crop))
     parameters = sum(parameter.numel() for parameter in model.head.parameters())
     settings = (f"model.probe={stage}",)
-    return Cell(stage, settings, paper, parameters, flops, model.options["output_stride"])
+    return Row(stage, settings, paper, parameters, flops, model.options["output_stride"])

@@ -13,7 +13,7 @@ import seenet
 from seenet.core.files import replacing, sha256, write_text
 from seenet.core.recipe_files import dump
 from seenet.evaluation.pictures import png_bytes
-from seenet.experiments.plan import Cell, Plan, Run
+from seenet.experiments.plan import Plan, Row, Run
 from seenet.training.logging import read_metrics
 
 RESULTS, TABLE, CSV, PLOT = FILES = ("results.json", "table.md", "table.csv", "plot.png")
@@ -114,33 +114,33 @@ def collect_results(plan: Plan, failed: dict[str, str], command: str | None) -> 
         "differs": {
             key: list(map(json.loads, texts)) for key, texts in values.items() if len(texts) > 1
         },
-        "rows": [_row(plan, cell, results) for cell in plan.cells],
+        "rows": [_row(plan, row, results) for row in plan.rows],
         "recipe": dump(plan.recipe),
         "version": seenet.__version__,
         "command": command,
     }
 
 
-def _row(plan: Plan, cell: Cell, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _row(plan: Plan, row: Row, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     runs = [run for run in plan.runs if run.name in results]
     own, reference = (
-        {run.seed: float(results[run.name]["miou"]) for run in runs if run.cell is which}
-        for which in (cell, plan.reference)
+        {run.seed: float(results[run.name]["miou"]) for run in runs if run.row is which}
+        for which in (row, plan.reference)
     )
-    difference = None if cell is plan.reference else paired_difference(own, reference)
-    runs = [run for run in runs if run.cell is cell]
+    difference = None if row is plan.reference else paired_difference(own, reference)
+    runs = [run for run in runs if run.row is row]
     steps = [entry for run in runs for entry in read_metrics(run.folder / "metrics.jsonl")]
     speeds = [entry["images_per_s"] for entry in steps if "images_per_s" in entry]
     return {
-        "row": cell.name,
-        "settings": list(cell.settings),
-        "paper": None if cell.paper is None else asdict(cell.paper),
+        "row": row.name,
+        "settings": list(row.settings),
+        "paper": None if row.paper is None else asdict(row.paper),
         "planned": plan.seeds,
         "miou": asdict(spread(list(own.values()))) if own else None,
         "difference": difference and {**asdict(difference), "resolved": difference.resolved},
-        "parameters": cell.parameters,
-        "flops": cell.flops,
-        "output_stride": cell.output_stride,
+        "parameters": row.parameters,
+        "flops": row.flops,
+        "output_stride": row.output_stride,
         "images_per_s": float(np.median(speeds)) if speeds else None,
         "memory_mib": max((e["memory_mib"] for e in steps if "memory_mib" in e), default=None),
         "runs": [_run(run, results[run.name]) for run in runs],
