@@ -1,13 +1,16 @@
-"""Small real networks and pictures for the figures' tests."""
+"""Small networks and pictures for the tests of figures."""
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+from seenet.core.labels import LabelSet
 from seenet.data.shapes import SHAPES, ShapesSplit
+from seenet.experiments.drawing import Panel
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.loading import load
@@ -15,23 +18,18 @@ from seenet.prediction.predictor import Predictor
 
 
 def save_small(
-    path: Path, variant: str = "seenet", seed: int = 0, labels=SHAPES, **options: object
+    path: Path,
+    variant: str = "seenet",
+    seed: int = 0,
+    labels: LabelSet = SHAPES,
+    **options: object,
 ) -> Path:
-    """A random network whose classes are evened out over a scene, so that its masks have boundaries."""
+    """Save a random network whose classes are evened out, so that its masks have boundaries."""
     torch.manual_seed(seed)
-    small = {
-        "backbone": "resnet10t",
-        "num_classes": labels.num_classes,
-        "width": 8,
-        "p_out": 16,
-        **options,
-    }
-    model = create_model(variant, **small).eval()
-    last = [
-        part
-        for part in model.modules()
-        if isinstance(part, nn.Conv2d) and part.out_channels == labels.num_classes
-    ][-1]
+    small = {"backbone": "resnet10t", "width": 8, "p_out": 16, **options}
+    model = create_model(variant, num_classes=labels.num_classes, **small).eval()  # type: ignore[arg-type]
+    convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
+    last = [conv for conv in convolutions if conv.out_channels == labels.num_classes][-1]
     with torch.no_grad():
         last.bias -= Predictor(model, labels, device="cpu").scores(scene()[0]).mean((1, 2))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +38,7 @@ def save_small(
 
 
 def small(path: Path, variant: str = "seenet", **options: object) -> Predictor:
-    return load(save_small(path, variant, **options), "cpu")
+    return load(save_small(path, variant, **options), "cpu")  # type: ignore[arg-type,return-value]
 
 
 def scene(index: int = 0, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -50,3 +48,21 @@ def scene(index: int = 0, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
 def save_scene(path: Path, index: int = 0, size: int = 64) -> Path:
     Image.fromarray(scene(index, size)[0]).save(path)
     return path
+
+
+class Drawn:
+    """Double of `panel_grid` that keeps what the last figure is made of."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: object) -> None:
+        self.rows: list[list[Panel | None]] = []
+        self.caption = ""
+        self.legend: list[str] = []
+        monkeypatch.setattr(module, "panel_grid", self.draw)
+
+    def draw(self, rows: list[list[Panel | None]], caption: str, legend: list) -> bytes:
+        self.rows, self.caption = rows, caption
+        self.legend = [key.get_label() for key in legend]
+        return b"figure"
+
+    def titles(self) -> list[list[str]]:
+        return [[panel.title if panel else "" for panel in row] for row in self.rows]

@@ -1,4 +1,4 @@
-"""Files of earlier versions are read and gone on with: what 0.1.0 wrote lies in 0.1.0.tar.xz (README.md says how it was made)."""
+"""Files that version 0.1.0 wrote are read and continued; README.md says how they were made."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def ids(path: Path) -> np.ndarray:
 
 
 def test_a_run_goes_on_from_its_checkpoint(kept: Path) -> None:
-    """Its losses are those of the run that 0.1.0 made without a stop, up to another processor's rounding."""
+    """Its losses are those of 0.1.0's uninterrupted run, up to another processor's rounding."""
     before = losses(kept / "run" / "metrics.jsonl")
     assert list(before) == [1, 2, 3]
     train(load_recipe(kept / "run" / "recipe.yaml"), kept / "run", resume=True)
@@ -81,7 +81,7 @@ def test_models_and_bundles_answer_as_before(unpacked: Path, name: str) -> None:
 
 
 def test_an_evaluation_goes_on(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty of its fifty pictures are counted; on a machine like the one that counted them they are not counted again."""
+    """Twenty of fifty pictures are counted; the same kind of machine does not count them again."""
     journal = kept / "evaluation" / "partial" / "rank-0"
     line, _, records = journal.read_bytes().partition(b"\n")
     machine = {**seenet.load(kept / "model.safetensors").machine, **seen_now()}

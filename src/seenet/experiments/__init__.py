@@ -1,1 +1,1 @@
-"""What is done with trained models beyond one score: the paper's tables and figures, comparisons, submissions."""
+"""Ablations, stage probes and the paper's figures: each with the computation behind it."""

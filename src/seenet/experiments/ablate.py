@@ -1,6 +1,5 @@
-"""`seenet ablate`: train every row with every seed, each in a process of its own, one after the other or one a GPU."""
+"""`seenet ablate`: train every run of a plan in a process of its own."""
 
-import json
 import logging
 import os
 import signal
@@ -8,241 +7,208 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from seenet.core.device import choose_device
-from seenet.core.errors import BusyError, DataError, PartialError, Stopped, UsageError
-from seenet.core.files import check_free, replacing, write_text
+from seenet.core.errors import BusyError, PartialError, Stopped, UsageError
+from seenet.core.files import check_free, write_text
 from seenet.core.recipe_files import dump, load_recipe
-from seenet.experiments.plan import Plan, Run, is_finished, state
-from seenet.experiments.results import as_csv, markdown, outcome, plot
+from seenet.experiments import train_run
+from seenet.experiments.plan import Plan, Run, read_json
+from seenet.experiments.results import FILES, RESULTS, write_results
 from seenet.training.run import changed_setting, stop_requests
 
 log = logging.getLogger("seenet")
 
-RESULTS = "results.json"
-TABLES = ("table.md", "table.csv", "plot.png")
-BUSY = BusyError.exit_code
 BUSY_WAIT_SECONDS = 60.0
-"""A try costs the start of a process; that the run is finished is seen at once."""
+"""Time between two tries of a run that another process holds; a try starts a process."""
 POLL_SECONDS = 0.2
 
 
 def states(plan: Plan) -> list[dict[str, Any]]:
-    """Return each run and how far it is; write nothing. UsageError where a folder holds a run of other settings."""
+    """Return the name and the state of each run; write nothing. UsageError as for `ablate`."""
     check_folder(plan)
-    return [{"run": run.name, "state": state(run)} for run in plan.runs]
+    return [{"run": run.name, "state": run.state()} for run in plan.runs]
 
 
 def ablate(plan: Plan, *, device: str = "auto", command: str | None = None) -> dict[str, Any]:
-    """Train what is missing, write OUT/results.json, table.md, table.csv and plot.png after each run, return the results.
+    """Train the runs that have not finished, and return the content of results.json.
 
-    Raises UsageError where a folder holds a run of other settings; DataError where OUT is a file; PartialError where runs failed, the
-    others being done; Stopped after a signal. The same command goes on in each case.
+    OUT/results.json, table.md, table.csv and plot.png are written after each run. The same call
+    goes on after any of the errors.
+
+    Args:
+        plan: what to train.
+        device: auto (one run a GPU where there are several), cpu, cuda or mps.
+        command: quoted by the results.
+
+    Raises:
+        UsageError: the folder holds runs of other settings.
+        DataError: the folder is a file, or holds files of the user's own under the results' names.
+        PartialError: some runs failed, the others have finished.
+        Stopped: a signal; every run has saved its state.
     """
     check_folder(plan)
-    if plan.out.exists() and not plan.out.is_dir():
-        raise DataError(f"{plan.out}: a file, expected a folder or nothing; give another --out")
-    places = slots(device)
-    plan.out.mkdir(parents=True, exist_ok=True)
-    _write(plan, {}, command)
-    failed = run_all(plan.runs, plan.out, places, lambda: _write(plan, {}, command))
-    result = _write(plan, failed, command)
+    gpus = gpus_for(device)
+    write_results(plan, {}, command)
+    failed = train_all(plan, device, gpus, lambda: write_results(plan, {}, command))
+    result = write_results(plan, failed, command)
     if failed:
-        named = "; ".join(f"{name} ({reason})" for name, reason in list(failed.items())[:3])
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in list(failed.items())[:3])
         raise PartialError(
-            f"{plan.out}: {len(failed)} of {len(plan.runs)} runs failed, the others are done: {named}; the same command tries them again"
+            f"{plan.out}: {len(failed)} of {len(plan.runs)} runs failed, the others are done: "
+            f"{reasons}; the same command tries them again"
         )
     return result
 
 
-def _write(plan: Plan, failed: dict[str, str], command: str | None) -> dict[str, Any]:
-    result = outcome(plan, failed=failed, command=command)
-    # First, since by it the others are known as written here.
-    write_text(plan.out / RESULTS, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    write_text(plan.out / "table.md", markdown(result))
-    write_text(plan.out / "table.csv", as_csv(result))
-    with replacing(plan.out / "plot.png") as temporary:
-        temporary.write_bytes(plot(result))
-    return result
-
-
 def check_folder(plan: Plan) -> None:
-    """Refuse a folder of other results, or of the user's own files.
+    """Refuse a folder with other results or with files of the user's own.
 
-    Raises UsageError: results of another kind or on another model, a run of other settings; DataError: files of the
-    user's own in the results' places.
+    Raises:
+        UsageError: results of another kind or model, or a run of other settings.
+        DataError: files of the user's own under the results' names.
     """
     path = plan.out / RESULTS
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if not (isinstance(found, dict) and "rows" in found):
-        check_free([plan.out / name for name in (RESULTS, *TABLES)], overwrite=False)
+    before = read_json(path)
+    if "rows" not in before:
+        check_free([plan.out / name for name in FILES], overwrite=False)
     else:
         for key, now in {"unit": plan.unit, **plan.about}.items():
-            before = found.get(key, "row" if key == "unit" else None)
-            if before != now:
-                raise UsageError(f"{path}: {key} was {before} and is now {now}; give another --out")
+            if before.get(key) != now:
+                raise UsageError(
+                    f"{path}: {key} was {before.get(key)} and is now {now}; give another --out"
+                )
     for run in plan.runs:
-        _check_recipe(run)
-
-
-def _check_recipe(run: Run) -> None:
-    path = run.folder / "recipe.yaml"
-    if path.is_file():
-        found = changed_setting(load_recipe(path), run.recipe)
-        if found:
+        recipe = run.folder / "recipe.yaml"
+        if recipe.is_file() and (changed := changed_setting(load_recipe(recipe), run.recipe)):
             raise UsageError(
-                f"{path}: {found}; give another --out, or the settings of the runs that are there"
+                f"{recipe}: {changed}; give another --out, or the settings of the runs in it"
             )
 
 
-@dataclass(frozen=True)
-class Slot:
-    """Where one run at a time is trained: its --device, and what its environment adds."""
+def gpus_for(device: str) -> list[str | None]:
+    """Return the GPUs on which runs are trained side by side, as CUDA_VISIBLE_DEVICES names them.
 
-    device: str
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-def slots(device: str) -> list[Slot]:
-    """Return one slot a GPU where `device` leaves the choice and there are several, else one. UsageError: no such device."""
-    where = choose_device(device)
-    if where.type != "cuda" or ":" in device or torch.cuda.device_count() < 2:
-        return [Slot(device)]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = (
-        visible.split(",")
-        if visible
-        else [str(index) for index in range(torch.cuda.device_count())]
-    )
-    return [Slot("cuda", {"CUDA_VISIBLE_DEVICES": name.strip()}) for name in names]
-
-
-def run_all(
-    runs: list[Run], out: Path, places: list[Slot], after_each: Callable[[], object]
-) -> dict[str, str]:
-    """Train what is not finished; return why for each run that failed. Call `after_each` when one more is finished.
-
-    A run goes on where it was interrupted. One that another process holds (another `seenet ablate` in the same folder, or a training that
-    outlived a runner that was killed) is left to it and waited for. Raises Stopped after a signal, when every run under way has saved.
+    Where `device` is no choice of several GPUs it is [None]: one run at a time, on that device.
     """
-    waiting, failed = deque(run for run in runs if not is_finished(run)), dict[str, str]()
-    held: dict[str, float] = {}
-    active: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}
-    total, signalled = len(runs), False
+    count = torch.cuda.device_count() if choose_device(device).type == "cuda" else 0
+    if ":" in device or count < 2:
+        return [None]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return [gpu.strip() for gpu in visible.split(",")]
+
+
+def train_all(
+    plan: Plan, device: str, gpus: Sequence[str | None], after_each: Callable[[], object]
+) -> dict[str, str]:
+    """Train every run that has not finished, one at a time on each GPU.
+
+    An interrupted run resumes. A run that another process holds (a second `seenet ablate` in the
+    folder, or a training that outlived a killed one) is left to it and tried again later.
+
+    Args:
+        plan: its runs are trained in their order.
+        device: as for `ablate`.
+        gpus: as `gpus_for` returns them.
+        after_each: called when one more run has finished.
+
+    Returns:
+        The reason of each run that failed, by its name.
+
+    Raises:
+        Stopped: a signal, after every run has saved its state.
+    """
+    waiting, failed = deque(plan.runs), dict[str, str]()
+    retry_at: dict[str, float] = {}
+    active: dict[str | None, tuple[Run, subprocess.Popen[bytes]]] = {}
     try:
         with stop_requests() as stop:
             while waiting or active:
-                for place, slot in enumerate(places):
-                    run = _next(waiting, held) if place not in active and not stop.code else None
+                for gpu in gpus:
+                    run = None if gpu in active else _next_run(waiting, retry_at)
                     if run is not None:
-                        active[place] = (run, _start(run, out, slot))
-                        done = sum(map(is_finished, runs))
+                        active[gpu] = run, _start(run, device, gpu)
                         log.info(
                             "%s: training, %d of %d runs finished; log: %s",
                             run.name,
-                            done,
-                            total,
-                            _log_of(run, out),
+                            sum(run.result() is not None for run in plan.runs),
+                            len(plan.runs),
+                            _log_path(run),
                         )
-                for place, (run, process) in list(active.items()):
+                time.sleep(POLL_SECONDS)
+                for gpu, (run, process) in list(active.items()):
                     code = process.poll()
                     if code is None:
                         continue
-                    del active[place]
-                    if code == BUSY:
-                        if run.name not in held:
-                            log.info(
-                                "%s: another process trains it; waiting for that one", run.name
-                            )
-                        held[run.name] = time.monotonic() + BUSY_WAIT_SECONDS
+                    del active[gpu]
+                    if code == BusyError.exit_code:
+                        log.info("%s: another process trains it; tried again later", run.name)
+                        retry_at[run.name] = time.monotonic() + BUSY_WAIT_SECONDS
                         waiting.append(run)
-                    elif code == 0 and is_finished(run):
+                    elif code == 0 and run.result() is not None:
                         log.info("%s: finished", run.name)
                         after_each()
-                    elif not stop.code:
-                        failed[run.name] = _reason(code, _log_of(run, out))
+                    else:
+                        failed[run.name] = _reason(code, run)
                         log.warning("%s: %s", run.name, failed[run.name])
-                if stop.code and not signalled:
-                    signalled = True
+                if stop.code:
                     for _, process in active.values():
-                        process.send_signal(signal.SIGTERM)
-                if stop.code and not active:
+                        process.terminate()
+                    for _, process in active.values():
+                        process.wait()
                     raise Stopped(
-                        f"{out}: stopped, every run under way has saved; the same command goes on",
+                        f"{plan.out}: stopped, every run has saved; the same command goes on",
                         stop.code,
                     )
-                time.sleep(POLL_SECONDS)
     finally:
-        # Only where something went wrong here is a run still under way; its checkpoints are whole whenever it ends.
+        # Runs are still active only after an error here. Their checkpoints are whole at any time.
         for _, process in active.values():
             process.kill()
     return failed
 
 
-def _next(waiting: deque[Run], held: dict[str, float]) -> Run | None:
-    """Take the first run that is worth a try now; drop those that ended elsewhere."""
+def _next_run(waiting: deque[Run], retry_at: dict[str, float]) -> Run | None:
+    """Take the first run that is due; drop those that have finished, here or elsewhere."""
     for run in list(waiting):
-        if is_finished(run):
+        finished = run.result() is not None
+        if finished or time.monotonic() >= retry_at.get(run.name, 0):
             waiting.remove(run)
-        elif time.monotonic() >= held.get(run.name, 0):
-            waiting.remove(run)
-            return run
+            if not finished:
+                return run
     return None
 
 
-def _start(run: Run, out: Path, slot: Slot) -> subprocess.Popen[bytes]:
-    recipe = out / "recipes" / f"{run.name}.yaml"
+def _start(run: Run, device: str, gpu: str | None) -> subprocess.Popen[bytes]:
+    recipe = run.folder.parent / "recipes" / f"{run.name}.yaml"
     write_text(recipe, dump(run.recipe))
-    command = [
-        sys.executable,
-        "-m",
-        "seenet",
-        "train",
-        str(recipe),
-        "--out",
-        str(run.folder),
-        "--device",
-        slot.device,
-    ]
-    if (run.folder / "recipe.yaml").exists():
-        command.append("--resume")
-    log_path = _log_of(run, out)
+    log_path = _log_path(run)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as stream:
-        # A session of its own: Ctrl-C in the terminal reaches this process alone, which tells its runs to stop, once.
+        # In a session of its own: Ctrl-C in the terminal reaches this process alone, which asks
+        # its runs to stop once. Not by `run_module`: the run must outlive a killed parent.
         return subprocess.Popen(
-            command,
+            [sys.executable, "-m", train_run.__name__, str(recipe), str(run.folder), device],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            env={**os.environ, **slot.environment},
+            env={**os.environ, **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})},
             start_new_session=True,
         )
 
 
-def _log_of(run: Run, out: Path) -> Path:
-    return out / "logs" / f"{run.name}.log"
+def _log_path(run: Run) -> Path:
+    return run.folder.parent / "logs" / f"{run.name}.log"
 
 
-def _reason(code: int, log_path: Path) -> str:
+def _reason(code: int, run: Run) -> str:
     if code == 0:
         return "ended without a score: every pixel of the val split is ignored"
     if code < 0:
-        return f"killed by signal {-code}" + (
-            " (out of memory?)" if -code == signal.SIGKILL else ""
-        )
-    lines = (
-        log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        if log_path.is_file()
-        else []
-    )
-    return f"exit {code}: {lines[-1].removeprefix('seenet: ') if lines else 'no word in its log'}"
+        return f"killed by signal {-code}{' (out of memory?)' * (-code == signal.SIGKILL)}"
+    lines = _log_path(run).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"exit {code}: {lines[-1] if lines else 'no message in its log'}"

@@ -1,4 +1,4 @@
-"""What the paper's figures share: panels in a grid as PNG, where they go, what models are called, one figure a picture."""
+"""Drawing that the paper's figures share: grids of panels, plots, legends, a figure a picture."""
 
 import logging
 import textwrap
@@ -12,13 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from torch import Tensor
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import check_free, replacing
+from seenet.core.files import check_free, replacing, writing_to
 from seenet.core.images import read_image
 from seenet.core.labels import LabelSet
 from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
+from seenet.evaluation.confusion import score_image
 from seenet.evaluation.pictures import png_bytes
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.batch import PredictReport
@@ -26,104 +28,97 @@ from seenet.prediction.pictures import Input
 
 log = logging.getLogger("seenet")
 
-PANEL, GAP, WORDS, LINE = 2.9, 0.1, 0.24, 0.17
-"""Inches: width of a panel, white between panels, height of a line with its margin, and of one within a paragraph."""
+PANEL, GAP, TEXT, LINE = 2.9, 0.1, 0.24, 0.17
+"""Inches: width of a panel, space between panels, height of a label with its margin, and of a line
+of the caption.
+"""
 DPI = 130
 COLOURS = "viridis"
-"""Even to the eye, and in grey print."""
+"""Perceptually uniform, also in grey print."""
 LONGEST = 960
-"""Pixels of a map's longer side: more than a panel has."""
+"""Pixels of a map's longer side; a panel shows no more."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture (H x W x 3 uint8), or a map (H x W, from its least value in dark blue to its greatest in yellow), with words around it."""
+    """Picture (H x W x 3 uint8) or map (H x W, drawn from its least to its greatest value)."""
 
     picture: np.ndarray
     title: str = ""
     note: str = ""
-    """Stands below."""
+    """Text below."""
     side: str = ""
-    """Stands to the left, for a whole row."""
+    """Text to the left, for a whole row."""
+
+
+def map_panel(
+    values: np.ndarray, title: str, tensor: Tensor | None = None, side: str = ""
+) -> Panel:
+    """Return a map with its range below, and the grid of the 1 x C x h x w tensor it comes from."""
+    note = f"{values.min():.3g} to {values.max():.3g}"
+    if tensor is not None:
+        channels, height, width = tensor.shape[1:]
+        note += f" ({channels} channels, {height} x {width} points)"
+    return Panel(values, title, note, side)
 
 
 def panel_grid(
     rows: Sequence[Sequence[Panel | None]], caption: str, legend: Sequence[Patch] = ()
 ) -> bytes:
-    """Draw panels in rows (None leaves a place empty), the legend and the caption below; return a PNG."""
+    """Draw panels in rows (None leaves a place empty), then legend and caption; return a PNG."""
     columns = max(len(row) for row in rows)
-    left = WORDS if any(panel and panel.side for row in rows for panel in row) else 0
+    left = TEXT if any(panel and panel.side for row in rows for panel in row) else 0
     width = left + columns * (PANEL + GAP) + GAP
     lines = textwrap.wrap(caption, round(14.5 * width))
+    heights = [PANEL * _aspect(row) for row in rows]
+    above = [TEXT * any(panel.title for panel in row if panel) for row in rows]
+    below = [TEXT * any(panel.note for panel in row if panel) for row in rows]
+    panels = sum(heights) + sum(above) + sum(below) + GAP * (len(rows) + 1)
     keys = -(-len(legend) // (2 * columns))
-    tall = [PANEL * _proportion(row) for row in rows]
-    above, below = (
-        [WORDS * any(getattr(p, part) for p in row if p) for row in rows]
-        for part in ("title", "note")
-    )
-    height = (
-        sum(tall)
-        + sum(above)
-        + sum(below)
-        + GAP * (len(rows) + 1)
-        + WORDS * keys
-        + LINE * len(lines)
-        + GAP
-    )
-    # A user's words may hold a $, which is no formula.
+    height = panels + TEXT * keys + LINE * len(lines) + GAP
+    # A $ in a user's text starts no formula.
     with rc_context({"text.parse_math": False}):
         # No pyplot: it would keep state and pick a backend. Places in inches, from the top left.
         figure = Figure(figsize=(width, height), dpi=DPI)
         FigureCanvasAgg(figure)
         y = GAP
-        for row, inches, over, under in zip(rows, tall, above, below, strict=True):
+        for row, inches, over, under in zip(rows, heights, above, below, strict=True):
             y += over
+            bottom = 1 - (y + inches) / height
             for column, panel in enumerate(row):
                 if panel is not None:
                     x = left + GAP + column * (PANEL + GAP)
-                    _draw(
-                        figure,
-                        panel,
-                        (x / width, 1 - (y + inches) / height, PANEL / width, inches / height),
-                    )
+                    place = (x / width, bottom, PANEL / width, inches / height)
+                    _draw(figure.add_axes(place), panel)
             y += inches + under + GAP
         if legend:
             figure.legend(
                 handles=list(legend), ncols=2 * columns, fontsize=8.5, frameon=False,
-                loc="upper center", bbox_to_anchor=(0.5, 1 - y / height), borderaxespad=0, borderpad=0,
+                loc="upper center", bbox_to_anchor=(0.5, 1 - y / height), borderaxespad=0,
+                borderpad=0,
             )  # fmt: skip
-        figure.text(
-            GAP / width, GAP / height, "\n".join(lines), fontsize=8.5, va="bottom", linespacing=1.3
-        )
+        text = "\n".join(lines)
+        figure.text(GAP / width, GAP / height, text, fontsize=8.5, va="bottom", linespacing=1.3)
         return png_bytes(figure)
 
 
-def _draw(figure: Figure, panel: Panel, place: tuple[float, float, float, float]) -> None:
-    axes = figure.add_axes(place)
+def _draw(axes: Axes, panel: Panel) -> None:
     axes.imshow(panel.picture, cmap=COLOURS)
     axes.set_title(panel.title, fontsize=9.5, pad=4)
     axes.set_xlabel(panel.note, fontsize=8.5, labelpad=3)
     axes.set_ylabel(panel.side, fontsize=9.5, labelpad=4)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
 
 
-def _proportion(row: Sequence[Panel | None]) -> float:
-    """Return height over width of the tallest panel, within bounds: a strip of one pixel still gives a figure."""
-    return float(
-        min(
-            2.0,
-            max(
-                [0.15, *(panel.picture.shape[0] / panel.picture.shape[1] for panel in row if panel)]
-            ),
-        )
-    )
+def _aspect(row: Sequence[Panel | None]) -> float:
+    """Return height / width of the tallest panel, from 0.15 to 2: a strip has a figure too."""
+    ratios = [panel.picture.shape[0] / panel.picture.shape[1] for panel in row if panel]
+    return float(min(2.0, max([0.15, *ratios])))
 
 
 def plot_of(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return a figure of so many inches with one pair of axes, without the frame's upper and right side."""
+    """Return a figure of this size in inches with one pair of axes, open at the top and right."""
     # No pyplot: it would keep state and pick a backend.
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -132,24 +127,31 @@ def plot_of(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def legend_key(name: str, colour: Sequence[int]) -> Patch:
+    """Return the legend's entry for an RGB colour of 0 to 255."""
+    rgb = tuple(np.array(colour) / 255)
+    return Patch(facecolor=rgb, edgecolor="0.6", linewidth=0.6, label=name)
+
+
 def class_legend(masks: Iterable[np.ndarray], labels: LabelSet) -> list[Patch]:
-    """Return a key for each class in any of the masks, in the set's order, and one for ignored pixels."""
-    found = sorted({int(i) for mask in masks for i in np.unique(mask)})
+    """Return an entry for each class in any of the masks, and one for ignored pixels."""
+    ids = sorted({int(i) for mask in masks for i in np.unique(mask)})
     keys = [
-        (labels.classes[i], np.array(labels.colours[i]) / 255)
-        for i in found
-        if 0 <= i < labels.num_classes
+        legend_key(labels.classes[i], labels.colours[i]) for i in ids if 0 <= i < labels.num_classes
     ]
-    if labels.ignore in found:
-        keys.append(("ignored", np.ones(3)))
-    return [
-        Patch(facecolor=tuple(colour), edgecolor="0.6", linewidth=0.6, label=name)
-        for name, colour in keys
-    ]
+    return [*keys, legend_key("ignored", (255, 255, 255))] if labels.ignore in ids else keys
+
+
+def miou_note(truth: np.ndarray | None, mask: np.ndarray, labels: LabelSet) -> str:
+    """Return a mask's mIoU over the classes of its own picture as text; empty without a truth."""
+    if truth is None:
+        return ""
+    miou = score_image(0, truth, mask, labels.num_classes, labels.ignore).miou(labels.num_classes)
+    return "mIoU: nothing is scored" if miou is None else f"mIoU {100 * miou:.1f} %"
 
 
 def in_colours(values: np.ndarray) -> np.ndarray:
-    """Colour an H x W map as a panel shows it, from its least to its greatest value: H x W x 3 uint8."""
+    """Colour an H x W map as a panel does: H x W x 3 uint8."""
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) / (high - low) if high > low else np.zeros(values.shape)
     picture: np.ndarray = colormaps[COLOURS](scaled, bytes=True)[..., :3]
@@ -157,18 +159,13 @@ def in_colours(values: np.ndarray) -> np.ndarray:
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
-    """Return height and width at which a map of a picture is drawn: the picture's own, or smaller in proportion."""
+    """Return the size at which a picture's map is drawn: its own, or smaller in proportion."""
     scale = min(1.0, LONGEST / max(height, width))
     return max(1, round(scale * height)), max(1, round(scale * width))
 
 
-def value_range(values: np.ndarray) -> str:
-    """Return `0.31 to 4.2`."""
-    return f"{values.min():.3g} to {values.max():.3g}"
-
-
 def model_names(files: Sequence[Path], otherwise: Sequence[str]) -> list[str]:
-    """Name models (or results) by their run's folder or their file; by `otherwise` where two would have one name."""
+    """Name models by their run's folder or their file, or by `otherwise` where two are the same."""
     names = [
         file.resolve().parent.name if file.stem in {"model", "result"} else file.stem
         for file in files
@@ -180,21 +177,16 @@ def model_names(files: Sequence[Path], otherwise: Sequence[str]) -> list[str]:
 
 
 def check_png(path: Path, *, overwrite: bool) -> None:
-    """Refuse a `path` that is no .png with a UsageError; DataError as `check_free`."""
+    """Raise UsageError where `path` is no .png, DataError where it may not be written."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path}: expected a name that ends in .png")
     check_free([path], overwrite=overwrite)
 
 
 def write_figure(path: Path, data: bytes) -> None:
-    """Write beside and rename; DataError where the disk does not take it."""
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(data)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror or error}); make room or choose another --out"
-        ) from None
+    """Write a whole file or none; DataError where the disk does not take it."""
+    with writing_to(path), replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def draw_each(
@@ -206,17 +198,26 @@ def draw_each(
     what: str,
     overwrite: bool = False,
 ) -> PredictReport:
-    """Write what `draw` makes of each picture (H x W x 3 uint8) to OUT/NAME.png; note one that cannot be read, and go on.
+    """Draw a figure of each picture to OUT/NAME.png; a picture that fails is noted in the report.
 
-    Raises DataError where a figure is there already (without `overwrite`), before anything is drawn.
+    Args:
+        predictor: the report says which model and settings it has.
+        pictures: what to read.
+        out: the folder.
+        draw: makes a PNG of a picture, H x W x 3 uint8.
+        what: shown beside the progress bar.
+        overwrite: replace figures.
+
+    Raises:
+        DataError: a figure exists (without `overwrite`); nothing is drawn.
     """
-    paths = {item.name: out / f"{item.name}.png" for item in pictures}
-    check_free(list(paths.values()), overwrite=overwrite)
+    paths = [out / f"{item.name}.png" for item in pictures]
+    check_free(paths, overwrite=overwrite)
     report = PredictReport(out, predictor.info, predictor.settings)
     with bar(what, len(pictures)) as advance:
-        for item in pictures:
+        for item, path in zip(pictures, paths, strict=True):
             try:
-                write_figure(paths[item.name], _drawn(item, draw))
+                write_figure(path, _draw_picture(item, draw))
             except DataError as error:
                 log.warning("failed: %s", error)
                 report.failed.append((item.path, str(error)))
@@ -226,7 +227,7 @@ def draw_each(
     return report
 
 
-def _drawn(item: Input, draw: Callable[[Input, np.ndarray], bytes]) -> bytes:
+def _draw_picture(item: Input, draw: Callable[[Input, np.ndarray], bytes]) -> bytes:
     image = read_image(item.path)
     try:
         return draw(item, image)

@@ -1,7 +1,4 @@
-"""The semantic gap: how alike two stages' features are, before and after enhancement (`seenet figure gap`).
-
-The measure is linear CKA over points drawn from a split; the figure has a bar for each pair of stages.
-"""
+"""Semantic gap: linear CKA between the features of two stages, before and after enhancement."""
 
 import json
 import logging
@@ -17,14 +14,14 @@ from torch import Tensor
 
 import seenet
 from seenet.core.errors import NotFiniteError, UsageError
-from seenet.core.files import check_free, replacing, write_text
+from seenet.core.files import check_free, write_text
 from seenet.core.images import image_size
 from seenet.core.progress import track
 from seenet.data import Split, open_split
 from seenet.evaluation.pictures import png_bytes
 from seenet.evaluation.run import data_settings, default_out
-from seenet.experiments.drawing import model_names, plot_of
-from seenet.experiments.probe import with_stages
+from seenet.experiments.drawing import model_names, plot_of, write_figure
+from seenet.experiments.probe import find_model_with_stages
 from seenet.model import SeENet, StageProbe
 from seenet.model.seenet import SeEM, pool_to
 from seenet.prediction.batch import prefetch
@@ -36,10 +33,11 @@ log = logging.getLogger("seenet")
 RESULT, FIGURE = "gap.json", "gap.png"
 PIXELS = 20_000
 PAIRS = (("B2", "B3"), ("P2", "B3"), ("B3", "B4"), ("P3", "B4"))
-"""Neighbouring stages before and after enhancement (docs/probes.md); EB2 there is P2."""
+"""Neighbouring stages before and after enhancement (docs/probes.md); results call P2 EB2."""
 RULE = (
-    "linear CKA ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) (Kornblith et al., ICML 2019) of centred features at the coarser stage's grid, the "
-    "finer average-pooled to it, in float64; branches: the channels of P2 and P3 behind their input alone"
+    "linear CKA ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) (Kornblith et al., ICML 2019) of centred "
+    "features at the coarser stage's grid, the finer average-pooled to it, in float64; branches: "
+    "the channels of P2 and P3 behind their input alone"
 )
 SEED = 0
 KINDS = {
@@ -51,12 +49,14 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Pair:
-    """Two stages that a model has: the grid's stride of each, and how many of x's last channels are SeEM's branches."""
+    """Two stages of a model that are compared."""
 
     x: str
     y: str
     strides: tuple[int, int]
+    """Stride of each stage's grid."""
     branches: int
+    """Number of x's last channels that are SeEM's branches."""
 
 
 def write_gap(
@@ -71,15 +71,26 @@ def write_gap(
     overwrite: bool = False,
     command: str | None = None,
 ) -> tuple[dict[str, Any], Path]:
-    """Compare the stages of a model on a split; write OUT/gap.json and OUT/gap.png; return the former's content and OUT.
+    """Compare the stages of a model on a split; return the content of gap.json and its folder.
 
-    Which data: as `evaluation.run.run_evaluation`. OUT is by default `gap/SPLIT` in the model's run, or `gaps/MODEL-SPLIT`. Raises
-    UsageError: settings, or a network whose stages are not known; DataError: no such model or data, results there already;
-    NotFiniteError: a stage that is NaN or does not vary.
+    Args:
+        model: run folder, .safetensors file or bundled name.
+        recipe, overrides, split: which data, as for `run_evaluation`.
+        pixels: number of points that are drawn from the split.
+        device: auto, cpu, cuda or mps.
+        out: folder of gap.json and gap.png; None: `gap/SPLIT` in the model's run, or
+            `gaps/MODEL-SPLIT` without a run.
+        overwrite: replace results.
+        command: quoted by the result.
+
+    Raises:
+        UsageError: wrong settings, or a network whose stages are not known.
+        DataError: no such model or data, or results exist.
+        NotFiniteError: a stage is NaN or does not vary.
     """
     if pixels < 2:
         raise UsageError(f"--pixels {pixels}: expected at least 2")
-    path = with_stages(model)
+    path = find_model_with_stages(model)
     settings = data_settings(path, recipe, list(overrides))
     which = split or settings.val or "val"
     folder = out or default_out(path, which, "gap", "gaps")
@@ -88,15 +99,24 @@ def write_gap(
     predictor = load_trained(path, device)
     data, _, name = opened.name.partition("/")
     result = {
-        "pairs": compare(predictor, opened, pixels), "rule": RULE, "pixels": pixels, "seed": SEED,
-        "data": data, "split": name, "images": len(opened), "labels": opened.labels.name,
+        "pairs": compare(predictor, opened, pixels),
+        "rule": RULE,
+        "pixels": pixels,
+        "seed": SEED,
+        "data": data,
+        "split": name,
+        "images": len(opened),
+        "labels": opened.labels.name,
         "ignore_rule": "labels are not looked at: points are drawn from whole pictures",
-        "size_rule": "pictures at their own size; points of a grid beyond the picture (padding) are left out",
-        **predictor.settings, "model": predictor.info, "version": seenet.__version__, "command": command,
-    }  # fmt: skip
-    with replacing(folder / FIGURE) as temporary:
-        temporary.write_bytes(figure(result))
-    # Last, so that a result file means that all of it is there.
+        "size_rule": "pictures at their own size; points of a grid beyond the picture (padding) "
+        "are left out",
+        **predictor.settings,
+        "model": predictor.info,
+        "version": seenet.__version__,
+        "command": command,
+    }
+    write_figure(folder / FIGURE, figure(result))
+    # Last: where there is a result file everything is there.
     write_text(folder / RESULT, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return result, folder
 
@@ -123,9 +143,14 @@ def pairs_of(model: Any) -> list[Pair]:
 
 
 def draw_points(points: Sequence[int], count: int) -> list[np.ndarray]:
-    """Draw `count` of all grid points without replacement, seed 0; return rising indices for each picture.
+    """Draw `count` of all grid points without replacement, or all where there are fewer.
 
-    All of them where there are no more. It depends on the arguments alone.
+    Args:
+        points: number of points in each picture.
+        count: number of points to draw.
+
+    Returns:
+        Ascending indices for each picture. They depend on the arguments alone.
     """
     ends = np.cumsum(points)
     chosen = np.random.default_rng(SEED).choice(ends[-1], min(count, ends[-1]), replace=False)
@@ -135,44 +160,49 @@ def draw_points(points: Sequence[int], count: int) -> list[np.ndarray]:
 
 
 class Moments:
-    """Count, mean and centred second moments, C x C float64, of rows that come in parts, n x C (Chan, Golub, LeVeque 1983)."""
+    """Count, mean and centred second moments (C x C, float64) of rows that come in batches, n x C.
 
-    PART = 1024
-    """Rows that are taken up at once: C x C is walked through each time, however few they are."""
+    Source: Chan, Golub, LeVeque 1983.
+    """
+
+    BATCH = 1024
+    """Rows that are added at once: each addition walks through C x C, however few rows it has."""
 
     def __init__(self, channels: int) -> None:
         self.count = 0
         self.mean = torch.zeros(channels, dtype=torch.float64)
         self._scatter = torch.zeros(channels, channels, dtype=torch.float64)
-        self._waiting: list[Tensor] = []
+        self._pending: list[Tensor] = []
 
     def add(self, rows: Tensor) -> None:
-        """Take rows n x C, of any floating type, from any device."""
-        self._waiting.append(rows.detach().cpu().double())
-        if sum(map(len, self._waiting)) >= self.PART:
-            self._take()
+        """Add rows n x C of any floating type, on any device."""
+        self._pending.append(rows.detach().cpu().double())
+        if sum(map(len, self._pending)) >= self.BATCH:
+            self._flush()
 
     @property
     def scatter(self) -> Tensor:
-        """Sum over all rows of (row - mean)' (row - mean)."""
-        self._take()
+        """Return the sum over all rows of (row - mean)' (row - mean)."""
+        self._flush()
         return self._scatter
 
-    def _take(self) -> None:
-        if not sum(map(len, self._waiting)):
+    def _flush(self) -> None:
+        if not sum(map(len, self._pending)):
             return
-        rows, self._waiting = torch.cat(self._waiting), []
+        rows, self._pending = torch.cat(self._pending), []
         mean, total = rows.mean(0), self.count + len(rows)
-        centred, apart = rows - mean, mean - self.mean
+        centred, shift = rows - mean, mean - self.mean
         self._scatter.addmm_(centred.T, centred).addr_(
-            apart, apart, alpha=self.count * len(rows) / total
+            shift, shift, alpha=self.count * len(rows) / total
         )
-        self.mean += apart * (len(rows) / total)
+        self.mean += shift * (len(rows) / total)
         self.count = total
 
 
 def linear_cka(scatter: Tensor, x: slice, y: slice) -> float:
-    """Return ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) of two ranges of channels; NaN where one does not vary.
+    """Return ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) of two ranges of channels.
+
+    It is NaN where one of them does not vary.
 
     Source: Kornblith et al., ICML 2019.
     """
@@ -183,51 +213,43 @@ def linear_cka(scatter: Tensor, x: slice, y: slice) -> float:
 
 
 def compare(predictor: Predictor, split: Split, pixels: int = PIXELS) -> list[dict[str, Any]]:
-    """Return CKA of each pair over up to `pixels` points of the split, drawn on the coarser stage's grid (y's).
+    """Return the CKA of each pair over up to `pixels` points, drawn on the coarser stage's grid.
 
-    Holds one picture's features and the second moments of each pair's channels.
+    In memory at a time: one picture's features and the second moments of each pair's channels.
     """
     pairs, sizes = pairs_of(predictor.model), [_size(split, index) for index in range(len(split))]
-    grids = {pair.strides[1] for pair in pairs}
     drawn = {
         stride: draw_points([ceil(h / stride) * ceil(w / stride) for h, w in sizes], pixels)
-        for stride in grids
+        for stride in {pair.strides[1] for pair in pairs}
     }
     moments: dict[Pair, tuple[Moments, int]] = {}
-    wanted = [
-        index for index in range(len(split)) if any(len(points[index]) for points in drawn.values())
-    ]
+    wanted = [i for i in range(len(split)) if any(len(points[i]) for points in drawn.values())]
     for index, read in track(prefetch(wanted, split.image), "gap", len(wanted)):
         features = predictor.features(read.result())
+        height, width = sizes[index]
         for pair in pairs:
+            # Without the grid points of the padding.
             x, y = (
-                features[name][
-                    ..., : ceil(sizes[index][0] / stride), : ceil(sizes[index][1] / stride)
-                ]
+                features[name][..., : ceil(height / stride), : ceil(width / stride)]
                 for name, stride in zip((pair.x, pair.y), pair.strides, strict=True)
             )
             both = torch.cat([pool_to(x, y), y], dim=1)[0].flatten(1).T
+            points = torch.from_numpy(drawn[pair.strides[1]][index]).to(both.device)
             if pair not in moments:
                 moments[pair] = Moments(both.shape[1]), x.shape[1]
-            moments[pair][0].add(
-                both[torch.from_numpy(drawn[pair.strides[1]][index]).to(both.device)]
-            )
+            moments[pair][0].add(both[points])
     return [entry for pair in pairs for entry in _entries(pair, *moments[pair])]
 
 
-def _size(split: Split, index: int) -> tuple[int, int]:
+def _size(split: Split, index: int) -> tuple[int, ...]:
     path = split.paths(index)[0]
-    return (
-        image_size(path)
-        if path is not None
-        else (split.image(index).shape[0], split.image(index).shape[1])
-    )
+    return split.image(index).shape[:2] if path is None else image_size(path)
 
 
 def _entries(pair: Pair, moments: Moments, channels: int) -> list[dict[str, Any]]:
-    """Return what gap.json says of a pair; where SeEM enhances x, also of its branches alone."""
+    """Return the entries of a pair in gap.json; x is the first `channels` channels."""
     scatter = moments.scatter
-    x, y = slice(0, channels), slice(channels, len(scatter))
+    y = slice(channels, len(scatter))
     if moments.count < 2 * max(channels, len(scatter) - channels):
         log.warning(
             "%s and %s: %d points are few for %d channels, which makes any CKA high; take more",
@@ -236,24 +258,23 @@ def _entries(pair: Pair, moments: Moments, channels: int) -> list[dict[str, Any]
             moments.count,
             len(scatter),
         )
-    parts = {"after" if pair.x in {"P2", "P3"} else "before": x}
+    parts = {"after" if pair.x in {"P2", "P3"} else "before": slice(0, channels)}
     if pair.branches:
         parts["branches"] = slice(channels - pair.branches, channels)
     entries = []
-    for kind, part in parts.items():
-        cka = linear_cka(scatter, part, y)
+    for kind, x in parts.items():
+        cka = linear_cka(scatter, x, y)
         if not isfinite(cka):
             raise NotFiniteError(
-                f"{pair.x} and {pair.y}: CKA is {cka}, since a stage is NaN or does not vary; its weights are damaged"
+                f"{pair.x} and {pair.y}: CKA is {cka}, since a stage is NaN or does not vary; "
+                "its weights are damaged"
             )
-        sizes = [part.stop - part.start, y.stop - y.start]
-        names = ["EB2" if pair.x == "P2" else pair.x, pair.y]
         entries.append(
             {
-                "stages": names,
+                "stages": ["EB2" if pair.x == "P2" else pair.x, pair.y],
                 "kind": kind,
                 "cka": cka,
-                "channels": sizes,
+                "channels": [x.stop - x.start, y.stop - y.start],
                 "stride": pair.strides[1],
                 "pixels": moments.count,
             }
@@ -262,7 +283,7 @@ def _entries(pair: Pair, moments: Moments, channels: int) -> list[dict[str, Any]
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """Return a line a pair, for people."""
+    """Return a line for each pair."""
     return [
         f"{_name(entry):<22} {entry['cka']:.3f}  {KINDS[entry['kind']]}"
         for entry in result["pairs"]
@@ -270,45 +291,34 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 
 def _name(entry: dict[str, Any]) -> str:
-    return f"{entry['stages'][0]}{' branches' if entry['kind'] == 'branches' else ''} and {entry['stages'][1]}"
+    x, y = entry["stages"]
+    return f"{x}{' branches' if entry['kind'] == 'branches' else ''} and {y}"
 
 
 def figure(result: dict[str, Any]) -> bytes:
-    """Draw a group of bars for each stage that is compared with: before, after, and the branches alone; return a PNG."""
+    """Draw a group of bars for each stage y: before, after, the branches alone; return a PNG."""
     colours = {"before": "#999999", "after": "#0072b2", "branches": "#e69f00"}
     image, axes = plot_of(6.6, 4.2)
     entries = result["pairs"]
-    # A bar's width of room between the groups.
+    kinds = [entry["kind"] for entry in entries]
+    # The groups are a bar's width apart.
     places = [place + (entry["stages"][1] == "B4") for place, entry in enumerate(entries)]
-    for kind, colour in colours.items():
-        chosen = [
-            (place, entry["cka"])
-            for place, entry in zip(places, entries, strict=True)
-            if entry["kind"] == kind
-        ]
-        if chosen:
-            bars = axes.bar(
-                [place for place, _ in chosen],
-                [cka for _, cka in chosen],
-                color=colour,
-                label=KINDS[kind],
-            )
-            axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=9)
-    axes.set_xticks(
-        places, [_name(entry).replace(" and ", "\nand ") for entry in entries], fontsize=9
+    bars = axes.bar(
+        places,
+        [entry["cka"] for entry in entries],
+        color=[colours[kind] for kind in kinds],
+        # Each kind is named once in the legend.
+        label=[KINDS[kind] if kind not in kinds[:i] else "_" for i, kind in enumerate(kinds)],
     )
+    axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=9)
+    names = [_name(entry).replace(" and ", "\nand ") for entry in entries]
+    axes.set_xticks(places, names, fontsize=9)
     axes.set_ylim(0, 1.08)
     axes.set_ylabel("linear CKA (1: alike)")
     model = Path(result["model"]["file"])
     (name,) = model_names([model], [str(model)])
-    points = " and ".join(
-        f"{count:,}" for count in dict.fromkeys(entry["pixels"] for entry in entries)
-    )
-    axes.set_title(
-        f"{name} on {result['data']}/{result['split']}, {points} points",
-        fontsize=10,
-        loc="left",
-        parse_math=False,
-    )
+    points = " and ".join(f"{n:,}" for n in dict.fromkeys(entry["pixels"] for entry in entries))
+    title = f"{name} on {result['data']}/{result['split']}, {points} points"
+    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, fontsize=9)
     return png_bytes(image)

@@ -1,4 +1,4 @@
-"""Heat maps of the backbone's stages and of the pyramid's levels for any picture (the paper's Fig. 1)."""
+"""Heat maps of the backbone's stages and of the pyramid's levels for any picture (Fig. 1)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +10,17 @@ from seenet.core.errors import UsageError
 from seenet.core.images import image_size, read_ids
 from seenet.core.labels import LabelSet
 from seenet.data.split import size_mismatch
-from seenet.evaluation.confusion import confusion_matrix, pair_codes
-from seenet.evaluation.metrics.iou import iou_scores
+from seenet.evaluation.confusion import pair_codes
 from seenet.experiments.drawing import (
     Panel,
     class_legend,
     draw_each,
+    map_panel,
+    miou_note,
     panel_grid,
     shown_size,
-    value_range,
 )
-from seenet.experiments.probe import with_stages
+from seenet.experiments.probe import find_model_with_stages
 from seenet.model import PEERS, VARIANTS, Segmenter
 from seenet.prediction.batch import PredictReport
 from seenet.prediction.loading import load_trained
@@ -29,7 +29,8 @@ from seenet.prediction.predictor import Predictor
 from seenet.prediction.result import colourize, to_mask
 
 INPUTS = {"P2": ("B2",), "P3": ("P2", "B3"), "P4": ("P3", "B4")}
-"""What each level of the pyramid is given, as far as the variant has it (Sec. 3.4)."""
+"""Input of each level of the pyramid, as far as the variant has it (Sec. 3.4)."""
+KINDS = {"conv": "3x3 convolution", "seem": "SeEM", "fs": "SeEM-FS"}
 
 
 def write_heat_maps(
@@ -42,20 +43,27 @@ def write_heat_maps(
     device: str = "auto",
     overwrite: bool = False,
 ) -> PredictReport:
-    """Write OUT/NAME.png for each picture: B2, B3, B4 (peers: B1 too), P2, P3, P4 where the network has them, picture, truth, segmentation.
+    """Draw B2 to B4 (of a peer B1 too), P2 to P4 and the segmentation of each picture.
 
     Args:
-        mask: the truth of the one picture, ids of the model's classes (8 bits or a palette).
-        whole: levels with the input that SeEM passes on; else what it adds.
+        model: run folder, .safetensors file or bundled name.
+        images: files, folders and patterns.
+        out: folder of the figures, NAME.png for each picture.
+        mask: truth of the one picture, ids of the model's classes.
+        whole: draw a level together with the input that SeEM passes on, not only what SeEM adds.
+        device: auto, cpu, cuda or mps.
+        overwrite: replace figures.
 
-    Raises UsageError: a network of `model.factory`, a mask for several pictures; DataError: no such model or picture, a mask that does not
-    fit, figures there already.
+    Raises:
+        UsageError: a network of `model.factory`, or a mask for several pictures.
+        DataError: no such model or picture, a mask that does not fit, or a figure exists.
     """
-    path = with_stages(model)
+    path = find_model_with_stages(model)
     pictures = find_inputs(images, out)
     if mask is not None and len(pictures) > 1:
         raise UsageError(
-            f"--mask {mask}: the truth of one picture, found {len(pictures)} pictures; give one at a time"
+            f"--mask {mask}: the truth of one picture, found {len(pictures)} pictures; "
+            "give one at a time"
         )
     predictor = load_trained(path, device)
     truth = None if mask is None else read_truth(mask, pictures[0].path, predictor.labels)
@@ -70,7 +78,7 @@ def write_heat_maps(
 
 
 def read_truth(mask: Path, picture: Path, labels: LabelSet) -> np.ndarray:
-    """Read H x W ids of a mask file; DataError where one is no class and not ignored, or the size is not the picture's."""
+    """Read H x W ids; DataError for an unknown id or another size than the picture's."""
     ids = read_ids(mask)
     size = image_size(picture)
     if ids.shape != size:
@@ -82,90 +90,59 @@ def read_truth(mask: Path, picture: Path, labels: LabelSet) -> np.ndarray:
 def heat_figure(
     predictor: Predictor, image: np.ndarray, truth: np.ndarray | None = None, *, whole: bool = False
 ) -> bytes:
-    """Draw Fig. 1 for a picture, H x W x 3 uint8, with `truth` H x W ids; return a PNG."""
+    """Draw Fig. 1 for an H x W x 3 uint8 picture and its H x W true ids, if known; return a PNG."""
     features = predictor.features(image)
     network: Segmenter = predictor.model  # type: ignore[assignment]
+    labels, size = predictor.labels, shown_size(*image.shape[:2])
     variant = str(network.options["variant"])
-    stages = ("B1", "B2", "B3", "B4") if variant in PEERS else ("B2", "B3", "B4")
+    kinds = dict(zip(INPUTS, VARIANTS[variant].levels, strict=True)) if variant in VARIANTS else {}
+    levels = {name: kind for name, kind in kinds.items() if kind and name in features}
+    enhanced = {name for name, kind in levels.items() if kind != "conv"}
 
-    def panel(name: str, tensor: Tensor, what: str, side: str) -> Panel:
-        values = network.resize(
-            heat_map(tensor.cpu()), features["logits"], shown_size(*image.shape[:2])
-        )[0, 0].numpy()
-        channels, height, width = tensor.shape[1:]
-        return Panel(
-            values,
-            f"{name}{what}",
-            f"{value_range(values)} ({channels} channels, {height} x {width} points)",
-            side,
-        )
+    def panel(tensor: Tensor, title: str, side: str) -> Panel:
+        enlarged = network.resize(heat_map(tensor.cpu()), features["logits"], size)
+        return map_panel(enlarged[0, 0].numpy(), title, tensor, side)
 
-    before = [
-        panel(name, features[name], "", "backbone" if name == stages[0] else "") for name in stages
+    def level(name: str) -> Panel | None:
+        if name not in levels:
+            return None
+        tensor, title = features[name], f"{name}: {KINDS[levels[name]]}"
+        if name in enhanced:
+            title += ", with its input" if whole else ", what it adds"
+            tensor = tensor if whole else added(features, name)
+        return panel(tensor, title, "enhanced" if name == next(iter(levels)) else "")
+
+    first = "B1" if variant in PEERS else "B2"
+    backbone = [
+        panel(features[name], name, "backbone" if name == first else "")
+        for name in ("B1", "B2", "B3", "B4")
+        if name >= first and name in features
     ]
-    levels = [name for name in INPUTS if name in features]
-    after = [
-        panel(
-            name, features[name] if whole else added(features, name, variant), _what(name, variant, whole),
-            "enhanced" if name == levels[0] else "",
-        )
-        if name in levels
-        else None
-        for name in INPUTS
-    ]  # fmt: skip
-    found = to_mask(features["logits"][0])
-    masks = [found] if truth is None else [truth, found]
+    mask = to_mask(features["logits"][0])
     shown = [Panel(image, "picture")]
     if truth is not None:
-        shown.append(Panel(colourize(truth, predictor.labels), "ground truth"))
-    shown.append(
-        Panel(
-            colourize(found, predictor.labels),
-            "segmentation",
-            _score(found, truth, predictor.labels),
-        )
-    )
+        shown.append(Panel(colourize(truth, labels), "ground truth"))
+    shown.append(Panel(colourize(mask, labels), "segmentation", miou_note(truth, mask, labels)))
     caption = (
-        "Each map is the root mean square over a tensor's channels at every grid point, enlarged bilinearly, in its own colours: "
-        "dark blue is the least value, yellow the greatest; both stand below it."
+        "Each map is the root mean square over a tensor's channels at every grid point, enlarged "
+        "bilinearly, in its own colours: dark blue is the least value, yellow the greatest; both "
+        "stand below it."
     )
-    if any(_enhances(name, variant) for name in levels):
+    if enhanced:
         caption += " SeEM passes its input on beside what it adds" + (
             ": both are shown together." if whole else ", which is shown alone."
         )
-    rows: list[Sequence[Panel | None]] = [before, after, shown] if levels else [before, shown]
-    return panel_grid(rows, caption, class_legend(masks, predictor.labels))
+    enhanced_row = [[level(name) for name in INPUTS]] if levels else []
+    legend = class_legend([mask] if truth is None else [truth, mask], labels)
+    return panel_grid([backbone, *enhanced_row, shown], caption, legend)
 
 
 def heat_map(tensor: Tensor) -> Tensor:
-    """Return the root mean square over the channels, L2 norm / sqrt(C): 1 x C x h x w -> 1 x 1 x h x w, float64."""
+    """Return the RMS over channels, L2 norm / sqrt(C): 1 x C x h x w -> 1 x 1 x h x w, float64."""
     return tensor.double().square().mean(1, keepdim=True).sqrt()
 
 
-def added(features: dict[str, Tensor], name: str, variant: str) -> Tensor:
-    """Return the channels that P2's, P3's or P4's module made: SeEM passes its input on as the first channels (Fig. 4a)."""
-    if not _enhances(name, variant):
-        return features[name]
-    return features[name][
-        :, sum(features[given].shape[1] for given in INPUTS[name] if given in features) :
-    ]
-
-
-def _enhances(name: str, variant: str) -> bool:
-    return VARIANTS[variant].levels[list(INPUTS).index(name)] in {"seem", "fs"}
-
-
-def _what(name: str, variant: str, whole: bool) -> str:
-    kind = VARIANTS[variant].levels[list(INPUTS).index(name)]
-    if kind == "conv":
-        return ": 3x3 convolution"
-    return f": {'SeEM' if kind == 'seem' else 'SeEM-FS'}, {'with its input' if whole else 'what it adds'}"
-
-
-def _score(found: np.ndarray, truth: np.ndarray | None, labels: LabelSet) -> str:
-    miou = (
-        None
-        if truth is None
-        else iou_scores(confusion_matrix(truth, found, labels.num_classes, labels.ignore))["miou"]
-    )
-    return "" if miou is None else f"mIoU {100 * miou:.1f} %"
+def added(features: dict[str, Tensor], name: str) -> Tensor:
+    """Return the channels that a level's SeEM adds; its input comes first (Fig. 4a)."""
+    inputs = [features[given] for given in INPUTS[name] if given in features]
+    return features[name][:, sum(tensor.shape[1] for tensor in inputs) :]

@@ -1,15 +1,15 @@
-"""What an ablation (or a set of probes) consists of: its rows, every run resolved and checked before the first one starts.
+"""The plan of an ablation: its rows, and every run with its resolved recipe.
 
-Rows are Table 1 by letter, its variants and peers by name, networks of the user's own by `package.module:callable`.
+A row is a row of Table 1 by its letter, a variant or a peer by its name, or a network of the user's
+own by `package.module:callable`.
 """
 
 import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,15 @@ from seenet.model import PEERS, VARIANTS, Segmenter, create_model
 from seenet.model.summary import summarize
 from seenet.training.logging import read_metrics
 
-UNNAMED = {"seed": "--seeds", "model.variant": "--rows", "model.factory": "--rows"}
-"""Settings that a row's name stands for already."""
-PAPERS = {"model.variant", "model.backbone"}
-"""Settings of the network that choose another row of the paper instead of leaving it."""
+OWN_OPTIONS = {"seed": "--seeds", "model.variant": "--rows", "model.factory": "--rows"}
+"""Settings that an option of the command sets."""
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of the paper's Table 1 by letter, or a stage of its Table 2: mIoU in percent on VOC 2012 val, crop 320, 50,000 iterations on
-    10,582 images.
+    """Row of the paper's Table 1 by its letter, or stage of its Table 2 by its name.
+
+    The mIoU is in percent, on VOC 2012 val, at crop 320, after 50,000 iterations on 10,582 images.
     """
 
     letter: str
@@ -60,29 +59,23 @@ LETTERS = {row.letter: row for row in TABLE_1}
 
 @dataclass(frozen=True)
 class Row:
-    """What distinguishes a row from the recipe, and its name in tables and folders."""
+    """Network and settings that are compared with others, trained with every seed."""
 
     name: str
     settings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A row at one point of the grid: what is compared. `flops` (at the crop's size) is None where a network of the user's hides them."""
-
-    name: str
-    settings: tuple[str, ...]
+    """Settings by which it differs from the recipe, as `key=value`."""
     paper: PaperRow | None
     parameters: int
     flops: int | None
+    """Of one image of the crop's size; None where a network of the user's own defies counting."""
     output_stride: int | None
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a cell with one seed, in the folder OUT/CELL-seed-N."""
+    """Training of a row with one seed, in the folder OUT/ROW-seed-N."""
 
-    cell: Cell
+    row: Row
     seed: int
     recipe: Recipe
     folder: Path
@@ -91,24 +84,43 @@ class Run:
     def name(self) -> str:
         return self.folder.name
 
+    def result(self) -> dict[str, Any] | None:
+        """Return the content of val.json if the run has finished with a model and a score."""
+        result = read_json(self.folder / "val.json")
+        finished = (
+            read_json(self.folder / "exit.json").get("0", {}).get("code") == 0
+            and (self.folder / "model.safetensors").is_file()
+            and isinstance(result.get("miou"), float)
+        )
+        return result if finished else None
+
+    def state(self) -> str:
+        """Return `finished`, `started, N of M steps` or `not started`."""
+        if self.result() is not None:
+            return "finished"
+        steps = [entry["step"] for entry in read_metrics(self.folder / "metrics.jsonl")]
+        if steps or (self.folder / "recipe.yaml").is_file():
+            return f"started, {max(steps, default=0)} of {self.recipe.training.steps} steps"
+        return "not started"
+
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs, cell by cell within each seed, so that whatever is there early compares all rows.
-
-    `unit` is what a row is called, `rules` say what its numbers mean where that is not as in an ablation, and `about` is what all runs
-    stand on: a folder belongs to one unit and one `about`.
-    """
+    """Runs of an ablation, all rows with the first seed before any with the second."""
 
     out: Path
     recipe: Recipe
-    cells: list[Cell]
+    rows: list[Row]
     seeds: int
     runs: list[Run]
-    reference: Cell
+    reference: Row
+    """The row that the others are compared with."""
     unit: str = "row"
+    """What a row is called in the table."""
     rules: dict[str, str] = field(default_factory=dict)
+    """Explanations of the numbers that differ from an ablation's, by the number's name."""
     about: dict[str, Any] = field(default_factory=dict)
+    """What all runs start from, such as a model. A folder has one `unit` and one `about`."""
 
 
 def make_plan(
@@ -121,219 +133,192 @@ def make_plan(
     vary: list[str],
     reference: str | None,
 ) -> Plan:
-    """Resolve every run, build every network without memory, and open the data.
+    """Resolve every run and build every network, without memory for its weights.
 
-    Raises UsageError: unknown rows, settings, values or reference; DataError: data that is not there.
+    Args:
+        recipe: name or file; the stages of a recipe with stages are left out.
+        settings: `key=value` for all runs.
+        out: folder of the runs and results.
+        rows: names with commas between, as for `parse_rows`.
+        seeds: number of runs of each row, with the seeds 0, 1, ...
+        vary: texts as for `parse_vary`; each combination of their values makes a row of its own.
+        reference: name or letter of the row to compare with; None: the first.
+
+    Raises:
+        UsageError: unknown row, setting, value or reference.
+        DataError: the data is missing.
     """
-    base = single(recipe, settings)
+    base = load_without_stages(recipe, settings)
     check_comparable(base, seeds)
-    points = [
-        tuple(point) for point in product(*(parse_vary(text, rows is not None) for text in vary))
+    points = list(product(*(parse_vary(text, rows is not None) for text in vary)))
+    grid = [
+        ("-".join([name, *map(_short, point)]), (*network, *point), point)
+        for name, network in parse_rows(rows, base).items()
+        for point in points
     ]
-    parsed = [(row, point) for row in parse_rows(rows, base) for point in points]
-    recipes = {
-        (place, seed): single(recipe, [*settings, *row.settings, *point, f"seed={seed}"])
-        for place, (row, point) in enumerate(parsed)
-        for seed in range(seeds)
-    }
-    classes = open_split(base.data, base.data.train).labels.num_classes
-    cells = [
-        _cell(row, point, recipes[place, 0], classes) for place, (row, point) in enumerate(parsed)
+    recipes = [
+        [load_without_stages(recipe, [*settings, *own, f"seed={seed}"]) for seed in range(seeds)]
+        for _, own, _ in grid
     ]
-    # Values that differ only in what no folder's name can hold.
-    named = Counter(cell.name for cell in cells)
-    cells = [
-        replace(cell, name=f"{cell.name}-{digest(*cell.settings)[:6]}")
-        if named[cell.name] > 1
-        else cell
-        for cell in cells
+    num_classes = open_split(base.data, base.data.train).labels.num_classes
+    # Two values may differ only in characters that a folder's name cannot hold.
+    counts = Counter(name for name, _, _ in grid)
+    compared = [
+        _make_row(
+            name if counts[name] == 1 else f"{name}-{digest(*own)[:6]}",
+            own,
+            point,
+            seeded[0],
+            num_classes,
+        )
+        for (name, own, point), seeded in zip(grid, recipes, strict=True)
     ]
     runs = [
-        Run(cell, seed, recipes[place, seed], out / f"{cell.name}-seed-{seed}")
+        Run(row, seed, seeded[seed], out / f"{row.name}-seed-{seed}")
         for seed in range(seeds)
-        for place, cell in enumerate(cells)
+        for row, seeded in zip(compared, recipes, strict=True)
     ]
-    return Plan(out, base, cells, seeds, runs, _reference(cells, reference, base))
+    if reference in LETTERS:
+        (reference,) = parse_rows(reference, base)
+    by_name = {row.name: row for row in compared}
+    if reference is not None and reference not in by_name:
+        raise UsageError(
+            f"--reference {reference}: not among the rows; expected one of {', '.join(by_name)}"
+        )
+    return Plan(out, base, compared, seeds, runs, by_name[reference or compared[0].name])
 
 
 def check_comparable(recipe: Recipe, seeds: int) -> None:
-    """Refuse a recipe without a score, or without a run, to compare: UsageError."""
+    """Raise UsageError where the runs of a recipe would have no score to compare."""
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: expected at least 1")
     if recipe.data.val is None:
         raise UsageError("data.val is null: scores on a val split are compared; name one")
 
 
-def single(recipe: str | Path, settings: list[str]) -> Recipe:
-    """Load a recipe without its stages: one training is compared."""
+def load_without_stages(recipe: str | Path, settings: list[str]) -> Recipe:
+    """Load a recipe as one training, without its stages."""
     return load_recipe(recipe, settings).model_copy(update={"stages": {}})
 
 
 def parse_vary(text: str, has_rows: bool) -> list[str]:
-    """Split `model.p_out=128,256` into `model.p_out=128` and `model.p_out=256`; commas inside brackets do not divide."""
+    """Split `model.p_out=128,256` into `model.p_out=128` and `model.p_out=256`.
+
+    Commas inside brackets belong to a value. With `has_rows` the rows choose the network.
+    """
     key, equals, values = text.partition("=")
     found = [value.strip() for value in re.findall(r"(?:\[[^\]]*\]|[^,\[])+", values)]
     if not equals or not all(found) or not found:
         raise UsageError(
             f"--vary {text}: expected key=value,value,..., for example model.p_out=128,256"
         )
-    if key in UNNAMED and (has_rows or key == "seed"):
-        raise UsageError(f"--vary {key}: use {UNNAMED[key]}")
+    if key in OWN_OPTIONS and (has_rows or key == "seed"):
+        raise UsageError(f"--vary {key}: use {OWN_OPTIONS[key]}")
     return [f"{key}={value}" for value in dict.fromkeys(found)]
 
 
-def parse_rows(text: str | None, recipe: Recipe) -> list[Row]:
-    """Parse rows by comma; None: the recipe's own network alone.
+def parse_rows(text: str | None, recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Return the settings of each row by its name; `text` has the rows with commas between.
 
-    A letter is the paper's row on the recipe's backbone. Rows a and b are the paper's c and d on a ResNet-50: they are that where the
-    recipe has the paper's ResNet-101, and the same rows as c and d otherwise. A row named twice is one row.
+    A letter is the paper's row on the recipe's backbone. The paper's rows a and b are its rows c
+    and d on a ResNet-50. They are rows of their own where the recipe has the paper's ResNet-101,
+    and the same as c and d otherwise. None is the recipe's own network alone.
 
-    Raises UsageError: a name that is neither, with the nearest ones.
+    Raises:
+        UsageError: no such row.
     """
     if text is None:
-        return [_own(recipe)]
-    names = [name.strip() for name in text.split(",")]
-    rows = [_row(name, recipe) for name in names]
-    return list({row.name: row for row in reversed(rows)}.values())[::-1]
+        factory = recipe.model.factory
+        return {_folder_name(factory) if factory else recipe.model.variant: ()}
+    return dict(_parse_row(name.strip(), recipe) for name in text.split(","))
 
 
-def _own(recipe: Recipe) -> Row:
-    return Row(_safe(recipe.model.factory) if recipe.model.factory else recipe.model.variant, ())
-
-
-def _row(name: str, recipe: Recipe) -> Row:
+def _parse_row(name: str, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     if ":" in name:
-        return Row(
-            _safe(name), ("model.variant=factory", f"model.factory={name}", "model.weights=null")
-        )
-    variant = LETTERS[name].variant if name in LETTERS else name
-    if variant not in (*VARIANTS, *PEERS):
-        choices = (*VARIANTS, *PEERS)
+        network = ("model.variant=factory", f"model.factory={name}", "model.weights=null")
+        return _folder_name(name), network
+    paper = LETTERS.get(name)
+    variant = paper.variant if paper else name
+    known = (*VARIANTS, *PEERS)
+    if variant not in known:
         raise UsageError(
-            f"--rows {name}: no such row; {nearest(name, choices)}, a letter a to j of Table 1, or package.module:callable"
+            f"--rows {name}: no such row; {nearest(name, known)}, a letter a to j of Table 1, "
+            "or package.module:callable"
         )
-    settings = [f"model.variant={variant}"]
+    settings: tuple[str, ...] = (f"model.variant={variant}",)
     if recipe.model.factory:
-        settings.append("model.factory=null")
-    if name in LETTERS and recipe.model.backbone == "resnet101" != LETTERS[name].backbone:
-        if recipe.model.weights not in (None, "imagenet"):
+        settings += ("model.factory=null",)
+    if paper and recipe.model.backbone == "resnet101" != paper.backbone:
+        weights = recipe.model.weights
+        if weights not in (None, "imagenet"):
             raise UsageError(
-                f"--rows {name}: stands on a ResNet-50 in the paper, but model.weights={recipe.model.weights} are a ResNet-101's; "
-                "leave a and b out, or use model.weights=imagenet"
+                f"--rows {name}: a ResNet-50 in the paper, but model.weights={weights} are a "
+                "ResNet-101's; leave a and b out, or use model.weights=imagenet"
             )
-        return Row(f"{variant}-resnet50", (*settings, "model.backbone=resnet50"))
-    return Row(variant, tuple(settings))
+        return f"{variant}-resnet50", (*settings, "model.backbone=resnet50")
+    return variant, settings
 
 
 def paper_row(variant: str, backbone: str) -> PaperRow | None:
-    """Return the paper's row of a variant, on this backbone where it has two; None for what is not the paper's."""
-    found = [row for row in TABLE_1 if row.variant == variant]
-    return next((row for row in found if row.backbone == backbone), found[-1] if found else None)
+    """Return the paper's row of a variant, on this backbone where the paper has two."""
+    rows = [row for row in TABLE_1 if row.variant == variant]
+    return next((row for row in rows if row.backbone == backbone), rows[-1] if rows else None)
 
 
-def _safe(name: str) -> str:
-    """Make a name fit for a folder."""
-    return re.sub(r"[^\w.-]+", ".", name)
-
-
-def _cell(row: Row, point: tuple[str, ...], recipe: Recipe, classes: int) -> Cell:
-    name = "-".join([row.name, *map(_short, point)])
-    parameters, flops, output_stride = _cost(recipe, classes)
-    # With another width or stride than the paper's it is another network than the paper measured.
-    own = all(
-        key in PAPERS or key.partition(".")[0] != "model"
-        for key in (setting.partition("=")[0] for setting in point)
-    )
-    paper = paper_row(recipe.model.variant, recipe.model.backbone) if own else None
-    return Cell(name, (*row.settings, *point), paper, parameters, flops, output_stride)
+def _folder_name(factory: str) -> str:
+    return re.sub(r"[^\w.-]+", ".", factory)
 
 
 def _short(setting: str) -> str:
-    """Shorten `model.p_out=128` to `p_out=128`, fit for a folder's name."""
-    key, _, value = setting.partition("=")
-    return re.sub(r"[^\w.=-]+", "_", f"{key.rpartition('.')[2]}={value}").strip("_")
+    """Shorten `model.p_out=128` to `p_out=128`, without characters that a folder cannot have."""
+    return re.sub(r"[^\w.=-]+", "_", re.sub(r"^[^=]*\.", "", setting)).strip("_")
 
 
-def _cost(recipe: Recipe, classes: int) -> tuple[int, int | None, int | None]:
-    """Return parameters, FLOPs at the crop's size and output stride of what predicts: without the auxiliary head."""
-    model = unfilled(recipe, classes)
+def _make_row(
+    name: str,
+    settings: tuple[str, ...],
+    varied: tuple[str, ...],
+    recipe: Recipe,
+    num_classes: int,
+) -> Row:
+    """Make a row with the cost of what predicts: the network without its auxiliary head."""
+    model = uninitialized_model(recipe, num_classes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    stride = model.options.get("output_stride")
+    flops: int | None = None
     try:
-        return (
-            parameters,
-            sum(part.flops for part in summarize(model, *recipe.transforms.crop)),
-            stride,
-        )
+        flops = sum(part.flops for part in summarize(model, *recipe.transforms.crop))
     except Exception:
+        # A network of the user's own may compute something that needs real numbers.
         if recipe.model.factory is None:
             raise
-        return (
-            parameters,
-            None,
-            stride,
-        )  # the user's network computes something that needs real numbers
+    # Varied otherwise than by variant or backbone it is a network that the paper did not measure.
+    keys = {setting.partition("=")[0] for setting in varied} - {"model.variant", "model.backbone"}
+    is_papers = not any(key.partition(".")[0] == "model" for key in keys)
+    paper = paper_row(recipe.model.variant, recipe.model.backbone) if is_papers else None
+    return Row(name, settings, paper, parameters, flops, model.options.get("output_stride"))
 
 
-def unfilled(recipe: Recipe, classes: int) -> Segmenter:
-    """Build the recipe's network without weights or memory for them (a network of the user's own has both)."""
-    # The user's own code may want real numbers already when it builds.
-    with _quiet(), nullcontext() if recipe.model.factory else torch.device("meta"):
-        return create_model(
-            **{**recipe.model.model_dump(), "weights": None, "num_classes": classes}
-        )
+def uninitialized_model(recipe: Recipe, num_classes: int) -> Segmenter:
+    """Build the recipe's network without weights, and without memory for them.
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the log quiet: these networks are only counted, and that their weights are random is no news."""
+    A network of the user's own gets memory: its code may need real numbers when it is built.
+    """
     log = logging.getLogger("seenet")
     level = log.level
-    log.setLevel(logging.WARNING)
+    log.setLevel(logging.WARNING)  # that its weights are random does not matter here
     try:
-        yield
+        with nullcontext() if recipe.model.factory else torch.device("meta"):
+            return create_model(
+                **{**recipe.model.model_dump(), "weights": None, "num_classes": num_classes}
+            )
     finally:
         log.setLevel(level)
 
 
-def _reference(cells: list[Cell], name: str | None, base: Recipe) -> Cell:
-    if name is None:
-        return cells[0]
-    if name in LETTERS:
-        name = parse_rows(name, base)[0].name
-    named = {cell.name: cell for cell in cells}
-    if name not in named:
-        raise UsageError(
-            f"--reference {name}: not among the rows; expected one of {', '.join(named)}"
-        )
-    return named[name]
-
-
-def state(run: Run) -> str:
-    """Say for people whether a run is finished, how many steps are done, or that it is not started."""
-    if is_finished(run):
-        return "finished"
-    steps = [entry["step"] for entry in read_metrics(run.folder / "metrics.jsonl")]
-    if steps or (run.folder / "recipe.yaml").is_file():
-        return f"started, {max(steps, default=0)} of {run.recipe.training.steps} steps"
-    return "not started"
-
-
-def is_finished(run: Run) -> bool:
-    """Return whether the run ended by itself, with a model and its score."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; return an empty one where the file is missing or holds something else."""
     try:
-        ended = json.loads((run.folder / "exit.json").read_text(encoding="utf-8"))["0"]["code"] == 0
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return ended and (run.folder / "model.safetensors").is_file() and read_result(run) is not None
-
-
-def read_result(run: Run) -> dict[str, Any] | None:
-    """Read the run's val.json; None where there is none yet."""
-    try:
-        result = json.loads((run.folder / "val.json").read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return (
-        dict(result) if isinstance(result, dict) and isinstance(result.get("miou"), float) else None
-    )
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""What an ablation came to: the content of results.json from the folders of its runs, and its tables and plot."""
+"""Results of an ablation, from the folders of its runs: results.json, tables and a plot."""
 
 import csv
 import io
@@ -10,69 +10,86 @@ from typing import Any
 import numpy as np
 
 import seenet
-from seenet.core.files import sha256
+from seenet.core.files import replacing, sha256, write_text
 from seenet.core.recipe_files import dump
 from seenet.evaluation.pictures import png_bytes
-from seenet.experiments.plan import Cell, Plan, Run, is_finished, read_result
+from seenet.experiments.plan import Plan, Row, Run
 from seenet.training.logging import read_metrics
 
+RESULTS, TABLE, CSV, PLOT = FILES = ("results.json", "table.md", "table.csv", "plot.png")
 PROTOCOL = (
-    "data", "split", "images", "labels", "ignore_rule", "absent_rule", "size_rule", "scales", "flip", "precision", "precision_of_training",
+    "data", "split", "images", "labels", "ignore_rule", "absent_rule", "size_rule", "scales",
+    "flip", "precision", "precision_of_training",
 )  # fmt: skip
-CONFIDENCE = 0.95
+"""Keys of val.json that say how a run was scored."""
 RESOLVED = {True: "", False: ", not resolved", None: ", one seed"}
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean of some values; their standard deviation (n - 1) and the mean's 95 % interval (Student t), None where there is but one value."""
+    """Mean, standard deviation (n - 1) and the mean's 95 % interval (Student's t) over seeds.
+
+    Deviation and interval are None for one seed.
+    """
 
     mean: float
     sd: float | None
     interval: tuple[float, float] | None
-    count: int
+    seeds: int
 
     @property
     def resolved(self) -> bool | None:
-        """Return whether 0 lies outside the interval; None without one."""
+        """Return whether 0 is outside the interval; None without an interval."""
         return None if self.interval is None else not self.interval[0] <= 0 <= self.interval[1]
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return the spread of at least one value. The interval is mean +- t(0.975; n - 1) sd / sqrt(n)."""
+    """Return the spread of at least one value: interval = mean +- t(0.975; n - 1) sd / sqrt(n)."""
     mean, count = float(np.mean(values)), len(values)
     if count == 1:
         return Spread(mean, None, None, 1)
     from scipy.stats import t
 
     sd = float(np.std(values, ddof=1))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * sd / count**0.5
+    half = float(t.ppf(0.975, count - 1)) * sd / count**0.5
     return Spread(mean, sd, (mean - half, mean + half), count)
 
 
 def paired_difference(values: dict[int, float], reference: dict[int, float]) -> Spread | None:
-    """Return the spread of value - reference over the seeds that both have; None where they share none."""
+    """Return the spread of value - reference over the seeds of both; None where they share none."""
     shared = sorted(values.keys() & reference.keys())
     return spread([values[seed] - reference[seed] for seed in shared]) if shared else None
 
 
-def outcome(plan: Plan, *, failed: dict[str, str], command: str | None) -> dict[str, Any]:
-    """Return the content of results.json: numbers are shares (0..1), FLOPs and MiB; `missing` names runs that are not there.
+def write_results(plan: Plan, failed: dict[str, str], command: str | None) -> dict[str, Any]:
+    """Write the files of `FILES` to the plan's folder and return the content of results.json."""
+    result = collect_results(plan, failed, command)
+    # First: a folder with results.json may be written to again.
+    write_text(plan.out / RESULTS, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_text(plan.out / TABLE, markdown(result))
+    write_text(plan.out / CSV, as_csv(result))
+    with replacing(plan.out / PLOT) as temporary:
+        temporary.write_bytes(plot(result))
+    return result
 
-    `protocol` is the first run's; `differs` lists the values of what is not the same in all of them (`precision: auto` may choose two).
+
+def collect_results(plan: Plan, failed: dict[str, str], command: str | None) -> dict[str, Any]:
+    """Return the content of results.json: mIoU as a share (0..1), FLOPs, memory in MiB.
+
+    `missing` names the runs that have not finished, `failed` the reasons of those that failed.
+    `protocol` is the first run's; `differs` has the values of a key that is not the same in all
+    runs (`precision: auto` may choose two).
     """
-    finished = [run for run in plan.runs if is_finished(run)]
-    results = {run.name: read_result(run) or {} for run in finished}
-    mious = {
-        cell.name: {
-            run.seed: float(results[run.name]["miou"]) for run in finished if run.cell is cell
-        }
-        for cell in plan.cells
+    results = {run.name: result for run in plan.runs if (result := run.result()) is not None}
+    first = next(iter(results.values()), {})
+    values = {
+        key: sorted({json.dumps(result.get(key)) for result in results.values()})
+        for key in PROTOCOL
     }
-    first = results[finished[0].name] if finished else {}
+    height, width = plan.recipe.transforms.crop
     return {
-        "complete": len(finished) == len(plan.runs),
-        "finished": len(finished),
+        "complete": len(results) == len(plan.runs),
+        "finished": len(results),
         "planned": len(plan.runs),
         "missing": [run.name for run in plan.runs if run.name not in results],
         "failed": failed,
@@ -80,83 +97,59 @@ def outcome(plan: Plan, *, failed: dict[str, str], command: str | None) -> dict[
         **plan.about,
         "reference": plan.reference.name,
         "rules": {
-            "miou": "of the best validation of a run, the model it keeps; last_miou of the last one",
-            "difference": "row - reference, paired by seed; interval: 95 %, Student t over the paired seeds",
-            "flops": f"of one image of the crop's size, {plan.recipe.transforms.crop[0]}x{plan.recipe.transforms.crop[1]}",
-            "images_per_s": "training, median over all steps of all seeds, on the machine where they ran",
-            "memory_mib": "training, highest of all steps of all seeds: the device's on CUDA, else the process's",
-            "paper": "Table 1 of the paper: VOC 2012 val, another data set, backbone and budget than measured here unless all are the same",
+            "miou": "of the best validation of a run, the model it keeps; last_miou of the last "
+            "one",
+            "difference": "row - reference, paired by seed; interval: 95 %, Student t over the "
+            "paired seeds",
+            "flops": f"of one image of the crop's size, {height}x{width}",
+            "images_per_s": "training, median over all steps of all seeds, on the machine where "
+            "they ran",
+            "memory_mib": "training, highest of all steps of all seeds: the device's on CUDA, else "
+            "the process's",
+            "paper": "Table 1 of the paper: VOC 2012 val, another data set, backbone and budget "
+            "than measured here unless all are the same",
             **plan.rules,
         },
         "protocol": {key: first[key] for key in PROTOCOL if key in first},
-        "differs": _differences(list(results.values())),
-        "rows": [
-            _row(plan, cell, [run for run in finished if run.cell is cell], results, mious)
-            for cell in plan.cells
-        ],
+        "differs": {
+            key: list(map(json.loads, texts)) for key, texts in values.items() if len(texts) > 1
+        },
+        "rows": [_row(plan, row, results) for row in plan.rows],
         "recipe": dump(plan.recipe),
         "version": seenet.__version__,
         "command": command,
     }
 
 
-def _differences(results: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    found = {
-        key: [
-            json.loads(text) for text in sorted({json.dumps(result.get(key)) for result in results})
-        ]
-        for key in PROTOCOL
-    }
-    return {key: values for key, values in found.items() if len(values) > 1}
-
-
-def _row(
-    plan: Plan,
-    cell: Cell,
-    runs: list[Run],
-    results: dict[str, dict[str, Any]],
-    mious: dict[str, dict[int, float]],
-) -> dict[str, Any]:
-    metrics = [entry for run in runs for entry in read_metrics(run.folder / "metrics.jsonl")]
-    speeds = [entry["images_per_s"] for entry in metrics if "images_per_s" in entry]
-    memory = [entry["memory_mib"] for entry in metrics if "memory_mib" in entry]
-    own = mious[cell.name]
-    difference = (
-        paired_difference(own, mious[plan.reference.name]) if cell is not plan.reference else None
+def _row(plan: Plan, row: Row, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    runs = [run for run in plan.runs if run.name in results]
+    own, reference = (
+        {run.seed: float(results[run.name]["miou"]) for run in runs if run.row is which}
+        for which in (row, plan.reference)
     )
+    difference = None if row is plan.reference else paired_difference(own, reference)
+    runs = [run for run in runs if run.row is row]
+    steps = [entry for run in runs for entry in read_metrics(run.folder / "metrics.jsonl")]
+    speeds = [entry["images_per_s"] for entry in steps if "images_per_s" in entry]
     return {
-        "row": cell.name,
-        "settings": list(cell.settings),
-        "paper": None if cell.paper is None else asdict(cell.paper),
+        "row": row.name,
+        "settings": list(row.settings),
+        "paper": None if row.paper is None else asdict(row.paper),
         "planned": plan.seeds,
-        "miou": _spread(spread(list(own.values()))) if own else None,
-        "difference": None
-        if difference is None
-        else {**_spread(difference), "resolved": difference.resolved},
-        "parameters": cell.parameters,
-        "flops": cell.flops,
-        "output_stride": cell.output_stride,
+        "miou": asdict(spread(list(own.values()))) if own else None,
+        "difference": difference and {**asdict(difference), "resolved": difference.resolved},
+        "parameters": row.parameters,
+        "flops": row.flops,
+        "output_stride": row.output_stride,
         "images_per_s": float(np.median(speeds)) if speeds else None,
-        "memory_mib": max(memory) if memory else None,
+        "memory_mib": max((e["memory_mib"] for e in steps if "memory_mib" in e), default=None),
         "runs": [_run(run, results[run.name]) for run in runs],
     }
 
 
-def _spread(value: Spread) -> dict[str, Any]:
-    return {
-        "mean": value.mean,
-        "sd": value.sd,
-        "interval": None if value.interval is None else list(value.interval),
-        "seeds": value.count,
-    }
-
-
 def _run(run: Run, result: dict[str, Any]) -> dict[str, Any]:
-    validations = [
-        entry["val"]["miou"]
-        for entry in read_metrics(run.folder / "metrics.jsonl")
-        if "val" in entry
-    ]
+    steps = read_metrics(run.folder / "metrics.jsonl")
+    validations = [entry["val"]["miou"] for entry in steps if "val" in entry]
     model = run.folder / "model.safetensors"
     return {
         "seed": run.seed,
@@ -169,58 +162,43 @@ def _run(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def partial_note(result: dict[str, Any]) -> str:
-    """Return the line that stands above everything while a run is missing; empty when all are there."""
-    if result["complete"]:
-        return ""
-    missing = result["missing"]
-    named = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
-    return (
-        f"PARTIAL: {result['finished']} of {result['planned']} runs are finished; missing: {named}"
-    )
-
-
 def markdown(result: dict[str, Any]) -> str:
-    """Return one table; measured mIoU and the paper's stand in columns of their own."""
-    protocol = result["protocol"]
+    """Return the results as one table; the paper's mIoU has a column of its own."""
+    protocol, missing = result["protocol"], result["missing"]
     where = (
         f"{protocol['data']}/{protocol['split']}, {protocol['images']} images"
         if protocol
         else "nothing yet"
     )
-    header = [
-        result["unit"], f"mIoU measured ({where}), %", "sd", "seeds", f"difference to {result['reference']}, points (95 % interval)",
-        "parameters, M", "GFLOP", "images/s", "memory, MiB", "mIoU in the paper (VOC val), %",
-    ]  # fmt: skip
-    lines = [f"**{partial_note(result)}**", ""] if not result["complete"] else []
+    lines = []
+    if not result["complete"]:
+        more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
+        finished = f"{result['finished']} of {result['planned']} runs are finished"
+        lines += [f"**PARTIAL: {finished}; missing: {', '.join(missing[:6])}{more}**", ""]
     for key, values in result["differs"].items():
         lines += [f"**Not the same in all runs: {key} ({', '.join(map(str, values))}).**", ""]
+    header = [
+        result["unit"], f"mIoU measured ({where}), %", "sd", "seeds",
+        f"difference to {result['reference']}, points (95 % interval)", "parameters, M", "GFLOP",
+        "images/s", "memory, MiB", "mIoU in the paper (VOC val), %",
+    ]  # fmt: skip
     lines += [line(header), line(["---", *["---:"] * (len(header) - 1)])]
-    lines += [line(_cells(row, result["reference"])) for row in result["rows"]]
-    rules = [f"- {name}: {rule}." for name, rule in result["rules"].items()]
-    model = (
-        [f"Model: {result['model']['file']}, SHA-256 {result['model']['sha256']}.", ""]
-        if "model" in result
-        else []
-    )
-    command = (
-        [f"Command: `{result['command']}`, SeENet {result['version']}."]
-        if result["command"]
-        else []
-    )
-    return (
-        "\n".join(
-            [*lines, "", *rules, "- not resolved: the interval holds 0.", "", *model, *command]
-        ).rstrip()
-        + "\n"
-    )
+    lines += [line(_table_cells(row, result["reference"])) for row in result["rows"]]
+    lines += ["", *(f"- {name}: {rule}." for name, rule in result["rules"].items())]
+    lines += ["- not resolved: the interval holds 0.", ""]
+    if "model" in result:
+        model = result["model"]
+        lines += [f"Model: {model['file']}, SHA-256 {model['sha256']}.", ""]
+    if result["command"]:
+        lines.append(f"Command: `{result['command']}`, SeENet {result['version']}.")
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(row: dict[str, Any], reference: str) -> list[str]:
+def _table_cells(row: dict[str, Any], reference: str) -> list[str]:
     miou, paper = row["miou"], row["paper"]
     return [
         row["row"],
@@ -237,7 +215,7 @@ def _cells(row: dict[str, Any], reference: str) -> list[str]:
 
 
 def difference_text(difference: dict[str, Any] | None) -> str:
-    """Return `+1.20 (+0.40 to +2.00)`, points, of a difference in shares; add in words what it does not say."""
+    """Return a difference of shares in points, such as `+1.20 (+0.40 to +2.00), not resolved`."""
     if difference is None:
         return "missing"
     interval = difference["interval"]
@@ -245,71 +223,56 @@ def difference_text(difference: dict[str, Any] | None) -> str:
     return f"{100 * difference['mean']:+.2f}{bounds}{RESOLVED[difference['resolved']]}"
 
 
-COLUMNS = (
-    "row", "complete", "seeds_done", "seeds_planned", "miou_mean", "miou_sd", "difference_mean", "difference_low", "difference_high",
-    "difference_seeds", "parameters", "flops", "images_per_s", "memory_mib", "paper_row", "paper_backbone", "paper_voc_val_miou_percent",
-)  # fmt: skip
-
-
 def as_csv(result: dict[str, Any]) -> str:
-    """Return a line a row, numbers as in results.json, empty where there is none; `complete` is false where a seed is missing."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    """Return a line for each row: numbers as in results.json, empty where there is none."""
+    rows = []
     for row in result["rows"]:
         miou, difference, paper = row["miou"] or {}, row["difference"] or {}, row["paper"] or {}
         low, high = difference.get("interval") or (None, None)
         done = miou.get("seeds", 0)
-        writer.writerow([
-            row["row"], "true" if done == row["planned"] else "false", done, row["planned"], miou.get("mean"), miou.get("sd"),
-            difference.get("mean"), low, high, difference.get("seeds"), row["parameters"], row["flops"], row["images_per_s"],
-            row["memory_mib"], paper.get("letter"), paper.get("backbone"), paper.get("miou"),
-        ])  # fmt: skip
+        rows.append({
+            "row": row["row"], "complete": "true" if done == row["planned"] else "false",
+            "seeds_done": done, "seeds_planned": row["planned"],
+            "miou_mean": miou.get("mean"), "miou_sd": miou.get("sd"),
+            "difference_mean": difference.get("mean"), "difference_low": low,
+            "difference_high": high, "difference_seeds": difference.get("seeds"),
+            "parameters": row["parameters"], "flops": row["flops"],
+            "images_per_s": row["images_per_s"], "memory_mib": row["memory_mib"],
+            "paper_row": paper.get("letter"), "paper_backbone": paper.get("backbone"),
+            "paper_voc_val_miou_percent": paper.get("miou"),
+        })  # fmt: skip
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return stream.getvalue()
 
 
 def plot(result: dict[str, Any]) -> bytes:
-    """Draw each seed as a dot, the mean as a bar with its 95 % interval, rows from top to bottom; return a PNG."""
-    # Imported here: matplotlib is slow, and --dry-run draws nothing.
+    """Draw rows from top to bottom: a dot for each seed, a bar for the mean; return a PNG."""
+    # Imported here: matplotlib is slow to import, and --dry-run draws nothing.
     from seenet.experiments.drawing import plot_of
 
-    rows = result["rows"]
+    rows, protocol, orange = result["rows"], result["protocol"], "#d55e00"
     figure, axes = plot_of(7, 1.4 + 0.42 * len(rows))
     for place, row in enumerate(rows):
-        axes.scatter(
-            [100 * run["miou"] for run in row["runs"]],
-            [place] * len(row["runs"]),
-            s=22,
-            color="#0072b2",
-            alpha=0.6,
-            zorder=2,
-        )
+        seeds = [100 * run["miou"] for run in row["runs"]]
+        axes.scatter(seeds, [place] * len(seeds), s=22, color="#0072b2", alpha=0.6, zorder=2)
         if row["miou"]:
-            low, high = row["miou"]["interval"] or (row["miou"]["mean"],) * 2
+            mean = 100 * row["miou"]["mean"]
+            ends = [100 * end for end in row["miou"]["interval"] or ()] or [mean, mean]
+            axes.plot(ends, [place, place], color=orange, linewidth=1.6, zorder=1)
             axes.plot(
-                [100 * low, 100 * high], [place, place], color="#d55e00", linewidth=1.6, zorder=1
-            )
-            axes.plot(
-                [100 * row["miou"]["mean"]],
-                [place],
-                marker="|",
-                markersize=15,
-                markeredgewidth=2.4,
-                color="#d55e00",
+                [mean], [place], color=orange, marker="|", markersize=15, markeredgewidth=2.4,
                 zorder=3,
-            )
+            )  # fmt: skip
     axes.set_yticks(range(len(rows)), [row["row"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_ylabel(result["unit"])
-    protocol = result["protocol"]
     axes.set_xlabel(f"mIoU on {protocol['data']}/{protocol['split']}, %" if protocol else "mIoU, %")
     axes.set_title("dot: a seed; bar: mean and its 95 % interval", fontsize=9, loc="left")
     if not result["complete"]:
-        figure.suptitle(
-            f"PARTIAL: {result['finished']} of {result['planned']} runs",
-            color="#d55e00",
-            fontsize=11,
-            fontweight="bold",
-        )
+        title = f"PARTIAL: {result['finished']} of {result['planned']} runs"
+        figure.suptitle(title, color=orange, fontsize=11, fontweight="bold")
     axes.grid(axis="x", alpha=0.3)
     return png_bytes(figure)

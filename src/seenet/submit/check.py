@@ -1,10 +1,6 @@
-"""Look at a packed submission as its server would: count, names, sizes, values.
-
-Files are read one by one into memory; nothing is unpacked to disk.
-"""
+"""Check a packed submission as its server would: number of files, names, sizes, values."""
 
 import gzip
-import stat
 import struct
 import tarfile
 import zipfile
@@ -22,90 +18,88 @@ from seenet.submit.benchmark import Benchmark
 from seenet.submit.cityscapes import CITYSCAPES
 from seenet.submit.voc import VOC
 
-# What the readers raise over archives that are damaged.
+# What the readers raise for damaged archives.
 _DAMAGED = (
-    tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, LookupError,
-    RuntimeError, NotImplementedError, OverflowError,
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError,
+    RuntimeError,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An archive that was found right. `against_pictures`: names and sizes were held against the pictures, not only against the
-    benchmark's rules.
-    """
+    """Archive that the check accepts."""
 
     path: Path
     benchmark: str
     count: int
     against_pictures: bool
+    """Names and sizes were compared with the pictures, not only with the benchmark's rules."""
 
     def line(self) -> str:
-        """Return what to tell."""
-        how = (
-            "names and sizes are the pictures'"
-            if self.against_pictures
-            else "pictures were not given, so names and sizes are only plausible"
-        )
-        return (
-            f"{self.path}: {self.count} masks for {self.benchmark}, all as they should be ({how})"
-        )
+        """Return the result as a line for people."""
+        how = "pictures were not given, so names and sizes are only plausible"
+        if self.against_pictures:
+            how = "names and sizes are the pictures'"
+        return f"{self.path}: {self.count} masks for {self.benchmark}, all correct ({how})"
 
 
 def check_submission(path: Path, images: Path | None = None) -> Submission:
-    """Check an archive made anywhere: a .tar.gz is VOC's, a .zip Cityscapes'.
+    """Check an archive made anywhere: a .tar.gz for VOC or a .zip for Cityscapes.
 
     Args:
-        images: folder or list of the pictures it must answer for, as for `find_pictures`; None: as many as the test set has.
+        path: the archive.
+        images: pictures it must answer for, as for `find_pictures`; None: as many as the test set.
 
-    Raises CheckError that names the first offending file; DataError where archive or pictures cannot be read.
+    Raises:
+        CheckError: the server would refuse it; the error names the first wrong file.
+        DataError: archive or pictures cannot be read.
     """
     benchmark = CITYSCAPES if suffix_of(path) == ".zip" else VOC
-    return check_archive(
-        path, benchmark, None if images is None else sizes_of(find_pictures(images, benchmark))
-    )
+    sizes = None if images is None else sizes_of(find_pictures(images, benchmark))
+    return check_archive(path, benchmark, sizes)
 
 
 def check_archive(
     path: Path, benchmark: Benchmark, sizes: Mapping[str, tuple[int, int]] | None
 ) -> Submission:
-    """Check against the pictures' ids and sizes (height, width); errors as `check_submission`."""
-    seen: dict[str, str] = {}
+    """Check an archive for pictures of these ids and sizes (height, width). Errors as above."""
+    names: dict[str, str] = {}
     folder: str | None = None
-    with bar(
-        f"checking for {benchmark.name}", benchmark.test_count if sizes is None else len(sizes)
-    ) as advance:
+    total = benchmark.test_count if sizes is None else len(sizes)
+    with bar(f"checking for {benchmark.name}", total) as advance:
         for name, content in read_archive(path):
             where = f"{path}: {name}"
             match = benchmark.member.fullmatch(name)
             if match is None:
                 raise CheckError(
-                    f"{where}: not a name that {benchmark.name} takes; expected {benchmark.expected} and nothing else"
+                    f"{where}: not a name that {benchmark.name} takes; "
+                    f"expected {benchmark.expected} and nothing else"
                 )
             key, inside = match["id"], match.groupdict().get("folder")
             if folder not in (None, inside):
                 raise CheckError(f"{where}: lies beside {folder}; expected one folder for all")
             folder = inside
-            if key in seen:
-                raise CheckError(f"{where}: a second mask of {key}, besides {seen[key]}; pack one")
+            if key in names:
+                raise CheckError(f"{where}: a second mask of {key}, besides {names[key]}; pack one")
             if sizes is not None and key not in sizes:
                 raise CheckError(
-                    f"{where}: none of the {len(sizes)} pictures is called {key}; leave it out, or give other --images"
+                    f"{where}: none of the {len(sizes)} pictures is called {key}; leave it out, "
+                    "or give other --images"
                 )
-            seen[key] = name
+            names[key] = name
             _check_png(content, where, benchmark, sizes[key] if sizes is not None else None)
             advance()
-    if sizes is not None and len(seen) < len(sizes):
-        first = min(set(sizes) - set(seen))
+    if sizes is not None and len(names) < len(sizes):
         raise CheckError(
-            f"{path}: no mask of {first} ({len(seen)} of {len(sizes)} pictures have one); every picture needs one"
+            f"{path}: no mask of {min(set(sizes) - set(names))} ({len(names)} of {len(sizes)} "
+            "pictures have one); every picture needs one"
         )
-    if sizes is None and len(seen) != benchmark.test_count:
+    if len(names) != total:
         raise CheckError(
-            f"{path}: {len(seen)} masks, expected {benchmark.test_count}, one for each picture of {benchmark.name}'s test set; "
-            "for other pictures give --images"
+            f"{path}: {len(names)} masks, expected {total}, one for each picture of "
+            f"{benchmark.name}'s test set; for other pictures give --images"
         )
-    return Submission(path, benchmark.name, len(seen), sizes is not None)
+    return Submission(path, benchmark.name, len(names), sizes is not None)
 
 
 def _check_png(
@@ -113,20 +107,25 @@ def _check_png(
 ) -> None:
     try:
         mode, shape = png_header(content, where)
-        fault = benchmark.fault(shape, size)
+        fault = benchmark.size_fault(shape, size)
         if mode not in benchmark.modes:
-            fault = f"mode {mode}, expected {' or '.join(sorted(benchmark.modes))}: one 8-bit value a pixel{' and a palette' * (mode == 'L')}"
-        if fault is None:
-            # The size is right, so there is no more to decode than there should be.
-            fault = benchmark.wrong_values(png_ids(content, where))
+            modes = " or ".join(sorted(benchmark.modes))
+            palette = " and a palette" if mode == "L" else ""
+            fault = f"mode {mode}, expected {modes}: one 8-bit value a pixel{palette}"
+        fault = fault or benchmark.value_fault(png_ids(content, where))
     except DataError as error:
         raise CheckError(str(error)) from None
-    if fault is not None:
+    if fault:
         raise CheckError(f"{where}: {fault}")
 
 
 def suffix_of(path: Path) -> str:
-    """Return `.tar.gz` or `.zip` by the first bytes; DataError where there is no file, CheckError where it is neither."""
+    """Return `.tar.gz` or `.zip` by the first bytes of a file.
+
+    Raises:
+        DataError: the file cannot be read.
+        CheckError: it is neither.
+    """
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -144,15 +143,14 @@ def suffix_of(path: Path) -> str:
 
 
 def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each file, in the archive's order; folders are left out.
+    """Yield name and content of each plain file, in the archive's order, without unpacking to disk.
 
-    Raises CheckError: a link or device, a damaged archive; DataError: no file.
+    Raises:
+        CheckError: a damaged archive.
     """
-    members = _zipped if suffix_of(path) == ".zip" else _tarred
+    members = _zip_files if suffix_of(path) == ".zip" else _tar_files
     try:
         for name, content in members(path):
-            if content is None:
-                raise CheckError(f"{path}: {name}: a link or a device; expected plain files")
             # Other tools pack `./name`.
             yield PurePosixPath(name).as_posix(), content
     except _DAMAGED as error:
@@ -160,43 +158,38 @@ def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
         raise CheckError(f"{path}: damaged ({reason}); pack it again") from None
 
 
-def _zipped(path: Path) -> Iterator[tuple[str, bytes | None]]:
+def _zip_files(path: Path) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             if not entry.is_dir():
-                yield (
-                    entry.filename,
-                    None if stat.S_ISLNK(entry.external_attr >> 16) else archive.read(entry),
-                )
+                yield entry.filename, archive.read(entry)
 
 
-def _tarred(path: Path) -> Iterator[tuple[str, bytes | None]]:
+def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
     with gzip.open(path) as stream:
         with tarfile.open(fileobj=stream) as archive:
             for member in archive:
-                if not member.isdir():
-                    file = archive.extractfile(member) if member.isreg() else None
-                    yield member.name, None if file is None else file.read()
-        # Read on to the end, where gzip's checksum stands.
+                if member.isreg() and (file := archive.extractfile(member)):
+                    yield member.name, file.read()
+        # To the end, where gzip's checksum is.
         while stream.read(2**20):
             pass
 
 
 def find_pictures(images: Path, benchmark: Benchmark) -> dict[str, Path]:
-    """Find the benchmark's ids of the pictures in a folder (and below it), or on a list, in the order of the ids.
+    """Find pictures in a folder (and below it) or on a list; return them by their id, in its order.
 
-    A list names one picture a line: by paths from the list's own folder, or as VOC's lists in ImageSets/Segmentation do.
-    Raises DataError: nothing there, a picture that is missing or not named as the benchmark's; UsageError: one id twice.
+    A list has a picture a line: a path from the list's own folder, or a stem as in VOC's lists.
+
+    Raises:
+        DataError: no picture, one that is missing, or one that is not named as the benchmark's.
+        UsageError: two pictures of one id.
     """
     if images.is_dir():
         paths = files_below(images, IMAGE_SUFFIXES)
     else:
-        paths = [
-            _listed(images, line)
-            for line in read_list(
-                images, "expected a folder of pictures or a list of them (--images)"
-            )
-        ]
+        hint = "expected a folder of pictures or a list of them (--images)"
+        paths = [_listed_picture(images, line) for line in read_list(images, hint)]
     if not paths:
         raise DataError(f"{images}: no pictures found; expected files such as {benchmark.example}")
     found: dict[str, Path] = {}
@@ -204,26 +197,29 @@ def find_pictures(images: Path, benchmark: Benchmark) -> dict[str, Path]:
         key = benchmark.id_of(path)
         if key in found:
             raise UsageError(
-                f"{path}: a second picture of {key}, besides {found[key]}; give --images a folder or list with one of them"
+                f"{path}: a second picture of {key}, besides {found[key]}; give --images a folder "
+                "or list with one of them"
             )
         found[key] = path
     return dict(sorted(found.items()))
 
 
 def sizes_of(pictures: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
-    """Read height and width of each; DataError for one that cannot be read."""
+    """Read height and width of each picture; DataError for one that cannot be read."""
     return {
         key: image_size(path)
         for key, path in track(pictures.items(), "sizes of the pictures", len(pictures))
     }
 
 
-def _listed(images: Path, line: str) -> Path:
+def _listed_picture(images: Path, line: str) -> Path:
+    """Find a picture by its line of a list: VOC's are in ImageSets/Segmentation."""
     home = images.resolve().parents
     jpegs = home[2] / "JPEGImages" if len(home) > 2 and home[0].name == "Segmentation" else None
     path = jpegs / f"{line}.jpg" if jpegs and jpegs.is_dir() else images.parent / line
     if not path.is_file():
         raise DataError(
-            f"{path}: no such picture, though {images} lists it; copy it there or take it off the list"
+            f"{path}: no such picture, though {images} lists it; copy it there or take it off "
+            "the list"
         )
     return path

@@ -1,6 +1,6 @@
-"""Cityscapes' server.
+"""Rules of Cityscapes' server (evalPixelLevelSemanticLabeling.py).
 
-evalPixelLevelSemanticLabeling.py: CITY_SEQUENCE_FRAME*.png anywhere in a .zip, one channel of labelIds, 2048 x 1024.
+A .zip of CITY_SEQUENCE_FRAME*.png in any folder: one channel of labelIds, 2048 x 1024.
 """
 
 import re

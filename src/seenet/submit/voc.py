@@ -1,7 +1,7 @@
-"""Pascal VOC 2012's server.
+"""Rules of Pascal VOC 2012's server (development kit, section 3.3).
 
-Development kit, section 3.3: results/VOC2012/Segmentation/comp{5,6}_test_cls/ID.png in one .tar.gz, indexed PNGs of the
-picture's size with classes 0 to 20.
+One .tar.gz of results/VOC2012/Segmentation/comp{5,6}_test_cls/ID.png: palette PNGs of the picture's
+size with the classes 0 to 20.
 """
 
 import re
