@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from seenet.cli import main
 from seenet.core.errors import DataError
 from seenet.prediction.loading import load
 from tests.prediction.bundles import hostile
 from tests.prediction.bundles.red import write_red
+from tests.prediction.doubles import seenet_command
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from tests.prediction.bundles.red import write_red
         hostile.wrong_shape,
     ],
 )
-def test_refused_in_one_line(edit: Callable[[Any], None], tmp_path: Path) -> None:
+def test_hostile_files_are_refused_in_one_line(edit: Callable[[Any], None], tmp_path: Path) -> None:
     path = write_red(tmp_path / "hostile.onnx", edit=edit)
     with pytest.raises(DataError) as caught:
         load(path)
@@ -32,11 +32,9 @@ def test_refused_in_one_line(edit: Callable[[Any], None], tmp_path: Path) -> Non
     assert "\n" not in str(caught.value)
 
 
-def test_refused_once_refused_again(tmp_path: Path) -> None:
-    """Only what passed is remembered, and nothing is written of what did not."""
-    path = write_red(tmp_path / "hostile.onnx", edit=hostile.wrong_shape)
+def test_a_refused_file_is_refused_again(tmp_path: Path) -> None:
+    """Only files that passed are remembered."""
+    path, out = write_red(tmp_path / "hostile.onnx", edit=hostile.wrong_shape), tmp_path / "out"
     for _ in range(2):
-        with pytest.raises(SystemExit) as caught:
-            main(["predict", str(path), str(tmp_path), "--out", str(tmp_path / "out")])
-        assert caught.value.code == 4
-    assert not (tmp_path / "out").exists()
+        assert seenet_command("predict", path, tmp_path, "--out", out) == 4
+    assert not out.exists()
