@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import seenet
-from seenet.core.errors import DataError
 from seenet.core.files import sha256
 from seenet.data.shapes import SHAPES
 from seenet.model import create_model
@@ -41,12 +40,6 @@ def test_a_network_takes_every_size_scale_and_flip(run, size):
     scores = predictor.scores(np.full((*size, 3), 90, np.uint8))
     assert scores.shape == (6, *size)
     torch.testing.assert_close(scores.exp().sum(0), torch.ones(size))
-
-
-def test_a_missing_model_is_a_data_error(tmp_path):
-    for name in ("no-such-model", tmp_path, tmp_path / "model.safetensors"):
-        with pytest.raises(DataError, match="model"):
-            seenet.load(name, device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 import io
 import itertools
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,8 @@ def in_zip(path: Path) -> Any:
         ("image", lambda path: memoryview(path.read_bytes())),
         ("street", lambda path: path.open("rb")),
         ("image", lambda path: io.BytesIO(path.read_bytes())),
+        # A stream that cannot be rewound.
+        ("image", lambda path: SimpleNamespace(read=path.read_bytes)),
         ("inner", in_zip),
         ("image", Image.open),
         ("image", lambda _: Image.fromarray(COLOURS)),
@@ -66,13 +68,8 @@ def test_a_picture_in_any_form(
         given.close()
 
 
-def test_grey_arrays_and_streams_that_cannot_be_rewound(net: Predictor, street: Path) -> None:
+def test_grey_arrays_become_rgb(net: Predictor) -> None:
     assert np.array_equal(net(COLOURS[..., 0]).image, np.repeat(COLOURS[..., :1], 3, axis=2))
-    reading, writing = os.pipe()
-    os.write(writing, street.read_bytes())
-    os.close(writing)
-    with os.fdopen(reading, "rb") as stream:
-        assert net(stream).mask.shape == (6, 9)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +89,6 @@ def test_several_pictures(net: Predictor, street: Path, kind: Callable[[list[Any
 def test_other_objects_are_refused(net: Predictor, given: Any) -> None:
     with pytest.raises(UsageError) as caught:
         net(given)
-    assert "\n" not in str(caught.value)
     assert EXPECTED in str(caught.value) or "'rb'" in str(caught.value)
 
 
@@ -112,16 +108,24 @@ def test_closed_and_text_files_are_refused(net: Predictor, street: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("length", "prefix", "kind"), [(0, b"", "empty"), (60, b"", "damaged"), (0, b"hello", "format")]
+    ("give", "kind"),
+    [
+        (lambda path: b"", "empty"),
+        (lambda path: io.BytesIO(), "empty"),
+        (lambda path: b"hello", "format"),
+        (Path.read_bytes, "damaged"),
+        (lambda path: io.BytesIO(path.read_bytes()), "damaged"),
+        (Image.open, "damaged"),
+    ],
 )
 def test_unreadable_content_is_a_data_error(
-    net: Predictor, street: Path, length: int, prefix: bytes, kind: str
+    net: Predictor, street: Path, give: Callable[[Path], Any], kind: str
 ) -> None:
-    content = prefix + street.read_bytes()[:length]
-    for given in (content, io.BytesIO(content)):
-        with pytest.raises(DataError) as caught:
-            net(given)
-        assert caught.value.kind == kind
+    draw(street, size=(60, 60))
+    street.write_bytes(street.read_bytes()[:2000])
+    with pytest.raises(DataError) as caught:
+        net(give(street))
+    assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "GIF", "BMP"])
@@ -140,14 +144,6 @@ def test_closed_images_are_refused_unless_they_have_their_pixels(
     for image in (unread, closed, lost):
         with pytest.raises(UsageError, match="closed"):
             net(image)
-
-
-def test_an_image_of_a_damaged_file_is_a_data_error(net: Predictor, street: Path) -> None:
-    draw(street, size=(60, 60))
-    street.write_bytes(street.read_bytes()[:2000])
-    with pytest.raises(DataError) as caught:
-        net(Image.open(street))
-    assert caught.value.kind == "damaged"
 
 
 @pytest.mark.parametrize(

@@ -76,14 +76,6 @@ def test_scales_and_flip_equal_the_definition(scales, flip, size):
         torch.testing.assert_close(probabilities, expected, rtol=1e-5, atol=2e-6)
 
 
-def test_a_picture_and_its_mirror_are_one_batch():
-    seen, predictor = [], Predictor(TinyNet(), LABELS, device="cpu", scales=(0.5, 1), flip=True)
-    predictor.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    predictor.scores(picture(20, 30))
-    assert [tuple(batch.shape) for batch in seen] == [(2, 3, 10, 15), (2, 3, 20, 30)]
-    assert all(torch.equal(batch[1], batch[0].flip(-1)) for batch in seen)
-
-
 @pytest.mark.parametrize(("scales", "flip"), [((1.0,), False), ((0.5, 1.7), True)])
 @pytest.mark.parametrize("tiling", [None, Tiling(64, 0)])
 def test_networks_see_channels_last_pictures_to_the_last_stride(scales, tiling, flip):

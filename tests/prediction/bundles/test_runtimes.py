@@ -1,4 +1,4 @@
-"""ONNX files are checked before a runtime reads them; OpenVINO's pair of files; runtime errors."""
+"""Hostile and damaged files, OpenVINO's pair of files, and errors of the runtimes."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from seenet.prediction.bundles.runtimes import _runtime_errors, read_metadata
 from seenet.prediction.loading import load
 from tests.prediction.bundles import hostile
 from tests.prediction.bundles.red import card, red_model, red_scores, write_red
-from tests.prediction.doubles import picture
+from tests.prediction.doubles import picture, seenet_command
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,36 @@ def test_hostile_files_are_refused_before_a_runtime_reads_them(
     with pytest.raises(DataError, match=f"refused: .*{message}") as caught:
         read_metadata(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        hostile.huge,
+        hostile.negative,
+        hostile.huge_constant,
+        hostile.unknown_type,
+        hostile.grows,
+        hostile.wrong_shape,
+    ],
+)
+def test_hostile_files_end_the_trial_process_alone(
+    edit: Callable[[Any], None], tmp_path: Path
+) -> None:
+    """Bar X5."""
+    path = write_red(tmp_path / "hostile.onnx", edit=edit)
+    with pytest.raises(DataError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refused_file_is_refused_again(tmp_path: Path) -> None:
+    """Only files that passed are remembered."""
+    path, out = write_red(tmp_path / "hostile.onnx", edit=hostile.wrong_shape), tmp_path / "out"
+    for _ in range(2):
+        assert seenet_command("predict", path, tmp_path, "--out", out) == 4
+    assert not out.exists()
 
 
 def test_truncated_and_damaged_files_are_refused(tmp_path: Path) -> None:
