@@ -2,7 +2,6 @@
 
 import errno
 import json
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from seenet.core.errors import BusyError, CheckError, DataError, PassingError
 from seenet.core.files import cache_folder
 from seenet.export import bundle_cache, fastest
-from seenet.export.fastest import PLAIN, Speeds, measured, ticking
+from seenet.export.fastest import PLAIN, Speeds, measured
 from seenet.prediction.loading import PredictOptions
 from tests.export.choosing import BF16, ONNX, OPENVINO, OPENVINO_BF16
 from tests.prediction.doubles import picture, raising
@@ -194,22 +193,9 @@ def test_after_a_failed_export_no_other_is_waited_for(
 
 
 def test_the_forecast_counts_missing_exports(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    speeds, exports = known(model), sum(bundle_cache.SECONDS.values())
-    eager = speeds.forecast([BF16], 2)
-    assert speeds.forecast([], 0) == 0 < eager
-    # OpenVINO gets its network by way of ONNX.
-    assert speeds.forecast([OPENVINO], 0) > exports
-    assert speeds.forecast([BF16, ONNX, OPENVINO], 2) > eager + exports
+    speeds, every = known(model), [BF16, ONNX, OPENVINO]
+    eager, missing = speeds.forecast([BF16], 2), speeds.forecast(every, 2)
     monkeypatch.setattr(bundle_cache, "present", lambda model, kind: True)
-    assert eager < speeds.forecast([BF16, ONNX, OPENVINO], 2) < 50
-
-
-def test_a_bar_moves_by_the_clock(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("seenet.core.progress.LINE_EVERY_SECONDS", 0)
-    with ticking("trying onnx fp32", 70) as say:
-        say("exporting to onnx")
-        time.sleep(1.3)
-    first = capsys.readouterr().err.splitlines()[0]
-    assert first.startswith("trying onnx fp32: 1/70,") and first.endswith("exporting to onnx")
+    exports = missing - speeds.forecast(every, 2)
+    assert exports == pytest.approx(sum(bundle_cache.SECONDS.values()))
+    assert speeds.forecast([], 0) == 0 < eager < missing - exports < 50

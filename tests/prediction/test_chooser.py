@@ -2,41 +2,34 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from seenet.core.errors import DataError
 from seenet.prediction.batch import PredictReport, predict_files
-from seenet.prediction.pictures import Input
-from seenet.prediction.predictor import Predictor
 from tests.prediction.doubles import draw, red_predictor, tree
 
 FP32, BF16 = ("eager", "fp32"), ("eager", "bf16")
 
 
-class Switching:
-    """Chooser that reverses the pictures; the first `many` of a run in fp32, the others in bf16."""
+def switching(many: int = 0, accepted: tuple[Any, ...] = (FP32, BF16), **options: Any) -> Any:
+    """A chooser that reverses the pictures; the first `many` are done in fp32, the rest in bf16."""
+    fp32, bf16 = (red_predictor(precision=precision, **options) for precision in ("fp32", "bf16"))
+    seen: list[str] = []
+    return SimpleNamespace(
+        accepts=lambda backend: backend in accepted,
+        begin=lambda todo: todo[::-1],
+        predictor_for=lambda item: fp32 if len(seen) < many else bf16,
+        done=lambda item, seconds: seen.append(item.name),
+        first=fp32,
+        seen=seen,
+    )
 
-    def __init__(self, many: int = 0, accepted: tuple[Any, ...] = (FP32, BF16), **options: Any):
-        self.fp32 = red_predictor(precision="fp32", **options)
-        self.bf16 = red_predictor(precision="bf16", **options)
-        self.many, self.accepted, self.seen = many, accepted, []
 
-    def accepts(self, backend: tuple[str, str]) -> bool:
-        return backend in self.accepted
-
-    def begin(self, todo: list[Input]) -> list[Input]:
-        return todo[::-1]
-
-    def predictor_for(self, item: Input) -> Predictor:
-        return self.fp32 if len(self.seen) < self.many else self.bf16
-
-    def done(self, item: Input, seconds: float) -> None:
-        self.seen.append(item.name)
-
-    def run(self, photos: Path, out: Path) -> PredictReport:
-        return predict_files(self.fp32, [photos], out, chooser=self)
+def run(chooser: Any, photos: Path) -> PredictReport:
+    return predict_files(chooser.first, [photos], photos.parent / "out", chooser=chooser)
 
 
 @pytest.fixture
@@ -51,28 +44,26 @@ def backends(out: Path) -> list[tuple[str, str]]:
     return [(entry["runtime"], entry["precision"]) for _, entry in sorted(entries.items())]
 
 
-def test_each_picture_is_recorded_with_its_backend(photos: Path, tmp_path: Path) -> None:
+def test_each_picture_is_recorded_with_its_backend(photos: Path) -> None:
     (photos / "bad.png").write_bytes(b"no picture")
-    chooser = Switching(2)
-    report = chooser.run(photos, tmp_path / "out")
+    chooser = switching(2)
+    report = run(chooser, photos)
     assert (report.written, len(report.failed), report.settings["precision"]) == (5, 1, "bf16")
-    assert backends(tmp_path / "out") == [BF16, BF16, BF16, FP32, FP32]
+    assert backends(photos.parent / "out") == [BF16, BF16, BF16, FP32, FP32]
     assert chooser.seen == ["4", "3", "2", "1", "0"]
 
 
-def test_a_second_run_keeps_the_outputs_of_accepted_backends(photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    Switching(2).run(photos, out)
+def test_a_second_run_keeps_the_outputs_of_accepted_backends(photos: Path) -> None:
+    out = photos.parent / "out"
+    run(switching(2), photos)
     before = tree(out)
-    report = Switching(9).run(photos, out)
+    report = run(switching(9), photos)
     assert (report.written, report.skipped, tree(out)) == (0, 5, before)
-    for other in (Switching(accepted=(FP32,)), Switching(flip=True)):
+    for other in (switching(accepted=(FP32,)), switching(accepted=()), switching(flip=True)):
         with pytest.raises(DataError, match="--overwrite"):
-            other.run(photos, out)
-    with pytest.raises(DataError, match="--overwrite"):
-        predict_files(red_predictor(), [photos], out)
+            run(other, photos)
     assert tree(out) == before
     # A picture that is done again replaces the mask of the other backend.
     (out / "overlays/0.jpg").unlink()
-    assert Switching(9).run(photos, out).written == 1
+    assert run(switching(9), photos).written == 1
     assert backends(out) == [FP32, BF16, BF16, FP32, FP32]

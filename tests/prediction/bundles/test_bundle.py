@@ -27,14 +27,14 @@ result = net("red.png")
 result.save("out", probabilities=True)
 np.save("mask.npy", result.mask)
 from seenet.cli import main
-shapes = ["data.kind=shapes", "data.size=48", "data.count=50"]
-for line in (["predict", "red.onnx", "red.png"], ["eval", "red.onnx", *shapes, "--flip", "--out", "scored"]):
+shapes = "data.kind=shapes data.size=48 data.count=50"
+for line in ("predict red.onnx red.png", f"eval red.onnx {shapes} --flip --out scored"):
     try:
-        main(line)
+        main(line.split())
     except SystemExit as end:
         assert not end.code, line
 assert "torch" not in sys.modules, "torch was imported"
-"""  # noqa: E501
+"""
 
 
 @pytest.fixture
