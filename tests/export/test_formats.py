@@ -10,7 +10,7 @@ from PIL import Image
 import seenet
 from seenet.core.files import sha256
 from seenet.data.shapes import SHAPES, ShapesSplit
-from seenet.export.run import Format, run_export
+from seenet.export.run import run_export
 from seenet.export.torch import open_written
 from seenet.model import PEERS, create_model
 from seenet.model.files import save_model
@@ -77,7 +77,7 @@ def case_name(value: object) -> str:
 
 @pytest.mark.parametrize(("kind", "options"), CASES, ids=case_name)
 def test_every_network_exports_and_answers_alike(
-    kind: Format, options: dict[str, object], pictures: Path, tmp_path: Path
+    kind: str, options: dict[str, object], pictures: Path, tmp_path: Path
 ) -> None:
     out, model = bundle_path(tmp_path, kind), save(tmp_path / "model.safetensors", **options)
     report = run_export(model, out, kind, images=[pictures])
@@ -91,7 +91,7 @@ def test_every_network_exports_and_answers_alike(
 
 
 @pytest.mark.parametrize("kind", ["openvino", "torch"])
-def test_the_same_bytes_again(kind: Format, model: Path, pictures: Path, tmp_path: Path) -> None:
+def test_the_same_bytes_again(kind: str, model: Path, pictures: Path, tmp_path: Path) -> None:
     one, other = (
         run_export(model, bundle_path(tmp_path / name, kind), kind, images=[pictures]).files
         for name in ("one", "other")
@@ -105,7 +105,7 @@ def test_the_same_bytes_again(kind: Format, model: Path, pictures: Path, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
-def test_eight_bits_are_smaller(kind: Format, model: Path, pictures: Path, tmp_path: Path) -> None:
+def test_eight_bits_are_smaller(kind: str, model: Path, pictures: Path, tmp_path: Path) -> None:
     whole, small = (bundle_path(tmp_path / name, kind) for name in ("whole", "small"))
     sizes = [
         sum(
