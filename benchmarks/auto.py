@@ -14,7 +14,7 @@ from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.evaluation.evaluator import evaluate
 from seenet.export import auto
-from seenet.export.fastest import open_way
+from seenet.export.fastest import open_backend
 from seenet.prediction.batch import predict_files
 from seenet.prediction.loading import PredictOptions, load_trained
 
@@ -28,9 +28,11 @@ def measure() -> dict[str, Any]:
         return {"skipped": MISSING}
     pictures = sorted((root / "val").glob("*.png"))[:PICTURES]
     with tempfile.TemporaryDirectory() as folder:
-        for way in (("onnx", "fp32"), ("openvino", "fp32")):
+        for backend in (("onnx", "fp32"), ("openvino", "fp32")):
             with suppress(SeenetError):
-                open_way(find_model("camvid-lite0"), way, pictures, PredictOptions(device="cpu"))
+                open_backend(
+                    find_model("camvid-lite0"), backend, pictures, PredictOptions(device="cpu")
+                )
         # Try all runtimes, however few the pictures are.
         auto.WORTH = 1e-9
         job = auto.open_chosen("camvid-lite0", pictures, Path(folder) / "chosen", device="cpu")

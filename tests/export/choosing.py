@@ -1,36 +1,33 @@
-"""What tests of `--runtime auto` share: pictures, and a cache that knows something."""
+"""What tests of `--runtime auto` share: pictures, and a cache with known speeds."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from seenet.core import processor
 from seenet.core.files import write_text
 from seenet.export.fastest import PLAIN, Speeds
 from seenet.prediction.loading import PredictOptions
+from tests.prediction.doubles import draw
 
-ONNX, OPENVINO, BF16 = ("onnx", "fp32"), ("openvino", "fp32"), ("eager", "bf16")
-WAYS = [PLAIN, ONNX, OPENVINO]
+ONNX, OPENVINO = ("onnx", "fp32"), ("openvino", "fp32")
+BF16, OPENVINO_BF16 = ("eager", "bf16"), ("openvino", "bf16")
+BACKENDS = [PLAIN, ONNX, OPENVINO]
 OPTIONS = PredictOptions()
 
 
-def draw(count: int) -> None:
-    Path("pictures").mkdir(exist_ok=True)
+def draw_pictures(count: int) -> None:
     for number in range(count):
-        image = np.random.default_rng(number).integers(0, 256, (6, 9, 3), np.uint8)
-        Image.fromarray(image).save(f"pictures/{number:02d}.png")
+        draw(Path(f"pictures/{number:02d}.png"), number)
 
 
-def known(found: dict[Any, Any], **changed: Any) -> Speeds:
-    """As a trial on such pictures leaves it in the cache: speeds, or why it failed."""
+def known(results: dict[Any, Any], **changed: Any) -> Speeds:
+    """Write what a trial on these pictures leaves in the cache: speeds, or failures."""
     speeds = Speeds(Path("model.safetensors"), 54, processor.name(), replace(OPTIONS, **changed))
     speeds.known = {
-        way: {"speed": one, "equal": 1.0} if isinstance(one, float) else {"failed": one}
-        for way, one in found.items()
+        backend: {"speed": one, "equal": 1.0} if isinstance(one, float) else {"failed": one}
+        for backend, one in results.items()
     }
-    write_text(speeds.file, json.dumps({"candidates": speeds.candidates([*found])}))
+    write_text(speeds.file, json.dumps({"candidates": speeds.candidates([*results])}))
     return speeds

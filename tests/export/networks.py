@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Small(nn.Module):
-    """Two strided convolutions, a padded one as TensorFlow has it, and the paper's pooling between: what exports stumble over."""
+    """A convolution padded as in TensorFlow, and the paper's pooling: exports stumble over both."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ def small(num_classes: int) -> nn.Module:
 
 
 class Wide(nn.Module):
-    """A stem and a 3x3 of many channels with a batch norm, which exports write out as products."""
+    """A stem and a 3x3 of many channels with a batch norm, which exports write as products."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def wide(num_classes: int) -> nn.Module:
 
 
 class Branching(nn.Module):
-    """Looks at a value of the picture in Python, which no trace can follow."""
+    """A network that branches by a value of the picture, which no trace can follow."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from subprocess import CompletedProcess, TimeoutExpired
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -22,14 +24,14 @@ from seenet.core.errors import BusyError, CheckError, DataError, PassingError
 from seenet.core.files import cache_folder, sha256
 from seenet.export import bundle_cache, run
 from tests.prediction.bundles.red import write_red
+from tests.prediction.doubles import raising
 
 
-def exported(model: Path, out: Path, pictures: object) -> None:
-    """As `seenet export` leaves it."""
+def exported(model: Path, out: Path, *_: object) -> None:
+    """Write what `seenet export` would."""
     write_red(out)
-    out.with_name(f"{out.name}.check.json").write_text(
-        json.dumps({"files": {out.name: sha256(out)}})
-    )
+    table = {"files": {out.name: sha256(out)}}
+    out.with_name(f"{out.name}.check.json").write_text(json.dumps(table))
 
 
 @pytest.fixture
@@ -41,265 +43,213 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def make(model: Path) -> Path:
-    return bundle_cache.bundle(model, "onnx", lambda: [])
+def make(model: Path, **options: float) -> Path:
+    return bundle_cache.bundle(model, "onnx", lambda: [Path("-odd.png")], **options)
 
 
-def left() -> list[str]:
-    return sorted(
-        path.name for path in (cache_folder() / "bundles").iterdir() if path.name != "lock"
-    )
+def cached() -> list[str]:
+    files = (cache_folder() / "bundles").iterdir()
+    return sorted(path.name for path in files if path.name != "lock")
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, export: Callable[..., None] = exported) -> list[Path]:
+    """Replace the export; return the list of files that it will be called for."""
     calls: list[Path] = []
     monkeypatch.setattr(
-        bundle_cache,
-        "_export",
-        lambda model, out, pictures, *_: (calls.append(out), export(model, out, pictures))[1],
+        bundle_cache, "_export", lambda *given: (calls.append(given[1]), export(*given))
     )
     return calls
 
 
-def test_it_is_made_once_for_the_same_file_and_versions(
+def test_a_bundle_is_made_once_for_the_same_file_and_versions(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = counted(monkeypatch)
     assert not bundle_cache.present(model, "onnx")
     one = make(model)
     assert make(model) == one and bundle_cache.present(model, "onnx")
-    assert left() == [one.name, f"{one.name}.check.json"]
+    assert cached() == [one.name, f"{one.name}.check.json"]
+    bundle_cache.remove(model, "openvino")
+    assert bundle_cache.present(model, "onnx")
+    bundle_cache.remove(model, "onnx")
+    assert cached() == []
     monkeypatch.setattr(bundle_cache, "versions", lambda: {"torch": "2.10"})
     other = make(model)
     model.write_bytes(b"another model")
     assert len({one, other, make(model)}) == 3 == len(calls)
 
 
-@pytest.mark.parametrize("harm", ["cut", "table", "lost"])
-def test_a_damaged_one_is_made_again(
-    model: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.with_name(f"{path.name}.check.json").write_text("[]"),
+        Path.unlink,
+    ],
+    ids=["cut", "table", "lost"],
+)
+def test_a_damaged_bundle_is_made_again(
+    model: Path, harm: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = counted(monkeypatch)
     one = make(model)
-    if harm == "cut":
-        one.write_bytes(one.read_bytes()[:-1])
-    elif harm == "table":
-        one.with_name(f"{one.name}.check.json").write_text("[]")
-    else:
-        one.unlink()
-    whole = sha256(make(model))
-    assert len(calls) == 2
-    assert json.loads(one.with_name(f"{one.name}.check.json").read_text())["files"] == {
-        one.name: whole
-    }
+    whole = one.read_bytes()
+    harm(one)
+    assert make(model).read_bytes() == whole
+    assert len(calls) == 2 and bundle_cache.present(model, "onnx")
 
 
 def test_a_killed_or_failed_build_leaves_nothing(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (cache_folder() / "bundles" / "building").mkdir(parents=True)
-    (cache_folder() / "bundles" / "building" / "half.onnx").write_bytes(b"half")
+    building = cache_folder() / "bundles" / "building"
+    building.mkdir(parents=True)
+    (building / "half.onnx").write_bytes(b"half")
 
-    def stop(model: Path, out: Path, pictures: object) -> None:
+    def stop(model: Path, out: Path, *_: object) -> None:
         assert list(out.parent.iterdir()) == []
         out.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        counted(patch, stop)
-        with pytest.raises(KeyboardInterrupt):
-            make(model)
-    assert left() == []
+    counted(monkeypatch, stop)
+    with pytest.raises(KeyboardInterrupt):
+        make(model)
+    assert cached() == []
 
 
-def fails(model: Path, *, passing: bool, match: str, **options: float) -> None:
-    with pytest.raises(DataError, match=match) as caught:
-        bundle_cache.bundle(model, "onnx", lambda: [Path("-odd.png")], **options)
-    assert (
-        bundle_cache.is_temporary(caught.value) == isinstance(caught.value, PassingError) == passing
-    )
-    assert left() == []
-
-
-def test_what_stops_an_export_is_said_and_whether_it_lasts(
-    model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("ends", "passing", "message"),
+    [
+        (CompletedProcess([], 4, "", "exporting\nit answers otherwise\n"), False, "it answers"),
+        (CompletedProcess([], 75, "", "No space left\n"), True, "No space left"),
+        (CompletedProcess([], -9, "", ""), True, "ended with signal 9"),
+        (TimeoutExpired([], 7), True, "not exported within 7 s"),
+        ("disk", True, "take some 0 MiB of disk, 0 are free"),
+        ("memory", True, r"takes some 2\.0 GiB of memory, 1\.0 are free"),
+    ],
+)
+def test_a_failed_export_says_why_and_whether_it_may_pass(
+    model: Path, ends: Any, passing: bool, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command: list[str] = []
+    def child(words: list[str], **_: object) -> CompletedProcess[str]:
+        # No name is taken for an option.
+        assert words[-1] == str(Path.cwd() / "-odd.png")
+        if isinstance(ends, Exception):
+            raise ends
+        return ends
 
-    def ends(code: int, said: str) -> None:
-        def run(words: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-            command[:] = words
-            return subprocess.CompletedProcess(words, code, "", said)
-
-        monkeypatch.setattr(subprocess, "run", run)
-
-    ends(4, "exporting to onnx\nit answers otherwise\n")
-    fails(model, passing=False, match=r"^it answers otherwise$")
-    # No name is taken for an option.
-    assert command[-1] == str(Path.cwd() / "-odd.png")
-    ends(75, "No space left\n")
-    fails(model, passing=True, match=r"^No space left$")
-    ends(-9, "")
-    fails(model, passing=True, match=r"ended with signal 9$")
-
-    def late(words: list[str], *, timeout: float, **options: object) -> None:
-        raise subprocess.TimeoutExpired(words, timeout)
-
-    monkeypatch.setattr(subprocess, "run", late)
-    fails(model, passing=True, match="not exported within 900 s")
-    fails(model, passing=True, match="not exported within 7 s", patience=7)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=69))
-    fails(model, passing=True, match=r"take some 0 MiB of disk, 0 are free; make room")
-    monkeypatch.setattr(processor, "available_memory", lambda: 2**30)
-    fails(model, passing=True, match=r"takes some 2\.0 GiB of memory, 1\.0 are free")
+    monkeypatch.setattr(subprocess, "run", child)
+    if ends == "disk":
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=69))
+    if ends == "memory":
+        monkeypatch.setattr(processor, "available_memory", lambda: 2**30)
+    with pytest.raises(DataError, match=message) as caught:
+        make(model, patience=7)
+    assert bundle_cache.is_temporary(caught.value) == passing
+    assert cached() == []
 
 
 @pytest.mark.slow
-def test_the_process_itself_says_why_not(model: Path) -> None:
+def test_the_child_process_says_why_it_fails(model: Path) -> None:
     Image.new("RGB", (9, 9)).save("-odd.png")
-    fails(model, passing=False, match=r"^\S*model\.safetensors: not a readable")
+    with pytest.raises(DataError, match=r"model\.safetensors: not a readable") as caught:
+        make(model)
+    assert not bundle_cache.is_temporary(caught.value)
 
 
-def test_what_the_process_raises_is_sorted(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def caused_by(cause: Exception) -> Exception:
+    error = DataError("torch.export stops")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CheckError("answers otherwise"), 4),
+        (ValueError("no such operator"), 4),
+        (DataError("torch.export stops"), 4),
+        (caused_by(MemoryError()), 75),
+        (MemoryError(), 75),
+        (OSError(28, "No space left on device"), 75),
+        (PassingError("make room"), 75),
+    ],
+)
+def test_the_child_process_sorts_its_errors(
+    error: Exception,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    short = DataError("torch.export stops")
-    short.__cause__ = MemoryError()
-    for error, code in (
-        (CheckError("answers otherwise"), 4), (ValueError("no such operator"), 4), (DataError("torch.export stops"), 4),
-        (short, 75), (MemoryError(), 75), (OSError(28, "No space left on device"), 75), (PassingError("make room"), 75),
-    ):  # fmt: skip
-        monkeypatch.setattr(
-            run, "run_export", lambda *_, _error=error, **__: (_ for _ in ()).throw(_error)
-        )
-        monkeypatch.setattr(sys, "argv", ["bundles", "model", "out.onnx"])
-        with pytest.raises(SystemExit) as ended:
-            bundle_cache.main()
-        assert ended.value.code == code, error
-        assert capsys.readouterr().err.strip()
+    monkeypatch.setattr(run, "run_export", raising(error))
+    monkeypatch.setattr(sys, "argv", ["bundle_cache", "model", "out.onnx"])
+    with pytest.raises(SystemExit) as ended:
+        bundle_cache.main()
+    assert ended.value.code == code
+    assert capsys.readouterr().err.strip()
 
 
-def test_how_long_it_takes_is_known_from_the_last_time(
+def test_the_forecast_is_what_the_last_export_took(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def known() -> float:
-        return bundle_cache.forecast(model, ["onnx"])
-
-    def takes(seconds: float, error: type[BaseException] | None = None) -> None:
-        def export(model: Path, out: Path, pictures: object) -> None:
-            now[0] += seconds
-            if error:
-                raise error("it fails")
-            exported(model, out, pictures)
-
-        counted(monkeypatch, export)
-        with nullcontext() if error is None else pytest.raises(error):
-            make(model)
-        bundle_cache.remove(model, "onnx")
-
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    default = sum(bundle_cache.SECONDS.values())
-    assert (known(), bundle_cache.forecast(model, ["openvino"])) == (
-        bundle_cache.SECONDS["onnx"],
-        default,
-    )
-    # What failed early says nothing; what failed late will take at least as long.
-    takes(1, PassingError)
-    assert known() == bundle_cache.SECONDS["onnx"]
-    takes(200, PassingError)
-    assert known() == 200
-    takes(20)
-    assert known() == 20
-    make(model)
-    assert bundle_cache.forecast(model, ["onnx"]) == 0
-    assert bundle_cache.forecast(model, ["onnx", "openvino"]) == bundle_cache.SECONDS["openvino"]
+    defaults = bundle_cache.SECONDS
+    assert bundle_cache.forecast(model, ["onnx"]) == defaults["onnx"]
+    assert bundle_cache.forecast(model, ["openvino"]) == sum(defaults.values())
+    # An early failure says nothing; after a late one the next may take as long.
+    for seconds, error, known in (
+        (1, PassingError, defaults["onnx"]),
+        (200, PassingError, 200),
+        (20, None, 20),
+    ):
+
+        def export(*given: Any, seconds: float = seconds, error: Any = error) -> None:
+            now[0] += seconds
+            (raising(error("it fails")) if error else exported)(*given)
+
+        counted(monkeypatch, export)
+        with pytest.raises(error) if error else nullcontext():
+            make(model)
+        assert bundle_cache.forecast(model, ["onnx"]) == (known if error else 0)
+        bundle_cache.remove(model, "onnx")
+        assert bundle_cache.forecast(model, ["onnx"]) == known
 
 
 def test_a_cache_that_cannot_be_written_is_named(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(model))
     with pytest.raises(DataError, match="XDG_CACHE_HOME"):
         make(model)
 
 
-def test_removed_is_gone(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted(monkeypatch)
-    make(model)
-    bundle_cache.remove(model, "openvino")
-    assert bundle_cache.present(model, "onnx")
-    bundle_cache.remove(model, "onnx")
-    assert left() == []
-
-
-def test_another_exporter_is_waited_for_by_name_and_not_for_ever(
+def test_another_exporter_is_waited_for_by_name_and_not_forever(
     model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen: list[str] = []
-    lock = cache_folder() / "bundles" / "lock"
-
-    def export(model: Path, out: Path, pictures: object) -> None:
-        seen.append(lock.read_text())
-        exported(model, out, pictures)
-
-    counted(monkeypatch, export)
+    holders, lock = [], cache_folder() / "bundles" / "lock"
     lock.parent.mkdir(parents=True)
+    counted(monkeypatch, lambda *given: (holders.append(lock.read_text()), exported(*given)))
     with lock.open("w") as other, caplog.at_level(logging.INFO, "seenet"):
         other.write("host here pid 1")
         other.flush()
         fcntl.flock(other, fcntl.LOCK_EX)
-        with monkeypatch.context() as patch:
-            patch.setattr(bundle_cache, "WAIT_SECONDS", 0.3)
-            with pytest.raises(
-                BusyError,
-                match=r"lock: held by host here pid 1 for over 0\.3 s; .* --runtime eager",
-            ):
-                make(model)
-        with pytest.raises(BusyError, match=r"over 0\.1 s"):
-            bundle_cache.bundle(model, "onnx", lambda: [], patience=0.1)
-        assert left() == [] and lock.read_text() == "host here pid 1"
+        with pytest.raises(BusyError, match=r"host here pid 1 .*over 0\.1 s"):
+            make(model, patience=0.1)
+        assert cached() == [] and lock.read_text() == "host here pid 1"
         threading.Timer(0.3, lambda: fcntl.flock(other, fcntl.LOCK_UN)).start()
         make(model)
-    assert [record.getMessage() for record in caplog.records] == 3 * [
-        "waiting for host here pid 1, which makes an export"
-    ]
-    assert len(seen) == 1 and f" pid {os.getpid()} since " in seen[0]
+    assert sum("waiting for host here pid 1" in message for message in caplog.messages) == 2
+    assert len(holders) == 1 and f" pid {os.getpid()} since " in holders[0]
 
 
-def test_each_holder_has_its_own_time(
-    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    counted(monkeypatch)
-    monkeypatch.setattr(bundle_cache, "WAIT_SECONDS", 0.7)
-    path = cache_folder() / "bundles" / "lock"
-    path.parent.mkdir(parents=True)
-    with path.open("w") as other, caplog.at_level(logging.INFO, "seenet"):
-        fcntl.flock(other, fcntl.LOCK_EX)
+def test_an_export_inherits_the_lock(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock of a process that was killed is still held by the export that it started."""
 
-        def work() -> None:
-            for number in range(4):
-                path.write_text(f"pid {number}")
-                time.sleep(0.4)
-            fcntl.flock(other, fcntl.LOCK_UN)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        make(model)
-        thread.join()
-    assert len(caplog.records) >= 3
-
-
-def test_an_export_holds_the_lock_itself(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that one whose parent was killed is not taken for nobody."""
-
-    def run(
-        words: list[str], *, pass_fds: tuple[int, ...], **_: object
-    ) -> subprocess.CompletedProcess[str]:
+    def child(words: list[str], *, pass_fds: tuple[int, ...], **_: object) -> CompletedProcess[str]:
         assert [Path(f"/proc/self/fd/{number}").resolve().name for number in pass_fds] == ["lock"]
-        exported(model, Path(words[4]), ())
-        return subprocess.CompletedProcess(words, 0, "", "")
+        exported(model, Path(words[4]))
+        return CompletedProcess(words, 0, "", "")
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", child)
     assert make(model).is_file()

@@ -1,4 +1,4 @@
-"""Every part of Table 1's rows, every peer and kind of backbone exports, and every format answers alike: real exports, so slow ones."""
+"""Real exports, which are slow: all parts of Table 1's rows, peers, backbones and formats."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from seenet.model.files import save_model
 from seenet.prediction.bundles.bundle import BundlePredictor
 from seenet.prediction.bundles.formats import BUNDLE_FORMATS
 from seenet.prediction.loading import load
-from tests.prediction.bundles.test_bundle import picture
+from tests.prediction.doubles import picture
 
 pytestmark = pytest.mark.slow
 
@@ -32,25 +32,34 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def save(path: Path, **options: object) -> Path:
     torch.manual_seed(0)
-    network = create_model(num_classes=6, p_out=16, width=8, **options).eval()  # type: ignore[arg-type]
-    # Fresh norms do nothing that a wrong fold would show.
+    network = create_model(num_classes=6, p_out=16, width=8, **options).eval()
+    # A wrong fold of fresh norms would not show.
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-            module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
     save_model(path, network, SHAPES)
     return path
 
 
-ROWS = ("baseline", "pfp", "seem-fs", "pfp-mixed-bf", "seenet")
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save(tmp_path / "net.safetensors", backbone="resnet10t", output_stride=16)
+
+
+def bundle_path(folder: Path, kind: str) -> Path:
+    return folder / f"net{BUNDLE_FORMATS[kind].suffix}"
+
+
+RESNET = {"backbone": "resnet10t"}
 CASES = [
     # pfp-seem, pfp-seem-fs and pfp-mixed are made of the same parts.
-    *(("onnx", {"variant": row, "backbone": "resnet10t", "output_stride": 8}) for row in ROWS),
     *(
-        (
-            "onnx",
-            {"variant": peer, "backbone": "resnet10t", "output_stride": one.output_strides[-1]},
-        )
+        ("onnx", {"variant": row, **RESNET, "output_stride": 8})
+        for row in ("baseline", "pfp", "seem-fs", "pfp-mixed-bf", "seenet")
+    ),
+    *(
+        ("onnx", {"variant": peer, **RESNET, "output_stride": one.output_strides[-1]})
         for peer, one in PEERS.items()
     ),
     *(
@@ -58,74 +67,59 @@ CASES = [
         for kind in ("onnx", "openvino", "torch")
         for backbone in ("resnet10t", "tf_efficientnet_lite0", "convnext_atto")
     ),
-    (
-        "onnx",
-        {
-            "backbone": "resnet10t",
-            "output_stride": 32,
-            "refine_stride": 8,
-            "local_conv": "depthwise",
-        },
-    ),
+    ("onnx", {**RESNET, "output_stride": 32, "refine_stride": 8, "local_conv": "depthwise"}),
 ]
 
 
-def named(value: object) -> str:
+def case_name(value: object) -> str:
     return "-".join(map(str, value.values())) if isinstance(value, dict) else str(value)
 
 
-@pytest.mark.parametrize(("kind", "options"), CASES, ids=named)
-def test_it_exports_and_answers_alike(
+@pytest.mark.parametrize(("kind", "options"), CASES, ids=case_name)
+def test_every_network_exports_and_answers_alike(
     kind: str, options: dict[str, object], pictures: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / f"net{BUNDLE_FORMATS[kind].suffix}"
-    report = run_export(save(tmp_path / "net.safetensors", **options), out, kind, images=[pictures])
+    out, model = bundle_path(tmp_path, kind), save(tmp_path / "model.safetensors", **options)
+    report = run_export(model, out, kind, images=[pictures])
     assert report.verification.failures() == []
     assert report.verification.difference < 1e-4
-    one = load(tmp_path / "net.safetensors", "cpu")
+    one = load(model, "cpu")
     other = BundlePredictor(open_written(out)) if kind == "torch" else load(out)
     for sides in ((1, 2), (67, 41)):
         image = picture(*sides)
-        np.testing.assert_allclose(other.scores(image), one.scores(image).numpy(), atol=1e-4)  # type: ignore[union-attr]
+        np.testing.assert_allclose(other.scores(image), one.scores(image).numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["openvino", "torch"])
-def test_the_same_bytes_again(kind: str, pictures: Path, tmp_path: Path) -> None:
-    model = save(tmp_path / "net.safetensors", backbone="resnet10t", output_stride=16)
+def test_the_same_bytes_again(kind: str, model: Path, pictures: Path, tmp_path: Path) -> None:
     one, other = (
-        run_export(
-            model, tmp_path / name / f"net{BUNDLE_FORMATS[kind].suffix}", kind, images=[pictures]
-        )
+        run_export(model, bundle_path(tmp_path / name, kind), kind, images=[pictures]).files
         for name in ("one", "other")
     )
-    assert [path.name for path in one.files] == [path.name for path in other.files]
-    assert [sha256(path) for path in one.files] == [sha256(path) for path in other.files]
-    # Nor does a file say where on the machine it was made.
-    assert not any(
-        str(Path(seenet.__file__).parent).encode() in path.read_bytes() for path in one.files
-    )
+    assert [(path.name, sha256(path)) for path in one] == [
+        (path.name, sha256(path)) for path in other
+    ]
+    # A file does not say where on the machine it was made.
+    package = str(Path(seenet.__file__).parent).encode()
+    assert not any(package in path.read_bytes() for path in one)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
-def test_eight_bits(kind: str, pictures: Path, tmp_path: Path) -> None:
-    model = save(tmp_path / "net.safetensors", backbone="resnet10t", output_stride=16)
-    whole, small = (
-        tmp_path / f"{name}{BUNDLE_FORMATS[kind].suffix}" for name in ("whole", "small")
-    )
-    run_export(model, whole, kind, images=[pictures])
-    run_export(model, small, kind, images=[pictures], int8=True)
-    size = {
-        path: sum(
-            part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.is_file()
+def test_eight_bits_are_smaller(kind: str, model: Path, pictures: Path, tmp_path: Path) -> None:
+    whole, small = (bundle_path(tmp_path / name, kind) for name in ("whole", "small"))
+    sizes = [
+        sum(
+            path.stat().st_size
+            for path in run_export(model, out, kind, images=[pictures], int8=int8).files
+            if path.suffix != ".json"
         )
-        for path in (whole, small)
-    }
-    assert size[small] < 0.5 * size[whole]
+        for out, int8 in ((whole, False), (small, True))
+    ]
+    assert sizes[1] < 0.5 * sizes[0]
     assert load(small).settings["precision"] == "int8"
 
 
-def test_half_the_weights(pictures: Path, tmp_path: Path) -> None:
-    model = save(tmp_path / "net.safetensors", backbone="resnet10t", output_stride=16)
+def test_half_the_weights(model: Path, pictures: Path, tmp_path: Path) -> None:
     report = run_export(model, tmp_path / "half.xml", "openvino", images=[pictures], half=True)
     assert (tmp_path / "half.bin").stat().st_size < 0.6 * model.stat().st_size
     assert report.card.precision == "fp16"

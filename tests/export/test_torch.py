@@ -1,10 +1,8 @@
-"""What is replaced while a network is traced has the same values, and is put back; files of half the size.
-
-A .pt2 archive answers as its program, and says nothing of the machine it was made on.
-"""
+"""What a trace replaces has the same values and is put back; .pt2 archives; fp16 files."""
 
 import itertools
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,76 +11,52 @@ import torch
 from timm.layers import padding
 from torch.nn import functional
 
-from seenet.cli import main
 from seenet.core.errors import CheckError, DataError
 from seenet.data.shapes import SHAPES
 from seenet.export.torch import _portable, export_half, open_written, write_torch
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model
 from tests.prediction.bundles.red import card
+from tests.prediction.doubles import seenet_command
 
 
-def test_padding_as_timm_has_it() -> None:
+def test_padding_is_timms() -> None:
     original = padding.get_same_padding
     with _portable():
         assert padding.get_same_padding is not original
-        for size, kernel, stride, dilation in itertools.product(
-            range(1, 70), (1, 2, 3, 5, 7), (1, 2, 3, 4), (1, 2, 5)
-        ):
-            assert padding.get_same_padding(size, kernel, stride, dilation) == original(
-                size, kernel, stride, dilation
-            )
+        for given in itertools.product(range(1, 70), (1, 2, 3, 5, 7), (1, 2, 3, 4), (1, 2, 5)):
+            assert padding.get_same_padding(*given) == original(*given)
     assert padding.get_same_padding is original
 
 
-def test_means_of_pairs_and_of_what_stands_alone() -> None:
-    original = functional.avg_pool2d
-    with _portable():
-        for height, width in itertools.product((1, 2, 3, 6, 9), repeat=2):
-            x = torch.randn(
-                2,
-                3,
-                height,
-                width,
-                dtype=torch.float64,
-                generator=torch.Generator().manual_seed(height * 10 + width),
-            )
-            expected = original(x, 2, ceil_mode=True, count_include_pad=False)
-            for found in (
-                functional.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False),
-                torch.nn.AvgPool2d((2, 2), 2, ceil_mode=True, count_include_pad=False)(x),
-            ):
-                assert torch.allclose(found, expected, rtol=1e-14)
-        x = torch.randn(1, 1, 7, 6)
-        # Whatever is not this very pooling stays as it is.
-        for rest in (
-            {"ceil_mode": True},
-            {"count_include_pad": False},
-            {"stride": 1},
-            {"padding": 1},
-            {"divisor_override": 3},
-        ):
-            assert torch.equal(functional.avg_pool2d(x, 2, **rest), original(x, 2, **rest))
-    assert functional.avg_pool2d is original
+PAIRS = {"ceil_mode": True, "count_include_pad": False}
 
 
-def test_means_over_parts() -> None:
-    original = functional.adaptive_avg_pool2d
-    with _portable():
-        for height, width in ((1, 1), (1, 5), (4, 3), (7, 6), (12, 13)):
-            x = torch.randn(
-                2,
-                3,
-                height,
-                width,
-                dtype=torch.float64,
-                generator=torch.Generator().manual_seed(height * 20 + width),
-            )
-            for size in (1, 2, 3, 6, (2, 3), (None, 2)):
-                assert torch.allclose(
-                    torch.nn.AdaptiveAvgPool2d(size)(x), original(x, size), rtol=1e-12, atol=1e-15
-                )  # type: ignore[arg-type]
-    assert functional.adaptive_avg_pool2d is original
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: functional.avg_pool2d(x, 2, **PAIRS),
+        lambda x: torch.nn.AvgPool2d((2, 2), 2, **PAIRS)(x),
+        # Other means stay as they are.
+        lambda x: functional.avg_pool2d(x, 2, padding=1),
+        lambda x: functional.avg_pool2d(x, 2, ceil_mode=True, stride=1, padding=1),
+        lambda x: functional.avg_pool2d(x, 2, ceil_mode=True),
+        lambda x: functional.avg_pool2d(x, 2, **PAIRS, divisor_override=3),
+        *[
+            lambda x, parts=parts: torch.nn.AdaptiveAvgPool2d(parts)(x)
+            for parts in (1, 2, 3, 6, (2, 3), (None, 2))
+        ],
+    ],
+)
+def test_means_are_torchs(pool: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    originals = functional.avg_pool2d, functional.adaptive_avg_pool2d
+    for height, width in itertools.product((1, 2, 3, 6, 9), (1, 2, 5, 7)):
+        generator = torch.Generator().manual_seed(height * 20 + width)
+        x = torch.randn(2, 3, height, width, dtype=torch.float64, generator=generator)
+        expected = pool(x)
+        with _portable():
+            assert torch.allclose(pool(x), expected, rtol=1e-12, atol=1e-15)
+    assert originals == (functional.avg_pool2d, functional.adaptive_avg_pool2d)
 
 
 @pytest.fixture
@@ -108,32 +82,33 @@ def test_half_the_size_and_the_same_answers(model: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("value", [1e6, float("nan")])
 @pytest.mark.parametrize("place", [0, -1])
-def test_nothing_is_written_that_is_not_the_model(
+def test_weights_that_change_too_much_are_refused(
     model: Path, tmp_path: Path, value: float, place: int
 ) -> None:
     saved = load_model(model)
-    with torch.no_grad():
-        kernels = [parameter for parameter in saved.model.parameters() if parameter.dim() == 4]
-        kernels[place].flatten()[0] = value
+    kernels = [parameter for parameter in saved.model.parameters() if parameter.dim() == 4]
+    kernels[place].data.flatten()[0] = value
     save_model(model, saved.model, saved.labels)
-    with pytest.raises(CheckError, match="in fp16"):
+    with pytest.raises(CheckError):
         export_half(model, tmp_path / "half.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_nothing_is_overwritten(model: Path, tmp_path: Path) -> None:
+def test_nothing_is_overwritten_unasked(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "half.safetensors"
     out.write_text("mine")
-    with pytest.raises(DataError, match="--overwrite"):
-        export_half(model, out)
+    for path, message in (
+        (out, "--overwrite"),
+        (tmp_path / "half.onnx", r"expected \.safetensors"),
+    ):
+        with pytest.raises(DataError, match=message):
+            export_half(model, path)
     assert out.read_text() == "mine"
     export_half(model, out, overwrite=True)
-    with pytest.raises(DataError, match=r"expected \.safetensors"):
-        export_half(model, tmp_path / "half.onnx")
 
 
 class Add(torch.nn.Module):
-    """Two outputs, as `write_torch`'s programs have."""
+    """A network with two outputs, as `write_torch`'s programs have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,39 +122,32 @@ class Add(torch.nn.Module):
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    program = torch.export.export(
-        Add(), (torch.zeros(2, 6, 3, dtype=torch.uint8),), dynamic_shapes=(dynamic,)
-    )
+    example = (torch.zeros(2, 6, 3, dtype=torch.uint8),)
+    program = torch.export.export(Add(), example, dynamic_shapes=(dynamic,))
     path = tmp_path_factory.mktemp("program") / "add.pt2"
     write_torch(path, program, card())
     return path
 
 
-def test_the_card_and_the_answers_come_back(archive: Path) -> None:
+def test_the_card_and_the_answers_come_back_without_the_example(archive: Path) -> None:
     opened = open_written(archive)
     assert opened.card == card()
     scores, mask = opened.run(np.ones((4, 9, 3), np.uint8))
     assert np.array_equal(scores, np.broadcast_to(1 + np.arange(3.0), (4, 4, 3)))
     assert (mask == 2).all()
-
-
-def test_the_traced_example_is_not_pickled(archive: Path) -> None:
     with zipfile.ZipFile(archive) as content:
         examples = [info for info in content.infolist() if "sample_inputs" in info.filename]
     assert not any(info.file_size for info in examples)
 
 
-@pytest.mark.parametrize("command", ["predict", "eval"])
+@pytest.mark.parametrize(
+    "words", [["predict", "."], ["eval", "data.kind=shapes", "data.size=48", "data.count=50"]]
+)
 def test_no_command_reads_it(
-    archive: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+    archive: Path, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its reader, torch's, runs code that such a file may hold."""
-    more = {
-        "predict": [str(tmp_path)],
-        "eval": ["data.kind=shapes", "data.size=48", "data.count=50"],
-    }[command]
-    with pytest.raises(SystemExit) as caught:
-        main([command, str(archive), *more, "--out", str(tmp_path / "out")])
-    assert caught.value.code == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert str(archive) in said[-1] and ".safetensors" in said[-1]
+    command, *more = words
+    assert seenet_command(command, archive, *more, "--out", tmp_path / "out") == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert str(archive) in message and ".safetensors" in message

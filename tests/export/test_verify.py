@@ -1,4 +1,4 @@
-"""What a verification lets pass, and what not."""
+"""Which verifications pass, and which fail."""
 
 from typing import Any
 
@@ -9,11 +9,9 @@ from seenet.export.verify import BARS, Verification
 
 
 def row(**changes: Any) -> dict[str, Any]:
-    usual = {
-        "batch": 1, "height": 100, "width": 100, "pixels": 10_000, "difference": 1e-6, "largest": 8.0, "agreeing": 10_000,
-        "masks_are_argmax": True,
-    }  # fmt: skip
-    return {**usual, **changes}
+    sizes = {"batch": 1, "height": 100, "width": 100, "pixels": 10_000, "agreeing": 10_000}
+    scores = {"difference": 1e-6, "largest": 8.0, "masks_are_argmax": True}
+    return {**sizes, **scores, **changes}
 
 
 def miou(model: float, bundle: float) -> dict[str, Any]:

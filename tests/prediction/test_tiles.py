@@ -1,4 +1,4 @@
-"""How pictures are cut, in numbers."""
+"""The side of tiles, and the memory that they take."""
 
 from itertools import pairwise
 
@@ -6,28 +6,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seenet.prediction.tiles import HELD, Tiling
+from seenet.prediction.tiles import RESERVED, Tiling
 
 
 @given(
-    height=st.integers(1, 20_000), width=st.integers(1, 20_000), seen=st.floats(10, 2000), kept=st.floats(1, 2000),
-    margin=st.integers(0, 300), memory=st.floats(0.01, 8),
-)  # fmt: skip
+    height=st.integers(1, 20_000),
+    width=st.integers(1, 20_000),
+    seen=st.floats(10, 2000),
+    kept=st.floats(1, 2000),
+    margin=st.integers(0, 300),
+    memory=st.floats(0.01, 8),
+)
 @settings(deadline=None)
 def test_tiles_stay_within_the_budget(
     height: int, width: int, seen: float, kept: float, margin: int, memory: float
 ) -> None:
     tiling = Tiling("auto", margin, memory)
     side = tiling.side((height, width), seen, kept)
+    assert (side is None) == (height * width * seen <= memory * 1e9)
     if side is None:
-        assert height * width * seen <= memory * 1e9
         return
-    assert height * width * seen > memory * 1e9
-    # Of the rows of tiles two that follow on each other are there at once.
+    # Two successive rows of tiles are in memory at once.
     bands = [span.last - span.first for span in tiling.spans(height, side)]
     rows = max(map(sum, pairwise(bands)), default=bands[0])
     total = side**2 * seen + rows * width * kept
-    assert side == tiling.least or total <= (1 - HELD) * memory * 1e9
+    assert side == tiling.smallest or total <= (1 - RESERVED) * memory * 1e9
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Models as files for others to use. From Python `seenet.export(...)` does what `seenet export` does."""
+"""Models as files for other programs; `seenet.export(...)` does what `seenet export` does."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class _Callable(ModuleType):
-    """This package is also the function of its name: whichever is imported first, `seenet.export` is both."""
+    """This package, which is also the function of its name: both are `seenet.export`."""
 
     def __call__(
         self, model: str | Path, out: str | Path, kind: Any = "onnx", **options: Any

@@ -1,6 +1,7 @@
 """Choose the runtime and precision of `seenet predict`.
 
-They are asked for, remembered, or tried amid the job where that saves more than it costs.
+They are given, known from an earlier job, or measured during the job if that saves more than it
+costs.
 """
 
 import logging
@@ -22,12 +23,12 @@ from seenet.core.errors import DataError, SeenetError, UsageError
 from seenet.core.files import find_model
 from seenet.core.images import image_size, read_image
 from seenet.export import bundle_cache
-from seenet.export.fastest import PICTURES, PLAIN, ROUNDS, Speeds, Way, open_way, ticking
+from seenet.export.fastest import PICTURES, PLAIN, ROUNDS, Backend, Speeds, open_backend, ticking
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundles.bundle import FORMATS, is_bundle
 from seenet.prediction.bundles.formats import BUNDLE_FORMATS
 from seenet.prediction.loading import PredictOptions, open_predictor
-from seenet.prediction.manifest import begun_with
+from seenet.prediction.manifest import VersionedBackend, recorded_backends
 from seenet.prediction.pictures import Input, find_inputs
 
 log = logging.getLogger("seenet")
@@ -35,23 +36,27 @@ log = logging.getLogger("seenet")
 Precision = Literal["auto", "fp32", "bf16"]
 Runtime = Literal["auto", "eager", "onnx", "openvino"]
 
-WAYS: tuple[Way, ...] = (
+BACKENDS: tuple[Backend, ...] = (
     PLAIN,
     ("onnx", "fp32"),
     ("openvino", "fp32"),
     ("eager", "bf16"),
     ("openvino", "bf16"),
 )
-"""The first that is left is what a job is begun with."""
+"""A job begins with the first of these that is allowed."""
 _ONNX = (*BUNDLE_FORMATS["onnx"].written_with, *BUNDLE_FORMATS["onnx"].runs_with)
 PACKAGES = {"onnx": _ONNX, "openvino": (*_ONNX, *BUNDLE_FORMATS["openvino"].runs_with)}
-"""OpenVINO gets its network by way of a bundle for ONNX."""
+"""Packages that a runtime needs. OpenVINO gets its network by way of a bundle for ONNX."""
 SPEEDUP = 1.3
-"""Expected of the fastest of others: less than it brought wherever it was measured."""
-AGAIN = 20
-"""Times the first pictures' pixels that have to be left for them to be done again where only their time is wanted."""
+"""Expected of the fastest other backend: less than was measured anywhere."""
+RETIMED = 20
+"""The first pictures, if an earlier run did them, are run again for their time only where so many
+times their pixels remain.
+"""
 WORTH = 4
-"""Others are tried where they are expected to save so many times what trying costs: where they bring nothing, a job took 6 % longer."""
+"""Other backends are tried if they are expected to save so many times the cost of the trial. A job
+in which they brought nothing took 6 % longer.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,18 +67,25 @@ class Choice:
     precision: str
     why: str
     candidates: list[dict[str, Any]] = field(default_factory=list)
-    """What is known of each that was tried: runtime, precision, and either seconds a picture, speed (plain fp32's is 1) and the share of
-    equal classes, or what failed."""
+    """Results of each backend that was tried: runtime, precision, and either seconds a picture,
+    speed (plain fp32 has 1) and share of equal classes, or the reason of its failure.
+    """
     forecast: dict[str, float] = field(default_factory=dict)
-    """Where trying was weighed: seconds that were `left`, that others were expected to be `saving`, and that trying them was to `cost`."""
+    """Seconds that were weighed for a trial: `left` in the job, expected `saving`, and `cost`."""
 
 
 class Chosen:
-    """The predictor of a job, and what may replace it while the job runs (a `prediction.batch.Chooser`).
+    """Predictor of a job, which may be replaced while it runs (a `prediction.batch.Chooser`).
 
-    `asked` are runtime and precision, `auto` where they are left open; `left` the ways that are then there. With `speeds` those of which
-    nothing is known are tried after the first pictures, where that pays. `pixels` are those of each picture, also of what is done: so a job
-    that was killed and is run again has the same first ones.
+    Args:
+        predictor: The predictor to begin with.
+        choice: Its runtime and precision, and why.
+        asked: Runtime and precision that the user asked for, or `auto`.
+        allowed: Available backends that match `asked`.
+        speeds: Known speeds; if given, the backends without one are tried after the first pictures,
+            where that pays.
+        pixels: Pixels of each picture, also of those that are done: a job that was killed has the
+            same first pictures when it is run again.
     """
 
     def __init__(
@@ -81,38 +93,42 @@ class Chosen:
         predictor: BasePredictor,
         choice: Choice,
         asked: tuple[str, str],
-        left: Sequence[Way] = (),
+        allowed: Sequence[Backend] = (),
         speeds: Speeds | None = None,
         pixels: Mapping[Input, int] | None = None,
     ) -> None:
         self.predictor, self.choice = predictor, choice
-        self._asked, self._left, self._speeds, self._pixels = asked, left, speeds, pixels or {}
+        self._asked, self._allowed, self._speeds = asked, allowed, speeds
+        self._pixels = pixels or {}
         self._first = typical(self._pixels)
-        self._took: list[tuple[Input, float]] = []
-        self._rest = 0
+        self._timings: list[tuple[Input, float]] = []
+        self._remaining_pixels = 0
 
-    def accepts(self, way: tuple[str, str]) -> bool:
-        """Keep what any way made that may be chosen, here or elsewhere; a runtime that was asked for must have this version."""
+    def accepts(self, backend: VersionedBackend) -> bool:
+        """Keep the outputs of any backend that may be chosen, here or on another machine.
+
+        If a runtime was asked for, it must have the version that is installed here.
+        """
         runtime, precision = self._asked
-        here = self.predictor.settings.get("runtime", "eager")
-        return (runtime == "auto" or way[0] == here) and precision in ("auto", way[1])
+        installed = self.predictor.settings.get("runtime", "eager")
+        return (runtime == "auto" or backend[0] == installed) and precision in ("auto", backend[1])
 
     def begin(self, todo: list[Input]) -> list[Input]:
-        """Put the pictures that stand for the others first."""
+        """Put the typical pictures first."""
         if self._speeds is None:
             return todo
         rest = [item for item in todo if item not in self._first]
-        self._rest = sum(self._pixels.get(item, 0) for item in rest)
+        self._remaining_pixels = sum(self._pixels.get(item, 0) for item in rest)
         return [*(item for item in self._first if item in todo), *rest]
 
     def predictor_for(self, item: Input) -> BasePredictor:
-        """Choose anew when the first of the other pictures comes."""
+        """Return the predictor, chosen anew at the first picture after the typical ones."""
         if self._speeds is not None and item not in self._first:
-            if len(self._took) < 2 and self._rest > AGAIN * sum(
+            if len(self._timings) < 2 and self._remaining_pixels > RETIMED * sum(
                 self._pixels[one] for one in self._first
             ):
-                self._took += self._timed()
-            if len(self._took) > 1:
+                self._time_first_pictures()
+            if len(self._timings) > 1:
                 self._choose(self._speeds)
             self._speeds = None
         return self.predictor
@@ -120,106 +136,111 @@ class Chosen:
     def done(self, item: Input, seconds: float) -> None:
         """Remember how long the first pictures took."""
         if self._speeds is not None:
-            self._took.append((item, seconds))
+            self._timings.append((item, seconds))
 
-    def _timed(self) -> list[tuple[Input, float]]:
-        """Time first pictures that were done before this run, which was killed before it had chosen."""
-        found = []
+    def _time_first_pictures(self) -> None:
+        """Time pictures of an earlier run, which was killed before it chose."""
         for item in self._first[:2]:
             with suppress(DataError, OSError):
                 image = read_image(item.path)
                 began = time.monotonic()
                 self.predictor.mask(image)
-                found.append((item, time.monotonic() - began))
-        return found
+                self._timings.append((item, time.monotonic() - began))
 
     def _choose(self, speeds: Speeds) -> None:
-        now: Way = (self.choice.runtime, self.choice.precision)
-        # The first one's has in it what is made once.
-        pace = min(seconds / self._pixels[item] for item, seconds in self._took[1:])
-        left = pace * self._rest
-        saving = left * (1 - 1 / SPEEDUP)
-        rounds = saving / WORTH / 2
-        untried = [way for way in self._left if way != now and way not in speeds.known]
+        """Try other backends if that is expected to pay, and go on with the fastest."""
+        current = (self.choice.runtime, self.choice.precision)
+        untried = [
+            backend
+            for backend in self._allowed
+            if backend != current and backend not in speeds.known
+        ]
         if not untried:
             return
-        pictures = list(dict.fromkeys(item for item, _ in self._took))
-        if (1 + len(untried)) * (1 + ROUNDS) * pace * sum(
-            self._pixels[item] for item in pictures
-        ) > rounds:
-            pictures = pictures[:1]
+        # The first picture's time includes work that is done once.
+        pace = min(seconds / self._pixels[item] for item, seconds in self._timings[1:])
+        left = pace * self._remaining_pixels
+        saving = left * (1 - 1 / SPEEDUP)
+        rounds = saving / WORTH / 2
+        pictures = list(dict.fromkeys(item for item, _ in self._timings))
         once = pace * sum(self._pixels[item] for item in pictures)
-        costs = []
-        # All of them, or those alone that need no export.
-        for ways in filter(None, (untried, [way for way in untried if speeds.is_ready(way)])):
-            costs.append(speeds.forecast(ways, once))
-            if saving >= WORTH * costs[-1]:
+        if (1 + len(untried)) * (1 + ROUNDS) * once > rounds:
+            pictures = pictures[:1]
+            once = pace * self._pixels[pictures[0]]
+        # All of them, or else those that need no export.
+        for backends in filter(None, (untried, [one for one in untried if speeds.is_ready(one)])):
+            cost = speeds.forecast(backends, once)
+            if saving >= WORTH * cost:
                 log.info(
-                    "trying %s: some %.0f s, %.0f s are left",
-                    ", ".join(map(" ".join, ways)),
-                    costs[-1],
+                    "trying %s: about %.0f s, %.0f s are left",
+                    ", ".join(map(" ".join, backends)),
+                    cost,
                     left,
                 )
                 paths = [item.path for item in pictures]
-                self._try(speeds, ways, paths, seconds=costs[-1], rounds=rounds, exports=saving / 2)
-                why = "; ".join(
-                    [_speed(speeds, (self.choice.runtime, self.choice.precision)), *_failed(speeds)]
-                )
+                self._try(speeds, backends, paths, seconds=cost, rounds=rounds, exports=saving / 2)
+                current = (self.choice.runtime, self.choice.precision)
+                why = "; ".join([_speed(speeds, current), *_passing_failures(speeds)])
                 break
         else:
-            why = f"{left:.0f} s are left, of which others would save some {saving:.0f} and take {costs[-1]:.0f} to be tried"
-        forecast = {"left": round(left, 1), "saving": round(saving, 1), "cost": round(costs[-1], 1)}
+            why = (
+                f"{left:.0f} s are left, of which other backends would save about {saving:.0f} and "
+                f"take {cost:.0f} to be tried"
+            )
+        forecast = {"left": round(left, 1), "saving": round(saving, 1), "cost": round(cost, 1)}
         self.choice = replace(
-            self.choice, why=why, candidates=speeds.candidates(self._left), forecast=forecast
+            self.choice, why=why, candidates=speeds.candidates(self._allowed), forecast=forecast
         )
         log.info("runtime %s, precision %s: %s", self.choice.runtime, self.choice.precision, why)
 
     def _try(
-        self, speeds: Speeds, ways: Sequence[Way], pictures: Sequence[Path], **limits: float
+        self, speeds: Speeds, backends: Sequence[Backend], pictures: Sequence[Path], **limits: float
     ) -> None:
         opened = {(self.choice.runtime, self.choice.precision): self.predictor}
         try:
-            speeds.attempt(ways, opened, pictures, **limits)
+            speeds.attempt(backends, opened, pictures, **limits)
         except (SeenetError, OSError, MemoryError, RuntimeError) as error:
-            log.warning("others cannot be tried: %s", error)
-        best = speeds.best(self._left)
+            log.warning("other backends cannot be tried: %s", error)
+        best = speeds.best(self._allowed)
         if best in opened:
             self.predictor = opened[best]
             self.choice = replace(self.choice, runtime=best[0], precision=best[1])
 
 
 def typical(pixels: Mapping[Input, int]) -> list[Input]:
-    """Return at most `PICTURES` pictures: the one with which half of all pixels are reached, by size, and its neighbours."""
+    """Return up to `PICTURES` typical pictures, the most typical one first.
+
+    Sorted by size, the pictures up to that one hold half of all pixels; the others are its
+    neighbours.
+    """
     known = sorted(
         (item for item in pixels if pixels[item] and not item.windows),
         key=lambda item: pixels[item],
     )
-    place = _half([pixels[item] for item in known])
-    begin = max(0, min(place - PICTURES // 2, len(known) - PICTURES))
+    middle = _half([pixels[item] for item in known])
+    begin = max(0, min(middle - PICTURES // 2, len(known) - PICTURES))
     near = range(begin, min(begin + PICTURES, len(known)))
-    return [known[index] for index in sorted(near, key=lambda index: index != place)]
+    return [known[index] for index in sorted(near, key=lambda index: index != middle)]
 
 
 def _half(sizes: Sequence[int]) -> int:
-    """Return the place where the sum of ascending sizes reaches its half."""
+    """Return the index at which the sum of ascending sizes reaches its half."""
     return int(np.searchsorted(np.cumsum(sizes), sum(sizes) / 2))
 
 
-def _speed(speeds: Speeds, way: Way) -> str:
-    speed = speeds.known.get(way, {}).get("speed", 1.0)
-    return (
-        "nothing that answers alike is faster here"
-        if way == PLAIN
-        else f"{speed:.2f} times as fast as plain fp32 where it was tried"
-    )
+def _speed(speeds: Speeds, backend: Backend) -> str:
+    if backend == PLAIN:
+        return "no other backend with the same answers is faster here"
+    speed = speeds.known.get(backend, {}).get("speed", 1.0)
+    return f"{speed:.2f} times as fast as plain fp32 where it was tried"
 
 
-def _failed(speeds: Speeds) -> list[str]:
-    """Say what is to be tried another time, each reason once."""
+def _passing_failures(speeds: Speeds) -> list[str]:
+    """Describe the failures that will be tried again, each reason once."""
     reasons: dict[str, list[str]] = {}
-    for way, found in speeds.passing.items():
-        reasons.setdefault(found["failed"], []).append(" ".join(way))
-    return [f"{', '.join(ways)} failed for now: {reason}" for reason, ways in reasons.items()]
+    for backend, result in speeds.passing.items():
+        reasons.setdefault(result["failed"], []).append(" ".join(backend))
+    return [f"{', '.join(names)} failed for now: {reason}" for reason, names in reasons.items()]
 
 
 def open_chosen(
@@ -231,97 +252,89 @@ def open_chosen(
     precision: Precision = "auto",
     **options: Any,
 ) -> Chosen:
-    """Open the predictor to begin with, in the runtime and precision asked for.
+    """Open the predictor that a job begins with, in the runtime and precision asked for.
 
-    Of those left open it is the fastest that is known to answer as plain fp32, or one that `out` was begun with, else the
-    first. `options` are the others of `PredictOptions`.
+    Among those left open it is the fastest that is known to answer as plain fp32, or the one that
+    `out` was begun with, or else the first of `BACKENDS`.
 
-    Raises UsageError: what is asked for is not available here (what is, is listed); DataError: as `load`, or a bundle that was asked for
-    cannot be made.
+    Args:
+        model: Run folder, model file or bundled name.
+        inputs: Files, folders and patterns.
+        out: Folder of the outputs.
+        runtime, precision: What to compute with; auto: the fastest.
+        options: The other fields of `PredictOptions`.
+
+    Raises:
+        UsageError: Runtime or precision is not available here; the message lists what is.
+        DataError: As `load`, or a bundle that was asked for cannot be made.
     """
     path, plain = find_model(model), PredictOptions(**options)
     if is_bundle(path):
         kind = FORMATS[path.suffix]
         if runtime not in ("auto", kind):
             raise UsageError(
-                f"--runtime {runtime}: {path.name} is exported for {kind}; leave it out, or give the model that it came from"
+                f"--runtime {runtime}: {path.name} is exported for {kind}; leave it out, or give "
+                "the model that it came from"
             )
-        predictor = open_predictor(
-            path, plain if precision == "auto" else replace(plain, precision=precision)
-        )
-        return Chosen(
-            predictor,
-            Choice(kind, predictor.precision, "the model is exported for it"),
-            (kind, predictor.precision),
-        )
-    other = _other_device(plain.device)
-    ways, missing = _available(other, plain)
-    left = [way for way in ways if runtime in ("auto", way[0]) and precision in ("auto", way[1])]
-    if not left:
-        here = ", ".join(map(" ".join, ways))
-        reason = next(
-            (
-                why
-                for way, why in missing.items()
-                if runtime in ("auto", way[0]) and precision in ("auto", way[1])
-            ),
-            "",
-        )
+        if precision != "auto":
+            plain = replace(plain, precision=precision)
+        predictor = open_predictor(path, plain)
+        choice = Choice(kind, predictor.precision, "the model is exported for it")
+        return Chosen(predictor, choice, (kind, predictor.precision))
+
+    def matches(backend: Backend) -> bool:
+        return runtime in ("auto", backend[0]) and precision in ("auto", backend[1])
+
+    accelerator = _accelerator(plain.device)
+    missing = _missing(accelerator, plain)
+    available = [backend for backend in BACKENDS if backend not in missing]
+    allowed = list(filter(matches, available))
+    if not allowed:
+        reasons = (why for backend, why in missing.items() if matches(backend))
         raise UsageError(
-            f"--runtime {runtime} --precision {precision}: {reason or 'there is no such pair'}; available here: {here}"
+            f"--runtime {runtime} --precision {precision}: "
+            f"{next(reasons, 'there is no such pair')}; available here: "
+            f"{', '.join(map(' '.join, available))}"
         )
     items = find_inputs(inputs, out)
-    way, speeds, pixels = left[0], None, {}
-    if len(left) == 1:
-        absent = next(
-            (why for way, why in missing.items() if runtime == "auto" and way[0] != "eager"), ""
-        )
-        why = f"nothing else is available here: {absent}" if absent else "asked for"
+    backend, speeds, pixels = allowed[0], None, {}
+    if len(allowed) == 1:
+        lacking = [why for one, why in missing.items() if runtime == "auto" and one[0] != "eager"]
+        why = f"nothing else is available here: {lacking[0]}" if lacking else "asked for"
     elif int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        why = "processes that share the pictures try nothing, so that all take the same"
+        why = "processes that share the pictures try nothing, so that all use the same"
     else:
         pixels = _pixels(items)
         sizes = sorted(filter(None, pixels.values())) or [1]
-        speeds = Speeds(path, sizes[_half(sizes)], other or processor.name(), plain)
-        way, why, settled = _known(speeds, left, out)
-        speeds = None if settled else speeds
-    # What is read by windows is too large to try anything on.
+        speeds = Speeds(path, sizes[_half(sizes)], accelerator or processor.name(), plain)
+        backend, why, final = _known(speeds, allowed, out)
+        speeds = None if final else speeds
+    # Pictures that are read by windows are too large to verify an export on.
     pictures = [item.path for item in items if not item.windows]
-    exports = bundle_cache.forecast(path, {way[0]} - {"eager"})
-    with ticking(f"exporting to {way[0]}", exports) if exports else nullcontext():
-        predictor = open_way(path, way, pictures, plain)
-    return Chosen(
-        predictor,
-        Choice(*way, why, speeds.candidates(left) if speeds else []),
-        (runtime, precision),
-        left,
-        speeds,
-        pixels,
-    )
+    exports = bundle_cache.forecast(path, {backend[0]} - {"eager"})
+    with ticking(f"exporting to {backend[0]}", exports) if exports else nullcontext():
+        predictor = open_backend(path, backend, pictures, plain)
+    choice = Choice(*backend, why, speeds.candidates(allowed) if speeds else [])
+    return Chosen(predictor, choice, (runtime, precision), allowed, speeds, pixels)
 
 
-def _known(speeds: Speeds, left: Sequence[Way], out: Path) -> tuple[Way, str, bool]:
-    """Return what to begin with, why, and whether the choice is final."""
-    best = speeds.best(left)
-    if best and all(way in speeds.known for way in left):
+def _known(speeds: Speeds, allowed: Sequence[Backend], out: Path) -> tuple[Backend, str, bool]:
+    """Return the backend to begin with, why, and whether the choice is final."""
+    best = speeds.best(allowed)
+    if best and all(backend in speeds.known for backend in allowed):
         return best, _speed(speeds, best), True
-    # Begun with others than what everything is begun with: these had been chosen. A bundle that has gone since is no reason to make it.
-    begun = [
-        way
-        for way in map(_way, begun_with(out, speeds.key["model"]))
-        if way in left and way != left[0] and speeds.is_ready(way)
-    ]
-    if begun:
-        return begun[-1], f"{out} was begun with it", True
-    return (
-        best or left[0],
-        f"others are tried after {PICTURES} pictures, where that saves more than it costs",
-        False,
-    )
+    # Outputs of another backend than the first one: it was chosen for this folder. It is not
+    # exported again for that.
+    recorded = map(_without_version, recorded_backends(out, speeds.key["model"]))
+    chosen = [one for one in recorded if one in allowed[1:] and speeds.is_ready(one)]
+    if chosen:
+        return chosen[-1], f"{out} was begun with it", True
+    why = f"others are tried after {PICTURES} pictures, where that saves more than it costs"
+    return best or allowed[0], why, False
 
 
 def _pixels(items: Sequence[Input]) -> dict[Input, int]:
-    """Count the pixels of each picture by its header; 0 where that cannot be read."""
+    """Return the pixels of each picture by its header; 0 where that cannot be read."""
 
     def count(item: Input) -> int:
         try:
@@ -334,36 +347,40 @@ def _pixels(items: Sequence[Input]) -> dict[Input, int]:
         return dict(zip(items, pool.map(count, items), strict=True))
 
 
-def _way(begun: tuple[str, str]) -> Way:
-    """Read runtime and precision out of a manifest's entry, where the runtime has its version."""
-    name = begun[0].split()[0]
-    return {"onnxruntime": "onnx"}.get(name, name), begun[1]
+def _without_version(backend: VersionedBackend) -> Backend:
+    name = backend[0].split()[0]
+    return {"onnxruntime": "onnx"}.get(name, name), backend[1]
 
 
-def _available(other: str, options: PredictOptions) -> tuple[list[Way], dict[Way, str]]:
-    """Return the ways that this machine has, plain fp32 first, and why it lacks the others.
+def _missing(accelerator: str, options: PredictOptions) -> dict[Backend, str]:
+    """Return the backends that are not available here, and why; plain fp32 always is.
 
-    `other` is its accelerator, "" where it has none.
+    Args:
+        accelerator: Name of the device; "" for the CPU.
+        options: Options of prediction.
     """
     missing = {}
-    for way in WAYS:
-        runtime, precision = way
+    for backend in BACKENDS:
+        runtime, precision = backend
         absent = [name for name in PACKAGES.get(runtime, ()) if find_spec(name) is None]
         if absent:
-            missing[way] = f"{absent[0]} is not installed: pip install 'seenet[export]'"
-        elif runtime != "eager" and other:
-            missing[way] = f"exported models run on the cpu, not on {other}"
+            missing[backend] = f"{absent[0]} is not installed: pip install 'seenet[export]'"
+        elif runtime != "eager" and accelerator:
+            missing[backend] = f"exported models run on the cpu, not on {accelerator}"
         elif runtime != "eager" and options.factory:
-            missing[way] = "a network of --factory is not exported unasked"
+            missing[backend] = "a network of --factory is not exported unasked"
         elif runtime != "eager" and options.scales not in (1, [1], (1,)):
-            missing[way] = "exported models take scale 1 alone"
-        elif precision == "bf16" and not other and not processor.has_bf16():
-            missing[way] = f"this processor, {processor.name()}, has no bf16"
-    return [way for way in WAYS if way not in missing], missing
+            missing[backend] = "exported models take scale 1 alone"
+        elif precision == "bf16" and not accelerator and not processor.has_bf16():
+            missing[backend] = f"this processor, {processor.name()}, has no bf16"
+    return missing
 
 
-def _other_device(device: str) -> str:
-    """Return the name of the accelerator that `device` means, empty for the CPU; ask torch only where there may be one."""
+def _accelerator(device: str) -> str:
+    """Return the name of the accelerator that `device` means; "" for the CPU.
+
+    Torch is imported only where there may be an accelerator.
+    """
     maybe = not sys.platform.startswith("linux") or any(
         Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg")
     )

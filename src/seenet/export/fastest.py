@@ -1,4 +1,4 @@
-"""Ways to run a model that answer as plain fp32 does: how fast they are on this machine, measured once and remembered."""
+"""The speed of each backend that answers as plain fp32, measured once a machine and remembered."""
 
 import json
 import logging
@@ -27,208 +27,256 @@ from seenet.prediction.loading import PredictOptions, open_predictor
 
 log = logging.getLogger("seenet")
 
-Way = tuple[str, str]
+Backend = tuple[str, str]
 """Runtime (eager, onnx, openvino) and precision."""
-PLAIN: Way = ("eager", "fp32")
+PLAIN: Backend = ("eager", "fp32")
 PICTURES = 3
-"""That others are compared and timed on."""
+"""Pictures on which backends are compared and timed."""
 ROUNDS = 3
 SLOW = 1.5
-"""A way that takes so many times as long as the fastest is not run again."""
+"""A backend that takes so many times as long as the fastest is not run again."""
 GAIN = 1.05
-"""Least speed-up of another way: less is not told from chance, and not worth masks of two ways."""
+"""Least speed-up of another backend: less may be chance, and is not worth masks of two backends."""
 OPENING_SECONDS = 3.0
-"""Taken for loading one way: a child process first."""
+"""Time to load a backend, first in a child process."""
 AGREEMENT = {"fp32": 0.9999, "bf16": 0.999}
-"""Share of the pixels that must get the class that plain fp32 gives them, by precision."""
+"""Share of the pixels that must have the same class as with plain fp32, by precision."""
 
 
-def open_way(
+def open_backend(
     path: Path,
-    way: Way,
+    backend: Backend,
     pictures: Sequence[Path],
     options: PredictOptions,
     *,
     patience: float | None = None,
 ) -> BasePredictor:
-    """Open a model file's predictor in `way`; a bundle that it needs is verified on the first of `pictures`.
+    """Open a model file's predictor with a backend.
 
-    `patience` and errors as `bundle_cache.bundle`.
+    Args:
+        path: The model file.
+        backend: Runtime and precision.
+        pictures: A bundle that must be exported is verified on the first of these.
+        options: Options of prediction, but for the precision.
+        patience: As `bundle_cache.bundle`, also for the exceptions.
     """
-    runtime, precision = way
+    runtime, precision = backend
     if runtime == "eager":
         return open_predictor(path, replace(options, precision=precision))
     file = bundle_cache.bundle(path, runtime, lambda: _readable(pictures), patience=patience)
-    info = {"file": str(path), "sha256": sha256(path)}
-    opened = open_tried(file, precision=precision)
     return BundlePredictor(
-        opened, scales=options.scales, flip=options.flip, tiling=options.tiling, info=info
+        open_tried(file, precision=precision),
+        scales=options.scales,
+        flip=options.flip,
+        tiling=options.tiling,
+        info={"file": str(path), "sha256": sha256(path)},
     )
 
 
 class Speeds:
-    """What is known of each way to run a model here, on pictures of some size: {"seconds" a picture, "speed" as a multiple of plain fp32's,
-    "equal": share of the pixels} or {"failed": why}. It lies in the cache.
+    """Known speeds of a model's backends on pictures of some size, kept in the cache.
 
-    `machine` names the processor, `pixels` are those of a usual picture; the precision is a way's, not that of `options`.
+    A backend has either {"seconds" a picture, "speed" as a multiple of plain fp32's, "equal": share
+    of the pixels} or {"failed": why}.
+
+    Args:
+        path: The model file.
+        pixels: Pixels of a typical picture.
+        machine: Name of the processor.
+        options: Options of prediction, but for the precision.
     """
 
     def __init__(self, path: Path, pixels: float, machine: str, options: PredictOptions) -> None:
         self.path, self.options = path, options
         self.key = {
-            "model": sha256(path), "seenet": seenet.__version__, "libraries": bundle_cache.versions(), "processor": machine,
-            "threads": processor.threads(), "log2 of pixels": round(math.log2(pixels)), **asdict(options),
-        }  # fmt: skip
-        del self.key["precision"]
-        self.file = (
-            cache_folder() / "choices" / f"{digest(json.dumps(self.key, sort_keys=True))}.json"
-        )
-        self.known = _read(self.file)
-        self.passing: dict[Way, dict[str, Any]] = {}
-        """What failed for a reason of the moment: told, and not remembered."""
-
-    def best(self, ways: Collection[Way]) -> Way | None:
-        """Return the fastest of `ways`; None where nothing is known, or its bundle is gone: then all is to be tried again."""
-        speeds = {
-            way: self.known[way]["speed"] for way in ways if "speed" in self.known.get(way, {})
+            "model": sha256(path),
+            "seenet": seenet.__version__,
+            "libraries": bundle_cache.versions(),
+            "processor": machine,
+            "threads": processor.threads(),
+            "log2 of pixels": round(math.log2(pixels)),
+            **asdict(options),
         }
-        found = max(
-            speeds, key=lambda way: speeds[way] * (GAIN if way == PLAIN else 1), default=None
-        )
-        if found and not self.is_ready(found):
-            self.known, found = {}, None
-        return found
+        del self.key["precision"]
+        key = digest(json.dumps(self.key, sort_keys=True))
+        self.file = cache_folder() / "choices" / f"{key}.json"
+        self.known = _read(self.file)
+        self.passing: dict[Backend, dict[str, Any]] = {}
+        """Failures of the moment: reported, but not remembered."""
 
-    def is_ready(self, way: Way) -> bool:
-        """Return whether a way needs no export."""
-        return way[0] == "eager" or bundle_cache.present(self.path, way[0])
+    def best(self, backends: Collection[Backend]) -> Backend | None:
+        """Return the fastest of `backends`, or None if no speed is known.
 
-    def forecast(self, ways: Collection[Way], once: float) -> float:
-        """Return the seconds that `attempt` will take, where its pictures take `once` seconds in plain fp32."""
-        exports = bundle_cache.forecast(self.path, {runtime for runtime, _ in ways} - {"eager"})
-        return exports + len(ways) * OPENING_SECONDS + (1 + len(ways)) * (1 + ROUNDS) * once
+        If its bundle is no longer in the cache, all speeds are forgotten, so that all are tried
+        again.
+        """
+        speeds = {
+            backend: self.known[backend]["speed"] * (GAIN if backend == PLAIN else 1)
+            for backend in backends
+            if "speed" in self.known.get(backend, {})
+        }
+        fastest = max(speeds, key=lambda backend: speeds[backend], default=None)
+        if fastest and not self.is_ready(fastest):
+            self.known, fastest = {}, None
+        return fastest
 
-    def candidates(self, ways: Sequence[Way]) -> list[dict[str, Any]]:
-        """Return what is known of `ways`, as JSON values."""
-        found = {**self.known, **self.passing}
+    def is_ready(self, backend: Backend) -> bool:
+        """Return whether a backend needs no export."""
+        return backend[0] == "eager" or bundle_cache.present(self.path, backend[0])
+
+    def forecast(self, backends: Collection[Backend], once: float) -> float:
+        """Return the seconds that `attempt` is expected to take.
+
+        Args:
+            backends: The backends to try.
+            once: Seconds that its pictures take in plain fp32.
+        """
+        exports = bundle_cache.forecast(self.path, {runtime for runtime, _ in backends} - {"eager"})
+        passes = (1 + len(backends)) * (1 + ROUNDS)
+        return exports + len(backends) * OPENING_SECONDS + passes * once
+
+    def candidates(self, backends: Sequence[Backend]) -> list[dict[str, Any]]:
+        """Return what is known of `backends`, as JSON values."""
+        known = {**self.known, **self.passing}
         return [
-            {"runtime": way[0], "precision": way[1], **found[way]} for way in ways if way in found
+            {"runtime": backend[0], "precision": backend[1], **known[backend]}
+            for backend in backends
+            if backend in known
         ]
 
     def attempt(
         self,
-        ways: Sequence[Way],
-        opened: dict[Way, BasePredictor],
+        backends: Sequence[Backend],
+        opened: dict[Backend, BasePredictor],
         pictures: Sequence[Path],
         *,
         seconds: float,
         rounds: float,
         exports: float,
     ) -> None:
-        """Open `ways`, beside those in `opened` and into it, compare all with plain fp32 on `pictures`, and remember what was found.
+        """Open backends, compare them with plain fp32, time them, and remember the results.
 
-        What fails is noted. A bar shows the `seconds` that were forecast; `rounds` are those that timing may take, `exports` those that
-        each export may.
+        Failures are recorded, except that of plain fp32.
+
+        Args:
+            backends: The backends to open.
+            opened: Predictors that are open already; the others are added.
+            pictures: The pictures to compare and time on.
+            seconds: Forecast of the whole, for the progress bar.
+            rounds: Seconds that timing may take.
+            exports: Seconds that each export may take.
         """
         before = {kind for kind in bundle_cache.KINDS if bundle_cache.present(self.path, kind)}
-        failed: dict[Way, Exception] = {}
+        failed: dict[Backend, Exception] = {}
         images = [read_image(path) for path in pictures]
-        with ticking(f"trying {', '.join(map(' '.join, ways))}", seconds) as say:
-            # Bundles first: they need the most memory while they are made.
-            for way in sorted(
-                {PLAIN, *ways} - opened.keys(), key=lambda way: (way[0] == "eager", way)
+        with ticking(f"trying {', '.join(map(' '.join, backends))}", seconds) as say:
+            # Exports first: they need the most memory.
+            for backend in sorted(
+                {PLAIN, *backends} - opened.keys(), key=lambda one: (one[0] == "eager", one)
             ):
-                say(f"{'loading' if self.is_ready(way) else 'exporting to'} {way[0]}")
+                ready = self.is_ready(backend)
+                say(f"{'loading' if ready else 'exporting to'} {backend[0]}")
                 try:
-                    held = next(
-                        (error for other, error in failed.items() if not self.is_ready(other)), None
+                    for other, failure in failed.items():
+                        # It would need the export that has just failed.
+                        if not ready and not self.is_ready(other):
+                            raise failure
+                    opened[backend] = open_backend(
+                        self.path, backend, pictures, self.options, patience=exports
                     )
-                    if held and not self.is_ready(way):
-                        # It would need what could not be made a moment ago.
-                        raise held
-                    opened[way] = open_way(self.path, way, pictures, self.options, patience=exports)
-                except Exception as error:  # of libraries that may be broken in any way; plain torch is there all the same
-                    if way == PLAIN:
+                except Exception as error:  # of libraries that may be broken in any way
+                    if backend == PLAIN:
                         raise
-                    failed[way] = error
+                    failed[backend] = error
             say("timing")
             times, equal = measured(opened, images, failed, rounds)
-        for way, why in failed.items():
-            found = {"failed": " ".join(str(why).split())[:200] or type(why).__name__}
-            (self.passing if bundle_cache.is_temporary(why) else self.known)[way] = found
-        for way, taken in times.items():
-            self.known[way] = {
+        for backend, why in failed.items():
+            result = {"failed": " ".join(str(why).split())[:200] or type(why).__name__}
+            (self.passing if bundle_cache.is_temporary(why) else self.known)[backend] = result
+        for backend, taken in times.items():
+            self.known[backend] = {
                 "seconds": round(taken, 4),
                 "speed": round(times[PLAIN] / taken, 3),
-                "equal": round(equal[way], 6),
+                "equal": round(equal[backend], 6),
             }
         with suppress(OSError):
-            write_text(
-                self.file,
-                json.dumps(
-                    {"key": self.key, "candidates": self.candidates([*self.known])}, indent=1
-                )
-                + "\n",
-            )
-        # Those that failed for now will need what is there.
-        if not self.passing and (best := self.best([*ways, PLAIN])):
+            record = {"key": self.key, "candidates": self.candidates([*self.known])}
+            write_text(self.file, json.dumps(record, indent=1) + "\n")
+        # Backends that failed for now will need the bundles that exist.
+        if not self.passing and (best := self.best([*backends, PLAIN])):
             for kind in set(bundle_cache.KINDS) - before - {best[0]}:
                 bundle_cache.remove(self.path, kind)
 
 
 def measured(
-    opened: dict[Way, BasePredictor],
+    opened: dict[Backend, BasePredictor],
     images: Sequence[np.ndarray],
-    failed: dict[Way, Exception],
+    failed: dict[Backend, Exception],
     limit: float,
-) -> tuple[dict[Way, float], dict[Way, float]]:
-    """Measure seconds a picture and share of equal classes of each way that answers as `PLAIN`; the others go to `failed`.
+) -> tuple[dict[Backend, float], dict[Backend, float]]:
+    """Measure the backends that answer as `PLAIN`, and add the others to `failed`.
 
-    Each picture is run once to warm up and compare, then up to `ROUNDS` times in turn; the fastest of these counts. A way that takes over
-    `limit` seconds to compare is not run again, nor any after so many seconds of rounds; the first round is whole.
+    Each picture is run once to warm up and compare, then up to `ROUNDS` times, backend by backend;
+    its fastest time counts. The first round is always completed.
+
+    Args:
+        opened: Predictor of each backend.
+        images: The pictures.
+        failed: Receives the errors.
+        limit: Seconds; a backend that takes longer to compare is not run again, and no round begins
+            after so many seconds of rounds.
+
+    Returns:
+        Seconds a picture, and share of equal classes, by backend.
     """
     expected = [opened[PLAIN].mask(image) for image in images]
     equal, times = {PLAIN: 1.0}, {PLAIN: [math.inf] * len(images)}
     running = [PLAIN]
-    for way in [way for way in opened if way != PLAIN]:
+    for backend in [one for one in opened if one != PLAIN]:
         began = time.perf_counter()
         try:
             same = [
-                opened[way].mask(image) == mask
+                opened[backend].mask(image) == mask
                 for image, mask in zip(images, expected, strict=True)
             ]
         except Exception as error:  # as in opening
-            failed[way] = error
+            failed[backend] = error
             continue
         taken = time.perf_counter() - began
         share = float(sum(one.sum() for one in same) / sum(one.size for one in same))
-        if share < AGREEMENT[way[1]]:
-            asked = f"expected {100 * AGREEMENT[way[1]]:g} %"
-            failed[way] = CheckError(
-                f"gives {100 * share:.3f} % of the pixels the class of plain fp32, {asked}"
+        if share < AGREEMENT[backend[1]]:
+            failed[backend] = CheckError(
+                f"gives {100 * share:.3f} % of the pixels the class of plain fp32, "
+                f"expected {100 * AGREEMENT[backend[1]]:g} %"
             )
-        elif taken > limit:
-            equal[way], times[way] = share, [taken / len(images)] * len(images)
-        else:
-            equal[way], times[way] = share, [math.inf] * len(images)
-            running.append(way)
+            continue
+        too_slow = taken > limit
+        equal[backend] = share
+        times[backend] = [taken / len(images) if too_slow else math.inf] * len(images)
+        if not too_slow:
+            running.append(backend)
     began = time.perf_counter()
     for _ in range(ROUNDS):
         for place, image in enumerate(images):
-            for way in running:
+            for backend in running:
                 started = time.perf_counter()
-                opened[way].mask(image)
-                times[way][place] = min(times[way][place], time.perf_counter() - started)
-        least = min(sum(times[way]) for way in running)
-        running = [way for way in running if sum(times[way]) <= SLOW * least]
+                opened[backend].mask(image)
+                times[backend][place] = min(times[backend][place], time.perf_counter() - started)
+        least = min(sum(times[backend]) for backend in running)
+        running = [backend for backend in running if sum(times[backend]) <= SLOW * least]
         if len(running) == 1 or time.perf_counter() - began > limit:
             break
-    return {way: sum(found) / len(images) for way, found in times.items()}, equal
+    return {backend: sum(taken) / len(images) for backend, taken in times.items()}, equal
 
 
 @contextmanager
 def ticking(what: str, seconds: float) -> Iterator[Callable[[str], None]]:
-    """Show a bar of as many steps as seconds are forecast, moved by the clock; yield what sets the note at its end."""
+    """Show a progress bar that advances by one a second; yield a function that sets its note.
+
+    Args:
+        what: Name of the bar.
+        seconds: Forecast, which is the bar's total.
+    """
     total, note, ended = max(1, round(seconds)), [""], threading.Event()
     with bar(what, total, inner=True) as advance:
 
@@ -247,24 +295,24 @@ def ticking(what: str, seconds: float) -> Iterator[Callable[[str], None]]:
             thread.join()
 
 
-def _read(file: Path) -> dict[Way, dict[str, Any]]:
-    """Read what is known; nothing where the file is damaged, which can be made again."""
+def _read(file: Path) -> dict[Backend, dict[str, Any]]:
+    """Read the known speeds; none if the file is missing or damaged."""
     try:
-        found = {
+        known = {
             (one.pop("runtime"), one.pop("precision")): one
             for one in json.loads(file.read_text(encoding="utf-8"))["candidates"]
         }
-        return found if all("failed" in one or one["speed"] > 0 for one in found.values()) else {}
+        return known if all("failed" in one or one["speed"] > 0 for one in known.values()) else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _readable(pictures: Sequence[Path]) -> list[Path]:
-    """Return the first pictures that can be read, each of another file name."""
-    found: dict[str, Path] = {}
+    """Return the first pictures that can be read, with different file names."""
+    readable: dict[str, Path] = {}
     for path in pictures[: 4 * PICTURES]:
-        if path.name not in found and len(found) < PICTURES:
+        if path.name not in readable and len(readable) < PICTURES:
             with suppress(DataError, OSError):
                 read_image(path)
-                found[path.name] = path
-    return list(found.values())
+                readable[path.name] = path
+    return list(readable.values())

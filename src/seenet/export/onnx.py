@@ -1,9 +1,10 @@
-"""The program as one ONNX file, for processors with wide and long convolutions written out as matrix products.
+"""Write a network as one ONNX file, with wide and long convolutions as matrix products.
 
-These are Winograd's tiles for 3x3 and Fourier's pieces for r x 1: runtimes know neither form, and save by them what
-prediction here saves (`seenet.model.fast`). Points are gathered by an index that comes from the sizes, so that memory is
-passed over once on either side of the products. The kernels are transformed by the graph itself, which runtimes do once,
-as they load it: the file holds the same weights as before.
+For processors: Winograd's tiles replace 3x3 convolutions, Fourier's pieces r x 1 and 1 x r.
+Runtimes have neither form, and save with them what prediction here saves (`seenet.model.fast`).
+Points are gathered by an index computed from the sizes, so that memory is passed over once before
+and once after the products. The graph itself transforms the kernels, which runtimes do once, as
+they load it: the file holds the original weights.
 """
 
 from collections.abc import Sequence
@@ -31,15 +32,18 @@ AXES = {
     "scores": ("batch", None, "height", "width"),
 }
 LEAST_CHANNELS = 128
-"""Of a 3x3: below, moving the tiles costs more than the products saved. The same whatever processor exports."""
+"""Channels of a 3x3 below which moving the tiles costs more than the saved products. It is the same
+whatever processor exports.
+"""
 PIECE = 16
-"""Points that a piece of a line gives: few, so that little of the last one lies beyond the picture."""
+"""Points that a piece of a line gives: few, so that little of the last one is outside the picture.
+"""
 
 
 def write(
     path: Path, model: Segmenter, card: Card, *, plain: bool, calibration: Sequence[np.ndarray]
 ) -> None:
-    """Write a model as one .onnx; in INT8 where there are pictures to calibrate on."""
+    """Write a model as one .onnx; in INT8 if there are calibration pictures."""
     proto = model_proto(model, plain=plain or bool(calibration))
     if calibration:
         proto = quantize(proto, calibration)
@@ -48,14 +52,24 @@ def write(
 
 
 def model_proto(model: Segmenter, *, plain: bool) -> Any:
-    """Return an `onnx.ModelProto` of a model in eval mode, its convolutions as they are or rewritten."""
+    """Return an `onnx.ModelProto` of a model in eval mode, with its convolutions as they are or
+    rewritten.
+    """
     return to_proto(trace(model)) if plain else quick_proto(model)
 
 
-def to_proto(program: ExportedProgram) -> Any:
-    """Convert to an `onnx.ModelProto` that says nothing of when, where and by whom it was made."""
-    import torch
+def quick_proto(model: Segmenter) -> Any:
+    """Return an `onnx.ModelProto` of a model in eval mode, folded as for prediction, rewritten."""
+    folded: Any = prediction_form(model, "plain")
+    proto = to_proto(trace(folded))
+    rewrite(proto)
+    return proto
 
+
+def to_proto(program: ExportedProgram) -> Any:
+    """Convert a program to an `onnx.ModelProto` without traces of when, where and by whom it was
+    made.
+    """
     converted = torch.onnx.export(
         program,
         dynamo=True,
@@ -72,40 +86,34 @@ def to_proto(program: ExportedProgram) -> Any:
 
 
 def clean(proto: Any) -> None:
-    """Drop stack traces, paths and intermediate shapes, and name the axes."""
-    del proto.metadata_props[:]
-    proto.doc_string = proto.graph.doc_string = ""
-    for graph in (proto.graph, *proto.functions):
-        del graph.metadata_props[:]
-        del graph.value_info[:]
-        for node in graph.node:
-            node.doc_string = ""
-            del node.metadata_props[:]
-    for tensor in proto.graph.initializer:
-        tensor.doc_string = ""
-        del tensor.metadata_props[:]
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.doc_string = ""
-        del value.metadata_props[:]
+    """Delete stack traces, paths and intermediate shapes, and name the axes."""
+    graph, ends = proto.graph, (*proto.graph.input, *proto.graph.output)
+    parts = [proto, *graph.initializer, *ends]
+    for one in (graph, *proto.functions):
+        del one.value_info[:]
+        parts += [one, *one.node]
+    for part in parts:
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for value in ends:
         for side, name in zip(value.type.tensor_type.shape.dim, AXES[value.name], strict=False):
             if name:
                 side.dim_param = name
 
 
 def write_proto(path: Path, proto: Any, card: Card) -> None:
-    """Write an `onnx.ModelProto` with its card."""
-    from onnx import helper
-
+    """Write an `onnx.ModelProto` with its card; raise DataError if it is too large for ONNX."""
     helper.set_model_props(proto, {KEY: card.text()})
     if proto.ByteSize() > ONNX_BYTES:
         raise DataError(
-            f"{path.name}: the network takes {proto.ByteSize()} bytes, ONNX holds {ONNX_BYTES} at most; use --format openvino"
+            f"{path.name}: the network takes {proto.ByteSize()} bytes, expected at most "
+            f"{ONNX_BYTES} for ONNX; use --format openvino"
         )
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 class Value:
-    """What a node gives. Operators on it add nodes; whole numbers are int64."""
+    """Output of a node. Operators on it add nodes; whole numbers become int64."""
 
     def __init__(self, graph: "Graph", name: str) -> None:
         self.graph, self.name = graph, name
@@ -127,25 +135,22 @@ class Value:
         return self.graph.add("MatMul", self, other)
 
     def reshape(self, *sides: Any) -> "Value":
-        """Reshape to sides that are numbers (-1: what is left) or values of one element."""
-        return self.graph.add(
-            "Reshape",
-            self,
-            self.graph.add("Concat", *(self.graph.value(side) for side in sides), axis=0),
-        )
+        """Reshape to sides that are numbers (one may be -1) or values of one element."""
+        shape = self.graph.add("Concat", *(self.graph.value(side) for side in sides), axis=0)
+        return self.graph.add("Reshape", self, shape)
 
     def permute(self, *order: int) -> "Value":
         return self.graph.add("Transpose", self, perm=order)
 
     def within(self, side: Any) -> "Value":
-        """Say where 0 <= self < side."""
+        """Return where 0 <= self < side."""
         return self.graph.add(
             "And", self.graph.add("GreaterOrEqual", self, 0), self.graph.add("Less", self, side)
         )
 
 
 class Graph:
-    """Nodes that stand in the place of one, and their constants."""
+    """Nodes that replace one node, and their constants."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -153,14 +158,14 @@ class Graph:
         self.constants: list[TensorProto] = []
 
     def add(self, kind: str, *inputs: Any, **attributes: Any) -> Value:
-        """Add a node and return its output; numbers and arrays among its inputs become constants."""
+        """Add a node and return its output; numbers and arrays as inputs become constants."""
         name = f"{self.prefix}/{kind}_{len(self.nodes)}"
         names = [self.value(one).name for one in inputs]
         self.nodes.append(helper.make_node(kind, names, [name], name=name, **attributes))
         return Value(self, name)
 
     def value(self, one: Any) -> Value:
-        """Return a constant as a value; leave a value as it is."""
+        """Return a number or array as a constant; return a value as it is."""
         if isinstance(one, Value):
             return one
         array = np.asarray([one], np.int64) if isinstance(one, int) else np.asarray(one, order="C")
@@ -173,71 +178,57 @@ class Graph:
         zero, one = (np.asarray(number, np.int64) for number in (0, 1))
         return self.add("Range", zero, self.add("Squeeze", count), one)
 
-    def span(self, windows: Value, step: int, inner: int, taken: int, first: int) -> Value:
+    def window_places(self, windows: Value, step: int, inner: int, taken: int, first: int) -> Value:
         """Return the places on a side that windows take: taken x (windows inner)."""
         taps = (np.arange(taken)[:, None, None] * inner + first + np.arange(inner)).astype(np.int64)
         return (self.range(windows).reshape(1, -1, 1) * step + taps).reshape(taken, -1)
 
 
-def quick_proto(model: Segmenter) -> Any:
-    """Return an `onnx.ModelProto` of a model in eval mode as prediction folds it, rewritten."""
-    twin: Any = prediction_form(model, "plain")
-    proto = to_proto(trace(twin))
-    rewrite(proto)
-    return proto
-
-
 def rewrite(proto: Any) -> None:
-    """Write out, in place, every convolution of an `onnx.ModelProto` that these forms fit and whose weights are constants."""
+    """Replace, in place, every convolution with constant weights that one of the forms fits."""
     graph = proto.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[NodeProto] = []
-    constants: list[TensorProto] = []
     for node in graph.node:
-        written = (
-            _written(node, weights) if node.op_type == "Conv" and node.input[1] in weights else None
-        )
-        if written is None:
+        constant = node.op_type == "Conv" and node.input[1] in weights
+        replacement = _replacement(node, weights) if constant else None
+        if replacement is None:
             nodes.append(node)
         else:
-            nodes += written.nodes
-            constants += written.constants
+            nodes += replacement.nodes
+            graph.initializer.extend(replacement.constants)
     del graph.node[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(constants)
 
 
-def _written(node: NodeProto, weights: dict[str, TensorProto]) -> Graph | None:
-    """Return the nodes that stand for a convolution, None where it stays."""
+def _replacement(node: NodeProto, weights: dict[str, TensorProto]) -> Graph | None:
+    """Return the nodes that replace a convolution; None if no form fits it."""
     attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     weight = weights[node.input[1]]
     out, into, *kernel = weight.dims
-    least, size = min(out, into), max(kernel, default=0)
-    spread = list(attributes.get("dilations", [1] * len(kernel)))
-    around = [step * (side // 2) for step, side in zip(spread, kernel, strict=True)] * 2
-    same = (
-        list(attributes.get("strides", [1, 1])) == [1, 1]
-        and list(attributes.get("pads", [0, 0] * 2)) == around
-    )
+    channels, size = min(out, into), max(kernel, default=0)
+    dilations = list(attributes.get("dilations", [1] * len(kernel)))
+    same_pads = [step * (side // 2) for step, side in zip(dilations, kernel, strict=True)] * 2
     if (
         weight.data_type != TensorProto.FLOAT
         or len(kernel) != 2
         or attributes.get("group", 1) != 1
-        or not same
+        or list(attributes.get("strides", [1, 1])) != [1, 1]
+        or list(attributes.get("pads", [0, 0] * 2)) != same_pads
     ):
         return None
     g = Graph(node.output[0])
     x, kernels = Value(g, node.input[0]), Value(g, node.input[1]).permute(2, 3, 1, 0)
-    if kernel == [3, 3] and spread[0] == spread[1] and least >= LEAST_CHANNELS:
-        y = _wide(g, x, kernels, (into, out), spread[0])
+    if kernel == [3, 3] and dilations[0] == dilations[1] and channels >= LEAST_CHANNELS:
+        y = _winograd(g, x, kernels, (into, out), dilations[0])
     elif (
         min(kernel) == 1
         and size % 2
         and size >= fft_conv.LEAST_SIZE
-        and spread == [1, 1]
-        and least >= fft_conv.LEAST_CHANNELS
+        and dilations == [1, 1]
+        and channels >= fft_conv.LEAST_CHANNELS
     ):
-        y = _line(g, x, kernels, (into, out), size, upright=kernel[0] > 1)
+        y = _fourier(g, x, kernels, (into, out), size, upright=kernel[0] > 1)
     else:
         return None
     if len(node.input) > 2:
@@ -247,39 +238,35 @@ def _written(node: NodeProto, weights: dict[str, TensorProto]) -> Graph | None:
     return g
 
 
-def _wide(g: Graph, x: Value, kernels: Value, channels: tuple[int, int], d: int) -> Value:
+def _winograd(g: Graph, x: Value, kernels: Value, channels: tuple[int, int], d: int) -> Value:
     """Write a 3x3 as Winograd's tiles, each of every d-th point."""
     n, height, width = _sides(g, x)
     side = winograd.OUT * d
     rows, columns = (height + (side - 1)) // side, (width + (side - 1)) // side
-    down = g.span(rows, side, d, winograd.IN, -d).reshape(winograd.IN, 1, 1, -1, 1)
-    right = g.span(columns, side, d, winograd.IN, -d).reshape(1, winograd.IN, 1, 1, -1)
+    down = g.window_places(rows, side, d, winograd.IN, -d).reshape(winograd.IN, 1, 1, -1, 1)
+    right = g.window_places(columns, side, d, winograd.IN, -d).reshape(1, winograd.IN, 1, 1, -1)
     image = g.range(n).reshape(-1, 1, 1)
     inside = g.add("And", down.within(height), right.within(width))
     taken = g.add("Where", inside, (image * height + down) * width + right, n * height * width)
     down, right = g.range(height).reshape(-1, 1), g.range(width)
-    tile = (
-        (image * (rows * d) + down // side * d + down % d) * (columns * d)
-        + right // side * d
-        + right % d
-    )
-    given = (down % side // d * winograd.OUT + right % side // d) * (
-        n * rows * columns * (d * d)
-    ) + tile
-    b, k, a = (np.kron(one, one) for one in _arrays(winograd.matrices))
+    tile_row = image * (rows * d) + down // side * d + down % d
+    tile = tile_row * (columns * d) + right // side * d + right % d
+    point = down % side // d * winograd.OUT + right % side // d
+    given = point * (n * rows * columns * (d * d)) + tile
+    arrays = map(np.asarray, winograd.matrices(torch.float32))
+    b, k, a = (np.kron(one, one) for one in arrays)
     return _products(g, x, kernels, channels, (b, k, a), taken, given)
 
 
-def _line(
+def _fourier(
     g: Graph, x: Value, kernels: Value, channels: tuple[int, int], size: int, *, upright: bool
 ) -> Value:
     """Write an r x 1 (upright) or 1 x r as Fourier's pieces."""
     n, height, width = _sides(g, x)
     length, number = (height, width) if upright else (width, height)
     pieces = (length + (PIECE - 1)) // PIECE
-    place = g.span(pieces, PIECE, 1, PIECE + 2 * (size // 2), -(size // 2)).reshape(
-        PIECE + 2 * (size // 2), 1, 1, -1
-    )
+    read = PIECE + 2 * (size // 2)
+    place = g.window_places(pieces, PIECE, 1, read, -(size // 2)).reshape(read, 1, 1, -1)
     image, line = g.range(n).reshape(-1, 1, 1), g.range(number).reshape(-1, 1)
     point = place * width + line if upright else line * width + place
     taken = g.add(
@@ -287,10 +274,9 @@ def _line(
     )
     down, right = g.range(height).reshape(-1, 1), g.range(width)
     place, line = (down, right) if upright else (right, down)
-    given = (
-        place % PIECE * (n * number * pieces) + (image * number + line) * pieces + place // PIECE
-    )
-    a, b, k = _arrays(fft_conv.matrices, PIECE, size, False)
+    piece = (image * number + line) * pieces + place // PIECE
+    given = place % PIECE * (n * number * pieces) + piece
+    a, b, k = (one.numpy() for one in fft_conv.matrices(PIECE, size, False, torch.float32))
     return _products(g, x, kernels, channels, (b, k, a), taken, given)
 
 
@@ -303,16 +289,25 @@ def _products(
     taken: Value,
     given: Value,
 ) -> Value:
-    """N x C x h x w -> N x h x w x C': points `taken` (one more is zero), transformed, multiplied over the channels, those `given` back."""
+    """Transform points, multiply them over the channels, and transform them back.
+
+    Args:
+        g: Graph to add to.
+        x: N x C x h x w.
+        kernels: r x s x C x C'.
+        channels: C and C'.
+        matrices: Transforms of the points, of the kernels, and of the products.
+        taken: Index of the points that the windows take; one after the last is zero.
+        given: Index of the results.
+
+    Returns:
+        N x h x w x C'.
+    """
     into, kernel, back = matrices
     n, height, width = _sides(g, x)
     count, _ = into.shape
-    points = g.add(
-        "Concat",
-        x.permute(0, 2, 3, 1).reshape(-1, channels[0]),
-        np.zeros((1, channels[0]), np.float32),
-        axis=0,
-    )
+    zero = np.zeros((1, channels[0]), np.float32)
+    points = g.add("Concat", x.permute(0, 2, 3, 1).reshape(-1, channels[0]), zero, axis=0)
     windows = g.add("Gather", points, taken.reshape(-1), axis=0).reshape(into.shape[1], -1)
     transformed = (g.value(into) @ windows).reshape(count, -1, channels[0])
     weights = (g.value(kernel) @ kernels.reshape(kernel.shape[1], -1)).reshape(count, *channels)
@@ -324,7 +319,3 @@ def _sides(g: Graph, x: Value) -> tuple[Value, Value, Value]:
     """Return N, h and w of N x C x h x w, each a value of one element."""
     n, height, width = (g.add("Shape", x, start=axis, end=axis + 1) for axis in (0, 2, 3))
     return n, height, width
-
-
-def _arrays(matrices: Any, *arguments: Any) -> list[np.ndarray]:
-    return [matrix.numpy() for matrix in matrices(*arguments, torch.float32)]

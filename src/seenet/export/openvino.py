@@ -1,4 +1,4 @@
-"""The program for OpenVINO: NAME.xml with NAME.bin beside it; and weights and activations in eight bits, by its NNCF."""
+"""Write a network for OpenVINO (NAME.xml and NAME.bin), and quantise networks to INT8 with NNCF."""
 
 import os
 from collections.abc import Sequence
@@ -12,17 +12,21 @@ from seenet.model.segmenter import Segmenter
 from seenet.prediction.bundles.bundle import KEY, Card
 
 MOST_CLASSES = 64
-"""Up to so many the best is found by comparing, which takes as much memory as the scores once more."""
+"""Largest number of classes whose best is found by comparing, which takes as much memory as the
+scores.
+"""
 FEWEST = 16
-"""Pictures under which ranges of activations say little; the authors of NNCF take 300."""
+"""Least number of pictures for calibration: fewer say little about ranges. NNCF's authors take
+300.
+"""
 MOST = 300
 
 
 def write(
     path: Path, model: Segmenter, card: Card, *, plain: bool, calibration: Sequence[np.ndarray]
 ) -> None:
-    """Write a model as .xml and .bin, by way of ONNX; in INT8 where there are pictures to calibrate on."""
-    # It needs packages that only reading ONNX does without.
+    """Write a model as .xml and .bin, by way of ONNX; in INT8 if there are calibration pictures."""
+    # It needs packages that `read_onnx` does without.
     from seenet.export.onnx import model_proto
 
     proto = model_proto(model, plain=plain or bool(calibration))
@@ -31,19 +35,20 @@ def write(
 
 
 def read_onnx(content: bytes) -> Any:
-    """Read an `openvino.Model` from an ONNX file's content: from memory, so that no path comes into it."""
+    """Read an `openvino.Model` from an ONNX file's content; a path would be stored in it."""
     import openvino
 
     return openvino.Core().read_model(content)
 
 
 def write_openvino(path: Path, model: Any, card: Card) -> None:
-    """Write an `openvino.Model` as `path` (.xml) and its weights beside it, in fp16 where the card says so."""
+    """Write an `openvino.Model` as `path` (.xml) and its weights beside it, in fp16 by the card."""
     import openvino
 
     _compare(model)
     for place, operation in enumerate(model.get_ordered_ops()):
-        # OpenVINO counts what it names over the whole process. What inputs and outputs are called stands elsewhere.
+        # OpenVINO numbers the names of operations over the whole process. Inputs and outputs have
+        # names of their own.
         if operation.get_type_name() not in ("Parameter", "Result"):
             operation.set_friendly_name(f"{operation.get_type_name()}_{place}")
     model.set_rt_info(card.text(), [KEY])
@@ -51,8 +56,9 @@ def write_openvino(path: Path, model: Any, card: Card) -> None:
 
 
 def _compare(model: Any) -> None:
-    """Find the first class of the highest score by comparing: the search that OpenVINO reads from ONNX takes an eighth of a light network's
-    time.
+    """Replace the argmax over classes by comparisons with the maximum.
+
+    The search that OpenVINO reads from ONNX takes an eighth of a light network's time.
     """
     from openvino import opset13 as operators
 
@@ -63,16 +69,15 @@ def _compare(model: Any) -> None:
             or search.get_attributes()["mode"] != "max"
         ):
             continue
-        scores, found = search.input_value(0), search.output(1).partial_shape[1]
+        scores, count = search.input_value(0), search.output(1).partial_shape[1]
         classes = scores.partial_shape[1]
-        if found != 1 or not classes.is_static or classes.get_length() > MOST_CLASSES:
+        if count != 1 or not classes.is_static or classes.get_length() > MOST_CLASSES:
             continue
-        count, axis = classes.get_length(), np.array([1])
+        axis, ids = np.array([1]), np.arange(classes.get_length(), dtype=np.float32)
         highest = operators.equal(scores, operators.reduce_max(scores, axis, keep_dims=True))
-        numbers = np.arange(count, dtype=np.float32)
-        # Where nothing is highest (NaN, or -inf alone, which ReduceMax does not see) the last: a class all the same.
+        # The last class where none is highest: NaN, or only -inf, which ReduceMax does not see.
         first = operators.reduce_min(
-            operators.select(highest, numbers[:, None, None], numbers[-1]), axis, keep_dims=True
+            operators.select(highest, ids[:, None, None], ids[-1]), axis, keep_dims=True
         )
         search.output(1).replace(
             operators.convert(first, search.output(1).element_type.get_type_name()).output(0)
@@ -80,16 +85,22 @@ def _compare(model: Any) -> None:
 
 
 def check_count(count: int) -> None:
-    """Refuse fewer pictures than `FEWEST` with a UsageError."""
+    """Raise UsageError for fewer pictures than `FEWEST`."""
     if count < FEWEST:
         raise UsageError(
-            f"--int8: found {count} pictures to calibrate on, expected at least {FEWEST} of what it will see; give --images"
+            f"--int8: found {count} pictures to calibrate on, expected at least {FEWEST} like those"
+            " it will be used on; give --images"
         )
 
 
 def quantize(model: Any, pictures: Sequence[np.ndarray]) -> Any:
-    """Quantise an `openvino.Model` or `onnx.ModelProto` to INT8 by NNCF, after training; pictures are H x W x C uint8."""
-    # Without this it reports its use to its makers, unasked.
+    """Quantise a trained `openvino.Model` or `onnx.ModelProto` to INT8 with NNCF.
+
+    Args:
+        model: The network.
+        pictures: H x W x C uint8, to calibrate on.
+    """
+    # Otherwise it reports its use to its makers.
     os.environ.setdefault("NNCF_CI", "1")
     import nncf
 

@@ -1,4 +1,4 @@
-"""Export a model as a bundle that has proved to answer as the model does: what `seenet export` does."""
+"""Export a model as a bundle, once it is verified against the model: what `seenet export` does."""
 
 import contextlib
 import json
@@ -38,14 +38,14 @@ log = logging.getLogger("seenet")
 Run = Callable[[np.ndarray], Any]
 """What the user's own writer may return: images N x H x W x C uint8 -> scores N x K x H x W."""
 CHECKED = 4
-"""Pictures on which a bundle is compared with its model at their own size."""
+"""Pictures on which a bundle is compared with its model."""
 MOST_SIDE = 640
-"""Larger pictures are cut to this for the comparison, pixels."""
+"""Side in pixels that larger pictures are cropped to for the comparison."""
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how well it answers; a format of the user's own may not be verified."""
+    """Files of a bundle, and their verification (None: a user's format that cannot be run)."""
 
     files: list[Path]
     card: Card
@@ -53,13 +53,16 @@ class ExportReport:
     verification: Verification | None
 
     def result(self) -> dict[str, Any]:
-        """Return JSON values, the same for the same export."""
+        """Return the report as JSON values, always the same for the same export."""
+        files = [path for path in self.files if not path.name.endswith(".check.json")]
         return {
-            "files": {path.name: sha256(path) for path in self.files if path.is_file() and not path.name.endswith(".check.json")},
-            "model_sha256": self.card.model_sha256, "precision": self.card.precision, "version": self.card.version,
+            "files": {path.name: sha256(path) for path in files if path.is_file()},
+            "model_sha256": self.card.model_sha256,
+            "precision": self.card.precision,
+            "version": self.card.version,
             "runtime": self.runtime,
             **({"verified": False} if self.verification is None else self.verification.result()),
-        }  # fmt: skip
+        }
 
 
 def run_export(
@@ -77,23 +80,29 @@ def run_export(
     factory: str | None = None,
     overwrite: bool = False,
 ) -> ExportReport:
-    """Write `out` (.onnx; .xml with .bin; .pt2) and OUT.check.json from a run, file or bundled name, once the bundle has passed `verify`.
+    """Write a bundle and its table of verification (OUT.check.json), once it has passed `verify`.
 
     Args:
-        kind: onnx, openvino, torch; or `package.module:callable` of the user's own, called as
-            f(path, model, card), that writes one file and may return what runs it (`Run`). Without
-            that the file is not verified, which the report says.
-        int8: quantise weights and activations, calibrated on `images` (onnx, openvino).
-        half: store weights in fp16 (openvino).
-        plain: leave convolutions as they are, for graphics cards (onnx, openvino); otherwise some are written out as products, for
-            processors.
-        images: pictures, folders or patterns to compare on; none: the photographs that come with the package.
-        recipe: with `overrides` says which labelled data to compare the mIoU on; None: no labels.
-        split: of that data; None: its `data.val`.
-        factory: as `prediction.loading.load`.
+        model: Run folder, model file or bundled name.
+        out: The file: .onnx; .xml (with .bin beside it); .pt2.
+        kind: onnx, openvino, torch; or `package.module:callable` of the user's, called as
+            f(path, model, card), which writes one file and may return a function that runs it
+            (`Run`). Without that function the file is not verified, and the report says so.
+        int8: Quantise weights and activations, calibrated on `images` (onnx, openvino).
+        half: Store weights in fp16 (openvino).
+        plain: Leave convolutions as they are, for graphics cards (onnx, openvino); otherwise some
+            are written as matrix products, for processors.
+        images: Pictures, folders or patterns to compare on; none: the bundled photographs.
+        recipe, overrides: Labelled data to compare the mIoU on; None: no labels.
+        split: Split of that data; None: its `data.val`.
+        factory: As `prediction.loading.load`.
+        overwrite: Replace existing files.
 
-    Raises DataError: no such model or pictures, a network that cannot be traced, files there already (without `overwrite`); UsageError:
-    settings, a missing package; CheckError: the bundle does not answer as the model (nothing is written).
+    Raises:
+        DataError: There is no such model or picture, the network cannot be traced, or files exist
+            (without `overwrite`).
+        UsageError: Settings that do not fit together, or a missing package.
+        CheckError: The bundle does not answer as the model; nothing is written.
     """
     row = _row(kind, out)
     card_precision = _precision(kind, row, int8=int8, half=half, plain=plain)
@@ -102,21 +111,25 @@ def run_export(
     labelled = _open_labelled(recipe, overrides, split)
     paths = checking_pictures(images, out)
     if int8:
-        # The bundled photographs are not what it will see.
+        # The bundled photographs do not look like the pictures that it will be used on.
         check_count(len(paths) if images else 0)
     saved = load_model(model, factory=factory)
     reading = paths[:MOST] if int8 else paths[:CHECKED]
     pictures = [fitted(read_image(path), saved) for path in reading]
     card = Card(
-        labels=saved.labels, mean=saved.model.normalization.mean, std=saved.model.normalization.std, precision=card_precision,
-        version=seenet.__version__, model_sha256=saved.sha256,
-    )  # fmt: skip
+        labels=saved.labels,
+        mean=saved.model.normalization.mean,
+        std=saved.model.normalization.std,
+        precision=card_precision,
+        version=seenet.__version__,
+        model_sha256=saved.sha256,
+    )
     with _on_disk(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         path = Path(folder) / out.name
         log.info("exporting to %s (a minute or two)", kind)
-        # Exporters talk on stdout, where results go.
+        # Exporters print on stdout, which is for results.
         with contextlib.redirect_stdout(sys.stderr), _on_disk(out):
             run = _write(path, kind, saved, card, pictures if int8 else (), plain=plain)
         opened = _open(path, kind, card, run)
@@ -166,7 +179,7 @@ def _precision(kind: str, row: BundleFormat, *, int8: bool, half: bool, plain: b
 
 
 def _parts(out: Path, row: BundleFormat) -> list[Path]:
-    """Return the files of a bundle and its table, in the order in which they get their names."""
+    """Return the files of a bundle and its table, in the order in which they are renamed."""
     weights = [] if row.weights is None else [out.with_suffix(row.weights)]
     return [*weights, check_path(out), out]
 
@@ -185,7 +198,7 @@ def _open_labelled(
     if recipe is None:
         if overrides or split:
             raise UsageError(
-                "--split and key=value say which data to compare the mIoU on; give --recipe too"
+                "--split and key=value choose the data to compare the mIoU on; give --recipe too"
             )
         return None
     settings = load_recipe(recipe, list(overrides)).data
@@ -193,14 +206,14 @@ def _open_labelled(
 
 
 def checking_pictures(images: Sequence[str | Path], out: Path) -> list[Path]:
-    """Return the pictures an export is verified on: those given, else the bundled photographs."""
+    """Return the pictures to verify an export on: those given, or the bundled photographs."""
     if images:
         return [path for path, _ in find_pictures(images, out)]
     return sorted(Path(str(resources.files("seenet") / "photos")).glob("*.jpg"))
 
 
 def fitted(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
-    """Cut to `MOST_SIDE` a side and to as many channels as the network takes (the first again, where it takes more)."""
+    """Crop a picture to `MOST_SIDE` and to the network's channels, repeated if it takes more."""
     channels = len(saved.model.normalization.mean)
     return np.ascontiguousarray(
         picture[:MOST_SIDE, :MOST_SIDE, np.arange(channels) % picture.shape[2]]
@@ -216,8 +229,8 @@ def _write(
     *,
     plain: bool,
 ) -> Run | None:
-    """Write by the format's own module, imported when it is asked for, since it needs packages of
-    its own; or by the user's callable. Return what that gives to run.
+    """Write with the format's own module, imported here since it needs packages of its own; or with
+    the user's callable, and return what it returned.
     """
     if ":" in kind:
         return _write_own(path, kind, saved, card)
@@ -228,8 +241,9 @@ def _write(
 
 
 def _open(path: Path, kind: str, card: Card, run: Run | None) -> Opened | None:
-    """Open what was just written; a format that is not read here is opened by its writer, for this
-    comparison alone. None where that is the user's and gave no `run`.
+    """Open a bundle that was just written; None for a user's format without a `run`.
+
+    A format that SeENet does not read elsewhere is opened by its writer.
     """
     if ":" in kind:
         own = None if run is None else partial(_run_own, kind, run, card.labels.num_classes)
@@ -281,12 +295,13 @@ def _on_disk(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PassingError(
-            f"{out}: cannot be written ({error.strerror or error}); make room or choose another --out"
+            f"{out}: cannot be written ({error.strerror or error}); make room or choose another "
+            "--out"
         ) from None
 
 
 def _publish(path: Path, row: BundleFormat, report: ExportReport) -> None:
-    """Write the table beside the bundle at `path`, then give each file its name."""
+    """Write the table beside the bundle at `path`, then rename each file."""
     written = _parts(path, row)
     text = json.dumps(replace(report, files=written).result(), indent=1) + "\n"
     check_path(path).write_text(text, encoding="utf-8")
@@ -297,7 +312,7 @@ def _publish(path: Path, row: BundleFormat, report: ExportReport) -> None:
 
 
 def table(report: ExportReport) -> Group:
-    """Show a row for each size that was run, and what all of them say together."""
+    """Return a table with a row for each size that was run, and a summary."""
     found = report.verification
     if found is None:
         return Group(Text(f"not verified: --format {report.runtime} returned nothing to run"))
@@ -315,13 +330,15 @@ def table(report: ExportReport) -> Group:
             share,
         )
     lines = [
-        f"largest difference of a score {found.difference:.1e}, same class in {100 * found.agreement:.4f} % of the pixels"
+        f"largest difference of a score {found.difference:.1e}, "
+        f"same class in {100 * found.agreement:.4f} % of the pixels"
     ]
     if found.miou is None:
         lines.append("mIoU not compared: no labels; give --recipe")
     else:
         model, bundle = 100 * found.miou["model"], 100 * found.miou["bundle"]
         lines.append(
-            f"mIoU on {found.miou['data']}, {found.miou['images']} pictures: {bundle:.3f} %, the model's {model:.3f} %"
+            f"mIoU on {found.miou['data']}, {found.miou['images']} pictures: {bundle:.3f} %, "
+            f"the model's {model:.3f} %"
         )
     return Group(shown, *map(Text, lines))

@@ -1,4 +1,4 @@
-"""Whether a bundle answers as the trained model does: the model's own predictor beside it, on real pictures."""
+"""Verify that a bundle answers as the trained model does, on real pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,17 +14,27 @@ from seenet.prediction.bundles.bundle import BundlePredictor
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.result import to_mask
 
-ODD = ((1, 1, 1), (2, 1, 37), (3, 5, 3), (4, 33, 65), (2, 97, 130), (1, 224, 160))
-"""Batch, height and width of what the pictures are resized to besides: odd, not square, down to one pixel."""
+ODD_SIZES = (
+    (1, 1, 1),
+    (2, 1, 37),
+    (3, 5, 3),
+    (4, 33, 65),
+    (2, 97, 130),
+    (1, 224, 160),
+)
+"""Batch, height and width that the pictures are also resized to: odd, not square, down to 1x1."""
 
 
 ROUNDING = 1e-6
-"""What float32 may differ by, however small the scores are."""
+"""Allowed difference of float32 scores, however small they are."""
 
 
 @dataclass(frozen=True)
 class Bars:
-    """What must hold (shares 0..1; None: not asked). `score` is of the reference's largest absolute score, row by row."""
+    """Limits that must hold, as fractions; None: not checked.
+
+    `score` is relative to the model's largest absolute score, row by row.
+    """
 
     score: float | None
     agreement: float
@@ -37,12 +47,14 @@ BARS = {
     "fp16": Bars(score=None, agreement=0.99, miou_drop=0.001),
     "int8": Bars(score=None, agreement=0.9, miou_ratio=0.99),
 }
-"""By precision of the bundle. fp32's are the promise; the others' is the mIoU; agreement keeps out what is broken."""
+"""Limits by precision of the bundle. For fp16 and int8 the mIoU is the promise; agreement refuses
+broken bundles.
+"""
 
 
 @dataclass
 class Verification:
-    """A row for each size that was run, and the mIoU of both where labels were given."""
+    """A row for each size that was run, and the mIoU of both if labels were given."""
 
     bars: Bars
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -50,10 +62,9 @@ class Verification:
 
     @property
     def agreement(self) -> float:
-        """Return the share of all pixels that get the same class."""
-        return float(
-            sum(row["agreeing"] for row in self.rows) / sum(row["pixels"] for row in self.rows)
-        )
+        """Return the share of all pixels that have the same class."""
+        agreeing, pixels = (sum(row[key] for row in self.rows) for key in ("agreeing", "pixels"))
+        return float(agreeing / pixels)
 
     @property
     def difference(self) -> float:
@@ -61,44 +72,49 @@ class Verification:
         return float(max(row["difference"] for row in self.rows))
 
     def failures(self) -> list[str]:
-        """Say what does not hold; empty where all does."""
-        found = []
+        """Return a sentence for each limit that does not hold."""
+        failures, bars = [], self.bars
         for row in self.rows:
             where = f"{row['batch']} x {row['height']} x {row['width']}"
             if not row["masks_are_argmax"]:
-                found.append(f"at {where} its class map is not the argmax of its scores")
+                failures.append(f"at {where} its class map is not the argmax of its scores")
             if (
-                self.bars.score is not None
-                and not row["difference"] <= self.bars.score * row["largest"] + ROUNDING
+                bars.score is not None
+                and not row["difference"] <= bars.score * row["largest"] + ROUNDING
             ):
-                found.append(
-                    f"at {where} a score differs by {row['difference']:.2g} of {row['largest']:.3g}, allowed is {self.bars.score:g} of it"
+                failures.append(
+                    f"at {where} a score differs by {row['difference']:.2g} of "
+                    f"{row['largest']:.3g}, allowed is {bars.score:g} of it"
                 )
-        if not self.agreement >= self.bars.agreement:
-            found.append(
-                f"{100 * self.agreement:.3f} % of the pixels get the same class, expected {100 * self.bars.agreement:g} %"
+        if not self.agreement >= bars.agreement:
+            failures.append(
+                f"{100 * self.agreement:.3f} % of the pixels have the same class, expected "
+                f"{100 * bars.agreement:g} %"
             )
         if self.miou is not None:
             model, bundle = self.miou["model"], self.miou["bundle"]
-            if self.bars.miou_drop is not None and not abs(bundle - model) <= self.bars.miou_drop:
-                found.append(
-                    f"mIoU {100 * bundle:.3f} instead of {100 * model:.3f} %, allowed are {100 * self.bars.miou_drop:g} points"
+            if bars.miou_drop is not None and not abs(bundle - model) <= bars.miou_drop:
+                failures.append(
+                    f"mIoU {100 * bundle:.3f} instead of {100 * model:.3f} %, allowed are "
+                    f"{100 * bars.miou_drop:g} points"
                 )
-            if self.bars.miou_ratio is not None and not bundle >= self.bars.miou_ratio * model:
-                found.append(
-                    f"mIoU {100 * bundle:.2f} %, expected {100 * self.bars.miou_ratio:g} % of {100 * model:.2f} %"
+            if bars.miou_ratio is not None and not bundle >= bars.miou_ratio * model:
+                failures.append(
+                    f"mIoU {100 * bundle:.2f} %, expected {100 * bars.miou_ratio:g} % of "
+                    f"{100 * model:.2f} %"
                 )
-        return found
+        return failures
 
     def check(self) -> None:
-        """Raise a CheckError that lists what does not hold."""
-        if found := self.failures():
+        """Raise a CheckError that lists the limits that do not hold."""
+        if failures := self.failures():
             raise CheckError(
-                f"the exported model does not answer as the trained one: {'; '.join(found[:4])}; nothing was written"
+                "the exported model does not answer as the trained one: "
+                f"{'; '.join(failures[:4])}; nothing was written"
             )
 
     def result(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the verification as JSON values."""
         return {
             "largest_score_difference": self.difference,
             "argmax_agreement": self.agreement,
@@ -114,15 +130,20 @@ def verify(
     pictures: Sequence[np.ndarray],
     split: Split | None = None,
 ) -> Verification:
-    """Run both on each of `pictures` (H x W x C uint8) as it is, then on them resized to `ODD` in batches, then on a split with labels."""
-    found = Verification(BARS[bundle.card.precision])
-    for picture in pictures:
-        found.rows.append(_compare(model, bundle, [picture]))
-    for batch, height, width in ODD:
-        resized = [
-            _resized(pictures[place % len(pictures)], height, width) for place in range(batch)
-        ]
-        found.rows.append(_compare(model, bundle, resized))
+    """Run both on real pictures and compare their scores and classes.
+
+    Args:
+        model: Predictor of the trained model.
+        bundle: Predictor of the bundle.
+        pictures: H x W x C uint8; compared as they are, then resized to `ODD_SIZES` in batches.
+        split: Labelled data to compare the mIoU on.
+    """
+    verification = Verification(BARS[bundle.card.precision])
+    verification.rows += [_compare(model, bundle, [picture]) for picture in pictures]
+    for batch, height, width in ODD_SIZES:
+        chosen = [pictures[place % len(pictures)] for place in range(batch)]
+        resized = [_resized(picture, height, width) for picture in chosen]
+        verification.rows.append(_compare(model, bundle, resized))
     if split is not None:
         one, other = (
             evaluate(predictor, split, what=f"{name} on {split.name}")
@@ -130,40 +151,45 @@ def verify(
         )
         if one.miou is None or other.miou is None:
             raise CheckError(
-                f"{split.name}: no pixel is scored, so that there is no mIoU to compare; give another --split"
+                f"{split.name}: no pixel is scored, so that there is no mIoU to compare; give "
+                "another --split"
             )
-        found.miou = {
+        verification.miou = {
             "model": one.miou,
             "bundle": other.miou,
             "data": split.name,
             "images": len(split),
         }
-    return found
+    return verification
 
 
 def _compare(
     model: Predictor, bundle: BundlePredictor, pictures: list[np.ndarray]
 ) -> dict[str, Any]:
-    """Run one batch through the bundle, and one by one through the model."""
-    found, masks = bundle.run(np.stack(pictures))
+    """Run a batch through the bundle, and its pictures one by one through the model."""
+    scores, masks = bundle.run(np.stack(pictures))
     expected = np.stack([np.asarray(model.scores(picture)) for picture in pictures])
-    wanted = np.stack([to_mask(scores) for scores in expected])
-    batch, height, width = wanted.shape
-    # What is not a number is as wrong as can be.
+    expected_masks = np.stack([to_mask(one) for one in expected])
+    batch, height, width = expected_masks.shape
+    same_shape = scores.shape == expected.shape
+    # NaN counts as the largest difference.
     difference = (
-        np.abs(np.nan_to_num(found, nan=np.inf) - expected).max()
-        if found.shape == expected.shape
-        else np.inf
+        np.abs(np.nan_to_num(scores, nan=np.inf) - expected).max() if same_shape else np.inf
     )
     return {
-        "batch": batch, "height": height, "width": width, "pixels": wanted.size, "difference": float(difference),
-        "largest": float(np.abs(expected).max()), "agreeing": int((masks == wanted).sum()),
-        "masks_are_argmax": found.shape == expected.shape and bool((masks == found.argmax(1)).all()),
-    }  # fmt: skip
+        "batch": batch,
+        "height": height,
+        "width": width,
+        "pixels": expected_masks.size,
+        "difference": float(difference),
+        "largest": float(np.abs(expected).max()),
+        "agreeing": int((masks == expected_masks).sum()),
+        "masks_are_argmax": same_shape and bool((masks == scores.argmax(1)).all()),
+    }
 
 
 def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    # Channel by channel, whatever their number.
+    # Channel by channel, since Pillow takes no other number of them.
     bands = [
         Image.fromarray(band).resize((width, height), Image.Resampling.BILINEAR)
         for band in np.moveaxis(picture, 2, 0)

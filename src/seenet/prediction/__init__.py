@@ -1,1 +1,1 @@
-"""From an image to a mask: the one predictor, its results, and the files `seenet predict` writes."""
+"""From a picture to a mask: the predictor, its results, and the files `seenet predict` writes."""

@@ -1,4 +1,4 @@
-"""The base of all predictors: masks and results from class scores. Imports no torch."""
+"""The base class of all predictors: masks and results from class scores, without torch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -19,23 +19,27 @@ from seenet.prediction.tiles import Tiling
 MOST_SCALES = 16
 
 tile_done: ContextVar[Callable[[], None]] = ContextVar("tile_done", default=lambda: None)
-"""Called after each tile that this thread computes: one predictor serves several threads, each with a bar of its own."""
+"""Called after each tile. A context variable, since threads that share a predictor have their own
+progress bars.
+"""
 
 
 class BasePredictor(ABC):
-    """Segment pictures of any size, one at a time. A subclass computes the scores (`row_chunks`).
+    """Predictor that segments pictures of any size, one at a time.
+
+    A subclass computes the scores (`row_chunks`).
 
     Args:
-        labels: what the K classes mean.
-        channels: of a picture.
-        precision: fp32, bf16, or that of an exported model.
-        scales: factors on the picture's sides; the probabilities of all are averaged.
-        flip: average with the mirrored picture too.
-        tiling: how large pictures are cut; None: never.
-        info: what a result file says of the model: {"file": ..., "sha256": ...}.
+        labels: Names and colours of the K classes.
+        channels: Channels of a picture.
+        precision: fp32, bf16, or the precision of an exported model.
+        scales: Factors on the picture's sides; the probabilities of all scales are averaged.
+        flip: Average with the mirrored picture too.
+        tiling: How to cut large pictures into tiles; None: never.
+        info: The model as result files name it: {"file": ..., "sha256": ...}.
 
     Raises:
-        UsageError: no scales, more than 16, or one outside 0 to 8.
+        UsageError: No scales, more than 16, or a scale outside 0 to 8.
     """
 
     device: Any
@@ -52,84 +56,84 @@ class BasePredictor(ABC):
         info: dict[str, Any] | None,
     ) -> None:
         self.labels, self.channels = labels, channels
-        self.precision, self.scales, self.flip = precision, _scales(scales), flip
-        self.tiling = tiling
-        self.info = info or {}
+        self.precision, self.scales, self.flip = precision, _checked_scales(scales), flip
+        self.tiling, self.info = tiling or Tiling(), info or {}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return what changes the answers besides the model: scales, flip, precision and tiles."""
-        tiles = self.tiling.settings if self.tiling else {}
+        """Return the settings that change the scores: scales, flip, precision and tiles."""
         return {
             "scales": list(self.scales),
             "flip": self.flip,
             "precision": self.precision,
-            **tiles,
+            **self.tiling.settings,
         }
 
     @property
     @abstractmethod
     def machine(self) -> dict[str, Any]:
-        """Return what decides rounding besides model and settings (processor, threads, libraries)
-        as JSON values.
-        """
+        """Return what else decides rounding (processor, threads, libraries), as JSON values."""
 
     @abstractmethod
     def row_chunks(
         self, image: np.ndarray, size: tuple[int, int] | None = None
     ) -> Iterator[Scores]:
-        """Compute the class scores of a picture, some rows at a time, from the top.
+        """Run the network on a picture and yield its class scores by rows, from the top.
 
-        The network has run when this returns.
+        The network has run when this returns; the scores are resized chunk by chunk.
 
         Args:
             image: H x W x 3 uint8.
-            size: height and width of the scores; None: those of the picture.
+            size: Height and width of the scores; None: those of the picture.
 
         Returns:
-            float32 K x r x w: raw logits for one scale without flip, else the log of the mean
+            float32 K x r x w: logits for one scale without flip, else the log of the mean
             probability over scales and flips. Softmax, argmax and cross entropy are right for both.
 
         Raises:
-            DataError: another kind of array.
+            DataError: The array has another type or shape.
         """
 
     @abstractmethod
     def tiles(self, size: tuple[int, int]) -> int:
-        """Count the tiles of a picture of this height and width, over all scales; 1: it is seen
-        whole.
-        """
+        """Count the tiles of a picture of this height and width over all scales; 1: no tiles."""
 
     @contextmanager
     def tile_bar(self, size: tuple[int, int], name: str) -> Iterator[None]:
-        """Show a progress bar of the tiles that this thread has done, while the block runs.
+        """Show a progress bar of the tiles that this thread computes while the block runs.
 
-        There is none where a picture of this height and width has a single tile.
+        A picture of one tile has no bar.
         """
         count = self.tiles(size)
         if count == 1:
             yield
             return
-        with bar(f"tiles of {name}", count, inner=True) as done:
-            before = tile_done.set(done)
+        with bar(f"tiles of {name}", count, inner=True) as advance:
+            token = tile_done.set(advance)
             try:
                 yield
             finally:
-                tile_done.reset(before)
+                tile_done.reset(token)
 
     def scores(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Scores:
-        """Return all `row_chunks` in one, K x h x w: 4 K bytes a pixel."""
+        """Return the scores of all `row_chunks` as one K x h x w: 4 K bytes a pixel."""
         return stack_chunks(self.row_chunks(image, size), (size or image.shape)[0])
 
     def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Return the class of each pixel, h x w uint8 (uint16 over 256 classes). NotFiniteError
-        where the network gives NaN.
+        """Return the class of each pixel, h x w uint8 (uint16 over 256 classes).
+
+        Raises:
+            NotFiniteError: The network returns NaN or infinity.
         """
         return np.concatenate([to_mask(chunk) for chunk in self.row_chunks(image, size)])
 
     def result(self, image: np.ndarray, name: str, *, probabilities: bool = True) -> Result:
-        """Segment an array; `name` is the stem of the result's files. With `probabilities` the
-        scores are kept, on the device.
+        """Segment an array.
+
+        Args:
+            image: H x W x 3 uint8.
+            name: Stem of the result's files.
+            probabilities: Keep the scores, on the device.
         """
         if not probabilities:
             return Result(self.mask(image), self.labels, image, None, name)
@@ -143,9 +147,16 @@ class BasePredictor(ABC):
     def __call__(self, pictures: Picture | Pictures) -> Result | list[Result]:
         """Segment a picture, or each of a list, tuple or generator of them.
 
-        A picture is a path, the bytes of a picture file, a file opened with 'rb', a PIL image, or a
-        uint8 array (H x W or H x W x 3). A result keeps its scores (4 K bytes a pixel, in main
-        memory). DataError: unreadable picture, other kind of array; UsageError: what is no picture.
+        Args:
+            pictures: A path, the bytes of a picture file, a file opened with 'rb', a PIL image, or
+                a uint8 array (H x W or H x W x 3), or several of these.
+
+        Returns:
+            A result with its scores (4 K bytes a pixel, in main memory), or a list of results.
+
+        Raises:
+            DataError: The picture is unreadable, or an array of another type or shape.
+            UsageError: The argument is not a picture.
         """
         if not several(pictures):
             return self._result(pictures, "image")
@@ -157,13 +168,8 @@ class BasePredictor(ABC):
     def _result(self, picture: Any, name: str) -> Result:
         image, name = as_array(picture, name)
         scores = self.scores(image)
-        return Result(
-            to_mask(scores),
-            self.labels,
-            image,
-            scores if isinstance(scores, np.ndarray) else scores.cpu(),
-            name,
-        )
+        kept = scores if isinstance(scores, np.ndarray) else scores.cpu()
+        return Result(to_mask(scores), self.labels, image, kept, name)
 
     def _check(self, image: np.ndarray) -> None:
         if (
@@ -173,18 +179,21 @@ class BasePredictor(ABC):
             or 0 in image.shape
         ):
             raise DataError(
-                f"picture: found an array {image.dtype} {'x'.join(map(str, image.shape))}, expected uint8 height x "
-                f"width x {self.channels} with at least one pixel; convert it (values 0 to 255, channels last, RGB)"
+                f"picture: found an array {image.dtype} {'x'.join(map(str, image.shape))}, "
+                f"expected uint8 height x width x {self.channels} with at least one pixel; "
+                "convert it (values 0 to 255, channels last, RGB)"
             )
 
 
-def _scales(scales: Sequence[float] | float) -> tuple[float, ...]:
-    """Return scales as a tuple, a bare number as one. UsageError where they make no sense."""
-    given: Any = [scales] if isinstance(scales, Real) else scales
+def _checked_scales(scales: Sequence[float] | float) -> tuple[float, ...]:
+    """Return one or several scales as a tuple; raise UsageError for values out of range."""
+    values: Any = [scales] if isinstance(scales, Real) else scales
     try:
-        found = () if isinstance(given, str) else tuple(map(float, given))
+        checked = () if isinstance(values, str) else tuple(map(float, values))
     except (TypeError, ValueError):
-        found = ()
-    if not 1 <= len(found) <= MOST_SCALES or not all(0 < scale <= 8 for scale in found):
-        raise UsageError(f"scales {scales}: expected 1 to {MOST_SCALES} numbers over 0, at most 8")
-    return found
+        checked = ()
+    if not 1 <= len(checked) <= MOST_SCALES or not all(0 < scale <= 8 for scale in checked):
+        raise UsageError(
+            f"scales {scales}: expected 1 to {MOST_SCALES} numbers above 0 and at most 8"
+        )
+    return checked

@@ -1,19 +1,15 @@
 """Segment many pictures into a folder: what `seenet predict` does.
 
-While the network works, one thread reads the next picture and another writes the files of the last
-one. A picture is skipped where an earlier run made its files with the same model and settings
-(`manifest`). Any other existing file is an error.
+While the network runs, one thread reads the next picture and another writes the files of the last
+one. Outputs of an earlier run with the same picture, model and settings are skipped (`outputs`).
 """
 
-import errno
-import json
 import logging
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,23 +18,20 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from seenet.core.errors import DataError, PartialError, UsageError
-from seenet.core.files import digest, remove_leftovers, replacing, sha256
+from seenet.core.files import remove_leftovers, sha256
 from seenet.core.images import read_image
 from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.manifest import Manifest, open_manifest, way_of
+from seenet.prediction.manifest import VersionedBackend, open_manifest
+from seenet.prediction.outputs import Outputs, accepted_settings, source_of
 from seenet.prediction.pictures import Input, find_inputs
 from seenet.prediction.raster import StoredResult, segment
 from seenet.prediction.result import Result, output_paths
 
 log = logging.getLogger("seenet")
 
-FORMAT = 2
-"""Increase it when the same settings give other files than before, so that old files are not taken
-for new.
-"""
-WAITING = 2
+QUEUED_JOBS = 2
 """Jobs that may wait for the writing thread; more would only hold more pictures in memory."""
 
 Item = TypeVar("Item")
@@ -46,26 +39,24 @@ Value = TypeVar("Value")
 
 
 class Chooser(Protocol):
-    """Replace the predictor of a job while it runs, and let stay what others made."""
+    """Chooser of a job's predictor, which may change it while the job runs."""
 
-    def accepts(self, way: tuple[str, str]) -> bool:
-        """Report whether what was made in a way (runtime and precision, as the manifest has them)
-        counts as done.
-        """
+    def accepts(self, backend: VersionedBackend) -> bool:
+        """Return whether outputs of this backend, as the manifest has it, count as done."""
 
     def begin(self, todo: list[Input]) -> list[Input]:
-        """Return the pictures to be done, in the order in which they will be."""
+        """Return the pictures to segment, in order."""
 
     def predictor_for(self, item: Input) -> BasePredictor:
         """Return the predictor of this picture."""
 
     def done(self, item: Input, seconds: float) -> None:
-        """Hear how long this picture took in the predictor."""
+        """Receive the time that this picture took in the predictor."""
 
 
 @dataclass
 class PredictReport:
-    """What was written, skipped and failed; `check` raises where something failed."""
+    """Counts of the pictures that were written, skipped and failed."""
 
     out: Path
     model: dict[str, Any]
@@ -78,31 +69,40 @@ class PredictReport:
     choice: dict[str, Any] | None = None
     """Runtime and precision, and why, where they were chosen automatically."""
     network_seconds: float = 0.0
-    """Time in the predictor: from pixels to classes."""
+    """Time in the predictor, from pixels to classes."""
 
     def result(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        failed = [{"input": str(path), "error": message} for path, message in self.failed]
+        choice = {"choice": self.choice} if self.choice else {}
         return {
-            "out": str(self.out), "model": self.model, **self.settings, "written": self.written,
-            "skipped": self.skipped, "failed": failed, "seconds": round(self.seconds, 3),
-            "network_seconds": round(self.network_seconds, 3), **({"choice": self.choice} if self.choice else {}),
-        }  # fmt: skip
+            "out": str(self.out),
+            "model": self.model,
+            **self.settings,
+            "written": self.written,
+            "skipped": self.skipped,
+            "failed": [{"input": str(path), "error": message} for path, message in self.failed],
+            "seconds": round(self.seconds, 3),
+            "network_seconds": round(self.network_seconds, 3),
+            **choice,
+        }
 
     def check(self) -> None:
-        """Raise PartialError, which lists every failure, where the rest is done, and DataError
-        where nothing is.
+        """Raise an error if a picture failed.
+
+        Raises:
+            PartialError: Some pictures failed, and the rest is done; lists the failures.
+            DataError: All pictures failed.
         """
         if not self.failed:
             return
-        kind = PartialError if self.written or self.skipped else DataError
+        partial_success = self.written or self.skipped
+        kind = PartialError if partial_success else DataError
         count = len(self.failed) + self.written + self.skipped
-        if count == 1:
-            raise kind(self.failed[0][1])
-        rest = "the rest is done" if kind is PartialError else "nothing is done"
-        raise kind(
-            f"{len(self.failed)} of {count} pictures failed, {rest}: {'; '.join(message for _, message in self.failed)}"
-        )
+        messages = "; ".join(message for _, message in self.failed)
+        if count > 1:
+            rest = "the rest is done" if partial_success else "nothing is done"
+            messages = f"{len(self.failed)} of {count} pictures failed, {rest}: {messages}"
+        raise kind(messages)
 
 
 def predict_files(
@@ -123,69 +123,58 @@ def predict_files(
     completes the folder to what one run would have made.
 
     Args:
-        predictor: from a file, by whose hash outputs are known.
-        inputs: files, folders and patterns.
-        out: the folder.
-        probabilities: write them too.
-        overwrite: replace files that were made from something else.
-        share: (rank, world): of several processes that are given the same arguments each does every
-            world-th picture.
-        chooser: may replace `predictor` by others that differ in runtime and precision alone.
+        predictor: Predictor of a model file: outputs are known by its hash.
+        inputs: Files, folders and patterns.
+        out: The folder.
+        probabilities: Write them too.
+        overwrite: Replace files that were made from something else.
+        share: (rank, world): Of several processes with the same arguments each does every world-th
+            picture.
+        chooser: May replace `predictor` by others that differ in runtime and precision alone.
 
     Raises:
-        DataError: no input, a file in the way (without `overwrite`), the disk full.
-        UsageError: two inputs of one name.
-        BusyError: another process predicts into OUT.
-        NotFiniteError: the network gives NaN.
+        DataError: No input, a file in the way (without `overwrite`), or the disk is full.
+        UsageError: Two inputs have the same name, or the model is not in a file.
+        BusyError: Another process predicts into the folder.
+        NotFiniteError: The network returns NaN or infinity.
     """
     started = time.monotonic()
     if "sha256" not in predictor.info:
         raise UsageError(
-            "predict_files: found a model that is in no file, by whose hash outputs are known; use seenet.load"
+            "predict_files: found a model that is not in a file, expected one that is, since "
+            "outputs are known by its hash; use seenet.load"
         )
     rank, world = share
     pictures = find_inputs(inputs, out)[rank::world]
     report = PredictReport(out, predictor.info, predictor.settings)
     with open_manifest(out, share) as manifest:
-        for windows in (False, True):
-            remove_leftovers(
-                path
-                for item in pictures
-                for path in output_paths(out, item.name, True, windows=windows)
-            )
-        accepted = _accepted(predictor, manifest, chooser)
-        todo = pending(
-            pictures,
-            manifest,
-            _source(predictor),
-            accepted,
-            probabilities=probabilities,
-            overwrite=overwrite,
+        remove_leftovers(
+            path
+            for item in pictures
+            for windows in (False, True)
+            for path in output_paths(out, item.name, True, windows=windows)
         )
+        accepted = accepted_settings(
+            predictor, manifest, chooser.accepts if chooser else lambda backend: False
+        )
+        outputs = Outputs(manifest, accepted, probabilities, overwrite)
+        todo = outputs.pending(pictures, source_of(predictor))
         report.skipped = len(pictures) - len(todo)
         todo = chooser.begin(todo) if chooser else todo
 
-        def failed(item: Input, error: DataError) -> None:
+        def note_failure(item: Input, error: DataError) -> None:
             log.warning("failed: %s", error)
             report.failed.append((item.path, str(error)))
             advance(note=item.name)
 
         def write(item: Input, source: dict[str, str], result: Result | StoredResult) -> None:
             try:
-                save(
-                    result,
-                    item,
-                    source,
-                    manifest,
-                    accepted,
-                    probabilities=probabilities,
-                    overwrite=overwrite,
-                )
+                outputs.save(result, item, source)
             except DataError as error:
-                # What is wrong with the folder would be with all the others' files.
+                # Other errors are those of the folder, and would hit all other pictures too.
                 if error.kind != "name":
                     raise
-                failed(item, error)
+                note_failure(item, error)
             else:
                 report.written += 1
                 advance(note=item.name)
@@ -199,14 +188,13 @@ def predict_files(
                 try:
                     input_hash, image = read.result()
                     before = time.monotonic()
-                    result = _segment(predictor, item, image, out, probabilities)
+                    result = _segment(predictor, item, image, outputs)
                     seconds = time.monotonic() - before
                 except DataError as error:
-                    write_later(partial(failed, item, error))
+                    write_later(partial(note_failure, item, error))
                 else:
-                    write_later(
-                        partial(write, item, {**_source(predictor), "input": input_hash}, result)
-                    )
+                    source = {**source_of(predictor), "input": input_hash}
+                    write_later(partial(write, item, source, result))
                     report.network_seconds += seconds
                     if chooser:
                         chooser.done(item, seconds)
@@ -216,19 +204,19 @@ def predict_files(
 
 
 def _segment(
-    predictor: BasePredictor, item: Input, image: np.ndarray | None, out: Path, probabilities: bool
+    predictor: BasePredictor, item: Input, image: np.ndarray | None, outputs: Outputs
 ) -> Result | StoredResult:
+    """Segment a picture; None stands for one that is read by windows."""
     try:
-        if image is None:
-            if probabilities:
-                raise DataError(
-                    f"{item.path}: read by windows, of which no probabilities are written; leave --probabilities out"
-                )
-            return segment(
-                predictor, item.path, output_paths(out, item.name, False, windows=True)[0]
+        if image is not None:
+            with predictor.tile_bar((image.shape[0], image.shape[1]), item.path.name):
+                return predictor.result(image, item.name, probabilities=outputs.probabilities)
+        if outputs.probabilities:
+            raise DataError(
+                f"{item.path}: read by windows, which give no probabilities; "
+                "leave --probabilities out"
             )
-        with predictor.tile_bar((image.shape[0], image.shape[1]), item.path.name):
-            return predictor.result(image, item.name, probabilities=probabilities)
+        return segment(predictor, item.path, outputs.paths(item)[0])
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
             raise
@@ -245,160 +233,33 @@ def _read(item: Input) -> tuple[str, np.ndarray | None]:
         raise DataError(f"{item.path}: cannot be read ({error.strerror or error})") from None
 
 
-def _source(predictor: BasePredictor) -> dict[str, str]:
-    """Return what outputs are known by, besides their picture."""
-    settings = predictor.settings
-    way = {"runtime": settings.get("runtime", "eager"), "precision": predictor.precision}
-    return {"model": str(predictor.info["sha256"]), "settings": _digest(settings), **way}
-
-
-def _accepted(predictor: BasePredictor, manifest: Manifest, chooser: Chooser | None) -> set[str]:
-    """Return the settings, by hash, whose outputs count as done: the predictor's own, and the same
-    in another way that `chooser` accepts.
-    """
-    own = predictor.settings
-    found = {_digest(own)}
-    for way in {way_of(entry) for entry in manifest.entries.values()} if chooser else ():
-        if chooser and chooser.accepts(way):
-            runtime, precision = way
-            settings = {**own, "runtime": runtime, "precision": precision}
-            if runtime == "eager":
-                del settings["runtime"]
-            found.add(_digest(settings))
-    return found
-
-
-def _digest(settings: dict[str, Any]) -> str:
-    return digest(json.dumps({**settings, "format": FORMAT}, sort_keys=True))
-
-
-def pending(
-    inputs: list[Input],
-    manifest: Manifest,
-    source: dict[str, str],
-    settings: Collection[str],
-    *,
-    probabilities: bool,
-    overwrite: bool,
-) -> list[Input]:
-    """Return the inputs whose outputs are not all there already, made from the same picture and the
-    model of `source` with one of `settings`.
-
-    Raises:
-        DataError: another file stands where an output would, without `overwrite`. Nothing is
-            written yet.
-    """
-    missing, foreign = [], []
-    for item in inputs:
-        paths = output_paths(manifest.out, item.name, probabilities, windows=item.windows)
-        there = [path for path in paths if os.path.lexists(path)]
-        try:
-            whole = {**source, "input": sha256(item.path)} if there else source
-        except OSError:
-            # It cannot be read: that is told, with the others that fail, when its turn comes.
-            missing.append(item)
-            continue
-        strange = [
-            path
-            for path in there
-            if not path.is_file() or not manifest.made(item.name, whole, settings, path)
-        ]
-        foreign += strange
-        if strange or len(there) < len(paths):
-            missing.append(item)
-    if foreign and not overwrite:
-        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
-        raise DataError(
-            f"{foreign[0]}{more}: exists already and was not made from the same picture, model and settings; "
-            "use --overwrite or another --out"
-        )
-    return missing
-
-
-def save(
-    result: Result | StoredResult,
-    item: Input,
-    source: dict[str, str],
-    manifest: Manifest,
-    settings: Collection[str],
-    *,
-    probabilities: bool,
-    overwrite: bool,
-) -> None:
-    """Write a result's files under temporary names, record them, then rename them. They replace
-    only files that were made with one of `settings`, unless `overwrite`.
-
-    Raises:
-        DataError: one of them cannot be written; of kind `name` where only this picture is at
-            fault.
-    """
-    name = item.name
-    paths = output_paths(manifest.out, name, probabilities, windows=item.windows)
-    # Looked at before the run too; this is for what came since.
-    strange = [
-        path
-        for path in paths
-        if os.path.lexists(path)
-        and not overwrite
-        and not manifest.made(name, source, settings, path)
-    ]
-    if strange:
-        raise DataError(
-            f"{strange[0]}: came to be while predicting; use --overwrite or another --out"
-        )
-    try:
-        with ExitStack() as stack:
-            hashes = {}
-            for path in paths:
-                temporary = stack.enter_context(replacing(path))
-                result.write(path.parent.relative_to(manifest.out).parts[0], temporary)
-                hashes[path.relative_to(manifest.out).as_posix()] = sha256(temporary)
-            manifest.record(name, source, hashes)
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise DataError(
-                f"{item.path}: its outputs' names are too long here",
-                fix="give it a shorter one",
-                kind="name",
-            ) from None
-        reason = error.strerror or error
-        raise DataError(
-            f"{manifest.out}: cannot write {name} ({reason}); make room or choose another --out"
-        ) from None
-
-
 def prefetch(
     items: Iterable[Item], read: Callable[[Item], Value]
 ) -> Iterator[tuple[Item, Future[Value]]]:
     """Yield each item with a future of `read(item)`, which a thread runs one item ahead."""
     with ThreadPoolExecutor(1, "read") as pool:
-        previous: tuple[Item, Future[Value]] | None = None
-        try:
-            for item in items:
-                following = (item, pool.submit(read, item))
-                if previous is not None:
-                    yield previous
-                previous = following
-            if previous is not None:
-                yield previous
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        reads: deque[tuple[Item, Future[Value]]] = deque()
+        for item in items:
+            reads.append((item, pool.submit(read, item)))
+            if len(reads) > 1:
+                yield reads.popleft()
+        yield from reads
 
 
 @contextmanager
 def background_writer() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Yield a function that queues a job for one thread; all jobs are done, in order, before the
+    """Yield a function that queues a job for one thread; all jobs are done in order before the
     block ends.
 
-    What a job raises comes out of a later call, or of the block's end. When the block is left by an
-    error or a signal, the running job is finished and the others are dropped.
+    An exception of a job is raised by a later call, or at the block's end. If the block ends by an
+    exception or a signal, the running job is finished and the others are dropped.
     """
     with ThreadPoolExecutor(1, "write") as pool:
         jobs: deque[Future[None]] = deque()
 
         def write_later(job: Callable[[], None]) -> None:
             jobs.append(pool.submit(job))
-            while len(jobs) > WAITING or (jobs and jobs[0].done()):
+            while len(jobs) > QUEUED_JOBS or (jobs and jobs[0].done()):
                 jobs.popleft().result()
 
         try:

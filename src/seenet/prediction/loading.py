@@ -1,4 +1,4 @@
-"""A predictor from a model's name, with the options that say how it predicts."""
+"""A predictor from a model's name and the options of prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How a model predicts.
+    """Options of prediction.
 
     Args:
         device: auto, cpu, cuda (cuda:1), mps.
         precision: fp32, bf16.
-        scales: factors on a picture's sides; the probabilities of all are averaged.
-        flip: average with the mirrored picture too.
-        tile, margin, memory: how large pictures are cut, as `Tiling`.
-        factory: for a network of `model.factory`, its name again, since no file may choose what
-            code runs.
+        scales: Factors on a picture's sides; the probabilities of all scales are averaged.
+        flip: Average with the mirrored picture too.
+        tile, margin, memory: How to cut large pictures, as `Tiling`.
+        factory: Name of the callable of a network of `model.factory`, given again, since no file
+            may choose what code runs.
     """
 
     device: str = "auto"
@@ -41,7 +41,7 @@ class PredictOptions:
 
     @property
     def tiling(self) -> Tiling:
-        """Return how pictures are cut. UsageError for numbers that make no sense."""
+        """Return how to cut large pictures; raise UsageError for values out of range."""
         return Tiling(self.tile, self.margin, self.memory)
 
 
@@ -57,15 +57,15 @@ def load(
     memory: float = MEMORY,
     factory: str | None = None,
 ) -> BasePredictor:
-    """Read a model by run folder, .safetensors file, exported bundle or bundled name.
+    """Load a model from a run folder, a .safetensors file, an exported bundle or a bundled name.
 
     Args:
-        name: the model; bundles of ONNX and OpenVINO (.onnx, .xml) are read without torch.
-        device, precision, scales, flip, tile, margin, memory, factory: as `PredictOptions`.
+        name: The model; bundles of ONNX and OpenVINO (.onnx, .xml) are loaded without torch.
+        device, precision, scales, flip, tile, margin, memory, factory: As `PredictOptions`.
 
     Raises:
-        DataError: no such model, or a damaged file.
-        UsageError: options that make no sense, or a file for other programs (.pt2).
+        DataError: There is no such model, or the file is damaged.
+        UsageError: An option is out of range, or the file is for other programs (.pt2).
     """
     return open_predictor(
         name, PredictOptions(device, precision, scales, flip, tile, margin, memory, factory)
@@ -73,7 +73,7 @@ def load(
 
 
 def open_predictor(name: str | Path, options: PredictOptions) -> BasePredictor:
-    """Read a model with `options`, as `load`."""
+    """Load a model with `options`, as `load`."""
     path, tiling = find_model(name), options.tiling
     if not is_bundle(path):
         return _open_trained(path, options)
@@ -89,16 +89,17 @@ def open_predictor(name: str | Path, options: PredictOptions) -> BasePredictor:
 
 
 def load_trained(name: str | Path, device: str = "auto") -> "Predictor":
-    """Read a model whose network can be looked into (`Predictor.model`).
+    """Load a model whose network can be inspected (`Predictor.model`).
 
     Raises:
-        DataError: as `load`.
-        UsageError: an exported model, which shows nothing but its scores.
+        DataError: As `load`.
+        UsageError: An exported model, which has no network to inspect.
     """
     path = find_model(name)
     if is_bundle(path):
         raise UsageError(
-            f"{path}: an exported model shows nothing but its scores; use the .safetensors that it came from"
+            f"{path}: an exported model shows nothing but its scores; use the .safetensors that it "
+            "came from"
         )
     return _open_trained(path, PredictOptions(device))
 
@@ -108,8 +109,14 @@ def _open_trained(path: Path, options: PredictOptions) -> "Predictor":
     from seenet.prediction.predictor import Predictor
 
     saved = load_model(path, factory=options.factory)
-    # It was made in torch's default type, which the user may have set; pictures are float32.
     return Predictor(
-        saved.model.float(), saved.labels, device=options.device, precision=options.precision, scales=options.scales,
-        flip=options.flip, tiling=options.tiling, info={"file": str(saved.path), "sha256": saved.sha256},
-    )  # fmt: skip
+        # Built in torch's default type, which the user may have changed; pictures are float32.
+        saved.model.float(),
+        saved.labels,
+        device=options.device,
+        precision=options.precision,
+        scales=options.scales,
+        flip=options.flip,
+        tiling=options.tiling,
+        info={"file": str(saved.path), "sha256": saved.sha256},
+    )

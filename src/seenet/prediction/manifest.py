@@ -1,6 +1,6 @@
 """The manifest of a folder of predictions: what each file was made from.
 
-By it a second run does only what is missing, and overwrites nothing that it did not make.
+With it a second run does only what is missing, and overwrites nothing that it did not make.
 """
 
 import json
@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import IO, Any
 
 from seenet.core.errors import BusyError, DataError
-from seenet.core.files import sha256, write_text
+from seenet.core.files import sha256, write_text, writing_to
 from seenet.core.locks import locked
 
 NAME = "manifest.json"
 JOURNAL = ".manifest.jsonl"
 JOURNALS = ".manifest*.jsonl"
 
+VersionedBackend = tuple[str, str]
+"""Runtime (eager, or onnxruntime or openvino with its version) and precision."""
+
 
 class Manifest:
-    """Entries by output name.
+    """Record of the outputs in a folder, by output name.
 
     An entry is {"input", "model", "settings": SHA-256 each, "runtime", "precision", "outputs":
-    {path in OUT: SHA-256}}.
+    {path in the folder: SHA-256}}.
     """
 
     def __init__(self, out: Path, entries: dict[str, dict[str, Any]], journal: IO[str]) -> None:
@@ -31,9 +34,7 @@ class Manifest:
         self._journal = journal
 
     def record(self, name: str, source: dict[str, str], outputs: dict[str, str]) -> None:
-        """Record the files that are about to be renamed into OUT; the record is on disk when this
-        returns.
-        """
+        """Record files that are about to be renamed; the record is on disk when this returns."""
         self.entries[name] = {**source, "outputs": outputs}
         self._journal.write(json.dumps({"name": name, "entry": self.entries[name]}) + "\n")
         self._journal.flush()
@@ -42,8 +43,13 @@ class Manifest:
     def made(
         self, name: str, source: dict[str, str], settings: Collection[str], path: Path
     ) -> bool:
-        """Report whether `path` is the very file that was made under this name from the input and
-        model of `source`, with one of `settings`.
+        """Return whether `path` is unchanged since it was made under this name.
+
+        Args:
+            name: Output name.
+            source: The input and model that it must have been made from.
+            settings: Hashes of settings, one of which it must have been made with.
+            path: The file.
         """
         entry = self.entries.get(name)
         if (
@@ -52,56 +58,49 @@ class Manifest:
             or any(entry[key] != source[key] for key in ("input", "model"))
         ):
             return False
-        return bool(entry["outputs"].get(path.relative_to(self.out).as_posix()) == sha256(path))
+        recorded = entry["outputs"].get(path.relative_to(self.out).as_posix())
+        return path.is_file() and recorded == sha256(path)
 
 
 @contextmanager
 def open_manifest(out: Path, share: tuple[int, int] = (0, 1)) -> Iterator[Manifest]:
-    """Lock the folder for this process; whatever ends the block, merge what was recorded into
-    OUT/manifest.json.
+    """Lock the folder for this process, and merge its journal into the manifest at the end.
 
     Entries are appended to a journal before the outputs get their names. So after a kill at any
-    moment each file in OUT is either known or foreign, and the next run merges the journal.
+    moment each file is either recorded or foreign, and the next run merges the journal.
 
     Args:
-        out: the folder; made where it is missing.
-        share: (rank, world): several processes hold the folder together, each with a journal of its
-            own.
+        out: The folder; created if it is missing.
+        share: (rank, world): Several processes use the folder together, each with its own journal.
 
     Raises:
-        BusyError: another process predicts into the folder.
-        DataError: the manifest is damaged, or OUT is no folder.
+        BusyError: Another process predicts into the folder.
+        DataError: The manifest is damaged or cannot be written, or `out` is not a folder.
     """
-    try:
+    with writing_to(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{out}: cannot be made a folder ({error.strerror}); choose another --out"
-        ) from None
     rank, world = share
     own = out / (JOURNAL if world == 1 else f".manifest.{rank}-{world}.jsonl")
-    with _locked(out, out, shared=world > 1):
-        # What a killed process left, before anything is written behind its last line, which may be cut.
-        _fold(out, world)
-        with _journal(own, out) as journal:
+    busy = f"{out}: another process predicts into this folder; wait for it or choose another --out"
+    with _locked(out, shared=world > 1, busy=busy):
+        # First the journals of killed processes: their last lines may be cut.
+        _merge_journals(out, world)
+        with _open_journal(own, busy) as journal:
             manifest = Manifest(out, _entries(out), journal)
             try:
                 yield manifest
             finally:
-                try:
+                fix = f"make room and run it again: what is done is recorded in {own.name}"
+                with writing_to(out / NAME, fix):
                     journal.flush()
-                    _fold(out, world, own)
-                except OSError as error:
-                    what = f"{out / NAME}: cannot be written ({error.strerror}); make room and run it again"
-                    raise DataError(f"{what}: what is done is known from {own.name}") from None
+                    _merge_journals(out, world, own)
 
 
 @contextmanager
-def _locked(path: Path, out: Path, *, shared: bool = False) -> Iterator[None]:
-    """Lock a file or folder; BusyError where another process holds it."""
+def _locked(path: Path, *, shared: bool = False, busy: str | None = None) -> Iterator[None]:
+    """Lock a file or folder; with `busy` raise BusyError of that text if it is held."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        busy = f"{out}: another process is predicting into this folder; wait for it or choose another --out"
         with locked(handle, shared=shared, busy=busy):
             yield
     finally:
@@ -109,57 +108,56 @@ def _locked(path: Path, out: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def _journal(own: Path, out: Path) -> Iterator[IO[str]]:
+def _open_journal(own: Path, busy: str) -> Iterator[IO[str]]:
     """Open and lock this process's journal until the block ends."""
     while True:
-        with own.open("a", encoding="utf-8") as journal, _locked(own, out):
-            # Who folds journals that nobody holds may have deleted it in between.
+        with own.open("a", encoding="utf-8") as journal, _locked(own, busy=busy):
+            # A process that merges unlocked journals may have deleted it in between.
             if own.exists() and os.path.samestat(own.stat(), os.fstat(journal.fileno())):
                 yield journal
                 return
 
 
-def _fold(out: Path, world: int, own: Path | None = None) -> None:
-    """Merge this process's own journal, and those that nobody holds any more, into the manifest."""
-    above = os.open(out.resolve().parent if world > 1 else out, os.O_RDONLY)
-    try:
-        # Who predicts alone holds OUT already.
-        with locked(above) if world > 1 else nullcontext():
-            entries, done = _read(out / NAME), []
-            for journal in sorted(out.glob(JOURNALS)):
-                try:
-                    with nullcontext() if journal == own else _locked(journal, out):
-                        entries |= _recorded(journal)
-                        done.append(journal)
-                except BusyError:
-                    continue
-            if done and entries:
-                write_text(
-                    out / NAME,
-                    json.dumps(entries, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
-                )
-            for journal in done:
-                journal.unlink(missing_ok=True)
-    finally:
-        os.close(above)
+def _merge_journals(out: Path, world: int, own: Path | None = None) -> None:
+    """Merge this process's journal, and those that no process holds, into the manifest."""
+    # A process that predicts alone has locked the folder already.
+    with _locked(out.resolve().parent) if world > 1 else nullcontext():
+        entries, merged = _read(out / NAME), []
+        for journal in sorted(out.glob(JOURNALS)):
+            try:
+                with nullcontext() if journal == own else _locked(journal, busy="held"):
+                    entries |= _recorded(journal)
+                    merged.append(journal)
+            except BusyError:
+                continue
+        if merged and entries:
+            text = json.dumps(entries, indent=1, sort_keys=True, ensure_ascii=False)
+            write_text(out / NAME, text + "\n")
+        for journal in merged:
+            journal.unlink(missing_ok=True)
 
 
-def begun_with(out: Path, model: str) -> list[tuple[str, str]]:
-    """Return the ways in which `out` already holds outputs from the model of this SHA-256, each
-    once. DataError where the manifest is damaged.
+def recorded_backends(out: Path, model: str) -> list[VersionedBackend]:
+    """Return the backends of the outputs that a folder holds from a model, each once.
+
+    Args:
+        out: The folder; it need not exist.
+        model: SHA-256 of the model file.
+
+    Raises:
+        DataError: The manifest is damaged.
     """
-    return list(
-        dict.fromkeys(way_of(entry) for entry in _entries(out).values() if entry["model"] == model)
-    )
+    entries = _entries(out).values()
+    return list(dict.fromkeys(backend_of(entry) for entry in entries if entry["model"] == model))
 
 
-def way_of(entry: dict[str, Any]) -> tuple[str, str]:
-    """Return runtime (eager, onnxruntime 1.23.0, ...) and precision that an entry was made with."""
+def backend_of(entry: dict[str, Any]) -> VersionedBackend:
+    """Return the backend that an entry was made with."""
     return entry.get("runtime", "eager"), entry.get("precision", "fp32")
 
 
 def _entries(out: Path) -> dict[str, dict[str, Any]]:
-    # The journals first: what another process folds in between stands in the manifest by then.
+    # The journals first: one that another process merges meanwhile is then in the manifest.
     recorded: dict[str, dict[str, Any]] = {}
     for journal in sorted(out.glob(JOURNALS)):
         recorded |= _recorded(journal)

@@ -1,4 +1,4 @@
-"""Pictures to predict: from Python as arrays, in a command as files, folders and patterns."""
+"""Pictures to segment: from Python as arrays, in a command as files, folders and patterns."""
 
 import glob
 import os
@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeGuard
 
@@ -21,32 +22,38 @@ from seenet.prediction.raster import by_windows
 Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 Pictures = list[Picture] | tuple[Picture, ...] | Generator[Picture, None, None]
 
-TAKEN = (
-    "a path, the bytes of a picture file, a file opened with 'rb', a PIL image, a uint8 array (height x width, or x 3), "
-    "or a list, tuple or generator of these"
+EXPECTED = (
+    "a path, the bytes of a picture file, a file opened with 'rb', a PIL image, "
+    "a uint8 array (height x width, or x 3), or a list, tuple or generator of these"
 )
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 def several(pictures: object) -> TypeGuard[Pictures]:
-    """Report whether this is a collection of pictures. An open file, which can be iterated too, is
-    one picture.
-    """
+    """Return whether this is a collection of pictures; an open file is one picture."""
     return isinstance(pictures, list | tuple | Iterator) and not hasattr(pictures, "read")
 
 
 def as_array(picture: Any, name: str) -> tuple[np.ndarray, str]:
-    """Return a picture as an array, and the name that its files will have: its file's stem, or
-    `name`.
+    """Return a picture as an array, and the name that its files will have.
 
-    An array is returned as it is, grey as RGB.
+    Args:
+        picture: A path, bytes, an open file, a PIL image, or an array.
+        name: Name of a picture that is not in a file.
+
+    Returns:
+        H x W x 3 uint8 (an array is returned as it is, except grey as RGB), and the stem of the
+        picture's file, or `name`.
 
     Raises:
-        DataError: unreadable.
-        UsageError: no picture.
+        DataError: The picture is unreadable.
+        UsageError: The argument is not a picture.
     """
     if isinstance(picture, str | os.PathLike):
-        return _from_path(os.fsdecode(picture))
+        path = os.fsdecode(picture)
+        if _URL.match(path):
+            raise UsageError(f"{path}: URLs are not fetched; download it, and give the file")
+        return read_image(Path(path)), Path(path).stem
     if isinstance(picture, bytes | bytearray | memoryview):
         return read_encoded(bytes(picture), name), name
     if hasattr(picture, "read"):
@@ -56,15 +63,7 @@ def as_array(picture: Any, name: str) -> tuple[np.ndarray, str]:
     if isinstance(picture, np.ndarray):
         grey = picture.ndim == 2 and picture.dtype == np.uint8
         return np.repeat(picture[:, :, None], 3, axis=2) if grey else picture, name
-    raise UsageError(f"picture: found {type(picture).__name__}, expected {TAKEN}")
-
-
-def _from_path(path: str) -> tuple[np.ndarray, str]:
-    if _URL.match(path):
-        raise UsageError(
-            f"{path}: an address, which is not fetched; download it, and give the file"
-        )
-    return read_image(Path(path)), Path(path).stem
+    raise UsageError(f"picture: found {type(picture).__name__}, expected {EXPECTED}")
 
 
 def _from_file(file: Any, name: str) -> tuple[np.ndarray, str]:
@@ -78,22 +77,24 @@ def _from_file(file: Any, name: str) -> tuple[np.ndarray, str]:
         ) from None
     if not isinstance(content, bytes):
         raise UsageError(
-            f"picture: a file that gives {type(content).__name__}, expected bytes; open it with 'rb'"
+            f"picture: a file of {type(content).__name__}, expected bytes; open it with 'rb'"
         )
     path = getattr(file, "name", None)
-    name = Path(path).stem if isinstance(path, str) else name
-    return read_encoded(content, path if isinstance(path, str) else name), name
+    if not isinstance(path, str):
+        return read_encoded(content, name), name
+    return read_encoded(content, path), Path(path).stem
 
 
 def _from_image(image: Image.Image, name: str) -> np.ndarray:
     try:
         return from_pil(image, name)
     except BROKEN as error:
-        # Pillow decodes when pixels are asked for, so a file that was opened may be bad, or closed by then.
+        # Pillow decodes when pixels are read: the file may be damaged, or closed by then.
         closed = isinstance(error, AssertionError | AttributeError) or "closed" in str(error)
         if closed and getattr(getattr(image, "fp", None), "closed", True):
             raise UsageError(
-                f"{name}: a PIL image that is closed; load() it before its file is closed, or give the path"
+                f"{name}: a PIL image that is closed; load() it before its file is closed, "
+                "or give the path"
             ) from None
         raise DataError(
             f"{name}: the PIL image cannot be decoded ({error})",
@@ -104,7 +105,7 @@ def _from_image(image: Image.Image, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Input:
-    """A picture and the name of its outputs.
+    """A picture file and the name of its outputs.
 
     The name is subfolders (with /) and stem, or the whole file name where stems clash. With
     `windows` the picture is read, and its mask written, by windows (`raster`).
@@ -116,99 +117,98 @@ class Input:
 
 
 def find_inputs(patterns: Iterable[str | Path], out: Path) -> list[Input]:
-    """Find pictures as `find_pictures`, and name their outputs. UsageError: two files that would
-    get the same outputs.
+    """Find pictures as `find_pictures`, and name their outputs.
+
+    Raises:
+        UsageError: Two files would have the same outputs.
     """
-    found = find_pictures(patterns, out)
+    pictures = find_pictures(patterns, out)
     return [
         Input(path, name, by_windows(path))
-        for (path, _), name in zip(found, output_names(found), strict=True)
+        for (path, _), name in zip(pictures, output_names(pictures), strict=True)
     ]
 
 
 def find_pictures(patterns: Iterable[str | Path], out: Path) -> list[tuple[Path, str]]:
     """Find the pictures of files, folders and globs, each once, in a stable order.
 
-    Folders are searched recursively, by suffix, without hidden files. What lies in `out` is never
-    an input.
+    Folders are searched recursively, by suffix, without hidden files. Files in `out` are never
+    inputs.
 
     Returns:
         Path and name of each: a folder's pictures keep their subfolders, a glob's those from its
         first wildcard on.
 
     Raises:
-        DataError: nothing there.
+        DataError: There is no picture.
     """
-    found: dict[str, tuple[Path, str]] = {}
+    pictures: dict[str, tuple[Path, str]] = {}
     for pattern in patterns:
         for path, relative in _expand(Path(pattern)):
-            found.setdefault(os.path.abspath(path), (path, relative))
-    # By any name that the folder has.
+            pictures.setdefault(os.path.abspath(path), (path, relative))
+    # Links are resolved, since the folder may have several names.
     inside = os.path.realpath(out) + os.sep
     kept = [
         entry
-        for where, entry in found.items()
-        if not (os.path.realpath(Path(where).parent) + os.sep).startswith(inside)
+        for path, entry in pictures.items()
+        if not (os.path.realpath(Path(path).parent) + os.sep).startswith(inside)
     ]
     if not kept:
         raise DataError(
-            f"found no picture outside {out}, where the outputs go; give other inputs or another --out"
+            f"found no picture outside {out}, where the outputs go; give other inputs or "
+            "another --out"
         )
     return kept
 
 
 def _expand(pattern: Path) -> Iterator[tuple[Path, str]]:
+    """Yield path and name of the pictures of a file, folder or glob."""
+    root, what = pattern, "in this folder"
     if pattern.is_dir():
         pictures = files_below(pattern, IMAGE_SUFFIXES)
-        if not pictures:
-            raise DataError(
-                f"{pattern}: found no picture in this folder; expected files such as .jpg, .png or .tif, here or below"
-            )
-        yield from ((path, path.relative_to(pattern).as_posix()) for path in pictures)
-    elif pattern.exists() or not glob.has_magic(str(pattern)):
-        if not pattern.is_file():
-            raise DataError(
-                f"{pattern}: no such file or folder; expected pictures, folders or a pattern such as 'photos/*.jpg'"
-            )
+    elif pattern.is_file():
+        # A file may have any suffix, and wildcards in its name.
         yield pattern, pattern.name
+        return
+    elif pattern.exists() or not glob.has_magic(str(pattern)):
+        raise DataError(
+            f"{pattern}: no such file or folder; expected pictures, folders or a pattern such as "
+            "'photos/*.jpg'"
+        )
     else:
-        root = _fixed_part(pattern)
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1]))
         # pathlib's own glob takes no absolute pattern.
         matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))  # noqa: PTH207
         pictures = [
             path for path in matches if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
         ]
-        if not pictures:
-            raise DataError(
-                f"{pattern}: found {len(matches)} files for this pattern, none of them a picture; expected files such as .jpg, .png or .tif"
-            )
-        yield from ((path, path.relative_to(root).as_posix()) for path in pictures)
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """Return the folders before the first wildcard."""
-    fixed = []
-    for part in pattern.parts[:-1]:
-        if glob.has_magic(part):
-            break
-        fixed.append(part)
-    return Path(*fixed)
+        what = f"among the {len(matches)} files of this pattern"
+    if not pictures:
+        raise DataError(
+            f"{pattern}: found no picture {what}; expected files such as .jpg, .png or .tif"
+        )
+    yield from ((path, path.relative_to(root).as_posix()) for path in pictures)
 
 
 def output_names(pictures: list[tuple[Path, str]]) -> list[str]:
-    """Name the outputs of (path, relative name): by the stem, or by the whole file name where stems
-    clash.
+    """Name the outputs of pictures, given as (path, relative name).
+
+    The name is without the suffix; where that name is not unique, it is the whole relative name.
+
+    Raises:
+        UsageError: Two pictures have the same relative name.
     """
     whole = [relative for _, relative in pictures]
     for relative, count in Counter(whole).items():
         if count > 1:
             one, other = [str(path) for path, name in pictures if name == relative][:2]
             raise UsageError(
-                f"{one} and {other} would both be written as {relative}; give a folder that holds both, or run twice with two --out"
+                f"{one} and {other} would both be written as {relative}; give a folder that holds "
+                "both, or run twice with two --out"
             )
     names = [str(PurePosixPath(relative).with_suffix("")) for relative in whole]
     while True:
-        # Again, since a whole name may meet another file's stem: a.jpg beside a.jpg.png.
+        # Repeated, since a whole name may equal another file's stem: a.jpg beside a.jpg.png.
         counts = Counter(names)
         longer = [
             full if counts[name] > 1 else name for name, full in zip(names, whole, strict=True)

@@ -1,4 +1,4 @@
-"""The predictor of a torch network: validation, `eval`, `predict` and the report all run this one."""
+"""The predictor of a torch network, which validation, `eval`, `predict` and the report all use."""
 
 import logging
 import math
@@ -38,22 +38,22 @@ PRECISIONS = ("fp32", "bf16")
 
 
 class Predictor(BasePredictor):
-    """Segment pictures of any size with a torch network, one at a time.
+    """Predictor that runs a torch network.
 
     Args:
-        model: called as model(images N3HW normalised, own_grid=True) -> N x K x h x w on the head's
+        model: Called as model(images N3HW normalised, own_grid=True) -> N x K x h x w on the head's
             own grid; has `.normalization` and `.pad_multiple` (`Segmenter`). Moved to `device`.
-        labels: what its K classes mean.
+        labels: Names and colours of its K classes.
         device: auto, cpu, cuda (cuda:1), mps.
         precision: fp32, or bf16 by autocast.
-        scales: factors on the picture's sides; the probabilities of all are averaged
+        scales: Factors on the picture's sides; the probabilities of all scales are averaged
             (docs/metrics.md).
-        flip: average with the mirrored picture too.
-        tiling: how large pictures are cut; None: never.
-        info: what a result file says of the model: {"file": ..., "sha256": ...}.
+        flip: Average with the mirrored picture too.
+        tiling: How to cut large pictures into tiles; None: never.
+        info: The model as result files name it: {"file": ..., "sha256": ...}.
 
     Raises:
-        UsageError: settings that make no sense.
+        UsageError: An unknown device or precision, or scales out of range.
     """
 
     def __init__(
@@ -81,24 +81,20 @@ class Predictor(BasePredictor):
             info=info,
         )
         self.device = choose_device(device)
-        self.model = model.to(self.device)
+        self.model: Any = model.to(self.device)
+        self._pad_multiple = int(self.model.pad_multiple)
         self._warned = False
         self._prepare()
-        # The reference is (v / 255 - mean) / std; one pass over the picture does as well.
-        self._mean = torch.tensor(normalization.mean, dtype=torch.float32, device=self.device).mul(
-            255
-        )[:, None, None]
-        self._std = torch.tensor(normalization.std, dtype=torch.float32, device=self.device).mul(
-            255
-        )[:, None, None]
+        # The reference is (v / 255 - mean) / std; this way one pass over the picture is enough.
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=self.device).mul(255)[:, None, None]
+            for values in (normalization.mean, normalization.std)
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        # The twin is made of the model again: its weights may lie in an order that torch cannot copy.
-        return {
-            name: value
-            for name, value in self.__dict__.items()
-            if name not in ("_lock", "_form", "_process")
-        }
+        # The form is made again: torch cannot copy weights in oneDNN's own order.
+        left_out = ("_lock", "_form", "_process")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -106,7 +102,7 @@ class Predictor(BasePredictor):
 
     def _prepare(self) -> None:
         self._lock, self._process = threading.Lock(), os.getpid()
-        self._form = self._made()
+        self._form = self._make_form()
 
     def row_chunks(
         self, image: np.ndarray, size: tuple[int, int] | None = None
@@ -117,68 +113,77 @@ class Predictor(BasePredictor):
         """
         self._check(image)
         network = self._network()
-        size = size or (image.shape[0], image.shape[1])
-        views = self._views((image.shape[0], image.shape[1]))
-        cuts = [self._cut(view) for view in views]
+        own_size = (image.shape[0], image.shape[1])
+        size = size or own_size
+        views = self._scaled_sizes(own_size)
+        tile_sides = [self._tile_side(view) for view in views]
         with torch.inference_mode(), evaluating(network), self._numerics():
-            # A picture that is read by parts (no array) is resized part by part, too.
-            parts = any(cuts) or not isinstance(image, np.ndarray)
-            pixels = None if parts else self._normalized(image)
+            # A picture that is read by windows (not an array) is resized by parts too.
+            by_parts = any(tile_sides) or not isinstance(image, np.ndarray)
+            pixels = None if by_parts else self._normalized(image)
             grids = []
-            for scale, view, cut in zip(self.scales, views, cuts, strict=True):
+            for scale, view, side in zip(self.scales, views, tile_sides, strict=True):
+                scores: Tensor | TiledGrid
                 if pixels is None:
-                    scores: Any = self._tiles(network, image, view, cut)
+                    scores = self._tiled_grid(network, image, view, side)
                 else:
-                    scores = self._pass(network, resized(pixels, scale))
-                grids.append(Grid(scores, full_size(view, size, self._multiple)))
-            return (
-                raw_row_chunks(grids[0], size)
-                if self.scales == (1.0,) and not self.flip
-                else averaged_row_chunks(grids, size)
-            )
+                    batch = resized(pixels, scale)
+                    batch = torch.cat([batch, batch.flip(-1)]) if self.flip else batch
+                    scores = self._forward(network, batch)
+                grids.append(Grid(scores, full_size(view, size, self._pad_multiple)))
+            if self.scales == (1.0,) and not self.flip:
+                return raw_row_chunks(grids[0], size)
+            return averaged_row_chunks(grids, size)
 
     def tiles(self, size: tuple[int, int]) -> int:
         """Count tiles as `BasePredictor.tiles`; a tile and its mirror are one."""
-        tiling, count = self.tiling or Tiling(), 0
-        for view in self._views(size):
-            side = self._cut(view) or max(view)
-            count += len(tiling.spans(view[0], side)) * len(tiling.spans(view[1], side))
+        count = 0
+        for view in self._scaled_sizes(size):
+            side = self._tile_side(view) or max(view)
+            count += len(self.tiling.spans(view[0], side)) * len(self.tiling.spans(view[1], side))
         return count if count > len(self.scales) else 1
 
     def features(self, image: np.ndarray) -> dict[str, Tensor]:
-        """Return the tensors of one pass by the paper's names (`Segmenter.forward_features`), 1 x C
-        x h x w on the device.
+        """Return the tensors of one pass by the paper's names (`Segmenter.forward_features`).
 
         The pass is at the picture's own size, whatever `scales` and `flip` are.
 
+        Returns:
+            1 x C x h x w each, on the device.
+
         Raises:
-            DataError: no H x W x 3 uint8 picture.
-            UsageError: a model that does not show them.
+            DataError: The picture is not H x W x 3 uint8.
+            UsageError: The model has no `forward_features`.
         """
         self._check(image)
         self._after_fork()
-        model: Any = self.model
-        if not hasattr(model, "forward_features"):
+        if not hasattr(self.model, "forward_features"):
             raise UsageError(
-                f"{self.info.get('file', 'the model')}: shows nothing but its scores; use the .safetensors that it came from"
+                f"{self.info.get('file', 'the model')}: shows nothing but its scores; use the "
+                ".safetensors that it came from"
             )
-        with torch.inference_mode(), evaluating(self.model), self._numerics(), self._cast():
-            features: dict[str, Tensor] = model.forward_features(self._normalized(image))
+        with torch.inference_mode(), evaluating(self.model), self._numerics(), self._autocast():
+            features: dict[str, Tensor] = self.model.forward_features(self._normalized(image))
             return features
 
     @property
     def machine(self) -> dict[str, Any]:
         """Return device, threads, processor and the version of torch."""
-        cuda = self.device.type == "cuda"
+        processor = torch.backends.cpu.get_cpu_capability()
+        if self.device.type == "cuda":
+            processor = torch.cuda.get_device_name(self.device)
         return {
-            "device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__,
-            "processor": torch.cuda.get_device_name(self.device) if cuda else torch.backends.cpu.get_cpu_capability(),
-        }  # fmt: skip
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "processor": processor,
+        }
 
     def _normalized(self, image: np.ndarray) -> Tensor:
         image = np.require(image, requirements=["C", "W"])
-        # Bytes travel to the device, not floats. The batch of one comes before the permutation: after it, it would have another stride
-        # than channels-last pictures have, by which torch chooses the order of all that follows.
+        # Bytes travel to the device, not floats. The batch axis comes before the permutation:
+        # after it, its stride would not be that of channels-last pictures, by which torch chooses
+        # the memory order of all that follows.
         pixels = torch.from_numpy(image).to(self.device)[None].permute(0, 3, 1, 2).float()
         return pixels.sub_(self._mean).div_(self._std)
 
@@ -187,113 +192,102 @@ class Predictor(BasePredictor):
         """Estimate the memory of a pass over one picture (and its mirror)."""
         return pass_bytes(self.model, self.channels) * (1 + self.flip)
 
-    def _views(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Return height and width at each scale."""
+    def _scaled_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(scaled(size[0], scale), scaled(size[1], scale)) for scale in self.scales]
 
-    def _cut(self, view: tuple[int, int]) -> int | None:
-        """Return the side of the tiles of a view; None: it is seen whole. Warn once where tiles
-        cannot be right.
+    def _tile_side(self, view: tuple[int, int]) -> int | None:
+        """Return the side of the tiles of a scaled picture; None: it is not cut.
+
+        Warn once where the network looks at the whole picture.
         """
-        if self.tiling is None or self.tiling.tile == "whole":
+        if self.tiling.tile == "whole":
             return None
-        # Its grid is finer than stride 4 in no network here; every scale has one.
+        # No network here has a grid finer than stride 4; every scale has a grid.
         kept = 4 * self.labels.num_classes / 4**2 * (1 + self.flip) * len(self.scales)
         seen = self._bytes_per_pixel if self.tiling.tile == "auto" else 0.0
         side = self.tiling.side(view, seen, kept)
         if side is not None and not self._warned:
-            model: Any = self.model
-            self._warned, field = True, receptive_field(model)
+            self._warned, field = True, receptive_field(self.model)
             if math.isinf(field.radius):
                 log.warning(
-                    "%s; tiles of a picture see less than it, and their scores differ from a whole pass's: --tile whole",
+                    "%s; a tile sees only a part of it, so scores differ from those of a whole "
+                    "pass: use --tile whole",
                     field.reason,
                 )
         return side
 
-    def _tiles(
-        self, network: nn.Module, image: Any, view: tuple[int, int], cut: int | None
+    def _tiled_grid(
+        self, network: nn.Module, image: Any, view: tuple[int, int], side: int | None
     ) -> TiledGrid:
         def run(rows: Span, columns: Span, window: Window) -> Tensor:
-            # Asked for whenever its rows are; the contexts of who made it have ended by then.
+            # Called when its rows are read; the contexts of `row_chunks` have ended by then.
             with torch.inference_mode(), evaluating(network), self._numerics():
-                seen = scaled_part(image, view, rows, columns, self._normalized)
-                if self.flip:
-                    seen = torch.cat(
-                        [seen, scaled_part(image[:, ::-1], view, rows, columns, self._normalized)]
-                    )
-                scores = self._pass(network, seen, window)
+                pictures = [image, image[:, ::-1]] if self.flip else [image]
+                parts = [
+                    scaled_part(picture, view, rows, columns, self._normalized)
+                    for picture in pictures
+                ]
+                batch = torch.cat(parts) if self.flip else parts[0]
+                scores = self._forward(network, batch, window=window)
                 tile_done.get()()
                 return scores
 
-        return TiledGrid(run, view, self.tiling or Tiling(), cut or max(view), self._multiple)
+        return TiledGrid(run, view, self.tiling, side or max(view), self._pad_multiple)
 
-    @property
-    def _multiple(self) -> int:
-        model: Any = self.model
-        return int(model.pad_multiple)
-
-    def _pass(self, model: nn.Module, pixels: Tensor, window: Window | None = None) -> Tensor:
-        """Run the network: scores on the head's own grid, of a tile (`window`) or of a whole view."""
-        if window is None and self.flip:
-            pixels = torch.cat([pixels, pixels.flip(-1)])
-        with self._cast():
-            scores: Tensor = (
-                model(pixels, own_grid=True)
-                if window is None
-                else model(pixels, own_grid=True, window=window)
-            )
+    def _forward(self, network: nn.Module, batch: Tensor, **options: Any) -> Tensor:
+        with self._autocast():
+            scores: Tensor = network(batch, own_grid=True, **options)
         return scores
 
     def _network(self) -> nn.Module:
-        """Return the model, on the CPU its twin that predicts faster; fold that anew where the
-        model has changed since.
+        """Return the network to run: the model, or on the CPU its faster form.
+
+        The form is made again after the model has changed.
         """
         self._after_fork()
+        if self.device.type != "cpu":
+            return self.model
         known, form = self._form
-        if known == self._state():
+        if known == state_of(self.model):
             return form
         with self._lock:
             known, form = self._form
-            if known != self._state():
-                # The old twin goes first: both would be in memory at once.
+            if known != state_of(self.model):
+                # The old form is freed first: both would be in memory at once.
                 form = self.model
                 self._form = (None, form)
-                self._form = known, form = self._made()
+                self._form = known, form = self._make_form()
         return form
 
-    def _made(self) -> tuple[tuple[Any, ...] | None, nn.Module]:
+    def _make_form(self) -> tuple[tuple[Any, ...] | None, nn.Module]:
         """Return the model's state and the form of it that predicts."""
-        state = self._state()
         if self.device.type != "cpu":
-            return state, self.model
-        return state, prediction_form(self.model, "fused" if self.precision == "fp32" else "plain")
+            return None, self.model
+        return state_of(self.model), prediction_form(
+            self.model, "fused" if self.precision == "fp32" else "plain"
+        )
 
     def _after_fork(self) -> None:
-        """Let torch compute on one thread in a forked process: it would wait for ever for the
+        """Let torch compute on one thread in a forked process: it would wait forever for the
         threads of its parent.
         """
         if self._process == os.getpid():
             return
-        # Whoever held the lock stayed in the parent.
+        # A thread that held the lock stayed in the parent.
         self._lock, self._process = threading.Lock(), os.getpid()
         if self.device.type == "cpu" and torch.get_num_threads() > 1:
             torch.set_num_threads(1)
             log.warning(
-                "predicting in a forked process, on one thread: torch's others do not outlive a fork; spawn it to use all"
+                "predicting in a forked process on one thread: torch's other threads do not "
+                "survive a fork; start the process by spawn to use all"
             )
 
-    def _state(self) -> tuple[Any, ...]:
-        return state_of(self.model) if self.device.type == "cpu" else ()
-
-    def _cast(self) -> torch.autocast:
+    def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @contextmanager
     def _numerics(self) -> Iterator[None]:
-        """Keep fp32 exact: CUDA's convolutions would take TF32, with 10 bits of mantissa, on their
-        own.
-        """
+        """Keep fp32 exact: CUDA's convolutions would use TF32, with 10 bits of mantissa."""
         if self.device.type != "cuda":
             yield
             return
@@ -320,45 +314,44 @@ def resized(pixels: Tensor, scale: float) -> Tensor:
     )
 
 
-_evaluated: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
-"""Of each network that is in eval mode for a while: for how many blocks, and which of its modules
-were in training mode before.
+_in_eval_mode: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
+"""By network: the number of blocks of `evaluating` that are open, and the modules that were in
+training mode before.
 """
-_evaluating = threading.Lock()
+_eval_mode_lock = threading.Lock()
 
 
-def _forget_threads() -> None:
-    global _evaluating
-    _evaluating = threading.Lock()
-    _evaluated.clear()
+def _reset_after_fork() -> None:
+    global _eval_mode_lock
+    _eval_mode_lock = threading.Lock()
+    _in_eval_mode.clear()
 
 
-# In a forked process the threads that were inside are not there to leave.
-os.register_at_fork(after_in_child=_forget_threads)
+# In a forked process the threads that were inside a block do not exist.
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode within the block; afterwards each module is as it was (norms may
-    be frozen one by one).
+    """Put a network into eval mode within the block, and then each module back into its own mode.
 
-    Of several threads the first to enter changes the modes, and the last to leave restores them.
+    Norms may be frozen one by one. Of several threads the first to enter changes the modes, and the
+    last to leave restores them.
     """
-    with _evaluating:
-        blocks, training = _evaluated.get(model) or (
-            0,
-            [module for module in model.modules() if module.training],
-        )
-        _evaluated[model] = blocks + 1, training
+    with _eval_mode_lock:
+        if model not in _in_eval_mode:
+            _in_eval_mode[model] = 0, [module for module in model.modules() if module.training]
+        blocks, training = _in_eval_mode[model]
+        _in_eval_mode[model] = blocks + 1, training
         for module in training:
             module.training = False
     try:
         yield
     finally:
-        with _evaluating:
-            blocks, training = _evaluated.pop(model)
+        with _eval_mode_lock:
+            blocks, training = _in_eval_mode.pop(model)
             if blocks > 1:
-                _evaluated[model] = blocks - 1, training
+                _in_eval_mode[model] = blocks - 1, training
             else:
                 for module in training:
                     module.training = True

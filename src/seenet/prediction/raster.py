@@ -1,4 +1,4 @@
-"""Large and georeferenced TIFFs, read and segmented by windows, never whole in memory.
+"""Large and georeferenced TIFFs, read and segmented by windows: they are never whole in memory.
 
 Needs rasterio, the extra `geo`.
 """
@@ -20,7 +20,6 @@ from seenet.core.errors import DataError
 from seenet.core.files import beside
 from seenet.core.image_files import MAX_PIXELS, safe_image_open
 from seenet.core.images import eight_bits, from_pil, no_range, orientation, tiff_values
-from seenet.core.labels import LabelSet
 from seenet.prediction.result import blend, to_mask
 
 if TYPE_CHECKING:
@@ -36,18 +35,18 @@ GEO_TAGS = (33550, 33922, 34264, 34735)
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (OGC 19-008r4, GeoTIFF 1.1,
 section 7).
 """
-_MULTIPLIED = 1
-"""Kind of a further sample of a pixel: the alpha by which its colours were multiplied."""
+_PREMULTIPLIED = 1
+"""Value of ExtraSamples: the colours are multiplied by this alpha."""
 OVERLAY_SIDE = 4096
 """Largest side of an overlay."""
 
 
 def by_windows(path: Path) -> bool:
-    """Report whether a picture is a TIFF over `LARGE` pixels, or georeferenced while rasterio is
-    installed.
+    """Return whether a picture is a TIFF over `LARGE` pixels, or a georeferenced one while rasterio
+    is installed.
 
-    A picture that is turned (EXIF) is read whole. What cannot be opened is left to its reader,
-    which says why.
+    A picture with an EXIF rotation is read whole. A file that cannot be opened is left to its
+    reader, which reports the error.
     """
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
@@ -56,33 +55,43 @@ def by_windows(path: Path) -> bool:
             if not isinstance(image, TiffImageFile) or orientation(image) != 1:
                 return False
             large = image.width * image.height > LARGE
-            located = any(tag in image.tag_v2 for tag in GEO_TAGS)
+            georeferenced = any(tag in image.tag_v2 for tag in GEO_TAGS)
     except DataError:
         return False
-    return large or (located and find_spec("rasterio") is not None)
+    return large or (georeferenced and find_spec("rasterio") is not None)
+
+
+@dataclass(frozen=True)
+class TiffValues:
+    """Encoding of a TIFF's values."""
+
+    bits: int
+    inverted: bool
+    """0 is white."""
+    premultiplied: bool
+    """The colours are multiplied by alpha."""
 
 
 class RasterPicture:
     """An H x W x 3 uint8 picture whose windows are read on demand: `picture[rows, columns]`.
-    `picture[:, ::-1]` mirrors it.
 
-    It has the first three bands, or grey or palette from one. Values are converted as in
-    `core.images`.
+    `picture[:, ::-1]` mirrors it. It has the first three bands, or grey or palette from one. Values
+    are converted as in `core.images`.
     """
 
     dtype, ndim = np.dtype(np.uint8), 3
 
     def __init__(
-        self, dataset: Any, name: str, values: "Values", *, mirrored: bool = False
+        self, dataset: Any, name: str, values: TiffValues, *, mirrored: bool = False
     ) -> None:
         self.dataset, self.name, self.values, self.mirrored = dataset, name, values, mirrored
         self.shape = (dataset.height, dataset.width, 3)
         colours = 3 if dataset.count >= 3 else 1
-        self._bands = list(range(1, colours + 1 + values.multiplied))
-        self._table: np.ndarray | None = None
+        self._bands = list(range(1, colours + 1 + values.premultiplied))
+        self._palette: np.ndarray | None = None
         if dataset.colorinterp[0].name == "palette":
             table = dataset.colormap(1)
-            self._table = np.array(
+            self._palette = np.array(
                 [table.get(index, (0, 0, 0))[:3] for index in range(256)], np.uint8
             )
 
@@ -90,47 +99,33 @@ class RasterPicture:
         rows, columns = key
         if columns.step == -1:
             return RasterPicture(self.dataset, self.name, self.values, mirrored=not self.mirrored)
-        (top, bottom, _), (left, right, _) = (
-            rows.indices(self.shape[0]),
-            columns.indices(self.shape[1]),
-        )
+        height, width, _ = self.shape
+        top, bottom, _ = rows.indices(height)
+        left, right, _ = columns.indices(width)
         if not self.mirrored:
             return self._read(((top, bottom), (left, right)))
-        width = self.shape[1]
         return self._read(((top, bottom), (width - right, width - left)))[:, ::-1]
 
     def reduced(self, height: int, width: int) -> np.ndarray:
-        """Return a copy of height x width x 3, sampled from the whole."""
+        """Return a copy of height x width x 3, sampled from the whole picture."""
         return self._read(None, out_shape=(len(self._bands), height, width))
 
     def _read(self, window: Any, **options: Any) -> np.ndarray:
         with gdal_errors(self.name):
             values = self.dataset.read(self._bands, window=window, **options)
-        if self._table is not None:
-            coloured: np.ndarray = self._table[values[0]]
-            return coloured
+        if self._palette is not None:
+            return np.take(self._palette, values[0], axis=0)
         if len(values) >= 3 and self.values.bits == 16:
-            # Of colours Pillow gives the high byte.
+            # Pillow takes the high byte of colours.
             values = (values >> 8).astype(np.uint8)
         else:
             values = eight_bits(values, self.values.bits, inverted=self.values.inverted)
         pixels = np.moveaxis(values, 0, 2)
-        if self.values.multiplied:
+        if self.values.premultiplied:
             mode, stored = ("La", "La") if len(values) == 2 else ("RGBA", "RGBa")
             size = (pixels.shape[1], pixels.shape[0])
             return from_pil(Image.frombytes(mode, size, pixels.tobytes(), "raw", stored), self.name)
         return pixels if len(values) == 3 else np.repeat(pixels, 3, axis=2)
-
-
-@dataclass(frozen=True)
-class Values:
-    """How to read a TIFF's values: bits, whether 0 is white, whether colours were multiplied by
-    alpha.
-    """
-
-    bits: int
-    inverted: bool
-    multiplied: bool
 
 
 @contextmanager
@@ -138,50 +133,49 @@ def opened_raster(path: Path) -> Iterator[RasterPicture]:
     """Open a TIFF to be read by windows.
 
     Raises:
-        DataError: rasterio is not installed; the file is damaged, of several pages, over the pixel
-            limit, or has values or colours that are not read by windows.
+        DataError: rasterio is not installed, or the file is damaged, has several pages, is over the
+            pixel limit, or has values or colours that are not read by windows.
     """
-    values, page = _values(path)
-    where = os.path.abspath(path)
+    values, page = _tiff_values(path)
+    file = os.path.abspath(path)
     if page:
-        where = f"GTIFF_DIR:{page + 1}:{where}"
+        file = f"GTIFF_DIR:{page + 1}:{file}"
     with environment(path) as rasterio:
         with gdal_errors(str(path)):
-            dataset = rasterio.open(where, driver="GTiff")
+            dataset = rasterio.open(file, driver="GTiff")
         with dataset:
-            _check(path, dataset)
+            pixels = dataset.width * dataset.height
+            if pixels > MAX_PIXELS:
+                raise DataError(
+                    f"{path}: {pixels} pixels, expected at most {MAX_PIXELS}",
+                    fix="cut it into tiles",
+                    kind="large",
+                )
+            if dataset.dtypes[0] not in ("uint8", "uint16"):
+                raise no_range(str(path), dataset.dtypes[0], _limits(dataset, str(path)))
             yield RasterPicture(dataset, str(path), values)
 
 
-def _values(path: Path) -> tuple[Values, int]:
-    """Return how its values are read, and the page. DataError for colours that GDAL does not
-    convert.
+def _tiff_values(path: Path) -> tuple[TiffValues, int]:
+    """Return how to read a TIFF's values, and its page.
+
+    Raises:
+        DataError: The colours are of a kind that GDAL does not convert.
     """
     with safe_image_open(path) as image:
         bits, inverted = tiff_values(image)
         if image.mode == "LAB" or (image.mode == "CMYK" and bits != 8):
-            what = f"{path}: colours of kind {image.mode} with {bits} bits, which are not read by windows"
-            raise DataError(what, fix="convert it to RGB", kind="format")
-        multiplied = isinstance(image, TiffImageFile) and image.tag_v2.get(EXTRASAMPLES, ())[
-            :1
-        ] == (_MULTIPLIED,)
-        return Values(bits, inverted, multiplied), image.tell()
-
-
-def _check(path: Path, dataset: Any) -> None:
-    pixels = dataset.width * dataset.height
-    if pixels > MAX_PIXELS:
-        raise DataError(
-            f"{path}: {pixels} pixels, expected at most {MAX_PIXELS}",
-            fix="cut it into tiles",
-            kind="large",
-        )
-    if dataset.dtypes[0] not in ("uint8", "uint16"):
-        raise no_range(str(path), dataset.dtypes[0], _limits(dataset, str(path)))
+            raise DataError(
+                f"{path}: {image.mode} colours of {bits} bits, which are not read by windows",
+                fix="convert it to RGB",
+                kind="format",
+            )
+        extra = image.tag_v2.get(EXTRASAMPLES, ()) if isinstance(image, TiffImageFile) else ()
+        return TiffValues(bits, inverted, extra[:1] == (_PREMULTIPLIED,)), image.tell()
 
 
 def _limits(dataset: Any, name: str) -> tuple[float, float] | None:
-    """Return the least and the largest finite value of the first band; None where none is finite."""
+    """Return the smallest and largest finite value of the first band; None without a finite one."""
     limits: list[float] = []
     for _, window in dataset.block_windows(1):
         with gdal_errors(name):
@@ -207,24 +201,25 @@ class StoredResult:
             self.overlay.save(path, format="jpeg", quality=90)
 
 
-def segment(predictor: "BasePredictor", path: Path, place: Path) -> StoredResult:
-    """Segment a TIFF by windows into a GeoTIFF beside `place`, with the input's coordinates and the
-    classes' colours.
+def segment(predictor: "BasePredictor", path: Path, mask: Path) -> StoredResult:
+    """Segment a TIFF by windows into a GeoTIFF beside `mask`.
+
+    The GeoTIFF has the input's coordinates and the classes' colours.
 
     Raises:
-        DataError: as `opened_raster`, or the disk is full.
+        DataError: As `opened_raster`, or the disk is full.
     """
     with opened_raster(path) as picture:
-        temporary = beside(place)
+        temporary = beside(mask)
         try:
             with predictor.tile_bar(picture.shape[:2], path.name):
-                return StoredResult(temporary, _write(predictor, picture, temporary))
+                return StoredResult(temporary, _write_mask(predictor, picture, temporary))
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def _write(predictor: "BasePredictor", picture: RasterPicture, path: Path) -> Image.Image:
+def _write_mask(predictor: "BasePredictor", picture: RasterPicture, path: Path) -> Image.Image:
     """Write the mask to `path`; return the overlay."""
     source, labels = picture.dataset, predictor.labels
     height, width, _ = picture.shape
@@ -234,11 +229,12 @@ def _write(predictor: "BasePredictor", picture: RasterPicture, path: Path) -> Im
         ((np.arange(count) + 0.5) * length / count).astype(int)
         for count, length in zip(size, (height, width), strict=True)
     )
-    small, top = [], 0
-    small_type = labels.num_classes <= 256
+    sampled, top = [], 0
+    one_byte = labels.num_classes <= 256
     profile = {
-        "driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint8" if small_type else "uint16",
-        "compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256, "bigtiff": "if_safer",
+        "driver": "GTiff", "height": height, "width": width, "count": 1,
+        "dtype": "uint8" if one_byte else "uint16", "compress": "deflate",
+        "tiled": True, "blockxsize": 256, "blockysize": 256, "bigtiff": "if_safer",
     }  # fmt: skip
     points, system = source.gcps
     if points:
@@ -251,19 +247,16 @@ def _write(predictor: "BasePredictor", picture: RasterPicture, path: Path) -> Im
         gdal_errors(str(path)),
         rasterio.open(os.path.abspath(path), "w", **profile) as mask,
     ):
-        if small_type:
-            mask.write_colormap(1, _colormap(labels))
+        if one_byte:
+            colours = enumerate(labels.palette())
+            mask.write_colormap(1, {index: (*map(int, colour), 255) for index, colour in colours})
         for chunk in predictor.row_chunks(any_picture):
             ids = to_mask(chunk)
             bottom = top + len(ids)
             mask.write(ids, 1, window=((top, bottom), (0, width)))
-            small.append(ids[rows[(rows >= top) & (rows < bottom)] - top][:, columns])
+            sampled.append(ids[rows[(rows >= top) & (rows < bottom)] - top][:, columns])
             top = bottom
-    return Image.fromarray(blend(picture.reduced(*size), np.concatenate(small), labels))
-
-
-def _colormap(labels: LabelSet) -> dict[int, tuple[int, ...]]:
-    return {index: (*map(int, colour), 255) for index, colour in enumerate(labels.palette())}
+    return Image.fromarray(blend(picture.reduced(*size), np.concatenate(sampled), labels))
 
 
 @contextmanager
@@ -273,8 +266,8 @@ def environment(path: Path) -> Iterator[Any]:
         import rasterio
     except ImportError:
         raise DataError(
-            f"{path}: a georeferenced or large TIFF, which is read by windows, and rasterio is not installed; "
-            "install it with: pip install 'seenet[geo]'"
+            f"{path}: a georeferenced or large TIFF, which is read by windows, and rasterio is not "
+            "installed; install it with: pip install 'seenet[geo]'"
         ) from None
     from rasterio.errors import NotGeoreferencedWarning
 
@@ -291,15 +284,15 @@ def environment(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def gdal_errors(name: str) -> Iterator[None]:
-    """Turn what GDAL raises into one line with the file's name."""
+    """Convert GDAL's exceptions into one line with the file's name."""
     from rasterio.errors import RasterioError
 
     try:
         yield
     except RasterioError as error:
-        what = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split())[:160]
         raise DataError(
-            f"{name}: cannot be read or written by windows ({what})",
+            f"{name}: cannot be read or written by windows ({reason})",
             fix="copy it again, make room",
             kind="damaged",
         ) from None

@@ -1,7 +1,7 @@
-"""The result of one picture: its mask, probabilities and overlay, and the scores it comes from.
+"""The result of one picture: its mask, probabilities and overlay, made from class scores.
 
-Scores are torch tensors on their device, or numpy arrays where an exported model made them. Torch
-is imported only for the former.
+Scores are torch tensors on their device, or numpy arrays of an exported model. Torch is imported
+for tensors only.
 """
 
 import io
@@ -28,15 +28,15 @@ NOT_FINITE = (
     "the network's scores are NaN or infinite; its weights are damaged, or use --precision fp32"
 )
 
-LARGEST_JPEG = 65500
-"""Pixels that libjpeg takes along a side; an overlay of more is made smaller."""
+MAX_JPEG_SIDE = 65500
+"""Pixels that libjpeg takes along a side; a larger overlay is reduced."""
 
-_OF_FILES = IMAGE_SUFFIXES | {".npy", ".npz", ".pdf", ".svg"}
+_FILE_SUFFIXES = IMAGE_SUFFIXES | {".npy", ".npz", ".pdf", ".svg"}
 SUFFIXES = {"masks": ".png", "overlays": ".jpg", "probabilities": ".npz"}
 
 
 class Result:
-    """A segmented picture. In a notebook it shows itself as an overlay."""
+    """A segmented picture; a notebook displays its overlay."""
 
     def __init__(
         self,
@@ -57,8 +57,10 @@ class Result:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """Return K x H x W float32, whose sum over K is 1. UsageError where they were not asked
-        for.
+        """Return the probabilities, K x H x W float32, which sum to 1 over K.
+
+        Raises:
+            UsageError: The scores were not kept.
         """
         if self._scores is None:
             raise UsageError(
@@ -77,36 +79,39 @@ class Result:
         FOLDER/probabilities/NAME.npz (float16).
 
         Returns:
-            Their paths.
+            The paths of the files.
 
         Raises:
-            DataError: one is there already, without `overwrite`.
-            UsageError: `folder` is a file, or is named like one.
+            DataError: A file exists already, and `overwrite` is not given.
+            UsageError: `folder` is a file, or has the suffix of a file.
         """
-        if not Path(folder).is_dir() and (
-            Path(folder).exists() or Path(folder).suffix.lower() in _OF_FILES
-        ):
+        folder = Path(folder)
+        if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in _FILE_SUFFIXES):
             raise UsageError(
-                f"{folder}: the name of a file, expected a folder, in which masks and overlays get folders; name one"
+                f"{folder}: the name of a file, expected a folder for the masks and overlays; "
+                "give another name"
             )
-        paths = output_paths(Path(folder), self.name, probabilities)
-        there = [path for path in paths if path.exists()]
-        if there and not overwrite:
-            raise DataError(f"{there[0]}: exists already; use overwrite=True or another folder")
+        paths = output_paths(folder, self.name, probabilities)
+        existing = [path for path in paths if path.exists()]
+        if existing and not overwrite:
+            raise DataError(f"{existing[0]}: exists already; use overwrite=True or another folder")
         for path in paths:
             with replacing(path) as temporary:
                 self.write(path.parent.name, temporary)
         return paths
 
     def write(self, kind: str, path: Path) -> None:
-        """Write `masks` (PNG with palette), `overlays` (JPEG) or `probabilities` (npz, float16) to
-        `path`.
+        """Write one of the result's files.
+
+        Args:
+            kind: `masks` (PNG with palette), `overlays` (JPEG) or `probabilities` (npz, float16).
+            path: The file.
         """
         if kind == "masks":
             write_mask(path, self.mask, self.labels)
         elif kind == "overlays":
             overlay = self.overlay()
-            overlay.thumbnail((LARGEST_JPEG, LARGEST_JPEG))
+            overlay.thumbnail((MAX_JPEG_SIDE, MAX_JPEG_SIDE))
             overlay.save(path, format="jpeg", quality=90)
         else:
             with path.open("wb") as stream:
@@ -123,9 +128,9 @@ class Result:
 
     def __repr__(self) -> str:
         ids, counts = np.unique(self.mask, return_counts=True)
-        order = np.argsort(-counts)[:5]
         shares = ", ".join(
-            f"{self.labels.classes[ids[i]]} {100 * counts[i] / self.mask.size:.0f} %" for i in order
+            f"{self.labels.classes[ids[i]]} {100 * counts[i] / self.mask.size:.0f} %"
+            for i in np.argsort(-counts)[:5]
         )
         return f"Result({self.name}, {self.mask.shape[0]}x{self.mask.shape[1]}: {shares})"
 
@@ -133,8 +138,13 @@ class Result:
 def output_paths(
     folder: Path, name: str, probabilities: bool, *, windows: bool = False
 ) -> list[Path]:
-    """Return the files of one result. `name` may hold subfolders and dots. With `windows` the mask
-    is a TIFF.
+    """Return the paths of one result's files.
+
+    Args:
+        folder: The folder of all results.
+        name: Stem of the files; it may hold subfolders and dots.
+        probabilities: Include their file.
+        windows: The picture is segmented by windows: its mask is a TIFF.
     """
     suffixes = {**SUFFIXES, "masks": ".tif"} if windows else SUFFIXES
     return [
@@ -145,13 +155,9 @@ def output_paths(
 
 
 def colourize(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """Turn H x W ids into colours, H x W x 3 uint8: white where ignored, black for an id that is no
-    class.
-    """
+    """Map H x W ids to colours, H x W x 3 uint8: white where ignored, black for unknown ids."""
     if mask.dtype == np.uint8:
-        table = labels.palette()
-        # A set of more than 256 classes may hold ids that a byte cannot; those it can are in the palette.
-        return np.take(table, mask, axis=0)
+        return np.take(labels.palette(), mask, axis=0)
     table = np.zeros((labels.num_classes + 2, 3), np.uint8)
     table[: labels.num_classes] = np.array(labels.colours, np.uint8).reshape(-1, 3)
     table[labels.num_classes] = 255
@@ -162,8 +168,9 @@ def colourize(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
 
 
 def blend(image: np.ndarray, mask: np.ndarray, labels: LabelSet, alpha: float = 0.5) -> np.ndarray:
-    """Draw the classes' colours over an H x W x 3 uint8 picture with opacity `alpha`; ignored
-    pixels stay as they are.
+    """Draw the classes' colours over an H x W x 3 uint8 picture with opacity `alpha`.
+
+    Ignored pixels stay as they are.
     """
     weight = round(alpha * 256)
     # Sixteen bits hold 255 * 256, so that large pictures need no floats.
@@ -176,7 +183,7 @@ def blend(image: np.ndarray, mask: np.ndarray, labels: LabelSet, alpha: float = 
 
 
 def stack_chunks(row_chunks: Iterable[Scores], height: int) -> Scores:
-    """Put row chunks K x r x w, from the top, together into one K x height x w."""
+    """Join row chunks K x r x w, from the top, into one K x height x w."""
     whole: Any = None
     top = 0
     for chunk in row_chunks:
@@ -197,19 +204,20 @@ def stack_chunks(row_chunks: Iterable[Scores], height: int) -> Scores:
 
 
 def to_mask(scores: Scores) -> np.ndarray:
-    """Return the class of each pixel, h x w uint8 (uint16 over 256 classes); the lower id where two
-    scores are equal.
+    """Return the class of each pixel; the lower id where two scores are equal.
+
+    Returns:
+        h x w uint8 (uint16 over 256 classes).
 
     Raises:
-        NotFiniteError: a best score is NaN or infinite.
+        NotFiniteError: A best score is NaN or infinite.
     """
     small = len(scores) <= 256
     if isinstance(scores, np.ndarray):
         # numpy's argmax takes the first NaN for the largest, as torch's max does.
         ids = scores.argmax(0)
         check_finite(np.take_along_axis(scores, ids[None], 0))
-        mask: np.ndarray = ids.astype(np.uint8 if small else np.uint16)
-        return mask
+        return np.asarray(ids, np.uint8 if small else np.uint16)
     import torch
 
     with torch.inference_mode():
@@ -220,7 +228,7 @@ def to_mask(scores: Scores) -> np.ndarray:
 
 
 def check_finite(best: np.ndarray) -> None:
-    """Raise NotFiniteError where a best score is NaN or infinite."""
+    """Raise NotFiniteError if a best score is NaN or infinite."""
     if not np.isfinite(best).all():
         raise NotFiniteError(NOT_FINITE)
 
@@ -232,12 +240,17 @@ def to_probabilities(scores: Scores) -> np.ndarray:
         np.exp(shifted, out=shifted)
         shifted /= shifted.sum(0)
         return shifted
-    probabilities: np.ndarray = scores.softmax(0).cpu().numpy()
-    return probabilities
+    return np.asarray(scores.softmax(0).cpu())
 
 
 def negative_log_likelihood(scores: Scores, truth: np.ndarray, ignore: int) -> float:
-    """Sum the cross entropy over the pixels of an h x w label that are not `ignore`, in nats."""
+    """Return the summed cross entropy, in nats, over the pixels that are not `ignore`.
+
+    Args:
+        scores: K x h x w.
+        truth: Class ids, h x w.
+        ignore: The ignored id.
+    """
     if isinstance(scores, np.ndarray):
         valid = truth != ignore
         chosen = scores[:, valid]

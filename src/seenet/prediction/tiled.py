@@ -1,9 +1,8 @@
-"""Scores of large pictures in parts: tiles, and rows at the picture's size; the memory of a pass.
+"""Scores of large pictures in parts: tiles, and rows at the picture's size.
 
-`TiledGrid` makes the grid of scores tile by tile; it is resized as a whole pass's grid is, so both
-give the same scores. At the picture's size all scores would take 4 K bytes a pixel, while some rows
-of them stay in the cache: `Grid`, `raw_row_chunks`, `averaged_row_chunks`. `pass_bytes` estimates
-the memory of a pass, by which tiles are chosen.
+`TiledGrid` makes the head's grid of scores tile by tile. `Grid` resizes such a grid, or that of a
+whole pass, to the picture's size, some rows at a time: all scores would take 4 K bytes a pixel, and
+a few rows stay in the cache. `pass_bytes` estimates the memory of a pass, which decides the tiles.
 """
 
 import copy
@@ -23,34 +22,37 @@ from seenet.model.segmenter import Window, stride_of
 from seenet.prediction.tiles import Span, Tiling
 
 ROWS = 64
-"""Rows of a resized picture that are made at once."""
+"""Rows of a resized picture that are computed at once."""
 CHUNK = {"cpu": 2**19}
 """Numbers in a row chunk, by device."""
-ELSEWHERE = 2**25
+CHUNK_ELSEWHERE = 2**25
 """Numbers on other devices, where an operation costs more to start than to compute."""
-LEAST_ROWS = 8
-"""Of a chunk, however many classes there are: rows of the grid at its borders are resized twice."""
+MIN_CHUNK_ROWS = 8
+"""Rows of a chunk, however many classes there are: the grid's rows at its borders are resized
+twice.
+"""
 MEASURED_SIDE = 512
-"""Pixels a side of the picture of `pass_bytes`."""
+"""Side of the picture of `pass_bytes`, in pixels."""
 UNKNOWN_BYTES = 1600.0
-"""A pixel: somewhat more than this project's networks on ResNet-50 and 101 take."""
+"""Bytes a pixel, somewhat more than this project's networks on ResNet-50 and 101 take."""
 OVERHEAD = 1.25
-"""For what convolutions reorder and pad for themselves: assumed, not measured."""
+"""Factor for what convolutions reorder and pad internally: assumed, not measured."""
 
 
 class TiledGrid:
-    """Scores of a whole picture on the head's own grid, N x K x h x w, made row of tiles by row.
+    """Scores of a whole picture on the head's own grid, N x K x h x w, made one row of tiles at a
+    time.
+
+    Rows must be read from the top to the bottom: those above the last ones read are dropped.
 
     Args:
-        run: (rows, columns, window) -> the scores on the head's own grid of that tile of the
-            picture.
-        size: height and width of the picture as the network sees it.
-        multiple: what the network pads the picture's sides to.
-
-    Rows must be asked for from the top to the bottom: what lies above them is forgotten.
+        run: (rows, columns, window) -> the scores of that tile on the head's own grid.
+        size: Height and width of the picture as the network sees it.
+        side: Side of the tiles.
+        multiple: The network pads the picture's sides to a multiple of this.
 
     Raises:
-        UsageError: the stride of the network's grid is no power of two up to 32.
+        UsageError: The stride of the network's grid is not a power of two up to 32.
     """
 
     def __init__(
@@ -61,45 +63,49 @@ class TiledGrid:
         side: int,
         multiple: int,
     ) -> None:
-        self.run, self.whole = run, (size[0] + -size[0] % multiple, size[1] + -size[1] % multiple)
-        self.multiple = multiple
+        self.run, self.multiple = run, multiple
+        self.whole = self._padded(*size)
         self.bands, self.columns = tiling.spans(size[0], side), tiling.spans(size[1], side)
         self.stride = 0
         first = self._band(self.bands[0])
-        self.made = {0: first}
+        self.cached_bands = {0: first}
         self.device = first.device
         self.shape = (*first.shape[:2], ceil(self.whole[0] / self.stride), first.shape[3])
 
     def rows(self, first: int, last: int) -> Tensor:
-        """Return rows `first` to `last` (not in it) of the grid, N x K x rows x w float32."""
+        """Return the grid's rows `first` to `last` (exclusive), N x K x rows x w float32."""
         parts = []
         for number, span in enumerate(self.bands):
-            top, bottom = span.first // self.stride, self._end(span.last, 0)
+            top, bottom = span.first // self.stride, self._grid_end(span.last, 0)
             if bottom <= first:
-                self.made.pop(number, None)
+                self.cached_bands.pop(number, None)
             elif top < last:
-                if number not in self.made:
-                    self.made[number] = self._band(span)
-                parts.append(self.made[number][..., max(first - top, 0) : last - top, :])
+                if number not in self.cached_bands:
+                    self.cached_bands[number] = self._band(span)
+                parts.append(self.cached_bands[number][..., max(first - top, 0) : last - top, :])
         return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
+    def _padded(self, height: int, width: int) -> tuple[int, int]:
+        return height + -height % self.multiple, width + -width % self.multiple
+
     def _band(self, rows: Span) -> Tensor:
+        """Return the scores of one row of tiles, without their margins."""
         band = None
         for columns in self.columns:
-            scores = self.run(
-                rows, columns, Window((rows.begin, columns.begin), self.whole)
-            ).float()
+            window = Window((rows.begin, columns.begin), self.whole)
+            scores = self.run(rows, columns, window).float()
+            grid = (scores.shape[2], scores.shape[3])
             if not self.stride:
                 seen = (rows.end - rows.begin, columns.end - columns.begin)
-                padded = (seen[0] + -seen[0] % self.multiple, seen[1] + -seen[1] % self.multiple)
-                self.stride = stride_of((scores.shape[2], scores.shape[3]), padded)
+                self.stride = stride_of(grid, self._padded(*seen))
                 if not self.stride:
                     raise UsageError(
-                        f"tiles: the network gives a grid of {scores.shape[2]}x{scores.shape[3]} points for {seen[0]}x{seen[1]} pixels, "
-                        "expected a stride of 1, 2, 4, 8, 16 or 32; use --tile whole"
+                        f"tiles: the network returns a grid of {grid[0]}x{grid[1]} points for "
+                        f"{seen[0]}x{seen[1]} pixels, expected a stride of 1, 2, 4, 8, 16 or 32; "
+                        "use --tile whole"
                     )
             top, left = rows.first // self.stride, columns.first // self.stride
-            bottom, right = self._end(rows.last, 0), self._end(columns.last, 1)
+            bottom, right = self._grid_end(rows.last, 0), self._grid_end(columns.last, 1)
             if band is None:
                 band = scores.new_empty(
                     (*scores.shape[:2], bottom - top, ceil(self.whole[1] / self.stride))
@@ -111,10 +117,8 @@ class TiledGrid:
         assert band is not None
         return band
 
-    def _end(self, last: int, axis: int) -> int:
-        """Return the row or column of the grid at a span's end; the picture's own end takes the
-        padding with it.
-        """
+    def _grid_end(self, last: int, axis: int) -> int:
+        """Return the grid's row or column at a span's end; the last span includes the padding."""
         spans = self.bands if axis == 0 else self.columns
         return ceil((self.whole[axis] if last == spans[-1].last else last) / self.stride)
 
@@ -126,54 +130,60 @@ def scaled_part(
     columns: Span,
     normalized: Callable[[np.ndarray], Tensor],
 ) -> Tensor:
-    """Resize the part of a picture that a tile sees, as `predictor.resized` resizes the whole.
+    """Resize the part of a picture that a tile sees, with the same values as `predictor.resized`.
 
-    Bilinear, antialiased when shrinking. No more of the picture is read than that takes.
+    Bilinear, antialiased when shrinking. Only the pixels that this takes are read.
 
     Args:
-        picture: sliced by [rows, columns]; an array, or a `RasterPicture`.
-        size: height and width of the whole resized picture.
-        rows, columns: of the resized picture.
-        normalized: makes 1 x C x h x w of h x w x C.
+        picture: Sliced by [rows, columns]: an array, or a `RasterPicture`.
+        size: Height and width of the whole resized picture.
+        rows, columns: The tile in the resized picture.
+        normalized: Maps h x w x C uint8 to 1 x C x h x w.
 
     Returns:
         1 x C x h x w.
     """
-    spans, sources = (rows, columns), []
-    weights: list[Tensor | None] = []
-    for axis in (0, 1):
-        length, out, span = picture.shape[axis], size[axis], spans[axis]
-        if length == out:
-            sources.append(slice(span.begin, span.end))
-            weights.append(None)
-            continue
-        support = max(1.0, length / out)
-        where = (torch.arange(span.begin, span.end, dtype=torch.float64) + 0.5) * length / out - 0.5
-        if support == 1:
-            where = where.clamp(0, length - 1)
-        begin, end = max(0, int(where[0] - support)), min(length, int(where[-1] + support) + 2)
-        hat = (1 - (torch.arange(begin, end) - where[:, None]).abs() / support).clamp_min(0)
-        sources.append(slice(begin, end))
-        weights.append((hat / hat.sum(1, keepdim=True)).float())
-    if weights[0] is None:
-        pixels = normalized(np.ascontiguousarray(picture[sources[0], sources[1]]))
-        return (pixels if weights[1] is None else _along(pixels, weights[1])).contiguous(
-            memory_format=torch.channels_last
-        )
+    slices, weights = [], []
+    for length, out, span in zip(picture.shape, size, (rows, columns), strict=False):
+        pixels, weight = _interpolation(length, out, span)
+        slices.append(pixels)
+        weights.append(weight)
+    (vertical, horizontal), begin = weights, slices[0].start
+
+    def part(first: int, last: int) -> Tensor:
+        """Return these rows of the picture, its columns resized."""
+        pixels = normalized(np.ascontiguousarray(picture[first:last, slices[1]]))
+        return pixels if horizontal is None else _weighted_sum(pixels, horizontal)
+
+    if vertical is None:
+        return part(begin, slices[0].stop).contiguous(memory_format=torch.channels_last)
     parts = []
-    for top in range(0, len(weights[0]), ROWS):
-        part = weights[0][top : top + ROWS]
-        used = part.any(0).nonzero()
+    for top in range(0, len(vertical), ROWS):
+        block = vertical[top : top + ROWS]
+        used = block.any(0).nonzero()
         first, last = int(used[0]), int(used[-1]) + 1
-        begin = sources[0].start
-        pixels = normalized(np.ascontiguousarray(picture[begin + first : begin + last, sources[1]]))
-        if weights[1] is not None:
-            pixels = _along(pixels, weights[1])
-        parts.append(_along(pixels.transpose(2, 3), part[:, first:last]).transpose(2, 3))
+        pixels = part(begin + first, begin + last).transpose(2, 3)
+        parts.append(_weighted_sum(pixels, block[:, first:last]).transpose(2, 3))
     return torch.cat(parts, 2).contiguous(memory_format=torch.channels_last)
 
 
-def _along(pixels: Tensor, weights: Tensor) -> Tensor:
+def _interpolation(length: int, out: int, span: Span) -> tuple[slice, Tensor | None]:
+    """Return the pixels of an axis that a span of the resized axis is made of, and their weights.
+
+    The weights are out x in; None where the axis keeps its length.
+    """
+    if length == out:
+        return slice(span.begin, span.end), None
+    support = max(1.0, length / out)
+    centres = (torch.arange(span.begin, span.end, dtype=torch.float64) + 0.5) * length / out - 0.5
+    if support == 1:
+        centres = centres.clamp(0, length - 1)
+    begin, end = max(0, int(centres[0] - support)), min(length, int(centres[-1] + support) + 2)
+    hat = (1 - (torch.arange(begin, end) - centres[:, None]).abs() / support).clamp_min(0)
+    return slice(begin, end), (hat / hat.sum(1, keepdim=True)).float()
+
+
+def _weighted_sum(pixels: Tensor, weights: Tensor) -> Tensor:
     """Return weighted sums along the columns."""
     return F.linear(pixels, weights.to(pixels.device))
 
@@ -182,25 +192,25 @@ class Grid:
     """Scores N x K x h x w on the head's own grid, resized to `full` by rows: bilinear,
     align_corners=False.
 
-    Rows do not depend on the chunk that they are asked for in. They differ from `F.interpolate`'s
+    A row does not depend on the chunk that it is read in. It differs from that of `F.interpolate`
     by rounding.
     """
 
     def __init__(self, scores: Tensor | TiledGrid, full: tuple[int, int]) -> None:
-        self.scores, self.full = (
-            scores.float().contiguous() if isinstance(scores, Tensor) else scores,
-            full,
-        )
+        self.scores = scores.float().contiguous() if isinstance(scores, Tensor) else scores
+        self.full = full
         height = scores.shape[-2]
-        # As torch has it: the factor in float32, then one rounding.
+        # As torch computes it: the factor in float32, then one rounding.
         factor = (torch.tensor(float(height), dtype=torch.float32) / full[0]).double()
         places = ((torch.arange(full[0]).double() + 0.5) * factor - 0.5).float().clamp_min(0)
         self._above = places.long().clamp_max(height - 1)
         self._weight = (places - self._above)[:, None]
 
     def rows(self, top: int, bottom: int, width: int) -> Tensor:
-        """Return rows `top` to `bottom` (not in it) of the first `width` columns, N x K x rows x
-        width float32.
+        """Return rows `top` to `bottom` (exclusive) of the first `width` columns.
+
+        Returns:
+            N x K x rows x width float32.
         """
         above, weight = self._above[top:bottom], self._weight[top:bottom].to(self.scores.device)
         first, last = int(above[0]), min(int(above[-1]) + 2, self.scores.shape[-2])
@@ -209,33 +219,32 @@ class Grid:
             if isinstance(self.scores, Tensor)
             else self.scores.rows(first, last)
         )
-        part = F.interpolate(
+        wide = F.interpolate(
             rows, (last - first, self.full[1]), mode="bilinear", align_corners=False
-        )
-        part = part[..., :width]
-        above = (above - first).to(part.device)
+        )[..., :width]
+        above = (above - first).to(wide.device)
         below = (above + 1).clamp_max(last - first - 1)
-        # Multiplied and added one by one, which rounds alike in every place; fused it would depend on the place in memory.
+        # Multiplied and added one by one, which always rounds alike; fused operations would round
+        # by the place in memory.
         return (
-            part.index_select(-2, above)
+            wide.index_select(-2, above)
             .mul_(1 - weight)
-            .add_(part.index_select(-2, below).mul_(weight))
+            .add_(wide.index_select(-2, below).mul_(weight))
         )
 
 
 @torch.inference_mode()
 def raw_row_chunks(grid: Grid, size: tuple[int, int]) -> Iterator[Tensor]:
-    """Yield the scores K x r x w of the first image of `grid`, from the top, up to the h x w of
-    `size`.
-    """
+    """Yield the logits K x r x w of the first image of `grid`, cut to `size`, from the top."""
     for top, bottom in _row_ranges(grid, size):
         yield grid.rows(top, bottom, size[1])[0]
 
 
 @torch.inference_mode()
 def averaged_row_chunks(grids: list[Grid], size: tuple[int, int]) -> Iterator[Tensor]:
-    """Yield the log of the mean probability over grids and their images; a second image is a
-    mirrored one.
+    """Yield the log of the mean probability over grids and their images, K x r x w.
+
+    The second image of a grid is mirrored.
     """
     for top, bottom in _row_ranges(grids[0], size):
         total, count = torch.zeros((), device=grids[0].scores.device), 0
@@ -243,24 +252,25 @@ def averaged_row_chunks(grids: list[Grid], size: tuple[int, int]) -> Iterator[Te
             for mirrored, scores in enumerate(grid.rows(top, bottom, size[1])):
                 total = (scores.flip(-1) if mirrored else scores).softmax(0).add_(total)
                 count += 1
-        # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
+        # A probability may be 0 in float32; its log must be finite for the cross entropy.
         yield total.div_(count).clamp_min_(torch.finfo(torch.float32).tiny).log_()
 
 
 def _row_ranges(grid: Grid, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    row = grid.scores.shape[1] * size[1]
-    rows = max(LEAST_ROWS, CHUNK.get(grid.scores.device.type, ELSEWHERE) // row)
+    numbers_per_row = grid.scores.shape[1] * size[1]
+    chunk = CHUNK.get(grid.scores.device.type, CHUNK_ELSEWHERE)
+    rows = max(MIN_CHUNK_ROWS, chunk // numbers_per_row)
     for top in range(0, size[0], rows):
         yield top, min(size[0], top + rows)
 
 
-class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the bytes of all tensors that live at once, and keep the largest count."""
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counter of the bytes of all tensors that are alive; `peak` is the largest count."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.living: dict[int, tuple[Any, int]] = {}
-        self.most = 0
+        self.storages: dict[int, tuple[Any, int]] = {}
+        self.peak = 0
 
     def __torch_dispatch__(
         self,
@@ -273,36 +283,31 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in out if isinstance(out, tuple | list) else (out,):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                self.living[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
-        self.living = {
+                self.storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
+        self.storages = {
             key: (reference, size)
-            for key, (reference, size) in self.living.items()
+            for key, (reference, size) in self.storages.items()
             if not reference.expired()
         }
-        self.most = max(self.most, sum(size for _, size in self.living.values()))
+        self.peak = max(self.peak, sum(size for _, size in self.storages.values()))
         return out
 
 
 def pass_bytes(model: nn.Module, channels: int) -> float:
-    """Estimate the bytes a pixel that a network in eval mode takes for one picture in float32,
-    besides its weights.
+    """Estimate the memory of a float32 pass over one picture, in bytes a pixel, without weights.
 
-    Counted are the tensors that live at once in a pass over 512 x 512 pixels on torch's meta
-    device, which computes nothing, times `OVERHEAD`. The estimate is the same on every machine, so
-    that tiles are too.
+    The tensors that are alive at once in a pass over 512 x 512 pixels are counted on torch's meta
+    device, which computes nothing, and multiplied by `OVERHEAD`. So the estimate, and with it the
+    tiles, are the same on every machine.
 
     Returns:
-        Bytes; `UNKNOWN_BYTES` for a network that cannot run on the meta device.
+        Bytes a pixel; `UNKNOWN_BYTES` for a network that cannot run on the meta device.
     """
     twin = copy.deepcopy(model).to("meta", torch.float32).eval()
+    shape = (1, channels, MEASURED_SIDE, MEASURED_SIDE)
     try:
-        with torch.inference_mode(), _Living() as living:
-            twin(
-                torch.zeros(
-                    1, channels, MEASURED_SIDE, MEASURED_SIDE, device="meta", dtype=torch.float32
-                ),
-                own_grid=True,
-            )
+        with torch.inference_mode(), _LiveBytes() as live:
+            twin(torch.zeros(shape, device="meta", dtype=torch.float32), own_grid=True)
     except Exception:  # of a network of the user's own, which may need real numbers
         return UNKNOWN_BYTES
-    return float(living.most / MEASURED_SIDE**2 * OVERHEAD)
+    return float(live.peak / MEASURED_SIDE**2 * OVERHEAD)

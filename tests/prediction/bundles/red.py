@@ -1,4 +1,4 @@
-"""Bundles made by hand, so that tests of what reads them need no export."""
+"""Bundles made by hand, so that tests of their readers need no export."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +24,12 @@ def card(labels: LabelSet = SHAPES) -> Card:
         version="0.1.0",
         model_sha256="0" * 64,
     )
+
+
+def red_scores(image: np.ndarray) -> np.ndarray:
+    """The scores of `red_model` for a picture."""
+    red = image[None, :, :, 0].astype(np.float32)
+    return -np.abs(red - np.array(CENTRES, np.float32)[:, None, None])
 
 
 def red_model() -> onnx.ModelProto:
@@ -64,7 +70,7 @@ def red_model() -> onnx.ModelProto:
 def write_red(
     path: Path, *, text: str | None = None, edit: Callable[[Any], None] | None = None
 ) -> Path:
-    """The bundle at `path`; `text` replaces its card, `edit` changes the model."""
+    """Write a bundle; `text` replaces its card, `edit` changes the model."""
     model = red_model()
     helper.set_model_props(model, {KEY: card().text() if text is None else text})
     if edit is not None:

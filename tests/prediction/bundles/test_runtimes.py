@@ -1,4 +1,4 @@
-"""Runtimes: ONNX files are checked before, OpenVINO's pair answers without torch, and what a runtime raises becomes one line."""
+"""Hostile and damaged files, OpenVINO's pair of files, and errors of the runtimes."""
 
 import subprocess
 import sys
@@ -13,10 +13,12 @@ import pytest
 
 from seenet.core.errors import DataError, UsageError
 from seenet.export.openvino import write_openvino
+from seenet.prediction.bundles.bundle import Card
 from seenet.prediction.bundles.runtimes import _runtime_errors, read_metadata
 from seenet.prediction.loading import load
 from tests.prediction.bundles import hostile
-from tests.prediction.bundles.red import CENTRES, card, red_model, write_red
+from tests.prediction.bundles.red import card, red_model, red_scores, write_red
+from tests.prediction.doubles import picture, seenet_command
 
 
 @pytest.mark.parametrize(
@@ -30,71 +32,98 @@ from tests.prediction.bundles.red import CENTRES, card, red_model, write_red
         (hostile.nested, "no valid ONNX model"),
     ],
 )
-def test_a_runtime_never_sees_it(edit: Callable[[Any], None], message: str, tmp_path: Path) -> None:
+def test_hostile_files_are_refused_before_a_runtime_reads_them(
+    edit: Callable[[Any], None], message: str, tmp_path: Path
+) -> None:
     path = write_red(tmp_path / "hostile.onnx", edit=edit)
     with pytest.raises(DataError, match=f"refused: .*{message}") as caught:
         read_metadata(path)
     assert "\n" not in str(caught.value)
 
 
-def test_truncated_and_damaged_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "edit",
+    [
+        hostile.huge,
+        hostile.negative,
+        hostile.huge_constant,
+        hostile.unknown_type,
+        hostile.grows,
+        hostile.wrong_shape,
+    ],
+)
+def test_hostile_files_end_the_trial_process_alone(
+    edit: Callable[[Any], None], tmp_path: Path
+) -> None:
+    """Bar X5."""
+    path = write_red(tmp_path / "hostile.onnx", edit=edit)
+    with pytest.raises(DataError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refused_file_is_refused_again(tmp_path: Path) -> None:
+    """Only files that passed are remembered."""
+    path, out = write_red(tmp_path / "hostile.onnx", edit=hostile.wrong_shape), tmp_path / "out"
+    for _ in range(2):
+        assert seenet_command("predict", path, tmp_path, "--out", out) == 4
+    assert not out.exists()
+
+
+def test_truncated_and_damaged_files_are_refused(tmp_path: Path) -> None:
     whole = write_red(tmp_path / "whole.onnx").read_bytes()
-    path = tmp_path / "cut.onnx"
-    generator = np.random.default_rng(0)
+    path, generator = tmp_path / "cut.onnx", np.random.default_rng(0)
     for length in (0, 1, *generator.integers(2, len(whole), 60)):
         path.write_bytes(whole[:length])
-        # A cut may fall between two fields: the metadata is what comes last, and is then missing.
+        # A cut may fall between two fields: the metadata comes last, and is then missing.
         assert "seenet" not in hostile.metadata_or_refusal(path)
     for place in generator.integers(0, len(whole), 300):
-        path.write_bytes(
-            whole[:place]
-            + bytes([whole[place] ^ (1 << int(generator.integers(8)))])
-            + whole[place + 1 :]
-        )
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(generator.integers(8))
+        path.write_bytes(damaged)
         hostile.metadata_or_refusal(path)
+
+
+def write(path: Path, one: Card | None = None) -> Path:
+    write_openvino(path, openvino.Core().read_model(red_model().SerializeToString()), one or card())
+    return path
 
 
 @pytest.fixture
 def red(tmp_path: Path) -> Path:
-    path = tmp_path / "red.xml"
-    write_openvino(path, openvino.Core().read_model(red_model().SerializeToString()), card())
-    return path
+    return write(tmp_path / "red.xml")
 
 
-def test_it_answers_without_torch(red: Path) -> None:
-    program = (
-        "import sys, numpy, seenet; net = seenet.load('red.xml'); numpy.save('scores.npy', net.scores(numpy.load('image.npy'))); "
-        "assert 'torch' not in sys.modules and net.settings['runtime'].startswith('openvino ')"
-    )
-    image = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
-    np.save(red.parent / "image.npy", image)
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=red.parent, capture_output=True, text=True, check=False
-    )
+PROGRAM = """
+import sys, numpy, seenet
+net = seenet.load("red.xml")
+numpy.save("scores.npy", net.scores(numpy.load("image.npy")))
+assert "torch" not in sys.modules and net.settings["runtime"].startswith("openvino ")
+"""
+
+
+def test_openvino_answers_without_torch(red: Path) -> None:
+    np.save(red.with_name("image.npy"), picture(5, 8))
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, cwd=red.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    expected = -np.abs(
-        image[None, :, :, 0].astype(np.float32) - np.array(CENTRES, np.float32)[:, None, None]
-    )
-    assert np.array_equal(np.load(red.parent / "scores.npy"), expected)
+    assert np.array_equal(np.load(red.with_name("scores.npy")), red_scores(picture(5, 8)))
 
 
-def test_one_half_alone_and_damaged_halves(red: Path) -> None:
-    weights = red.with_suffix(".bin").read_bytes()
-    text = red.read_text()
-    red.with_suffix(".bin").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(DataError, match=f"{red}: .*export it again"):
-        load(red)
-    red.with_suffix(".bin").write_bytes(weights)
-    red.write_text(text[: len(text) // 2])
-    with pytest.raises(DataError, match=f"{red}: .*export it again"):
-        load(red)
-    red.write_text(text)
+def test_missing_and_damaged_halves_are_refused(red: Path) -> None:
+    for half in (red.with_suffix(".bin"), red):
+        whole = half.read_bytes()
+        half.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match=f"{red}: .*export it again"):
+            load(red)
+        half.write_bytes(whole)
     red.with_suffix(".bin").unlink()
-    with pytest.raises(DataError, match=r"its weights red\.bin are not beside it"):
+    with pytest.raises(DataError, match=r"red\.bin"):
         load(red)
 
 
-def test_without_metadata_or_of_a_newer_version(tmp_path: Path) -> None:
+def test_a_file_without_metadata_is_refused(tmp_path: Path) -> None:
     model = openvino.Core().read_model(red_model().SerializeToString())
     openvino.save_model(model, tmp_path / "bare.xml")
     with pytest.raises(DataError, match="holds no SeENet metadata"):
@@ -104,28 +133,17 @@ def test_without_metadata_or_of_a_newer_version(tmp_path: Path) -> None:
 def test_precisions(red: Path) -> None:
     with pytest.raises(UsageError, match="runs in fp32 or bf16"):
         load(red, precision="fp16")
-    assert load(red, precision="bf16").settings["precision"] == "bf16"
-    half = red.with_name("half.xml")
-    write_openvino(
-        half,
-        openvino.Core().read_model(red_model().SerializeToString()),
-        replace(card(), precision="fp16"),
-    )
-    assert load(half).settings["precision"] == "fp16"
-
-
-def test_the_same_bytes_again(red: Path) -> None:
-    again = red.with_name("again.xml")
-    write_openvino(again, openvino.Core().read_model(red_model().SerializeToString()), card())
-    assert again.read_bytes() == red.read_bytes()
-    assert again.with_suffix(".bin").read_bytes() == red.with_suffix(".bin").read_bytes()
+    half = write(red.with_name("half.xml"), replace(card(), precision="fp16"))
+    precisions = [load(red, precision="bf16").precision, load(half).precision]
+    assert precisions == ["bf16", "fp16"]
 
 
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
         (
-            "Check 'ptr' failed at cpu_memory.cpp:257:\nFailed to allocate 108000000 bytes of memory\n",
+            "Check 'ptr' failed at cpu_memory.cpp:257:\n"
+            "Failed to allocate 108000000 bytes of memory\n",
             MemoryError,
         ),
         ("Status Message: std::bad_alloc", MemoryError),
@@ -133,8 +151,7 @@ def test_the_same_bytes_again(red: Path) -> None:
         ("Failed to allocate required number of vector registers", DataError),
     ],
 )
-def test_memory_is_told_from_other_refusals(text: str, kind: type[Exception]) -> None:
+def test_lack_of_memory_is_told_from_other_errors(text: str, kind: type[Exception]) -> None:
     with pytest.raises(kind) as caught, _runtime_errors(Path("a.onnx")):
         raise RuntimeError(text)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("a.onnx: the runtime refuses it") == (kind is DataError)

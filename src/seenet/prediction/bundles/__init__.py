@@ -1,1 +1,1 @@
-"""Exported models: their metadata, predictor and runtimes. Imports no torch."""
+"""Exported models: their metadata, predictor and runtimes, without torch."""

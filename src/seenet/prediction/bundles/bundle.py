@@ -1,4 +1,4 @@
-"""An exported model: its metadata (`Card`), and the predictor that runs it. Imports no torch."""
+"""An exported model (a bundle): its metadata, and the predictor that runs it, without torch."""
 
 import json
 import os
@@ -21,7 +21,7 @@ KEY = "seenet"
 """Key of the card in a bundle's own metadata."""
 FORMAT = 1
 FORMATS = {row.suffix: name for name, row in BUNDLE_FORMATS.items() if row.read}
-"""Format of a bundle that is read, by its suffix."""
+"""Formats that are read here, by suffix."""
 
 INPUT = "images: uint8, N x H x W x {channels}, RGB, 0 to 255; normalised inside"
 OUTPUTS = (
@@ -31,23 +31,24 @@ OUTPUTS = (
 
 
 def is_bundle(path: Path) -> bool:
-    """Report whether the model file at `path` is an exported one.
+    """Return whether a model file is an exported one.
 
     Raises:
-        UsageError: a `.pt2` file, which is written for other programs: its reader, torch's, runs
-            code that such a file may hold.
+        UsageError: A `.pt2` file, which is written for other programs: torch's reader may run code
+            that such a file holds.
     """
     if path.suffix == ".pt2":
         raise UsageError(
-            f"{path}: a .pt2 file is for torch.export.load and is not read here, since reading it may run code; "
-            "give the .safetensors that it came from, or export that with --format onnx or openvino"
+            f"{path}: a .pt2 file is for torch.export.load and is not read here, since reading it "
+            "may run code; give the .safetensors that it came from, or export that with --format "
+            "onnx or openvino"
         )
     return path.suffix in FORMATS
 
 
 @dataclass(frozen=True)
 class Card:
-    """A bundle's metadata: what it answers with, and where it came from."""
+    """Metadata of a bundle: its classes, and where it came from."""
 
     labels: LabelSet
     mean: tuple[float, ...]
@@ -66,7 +67,7 @@ class Card:
         return "uint8" if self.labels.num_classes <= 256 else "int32"
 
     def text(self) -> str:
-        """Return JSON, the same for the same card."""
+        """Return the card as JSON, always the same for the same card."""
         channels, classes = len(self.mean), self.labels.num_classes
         described = {
             "input": INPUT.format(channels=channels),
@@ -78,36 +79,36 @@ class Card:
 
 
 def parse_card(path: Path, text: str | None) -> Card:
-    """Read the card of the bundle at `path`. DataError where it is missing, damaged, or of a newer
-    version.
+    """Parse the card of the bundle at `path`.
+
+    Raises:
+        DataError: The card is missing, damaged, or of a newer version.
     """
     if not text:
         raise DataError(
-            f"{path}: holds no SeENet metadata (classes, version); expected what seenet export wrote: export it again"
+            f"{path}: holds no SeENet metadata (classes, version); expected what seenet export "
+            "wrote: export it again"
         )
     try:
         values = json.loads(text)
         if values["format"] > FORMAT:
             raise DataError(
-                f"{path}: bundle format {values['format']}, this version reads up to {FORMAT}; install a newer seenet"
+                f"{path}: bundle format {values['format']}, this version reads up to {FORMAT}; "
+                "install a newer seenet"
             )
         strings = {key: str(values[key]) for key in ("precision", "version", "model_sha256")}
         mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
         return Card(labels=LabelSet.from_json(values["labels"]), mean=mean, std=std, **strings)
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{path}: its metadata is damaged ({' '.join(str(error).split())[:120]}); export it again"
-        ) from None
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: its metadata is damaged ({reason}); export it again") from None
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A bundle in its runtime.
+    """A bundle that is loaded in its runtime.
 
-    `run` takes images N x H x W x C uint8 and returns scores N x K x H x W float32 and class maps N
-    x H x W.
+    `run` maps images N x H x W x C uint8 to scores N x K x H x W float32 and class maps N x H x W.
     """
 
     card: Card
@@ -116,27 +117,26 @@ class Opened:
     precision: str
     """Number format that it computes in."""
     run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    again: "Callable[[], Opened] | None" = None
-    """Function that opens the file anew: a runtime's session cannot be copied or pickled."""
+    reopen: "Callable[[], Opened] | None" = None
+    """Function that opens the file again: a runtime's session cannot be copied or pickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.again is None:
-            raise TypeError("this bundle is in no file, from which a copy could be opened")
-        return self.again, ()
+        if self.reopen is None:
+            raise TypeError("this bundle is not in a file, from which a copy could be opened")
+        return self.reopen, ()
 
 
-BYTES = 1600
-"""Bytes a pixel of a pass, besides the scores. A bundle does not say, so it is that of SeENet on a
+BYTES_PER_PIXEL = 1600
+"""Memory of a pass, besides the scores. A bundle does not say, so this is that of SeENet on a
 ResNet-101 (`tiled.pass_bytes`: 1555).
 """
 
 
 class BundlePredictor(BasePredictor):
-    """Segment pictures of any size with an exported model, one at a time. Scores are those at the
-    picture's own size.
+    """Predictor that runs an exported model; its scores have the picture's own size.
 
     Raises:
-        UsageError: scales other than 1, which would need another resize than training's.
+        UsageError: Scales other than 1, which would need another resize than in training.
     """
 
     device = "cpu"
@@ -150,10 +150,11 @@ class BundlePredictor(BasePredictor):
         tiling: Tiling | None = None,
         info: dict[str, Any] | None = None,
     ) -> None:
-        card = opened.card
+        self.opened, self.card, self.runtime = opened, opened.card, opened.runtime
+        self._process = os.getpid()
         super().__init__(
-            card.labels,
-            channels=len(card.mean),
+            self.card.labels,
+            channels=len(self.card.mean),
             precision=opened.precision,
             scales=scales,
             flip=flip,
@@ -162,30 +163,34 @@ class BundlePredictor(BasePredictor):
         )
         if self.scales != (1.0,):
             raise UsageError(
-                f"scales {list(self.scales)}: an exported model takes scale 1 alone (and --flip); use the .safetensors model"
+                f"scales {list(self.scales)}: an exported model takes scale 1 alone (and --flip); "
+                "use the .safetensors model"
             )
-        self.card, self.runtime, self.opened, self._process = (
-            card,
-            opened.runtime,
-            opened,
-            os.getpid(),
-        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _process=os.getpid())
         if self.opened.card != self.card:
             raise DataError(
-                f"{self.info.get('file', 'the exported model')}: changed since this predictor was copied; load it again"
+                f"{self.info.get('file', 'the exported model')}: changed since this predictor was "
+                "copied; load it again"
             )
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores N x K x H x W and class maps N x H x W of images N x H x W x C uint8.
-        UsageError in a forked process.
+        """Return scores and class maps of a batch.
+
+        Args:
+            images: N x H x W x C uint8.
+
+        Returns:
+            N x K x H x W and N x H x W.
+
+        Raises:
+            UsageError: In a forked process.
         """
         if self._process != os.getpid():
             raise UsageError(
-                "an exported model that was loaded before a fork: its runtime's threads do not outlive it; load it in the new process, "
-                "or start that by spawn"
+                "an exported model that was loaded before a fork: its runtime's threads do not "
+                "survive a fork; load it in the new process, or start that by spawn"
             )
         return self.opened.run(images)
 
@@ -206,14 +211,16 @@ class BundlePredictor(BasePredictor):
     def row_chunks(
         self, image: np.ndarray, size: tuple[int, int] | None = None
     ) -> Iterator[np.ndarray]:
-        """Compute `BasePredictor.row_chunks`: one of all rows, or one a row of tiles. UsageError
-        for another `size` than the picture's.
+        """Compute `BasePredictor.row_chunks`: one of all rows, or one for each row of tiles.
+
+        Raises:
+            UsageError: `size` is not the picture's size.
         """
         self._check(image)
         if size not in (None, image.shape[:2]):
-            found = "x".join(map(str, image.shape[:2]))
+            found, asked = ("x".join(map(str, sides)) for sides in (image.shape[:2], size or ()))
             raise UsageError(
-                f"an exported model scores pictures at their own size, {found}, not at {'x'.join(map(str, size or ()))}; "
+                f"an exported model scores pictures at their own size, {found}, not at {asked}; "
                 "use the .safetensors model where labels have another size"
             )
         rows, columns = self._spans((image.shape[0], image.shape[1]))
@@ -226,32 +233,31 @@ class BundlePredictor(BasePredictor):
         return count * (1 + self.flip) if count > 1 else 1
 
     def _spans(self, size: tuple[int, int]) -> tuple[list[Span], list[Span]]:
-        """Return rows and columns of the tiles of a picture of this height and width."""
+        """Return the rows and columns of the tiles of a picture of this height and width."""
         scores = 4 * self.labels.num_classes * (1 + self.flip)
-        tiling = self.tiling or Tiling()
-        side = tiling.side(size, BYTES + scores, scores) or max(size)
-        return tiling.spans(size[0], side, congruent=False), tiling.spans(
-            size[1], side, congruent=False
-        )
+        side = self.tiling.side(size, BYTES_PER_PIXEL + scores, scores) or max(size)
+        rows, columns = (self.tiling.spans(length, side, congruent=False) for length in size)
+        return rows, columns
 
     def _band(self, image: np.ndarray, rows: Span, columns: list[Span]) -> np.ndarray:
-        """Compute the scores of the rows that a row of tiles answers for, K x r x W."""
-        raw = self._row(image, rows, columns)
+        """Compute the scores of one row of tiles without its margins, K x r x W."""
+        raw = self._raw_band(image, rows, columns)
         if not self.flip:
             return raw
         # In place: a row of tiles is large.
         mean = to_probabilities(raw)
-        mean += to_probabilities(self._row(image[:, ::-1], rows, columns))[..., ::-1]
+        mean += to_probabilities(self._raw_band(image[:, ::-1], rows, columns))[..., ::-1]
         mean /= 2
-        # A probability may be 0 in float32; its log must stay finite, so that cross entropy does.
+        # A probability may be 0 in float32; its log must be finite for the cross entropy.
         np.maximum(mean, np.finfo(np.float32).tiny, out=mean)
         np.log(mean, out=mean)
         return mean
 
-    def _row(self, image: np.ndarray, rows: Span, columns: list[Span]) -> np.ndarray:
-        row = None
+    def _raw_band(self, image: np.ndarray, rows: Span, columns: list[Span]) -> np.ndarray:
+        band = None
         for span in columns:
-            scores = self._one(image[rows.begin : rows.end, span.begin : span.end])
+            tile = image[rows.begin : rows.end, span.begin : span.end]
+            scores: np.ndarray = self.run(np.ascontiguousarray(tile[None]))[0][0]
             part = scores[
                 :,
                 rows.first - rows.begin : rows.last - rows.begin,
@@ -260,15 +266,17 @@ class BundlePredictor(BasePredictor):
             tile_done.get()()
             if len(columns) == 1:
                 return part
-            # Copied, since parts would keep all of their tiles' scores in memory.
-            row = np.empty((*part.shape[:2], columns[-1].last), part.dtype) if row is None else row
-            row[..., span.first : span.last] = part
-        assert row is not None
-        return row
+            # Copied, since parts would keep the scores of their whole tiles in memory.
+            if band is None:
+                band = np.empty((*part.shape[:2], columns[-1].last), part.dtype)
+            band[..., span.first : span.last] = part
+        assert band is not None
+        return band
 
     def mask(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Return the class of each pixel, as `BasePredictor.mask`; without flip the class map that
-        the bundle gives.
+        """Return the class of each pixel, as `BasePredictor.mask`.
+
+        Without flip and tiles it is the class map of the bundle.
         """
         self._check(image)
         if (
@@ -278,14 +286,6 @@ class BundlePredictor(BasePredictor):
         ):
             return super().mask(image, size)
         scores, masks = self.run(np.ascontiguousarray(image[None]))
-        # What is not a number goes through a maximum.
+        # The maximum of numbers with a NaN among them is NaN.
         check_finite(scores[0].max(0))
-        mask: np.ndarray = masks[0].astype(
-            np.uint8 if self.labels.num_classes <= 256 else np.uint16, copy=False
-        )
-        return mask
-
-    def _one(self, image: np.ndarray) -> np.ndarray:
-        scores, _ = self.run(np.ascontiguousarray(image[None]))
-        one: np.ndarray = scores[0]
-        return one
+        return np.asarray(masks[0], np.uint8 if self.labels.num_classes <= 256 else np.uint16)

@@ -1,6 +1,7 @@
-"""The formats of exported models, a row each: for those that write them, load them, or know them by their suffix.
+"""The formats of exported models, one row each, for those that write, load or recognise them.
 
-A format is written by `seenet.export.NAME.write`, and loaded, where it is read here, by its opener in `runtimes`.
+A format is written by `seenet.export.NAME.write` and, if it is read here, loaded by its opener in
+`runtimes`.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class BundleFormat:
-    """What is known of a format without a package of its runtime."""
+    """Facts about a format that are known without a package of its runtime."""
 
     suffix: str
     runs_with: tuple[str, ...]
@@ -17,38 +18,46 @@ class BundleFormat:
     written_with: tuple[str, ...] = ()
     """Packages that write it, besides torch."""
     precisions: tuple[str, ...] = ("fp32",)
-    """What it can be asked to compute in."""
+    """Number formats that it can compute in."""
     weights: str | None = None
     """Suffix of a second file, which holds the weights."""
     options: frozenset[str] = frozenset()
-    """Those of `seenet export` that it takes."""
+    """Options of `seenet export` that it takes."""
     read: bool = True
-    """Whether `seenet predict` and `eval` read it; one that they do not is written for other programs."""
+    """`seenet predict` and `eval` read it; otherwise it is for other programs."""
 
 
 BUNDLE_FORMATS = {
     "onnx": BundleFormat(
-        ".onnx", ("onnx", "onnxruntime"), ("onnx", "onnxscript"), options=frozenset({"--int8", "--plain"})
+        ".onnx",
+        ("onnx", "onnxruntime"),
+        ("onnx", "onnxscript"),
+        options=frozenset({"--int8", "--plain"}),
     ),
     "openvino": BundleFormat(
-        # It reads the network by way of ONNX.
-        ".xml", ("openvino",), ("onnx", "onnxscript"), ("fp32", "bf16"), ".bin", frozenset({"--int8", "--fp16", "--plain"})
+        ".xml",
+        ("openvino",),
+        # It gets the network by way of ONNX.
+        ("onnx", "onnxscript"),
+        ("fp32", "bf16"),
+        ".bin",
+        frozenset({"--int8", "--fp16", "--plain"}),
     ),
     "torch": BundleFormat(".pt2", ("torch",), read=False),
-}  # fmt: skip
+}
 
 
 def format_of(path: Path) -> BundleFormat:
-    """Return the format of a bundle by its suffix. KeyError for any other."""
-    return next(row for row in BUNDLE_FORMATS.values() if row.suffix == path.suffix)
+    """Return the format of a bundle by its suffix; raise KeyError for another suffix."""
+    return {row.suffix: row for row in BUNDLE_FORMATS.values()}[path.suffix]
 
 
 def bundle_files(path: Path) -> list[Path]:
-    """Return the one or two files of the bundle at `path`, the one that is loaded last."""
+    """Return the one or two files of the bundle at `path`; `path` itself is the last."""
     weights = format_of(path).weights
     return [*([path.with_suffix(weights)] if weights else []), path]
 
 
 def check_path(path: Path) -> Path:
-    """Return where the table of a bundle's verification lies."""
+    """Return the path of the table of a bundle's verification."""
     return path.with_name(f"{path.name}.check.json")

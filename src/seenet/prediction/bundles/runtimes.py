@@ -1,4 +1,4 @@
-"""Open exported models in ONNX Runtime or OpenVINO. Each is imported only where it is needed."""
+"""Open exported models in ONNX Runtime or OpenVINO; each is imported only where it is needed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from seenet.prediction.bundles.formats import BUNDLE_FORMATS
 
 DEVICES = ("auto", "cpu")
 ONNX_BYTES = 2**31 - 1
-"""Largest ONNX file: protobuf holds no more."""
+"""Largest ONNX file: protobuf's limit."""
 ONNX_DOMAINS = ("", "ai.onnx")
 
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -27,33 +27,36 @@ def open_bundle(path: Path, *, device: str = "auto", precision: str = "fp32") ->
     """Load the bundle at `path`.
 
     Raises:
-        DataError: damaged, foreign or hostile file, one half of it missing, a newer version.
-        UsageError: a device or precision that its runtime does not have, or the extra `export` is
-            not installed.
+        DataError: The file is damaged, foreign, hostile or of a newer version, or its weights are
+            missing.
+        UsageError: The runtime does not have this device or precision, or the extra `export` is not
+            installed.
     """
     kind = FORMATS[path.suffix]
     if device not in DEVICES:
         raise UsageError(
             f"device {device}: an exported model runs on {' or '.join(DEVICES)}; use --device cpu"
         )
-    if precision not in BUNDLE_FORMATS[kind].precisions:
+    precisions = BUNDLE_FORMATS[kind].precisions
+    if precision not in precisions:
         raise UsageError(
-            f"precision {precision}: {path.name} ({kind}) runs in {' or '.join(BUNDLE_FORMATS[kind].precisions)}"
+            f"precision {precision}: {path.name} ({kind}) runs in {' or '.join(precisions)}"
         )
     require(*BUNDLE_FORMATS[kind].runs_with)
     card, runtime, run = OPENERS[kind](path, precision)
-    again = partial(open_bundle, path, device=device, precision=precision)
-    return Opened(card, runtime, card.precision if precision == "fp32" else precision, run, again)
+    reopen = partial(open_bundle, path, device=device, precision=precision)
+    return Opened(card, runtime, card.precision if precision == "fp32" else precision, run, reopen)
 
 
 def require(*packages: str) -> None:
-    """Raise UsageError where one of these packages, of the extra `export`, is not installed."""
+    """Raise UsageError if one of these packages, of the extra `export`, is not installed."""
     for package in packages:
         try:
             import_module(package)
         except ImportError as error:
             raise UsageError(
-                f"exported models need {package} ({error}); install it with: pip install 'seenet[export]'"
+                f"exported models need {package} ({error}); install it with: "
+                "pip install 'seenet[export]'"
             ) from None
 
 
@@ -81,11 +84,11 @@ def _open_onnx(path: Path, precision: str) -> tuple[Card, str, Run]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of an ONNX file, checked before a runtime sees it.
+    """Return the metadata of an ONNX file, which is checked before a runtime reads it.
 
     Raises:
-        DataError: over 2 GiB, truncated or no ONNX file; a tensor in another file; operators that
-            ONNX does not define; whatever else `onnx.checker` refuses.
+        DataError: The file is over 2 GiB, truncated or not ONNX, has a tensor in another file or
+            operators that ONNX does not define, or is refused by `onnx.checker`.
     """
     from onnx import ModelProto, checker
 
@@ -97,24 +100,20 @@ def read_metadata(path: Path) -> dict[str, str]:
     content = path.read_bytes()
     try:
         model = ModelProto.FromString(content)
-        foreign = [
-            one.domain
-            for part in (model, *model.functions)
-            for one in part.opset_import
-            if one.domain not in ONNX_DOMAINS
-        ]
+        imports = [one.domain for part in (model, *model.functions) for one in part.opset_import]
+        foreign = [domain for domain in imports if domain not in ONNX_DOMAINS]
         if foreign:
-            raise _refused(
+            raise _refusal(
                 path, f"operators of domain {foreign[0][:80]!r}", "those of ai.onnx alone"
             )
         if _has_external_data(model):
-            raise _refused(path, "a tensor in another file", "all of them inside")
+            raise _refusal(path, "a tensor in another file", "all of them inside")
         checker.check_model(content)
     except DataError:
         raise
     except Exception as error:  # protobuf's and the checker's have no class in common
         text = " ".join(str(error).split())[:200]
-        raise _refused(
+        raise _refusal(
             path,
             f"no valid ONNX model ({type(error).__name__}: {text})",
             "what seenet export wrote",
@@ -123,7 +122,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _has_external_data(message: Any) -> bool:
-    """Report whether a protobuf message holds, at any depth, a tensor whose values lie in another
+    """Return whether a protobuf message contains, at any depth, a tensor with values in another
     file.
     """
     for field, value in message.ListFields():
@@ -136,9 +135,9 @@ def _has_external_data(message: Any) -> bool:
     return False
 
 
-def _refused(path: Path, found: str, expected: str) -> DataError:
+def _refusal(path: Path, found: str, expected: str) -> DataError:
     return DataError(
-        f"{path}: refused: found {found}, expected {expected}; export it again, or do not use this file"
+        f"{path}: refused: found {found}, expected {expected}; export it again, or do not use it"
     )
 
 
@@ -148,7 +147,8 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise DataError(
-            f"{path}: its weights {weights.name} are not beside it; copy both files, or export it again"
+            f"{path}: its weights {weights.name} are not beside it; copy both files, or export it "
+            "again"
         )
     core = openvino.Core()
     with _runtime_errors(path):
@@ -160,19 +160,17 @@ def _open_openvino(path: Path, precision: str) -> tuple[Card, str, Run]:
     card = parse_card(path, text)
     inputs = [(one.any_name, [str(side) for side in one.partial_shape]) for one in model.inputs]
     _check_interface(path, card, inputs, [one.any_name for one in model.outputs])
-    # On its own it would compute in bf16 where the processor has that.
+    # By default it would compute in bf16 where the processor has that.
+    hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     with _runtime_errors(path):
-        compiled = core.compile_model(
-            model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
-        )
-
+        compiled = core.compile_model(model, "CPU", hint)
     lock = Lock()
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # One at a time, and copies: the runtime writes every answer to the same memory.
         with lock, _runtime_errors(path):
-            found = compiled({"images": images})
-            return np.array(found["scores"], np.float32), np.array(found["mask"])
+            outputs = compiled({"images": images})
+            return np.array(outputs["scores"], np.float32), np.array(outputs["mask"])
 
     return card, f"openvino {openvino.__version__.split('-')[0]}", run
 
@@ -188,19 +186,20 @@ def _check_interface(
 ) -> None:
     if [name for name, _ in inputs] != ["images"] or sorted(outputs) != ["mask", "scores"]:
         raise DataError(
-            f"{path}: inputs {[name[:40] for name, _ in inputs]} and outputs {[name[:40] for name in outputs]}, "
-            "expected images, mask and scores; export it again"
+            f"{path}: inputs {[name[:40] for name, _ in inputs]} and outputs "
+            f"{[name[:40] for name in outputs]}, expected images, mask and scores; export it again"
         )
     shape = inputs[0][1]
     if len(shape) != 4 or str(shape[3]) != str(len(card.mean)):
         raise DataError(
-            f"{path}: input of shape {shape}, expected N x H x W x {len(card.mean)}; export it again"
+            f"{path}: input of shape {shape}, expected N x H x W x {len(card.mean)}; export it "
+            "again"
         )
 
 
 @contextmanager
 def _runtime_errors(path: Path) -> Iterator[None]:
-    """Turn whatever a runtime raises into one line, or into a MemoryError where memory is short."""
+    """Convert a runtime's exceptions into one line, or into MemoryError if memory is short."""
     try:
         yield
     except Exception as error:
@@ -208,5 +207,6 @@ def _runtime_errors(path: Path) -> Iterator[None]:
         if lacks_memory(error):
             raise MemoryError(text[:160]) from None
         raise DataError(
-            f"{path}: the runtime refuses it ({type(error).__name__}: {text[:200]}); export it again"
+            f"{path}: the runtime refuses it ({type(error).__name__}: {text[:200]}); export it "
+            "again"
         ) from None

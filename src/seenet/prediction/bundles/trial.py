@@ -1,7 +1,7 @@
 """Load a bundle in a child process first: a hostile file ends only that process.
 
-Run as `python -m seenet.prediction.bundles.trial FILE` by `open_tried`; files that passed are
-remembered by hash.
+`open_tried` runs `python -m seenet.prediction.bundles.trial FILE`; files that passed are remembered
+by their hash.
 """
 
 import hashlib
@@ -9,7 +9,8 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from seenet.core.child import REFUSED, refuse, run_module
 from seenet.core.errors import DataError, PassingError, SeenetError
@@ -29,39 +30,33 @@ def open_tried(path: Path, *, device: str = "auto", precision: str = "fp32") -> 
     """Open a bundle after a child process has loaded it and segmented a grey square with it.
 
     Raises:
-        DataError: as `open_bundle`, or that process took too much memory.
-        PassingError: that process crashed or took too much time.
-        UsageError: as `open_bundle`.
+        DataError: As `open_bundle`, or the child process used too much memory.
+        PassingError: The child process crashed or took too long.
+        UsageError: As `open_bundle`.
     """
     packages = format_of(path).runs_with
     require(*packages)
-    passed = cache_folder() / "tried" / _digest(path, packages)
+    # By module: the package may have another name (onnxruntime-gpu).
+    versions = (f"{name} {getattr(import_module(name), '__version__', '')}" for name in packages)
+    parts = [*map(sha256, reversed(_existing_files(path))), *versions]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    passed = cache_folder() / "tried" / key
     if not passed.exists():
         _try(path)
-        # Where nothing can be remembered it is tried again next time.
+        # If the cache cannot be written, the file is tried again next time.
         with suppress(OSError):
             passed.parent.mkdir(parents=True, exist_ok=True)
             passed.touch()
     return open_bundle(path, device=device, precision=precision)
 
 
-def _digest(path: Path, packages: tuple[str, ...]) -> str:
-    # By module: a package may come under another name (onnxruntime-gpu).
-    versions = (
-        f"{package} {getattr(import_module(package), '__version__', '')}" for package in packages
-    )
-    parts = [*map(sha256, _files(path)), *versions]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _files(path: Path) -> list[Path]:
-    """Return the files that are there of a bundle's one or two."""
-    return [file for file in reversed(bundle_files(path)) if file.is_file()]
+def _existing_files(path: Path) -> list[Path]:
+    return [file for file in bundle_files(path) if file.is_file()]
 
 
 def _try(path: Path) -> None:
     try:
-        ended = run_module("seenet.prediction.bundles.trial", path, timeout=TIMEOUT_SECONDS)
+        ended = run_module(__name__, path, timeout=TIMEOUT_SECONDS)
     except TimeoutError:
         raise PassingError(
             f"{path}: not loaded within {TIMEOUT_SECONDS} s; refused, export it again"
@@ -70,29 +65,30 @@ def _try(path: Path) -> None:
         raise DataError(ended.message)
     if ended.code:
         raise PassingError(
-            f"{path}: loading it crashes the runtime (a trial process ended with {ended.how}); refused, export it again"
+            f"{path}: loading it crashes the runtime (a trial process ended with {ended.how}); "
+            "refused, export it again"
         )
 
 
 def main() -> None:
     path = Path(sys.argv[1])
-    limit = MEMORY_BYTES + 8 * sum(file.stat().st_size for file in _files(path))
+    limit = MEMORY_BYTES + 8 * sum(file.stat().st_size for file in _existing_files(path))
     limit_memory(limit)
     try:
         opened = open_bundle(path)
-        import numpy as np
-
         scores, _ = opened.run(np.full((1, SIDE, SIDE, len(opened.card.mean)), 128, np.uint8))
-        expected: Any = (1, opened.card.labels.num_classes, SIDE, SIDE)
+        expected = (1, opened.card.labels.num_classes, SIDE, SIDE)
         if scores.shape != expected:
             raise DataError(
-                f"{path}: scores of shape {scores.shape} for one {SIDE}x{SIDE} picture, expected {expected}; export it again"
+                f"{path}: scores of shape {scores.shape} for one {SIDE}x{SIDE} picture, expected "
+                f"{expected}; export it again"
             )
     except SeenetError as error:
         refuse(str(error))
     except MemoryError:
         refuse(
-            f"{path}: takes more than {limit} bytes of memory for one {SIDE}x{SIDE} picture; refused, export it again"
+            f"{path}: takes more than {limit} bytes of memory for one {SIDE}x{SIDE} picture; "
+            "refused, export it again"
         )
 
 
