@@ -29,9 +29,9 @@ POOLING = ("torchvision-deeplabv3", "smp-deeplabv3plus", "smp-upernet")
 
 
 class Network(nn.Module):
-    """Convolution whose logits or gradients are not finite at one training step on one rank.
+    """Convolution with a fault at one training step on one rank: SEENET_FAULT=KIND:STEP:RANK.
 
-    The environment names them: SEENET_FAULT=KIND:STEP:RANK.
+    KIND: `loss-nan`, `gradient-inf` ...; or `slow-60`: the step takes 60 s, after a file `waiting`.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -48,23 +48,17 @@ class Network(nn.Module):
         if self.training and self.passes == self.step:
             if self.what == "loss":
                 return logits * self.factor
-            logits.register_hook(lambda gradient: gradient * self.factor)
+            if self.what == "gradient":
+                logits.register_hook(lambda gradient: gradient * self.factor)
+            else:
+                Path("waiting").touch()
+                time.sleep(self.factor)
         return logits
 
 
 def ignored(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     """Set every label to void: a custom transform."""
     return {"image": image, "mask": np.full_like(mask, 255)}
-
-
-def slow(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Take a minute if the working folder contains a file `slow`: a custom transform."""
-    if Path("slow").exists():
-        Path("waiting").touch()
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            time.sleep(0.01)
-    return {"image": image, "mask": mask}
 
 
 def all_finite(run: Path) -> None:

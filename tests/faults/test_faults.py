@@ -68,10 +68,17 @@ def test_faults_are_chosen_by_the_beginning_of_their_id() -> None:
     assert chosen == {"T1": names[:1], "T,C2": names[:3], "": names}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="preloads a library, mounts a tmpfs")
-def test_a_few_tries(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, preloads a library")
+@pytest.mark.parametrize(
+    ("only", "tries"),
+    [
+        (QUICK, 3),
+        *(pytest.param(only, 2, marks=pytest.mark.slow) for only in ("T1", "T4", "T5,T6", "T8")),
+    ],
+)
+def test_a_few_tries(tmp_path: Path, only: str, tries: int) -> None:
     results, page = str(tmp_path / "results"), str(tmp_path / "faults")
-    options = ["--only", QUICK, "--tries", "3", "--results", results, "--table", page]
+    options = ["--only", only, "--tries", str(tries), "--results", results, "--table", page]
     paths = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults", *options],
@@ -79,11 +86,11 @@ def test_a_few_tries(tmp_path: Path) -> None:
         env=os.environ | paths,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         check=False,
     )
     rows = [one for one in json.loads((tmp_path / "faults.json").read_text()) if one["tries"]]
-    assert {"C1", "C2.moment", "C4", "B.C2.moment", "B.C4"} <= {one["fault"] for one in rows}
+    assert rows, done.stderr
     for one in rows:
         held = one["passed"] == one["tries"]
         assert held != one["must_fail"], (one["fault"], one["errors"], done.stderr)

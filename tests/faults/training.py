@@ -17,6 +17,7 @@ from seenet.training import checkpoint
 from seenet.training.stages import train_recipe
 from tests.faults import processes
 from tests.faults.fault import Attempt
+from tests.faults.numbers import FACTORY
 from tests.faults.preload import armed
 from tests.faults.processes import Child, ended, forked, wait_until
 from tests.faults.runs import (
@@ -42,13 +43,10 @@ FROZEN_SECONDS = TIMEOUT + 2 * ANSWER_TIMEOUT.seconds + 30 + 2 * SECONDS
 """The operation, the roll call on rank 1, torchrun's patience with a process that does not end."""
 TWO_RANKS = (
     "training.steps=400",
-    "training.validate_every=40",
     "training.checkpoint_every=400",
     "training.workers=1",
+    f"training.timeout_minutes={TIMEOUT / 60}",
 )
-LOST = ("training.validate_every=0", f"training.timeout_minutes={TIMEOUT / 60}")
-"""Settings of runs that lose a rank: without validation, which waits for an hour."""
-SLOW = "transforms.custom=tests.faults.numbers:slow"
 
 
 def start(attempt: Attempt, *, resume: bool) -> Child:
@@ -219,16 +217,13 @@ def signalled(number: signal.Signals, code: int, attempt: Attempt) -> None:
 
 
 def on_two_ranks(
-    number: signal.Signals,
-    whom: str,
-    codes: set[int],
-    seconds: float,
-    settings: tuple[str, ...],
-    attempt: Attempt,
+    number: signal.Signals, whom: str, codes: set[int], seconds: float, attempt: Attempt
 ) -> None:
     """T4, T8: a signal to the launcher or to one of two ranks; the other rank ends with a code."""
     lost = attempt.number % 2
-    launcher = train(attempt, *TWO_RANKS, *settings, ranks=2)
+    # Validation would wait for a lost rank for an hour.
+    validate = f"training.validate_every={40 if number == signal.SIGTERM else 0}"
+    launcher = train(attempt, *TWO_RANKS, validate, ranks=2)
     until_training(attempt, launcher, 0.5)
     below = processes.descendants(attempt, launcher.pid)
     # Rank 0 holds the lock: `host NAME pid NUMBER ...`.
@@ -252,14 +247,9 @@ def on_two_ranks(
 
 def interrupted_twice(attempt: Attempt) -> None:
     """T5: in a step of a minute the first Ctrl-C waits for the step, the second does not."""
-    slow, waiting = attempt.folder / "slow", attempt.folder / "waiting"
-    child = train(attempt, SLOW)
-    until_training(attempt, child)
-    slow.touch()
-    child.until(waiting.exists, "the slow step begins")
-    if child.code is not None:
-        attempt.note("had ended")
-        return
+    slow = {"SEENET_FAULT": f"slow-60:{attempt.rng.integers(1, 10)}:0"}
+    child = train(attempt, *FACTORY, environment=slow)
+    child.until((attempt.folder / "waiting").exists, "the slow step begins")
     os.kill(child.pid, signal.SIGINT)
     time.sleep(attempt.rng.uniform(0.05, 1))
     assert child.code is None, "the first Ctrl-C did not wait for the step"
@@ -267,8 +257,7 @@ def interrupted_twice(attempt: Attempt) -> None:
     os.kill(child.pid, signal.SIGINT)
     child.ends(130)
     assert time.monotonic() - started < 5, "the second Ctrl-C waited"
-    slow.unlink()
-    train(attempt, SLOW, resume=True).ends(0)
+    train(attempt, *FACTORY, resume=True).ends(0)
 
 
 def second_process(attempt: Attempt) -> None:
