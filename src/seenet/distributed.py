@@ -188,7 +188,10 @@ def naming_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _launched() or not _of_operation(error):
+        from torch.distributed import DistError
+
+        # gloo has no error class of its own.
+        if not _launched() or not (isinstance(error, DistError) or "gloo" in str(error)):
             raise
         raise _lost(error) from None
 
@@ -196,13 +199,6 @@ def naming_lost() -> Iterator[None]:
 def _launched() -> bool:
     """Return whether torchrun's environment describes several processes."""
     return int(os.environ.get("WORLD_SIZE") or 1) > 1
-
-
-def _of_operation(error: RuntimeError) -> bool:
-    """Return whether gloo, NCCL or the store raised it; gloo has no error class of its own."""
-    from torch.distributed import DistError
-
-    return isinstance(error, DistError) or "gloo" in str(error)
 
 
 def _lost(error: RuntimeError) -> LostError:

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from seenet.core.errors import Stopped
+from seenet.data.sampling import TrainingSet
 from seenet.model.files import load_model
 from seenet.prediction.predictor import Predictor
 from seenet.training.trainer import train
@@ -44,6 +46,27 @@ def test_an_interrupted_validation_is_repeated(
     assert same_models(cut, whole)
     optimizer = "checkpoints/step-00000006/optimizer.safetensors"
     assert equal(load_file(cut / optimizer), load_file(whole / optimizer))
+
+
+def test_a_signal_between_validation_and_step_does_not_repeat_the_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut, samples = tmp_path / "whole", tmp_path / "cut", count(1)
+    train(recipe(), whole, device="cpu")
+    get = TrainingSet.__getitem__
+
+    def interrupted(self: TrainingSet, draw: Any) -> Any:
+        if next(samples) == 3 * 4 + 1:  # the first sample of step 4, after the validation
+            signal.raise_signal(signal.SIGTERM)
+        return get(self, draw)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingSet, "__getitem__", interrupted)
+        with pytest.raises(Stopped, match="stopped after step 3"):
+            train(recipe(), cut, device="cpu")
+    assert "val" in lines(cut)[-1]
+    train(recipe(), cut, resume=True, device="cpu")
+    assert lines(cut) == lines(whole)
 
 
 def test_a_validation_names_its_model_and_command(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,20 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def folder_of(root: Path, step: int) -> Path:
-    """Return the folder of the checkpoint after `step` steps."""
-    return root / f"step-{step:08d}"
-
-
 def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
     """Write a checkpoint: temporary folder, sync, rename, verify; then keep the newest `keep`.
+
+    An intact checkpoint of this step is kept: replacing it would not be atomic, and a signal that
+    comes after the step's validation must not save the validation's line, which a resume repeats.
 
     Raises:
         DataError: It cannot be written; the earlier checkpoints are unchanged.
     """
-    final = folder_of(root, step)
+    final = root / f"step-{step:08d}"
     temporary = root / f".{final.name}.{os.getpid()}"
+    with suppress(DataError):
+        verify(final)
+        return final
     with writing(root):
         for left_over in root.glob(".step-*"):
             shutil.rmtree(left_over)
@@ -87,8 +89,8 @@ def load(folder: Path) -> Checkpoint:
     Raises:
         DataError: A file is missing or damaged; the message names it.
     """
-    verify(folder)
     try:
+        verify(folder)
         tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
         return Checkpoint(tensors, json.loads((folder / "state.json").read_text(encoding="utf-8")))
     except (SafetensorError, OSError, ValueError) as error:

@@ -21,7 +21,8 @@ from seenet.model.seenet import SeEM, SeEMFS
 log = logging.getLogger("seenet")
 
 Name = Literal["fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Number formats of autocast."""
 LEAST_COSINE = 0.95
 CHECK_SECONDS = 300
 LAYOUTS = {torch.contiguous_format: "contiguous", torch.channels_last: "channels-last"}
@@ -41,12 +42,8 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of a forward pass."""
-        dtype = DTYPES[self.name]
-        return torch.autocast(
-            self.device.type,
-            dtype if self.name != "fp32" else torch.bfloat16,
-            enabled=self.name != "fp32",
-        )
+        dtype = DTYPES.get(self.name)
+        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
     def check_scale(self) -> None:
         """Raise NotFiniteError if the loss scale fell below 1: a lower one would not help."""
