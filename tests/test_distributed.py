@@ -8,15 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from timm.layers.norm_act import convert_sync_batchnorm
 
 from seenet import distributed
 from seenet.core.errors import LostError
-from seenet.data.shapes import ShapesSplit
 from seenet.evaluation.run import run_evaluation
 from seenet.model import create_model
 from tests.training.launching import ROOT, run, torchrun
@@ -28,17 +25,12 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def seenet(ranks: int, patch: str, folder: Path, *words: str) -> tuple[int, str]:
-    """Run `seenet` with a patch that writes into the folder; return exit code and stderr."""
-    folder.mkdir()
-    module = [*torchrun(ranks), "-m", "tests.training.patched", patch, str(folder)]
-    return run(*module, *words, "--device", "cpu")
-
-
 def train(ranks: int, folder: Path, *settings: str) -> Path:
     """Train into `folder`/run and record the samples of each rank; return the run."""
+    folder.mkdir()
+    module = [*torchrun(ranks), "-m", "tests.training.patched", "record", str(folder)]
     words = ["train", "shapes", *SETTINGS, *settings, "--out", str(folder / "run")]
-    code, said = seenet(ranks, "record", folder, *words)
+    code, said = run(*module, *words, "--device", "cpu")
     assert code == 0, said[-2000:]
     return folder / "run"
 
@@ -87,53 +79,6 @@ def test_synchronized_norms_keep_their_activations() -> None:
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(converted(images), model(images))
-
-
-def write_shapes(folder: Path) -> None:
-    """Write scenes as a folder of images and masks."""
-    split = ShapesSplit("train", 12, 48)
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True)
-    for index in range(len(split)):
-        image, mask = split.read(index)
-        Image.fromarray(image).save(folder / "images" / f"{index}.png")
-        Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / f"{index}.png")
-    text = f"decode: index\nclasses: {list(split.labels.classes)}\nval: 0.25\n"
-    (folder / "seenet.yaml").write_text(text)
-
-
-@pytest.mark.slow
-def test_ranks_share_the_scan_and_its_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    data = tmp_path / "data"
-    write_shapes(data)
-
-    def scanned(name: str, *words: str) -> tuple[int, list[list[str]]]:
-        """Return the exit code, and what each rank looked at."""
-        code, _ = seenet(2, "record_scan", tmp_path / name, *words)
-        notes = sorted((tmp_path / name).glob("scanned-*.txt"))
-        return code, [path.read_text().splitlines() for path in notes]
-
-    def trained(name: str) -> tuple[int, list[list[str]]]:
-        settings = ["data.kind=folder", f"data.root={data}", "loss.class_weights=median_frequency"]
-        words = ["train", "shapes", *SETTINGS, *settings, "training.steps=1"]
-        return scanned(name, *words, "--out", str(tmp_path / name / "run"))
-
-    code, (first, second) = trained("good")
-    assert code == 0
-    assert len({*first, *second}) == len(first) + len(second) == 12
-    assert abs(len(first) - len(second)) <= 2
-    # Nothing is left to scan for `eval`.
-    assert scanned("eval", "eval", str(tmp_path / "good" / "run")) == (0, [])
-    # A wrong mask that one rank reads ends both in the same way.
-    Image.new("L", (48, 48), 77).save(data / "masks" / "7.png")
-    _, notes = trained("bad")
-    ends = json.loads((tmp_path / "bad" / "run" / "exit.json").read_text())
-    assert ends["0"] == ends["1"] and ends["0"]["code"] == 4
-    assert "7.png" in ends["0"]["reason"]
-    assert [line.split()[1] for note in notes for line in note] == ["7"]
 
 
 PROGRAM = """

@@ -8,9 +8,6 @@ from itertools import count
 from pathlib import Path
 
 from seenet.cli import main
-from seenet.data.check import scan
-from seenet.data.check.scan import Pair
-from seenet.data.split import Split
 from seenet.training.setup import Batch
 from seenet.training.trainer import Trainer
 
@@ -48,18 +45,6 @@ def record(folder: str) -> None:
     Trainer.update = recorded  # type: ignore[method-assign]
 
 
-def record_scan(folder: str) -> None:
-    """Append SPLIT KEY to FOLDER/scanned-RANK.txt for each pair that the scan reads."""
-    read = scan.read_pair
-
-    def recorded(split: Split, index: int) -> Pair:
-        with (Path(folder) / f"scanned-{RANK}.txt").open("a") as file:
-            file.write(f"{split.name} {split.key(index)}\n")
-        return read(split, index)
-
-    scan.read_pair = recorded
-
-
 if __name__ == "__main__":
-    {"strike": strike, "record": record, "record_scan": record_scan}[sys.argv[1]](sys.argv[2])
+    {"strike": strike, "record": record}[sys.argv[1]](sys.argv[2])
     main(sys.argv[3:])

@@ -1,6 +1,5 @@
 """The folder of a run: its lock, its recipe, its exit record; and signals while it trains."""
 
-import json
 import os
 import shutil
 import signal
@@ -134,14 +133,6 @@ def test_a_start_killed_between_its_first_files_can_be_repeated(
     with open_run(tmp_path / "run", recipe(), resume=resume):
         pass
     assert exit_codes(tmp_path / "run") == {"0": 0}
-
-
-def test_a_damaged_exit_record_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "exit.json"
-    path.write_text('{"0": {"code": 1')
-    with open_run(tmp_path, recipe(), resume=False):
-        assert exit_codes(tmp_path) == {"0": None}
-    assert json.loads(path.read_text()) == {"0": {"code": 0, "reason": "done"}}
 
 
 @pytest.mark.parametrize("job", ["job-7", "none"])
