@@ -1,8 +1,8 @@
-"""`python -m tests.faults`: try every fault by its number, print the table, exit 1 where a bar is not met.
+"""Inject every fault, print the table of results, and exit with 1 if a promise was not kept.
 
-    python -m tests.faults [--only C] [--tries 3] [--results build/faults.jsonl] [--again] [--table docs/faults]
+    python -m tests.faults [--only C] [--tries 3] [--results FILE] [--again] [--table docs/faults]
 
-A try that has an outcome in the results is not made again, so that a stopped harness goes on.
+A try that has an outcome in the results is not repeated, so an interrupted run continues.
 """
 
 import argparse
@@ -11,66 +11,46 @@ import re
 import sys
 from pathlib import Path
 
-from tests.faults import preload, table
-from tests.faults.all import FAULTS
-from tests.faults.results import read, rows
-from tests.faults.runner import ROOT, run
+from tests.faults import preload
+from tests.faults.runner import page, read, row, run, verdict
+from tests.faults.table import FAULTS
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--only", default="", help="id or beginning of one: C, T4, T4.launcher; several with commas"
-    )
-    parser.add_argument("--tries", type=int, help="at most so many of each; 0: the table alone")
-    parser.add_argument("--results", type=Path, default=ROOT / "build" / "faults.jsonl")
-    parser.add_argument(
-        "--again", action="store_true", help="forget the outcomes of the chosen faults first"
-    )
-    parser.add_argument(
-        "--table",
-        type=Path,
-        help="write the page and its JSON as PATH.md and PATH.json, of all faults",
-    )
-    parser.add_argument("--list", action="store_true", help="say what would be tried, and stop")
-    arguments = parser.parse_args()
-    chosen = [fault for fault in FAULTS if is_chosen(fault.id, arguments.only)]
+    add = parser.add_argument
+    add("--only", default="", help="faults by id or its beginning, with commas: C,T4,T8.frozen")
+    add("--tries", type=int, help="make at most so many tries of each fault; 0: print the table")
+    add("--results", type=Path, default=Path("build/faults.jsonl"), help="file of outcomes")
+    add("--again", action="store_true", help="forget the outcomes of the chosen faults first")
+    add("--table", type=Path, help="write a page of all faults as PATH.md and PATH.json")
+    options = parser.parse_args()
+    chosen = [fault for fault in FAULTS if is_chosen(fault.id, options.only)]
     if not chosen:
-        parser.error(
-            f"--only {arguments.only}: no such fault; choose from {', '.join(fault.id for fault in FAULTS)}"
-        )
-    if arguments.list:
-        print("\n".join(f"{fault.id:22} {fault.tries:5}  {fault.what}" for fault in chosen))
-        return 0
-    if arguments.again and arguments.results.exists():
+        known = ", ".join(fault.id for fault in FAULTS)
+        parser.error(f"--only {options.only}: no such fault; choose from {known}")
+    if options.again and options.results.exists():
         names = {fault.id for fault in chosen}
-        lines = arguments.results.read_text(encoding="utf-8").splitlines(keepends=True)
-        arguments.results.write_text(
-            "".join(line for line in lines if json.loads(line)["fault"] not in names),
-            encoding="utf-8",
-        )
-    run(chosen, arguments.results, arguments.tries)
-    outcomes = read(arguments.results)
-    found = rows(chosen, outcomes)
-    print(table.text(found))
-    if arguments.table:
-        whole = rows(FAULTS, outcomes)
-        arguments.table.with_suffix(".json").write_text(
-            json.dumps(whole, indent=1) + "\n", encoding="utf-8"
-        )
-        arguments.table.with_suffix(".md").write_text(table.markdown(whole), encoding="utf-8")
-    return int(
-        any(row["met"] is False or (row["met"] is None and not row["not_run"]) for row in found)
-    )
+        kept = [one for one in read(options.results).values() if one["fault"] not in names]
+        options.results.write_text("".join("\n" + json.dumps(one) for one in kept))
+    run(chosen, options.results, options.tries)
+    outcomes = read(options.results)
+    rows = [row(fault, outcomes) for fault in chosen]
+    for one in rows:
+        tries = f"{one['passed']} of {one['tries']} tries passed"
+        print(f"{one['fault']:12} {tries:28} {one['seconds']:6.0f} s  {verdict(one)}")
+    if options.table:
+        every = [row(fault, outcomes) for fault in FAULTS]
+        options.table.with_suffix(".json").write_text(json.dumps(every, indent=1) + "\n")
+        options.table.with_suffix(".md").write_text(page(every))
+    return int(any(not (one["met"] or one["not_run"]) for one in rows))
 
 
 def is_chosen(name: str, only: str) -> bool:
-    """`T1` is T1 and T1.anything, not T10."""
-    return not only or any(
-        re.match(re.escape(part) + r"(?<!\d(?=\d))", name) for part in only.split(",")
-    )
+    """Return whether an id is chosen: `T1` chooses T1 and T1.call, but not T10."""
+    return any(re.match(re.escape(part) + r"(?<!\d(?=\d))", name) for part in only.split(","))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What a fault is: one thing that goes wrong, tried so many times, each of which raises unless what was promised holds."""
+"""Faults and their tries, and the damage that is done to files."""
 
 import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,53 +13,66 @@ import numpy as np
 
 @dataclass
 class Attempt:
-    """One try: its number, its own generator, an empty folder, and the processes it started.
-
-    `note` counts what was met (which moment a kill hit) for the table.
-    """
+    """One try: its number, its folder, its random generator, the processes that it started."""
 
     number: int
-    rng: np.random.Generator
     folder: Path
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     notes: list[str] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
 
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+    @property
+    def run(self) -> Path:
+        """Return the folder of the try's training run."""
+        return self.folder / "run"
+
+    def note(self, situation: str) -> None:
+        """Record a situation of this try; the page of results counts them."""
+        self.notes.append(situation)
 
     def close(self) -> None:
-        """End what still runs, and remove the folder."""
+        """Kill the processes that still run, and remove the folder."""
         for group in self.groups:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def always() -> str:
-    return ""
+Try = Callable[[Attempt], None]
+"""Injects a fault once; raises an error unless the promise holds."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`id` begins with the bar of reliability it belongs to (`T4.one-rank`); `what` is one line.
+    """Fault that is injected `tries` times.
 
-    `needs` says why this machine cannot try it, or nothing. `must_fail` marks the known-bad baseline: a harness that lets it pass does
-    not bite.
+    `id` begins with the promise in question (`T4.rank` with T4). `needs` returns why this machine
+    cannot inject it, or an empty string. `must_fail` marks the known-bad baseline, which proves
+    that the harness finds failures. `limit` is in seconds per try.
     """
 
     id: str
     what: str
     tries: int
-    run: Callable[[Attempt], None]
-    needs: Callable[[], str] = always
+    run: Try
+    needs: Callable[[], str] = str
     must_fail: bool = False
     limit: int = 1800
-    """Seconds that a try may take: patience with a busy machine, no bar."""
 
 
-def expect(condition: object, message: str) -> None:
-    """AssertionError that also stands where assertions are switched off."""
-    if not condition:
-        raise AssertionError(message)
+def tree(folder: Path, pattern: str = "*") -> dict[str, bytes]:
+    """Read all files below the folder whose path matches."""
+    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def flipped(content: bytes, rng: np.random.Generator, end: int | None = None) -> bytes:
+    """Change one random byte before `end`."""
+    place = int(rng.integers(end or len(content)))
+    changed = content[place] ^ int(rng.integers(1, 256))
+    return content[:place] + bytes([changed]) + content[place + 1 :]
+
+
+def cut(content: bytes, rng: np.random.Generator) -> bytes:
+    """Truncate to a random length."""
+    return content[: int(rng.integers(len(content)))]

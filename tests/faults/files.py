@@ -1,71 +1,68 @@
-"""C5 to C7, X5, Z: damaged checkpoints, pickled files, weights of another shape, hostile models."""
+"""C5 to C7, X5, Z: damaged checkpoints, pickled files, other networks, hostile models."""
 
 import builtins
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from seenet.core.errors import DataError
+from seenet.core.labels import LabelSet
 from seenet.data.shapes import SHAPES
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.loading import load
-from tests.faults.fault import Attempt, Fault, expect
-from tests.faults.processes import seenet, wait_until
-from tests.faults.runs import STEPS, copied, reference, same, steps_made, trained, words
+from tests.faults.fault import Attempt, cut, flipped
+from tests.faults.processes import seenet
+from tests.faults.runs import STEPS, losses, reference, same, train
 from tests.prediction.bundles import hostile as onnx
 from tests.prediction.bundles.red import write_red
 
 
 @cache
 def unfinished() -> Path:
-    """A run with three checkpoints, killed."""
-    attempt = Attempt(0, np.random.default_rng(0), reference().parent / "unfinished")
+    """Return a run with three checkpoints, killed."""
+    attempt = Attempt(0, reference().parent / "unfinished")
     attempt.folder.mkdir()
-    run = attempt.folder / "run"
-    child = seenet(attempt, *words(run, "training.keep=3"))
-    wait_until(lambda: steps_made(run) >= STEPS - 3 or child.poll() is not None, "steps are made")
+    child = train(attempt, "training.keep=3")
+    child.until(lambda: len(losses(attempt.run)) >= STEPS - 3, "steps are made")
     child.kill()
-    return run
-
-
-def _flip(path: Path, rng: np.random.Generator) -> None:
-    content = bytearray(path.read_bytes())
-    content[int(rng.integers(len(content)))] ^= int(rng.integers(1, 256))
-    path.write_bytes(content)
+    return attempt.run
 
 
 DAMAGE: dict[str, Callable[[Path, np.random.Generator], object]] = {
-    "flipped": _flip,
-    "cut": lambda path, rng: os.truncate(path, int(rng.integers(path.stat().st_size))),
+    "flipped": lambda path, rng: path.write_bytes(flipped(path.read_bytes(), rng)),
+    "cut": lambda path, rng: path.write_bytes(cut(path.read_bytes(), rng)),
     "gone": lambda path, _: path.unlink(),
     "more": lambda path, _: (path.parent / "more.safetensors").write_bytes(b"more"),
 }
 
 
 def damaged_checkpoint(attempt: Attempt) -> None:
-    run = copied(attempt, unfinished())
-    newest = sorted((run / "checkpoints").glob("step-*"))[-1 - attempt.number % 2 :]
+    copytree(unfinished(), attempt.run)
+    newest = sorted(attempt.run.glob("checkpoints/step-*"))[-1 - attempt.number % 2 :]
     for folder in newest:
         kind = list(DAMAGE)[int(attempt.rng.integers(len(DAMAGE)))]
         attempt.note(kind)
         DAMAGE[kind](sorted(folder.iterdir())[int(attempt.rng.integers(5))], attempt.rng)
-    child = trained(attempt, run, "training.keep=3", resume=True)
-    said = [line for line in child.said().splitlines() if line.endswith("trying the one before")]
-    expect(len(said) == len(newest), f"says {len(said)} times of {len(newest)} that one is damaged")
-    same(run, reference())
+    child = train(attempt, "training.keep=3", resume=True)
+    child.ends(0)
+    said = child.said.count("trying the one before")
+    assert said == len(newest), f"{said} of {len(newest)} damaged checkpoints are reported"
+    same(attempt.run)
 
 
 class Payload:
-    """Pickled as a call; what it does when it is made again, nobody has asked for."""
+    """Object that is pickled as the call of a function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -75,6 +72,7 @@ class Payload:
 
 
 def payloads(mark: Path) -> dict[str, Any]:
+    """Return objects that create the file `mark` when they are unpickled."""
     code = f"open({str(mark)!r}, 'w')"
     return {
         "os.system": Payload(os.system, f"touch {mark}"),
@@ -88,29 +86,27 @@ def payloads(mark: Path) -> dict[str, Any]:
     }
 
 
-def pickled(attempt: Attempt) -> None:
+def pickled(attempt: Attempt) -> tuple[Path, Path]:
+    """Write a payload; return its path and the file that it would create."""
     mark, source = attempt.folder / "mark", attempt.folder / "weights.pth"
     kind, payload = list(payloads(mark).items())[attempt.number]
     attempt.note(kind)
     torch.save(payload, source)
-    child = seenet(attempt, "import", str(source))
-    expect(child.wait() == 4, f"ended with {child.code}: {child.last_line()}")
-    expect(not mark.exists(), "the file ran code")
-    expect(not source.with_suffix(".safetensors").exists(), "something was written")
-    expect(
-        "\n" not in child.said().strip() and str(source) in child.said(),
-        f"said {child.said()[:200]}",
-    )
+    return source, mark
 
 
-def pickled_plainly(attempt: Attempt) -> None:
-    mark, source = attempt.folder / "mark", attempt.folder / "weights.pth"
-    torch.save(list(payloads(mark).values())[attempt.number], source)
-    try:
+def imported(attempt: Attempt) -> None:
+    source, mark = pickled(attempt)
+    seenet(attempt, "import", str(source)).refuses(str(source))
+    assert not mark.exists(), "the file ran code"
+    assert not source.with_suffix(".safetensors").exists()
+
+
+def loaded_plainly(attempt: Attempt) -> None:
+    source, mark = pickled(attempt)
+    with suppress(Exception):
         torch.load(source, weights_only=False)
-    except Exception as error:
-        attempt.note(type(error).__name__)
-    expect(not mark.exists(), "the file ran code")
+    assert not mark.exists(), "the file ran code"
 
 
 OTHERS = {
@@ -125,34 +121,20 @@ def other_network(attempt: Attempt) -> None:
     """C7: what fits is loaded, the rest is listed by name."""
     name, change = list(OTHERS.items())[attempt.number]
     attempt.note(name)
-    options = {
-        "variant": "seenet",
-        "backbone": "test_efficientnet",
-        "width": 8,
-        "p_out": 16,
-        "num_classes": SHAPES.num_classes,
-        **change,
-    }
-    classes = int(options["num_classes"])
-    labels = (
-        SHAPES
-        if classes == SHAPES.num_classes
-        else type(SHAPES)("more", tuple(f"c{n}" for n in range(9)), ((0, 0, 0),) * 9)
-    )
-    save_model(attempt.folder / "start.safetensors", create_model(**options), labels)
-    child = trained(
-        attempt,
-        attempt.folder / "run",
-        "training.steps=2",
-        f"training.start_from={attempt.folder / 'start.safetensors'}",
-    )
-    said = child.said()
-    expect("tensors loaded" in said and "not loaded: " in said, "what was left out is not listed")
+    options = {"variant": "seenet", "backbone": "test_efficientnet", "width": 8, "p_out": 16}
+    options |= {"num_classes": SHAPES.num_classes} | change
+    more = LabelSet("more", tuple(f"c{k}" for k in range(9)), ((0, 0, 0),) * 9)
+    start, labels = attempt.folder / "start.safetensors", more if name == "classes" else SHAPES
+    save_model(start, create_model(**options), labels)
+    child = train(attempt, "training.steps=2", f"training.start_from={start}")
+    child.ends(0)
+    assert "tensors loaded" in child.said and "not loaded: " in child.said
 
 
 EDITS = (
-    onnx.external, onnx.external_attribute, onnx.huge, onnx.negative, onnx.huge_constant, onnx.unknown_operator, onnx.unknown_domain,
-    onnx.hidden_in_a_branch, onnx.nested, onnx.unknown_type, onnx.grows, onnx.wrong_shape,
+    onnx.external, onnx.external_attribute, onnx.huge, onnx.negative, onnx.huge_constant,
+    onnx.unknown_operator, onnx.unknown_domain, onnx.hidden_in_a_branch, onnx.nested,
+    onnx.unknown_type, onnx.grows, onnx.wrong_shape,
 )  # fmt: skip
 
 
@@ -163,61 +145,41 @@ def hostile_onnx(attempt: Attempt) -> None:
     try:
         load(path)
     except DataError as error:
-        expect("\n" not in str(error) and str(error).startswith(str(path)), f"said {error}")
+        said = str(error)
     else:
-        raise AssertionError("it was loaded")
+        said = "it was loaded"
+    assert "\n" not in said and said.startswith(str(path)), said
 
 
 def damaged_onnx(attempt: Attempt) -> None:
-    """Cut or flipped: refused in one line, or its card is whole, before a runtime sees it."""
+    """Truncated or flipped: refused in one line, or with intact metadata, before a runtime."""
     path = write_red(attempt.folder / "damaged.onnx")
-    if attempt.number % 2:
-        _flip(path, attempt.rng)
-        onnx.metadata_or_refusal(path)
-    else:
-        os.truncate(path, int(attempt.rng.integers(path.stat().st_size)))
-        expect("seenet" not in onnx.metadata_or_refusal(path), "half a file has a card")
+    kind = ("cut", "flipped")[attempt.number % 2]
+    DAMAGE[kind](path, attempt.rng)
+    metadata = onnx.metadata_or_refusal(path)
+    assert kind == "flipped" or "seenet" not in metadata
+
+
+HEADERS: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
+    "header flipped": lambda content, rng: (
+        content[:8] + flipped(content[8:], rng, int.from_bytes(content[:8], "little"))
+    ),
+    "cut": cut,
+    "no metadata": lambda *_: save({"weight": torch.ones(3)}, {"format": "../../pt"}),
+    "length": lambda content, rng: rng.integers(2**62).tobytes() + content[8:],
+}
 
 
 def hostile_model(attempt: Attempt) -> None:
-    """A .safetensors with damaged or made-up metadata: one line, exit 4, no file elsewhere."""
-    path, rng = attempt.folder / "model.safetensors", attempt.rng
-    save_model(path, create_model("baseline", backbone="test_efficientnet", num_classes=6), SHAPES)
-    content = bytearray(path.read_bytes())
-    head = 8 + int.from_bytes(content[:8], "little")
-    kind = ("header flipped", "cut", "no metadata", "length")[attempt.number % 4]
+    """A .safetensors with damaged or invented metadata: one line, exit 4, no other file."""
+    path, kind = attempt.folder / "model.safetensors", list(HEADERS)[attempt.number % 4]
     attempt.note(kind)
-    if kind == "header flipped":
-        content[int(rng.integers(8, head))] ^= int(rng.integers(1, 256))
-    elif kind == "cut":
-        del content[int(rng.integers(len(content))) :]
-    elif kind == "length":
-        content[:8] = int(rng.integers(0, 2**62)).to_bytes(8, "little")
-    path.write_bytes(content)
-    if kind == "no metadata":
-        save_file({"weight": torch.ones(3)}, path, {"format": "../../pt"})
+    save_model(path, create_model("baseline", backbone="test_efficientnet", num_classes=6), SHAPES)
+    path.write_bytes(HEADERS[kind](path.read_bytes(), attempt.rng))
     Image.new("RGB", (48, 48)).save(attempt.folder / "picture.png")
     child = seenet(attempt, "predict", str(path), "picture.png", "--device", "cpu")
-    expect(child.wait() in {0, 4}, f"ended with {child.code}: {child.last_line()}")
-    attempt.note("refused" if child.code else "harmless")
-    expect(
-        {entry.name for entry in attempt.folder.iterdir()}
-        <= {path.name, "picture.png", "predictions", "log-0"},
-        "files elsewhere",
-    )
+    attempt.note("harmless" if child.ends(0, 4) == 0 else "refused")
+    entries = {entry.name for entry in attempt.folder.iterdir()}
+    assert entries <= {path.name, "picture.png", "predictions", "log-0"}, entries
     if child.code:
-        expect(
-            "\n" not in child.said().strip() and str(path) in child.said(),
-            f"said {child.said()[:200]}",
-        )
-
-
-FAULTS = [
-    Fault("C5", "the newest one or two checkpoints damaged: --resume reports it and ends as an uninterrupted run", 20, damaged_checkpoint),
-    Fault("C6", "a pickled file that runs code, given to `seenet import`: nothing runs, exit 4", len(payloads(Path())), pickled),
-    Fault("C7", "`training.start_from` with another network: what fits is loaded, the rest is listed", len(OTHERS), other_network),
-    Fault("X5.hostile", "hostile ONNX files: refused in one line, without a crash", len(EDITS), hostile_onnx),
-    Fault("X5.damaged", "an ONNX bundle truncated or with one byte changed: refused in one line, or intact metadata", 1000, damaged_onnx),
-    Fault("Z.model", "a .safetensors model with a damaged header: exit 4 in one line, or no effect", 100, hostile_model),
-    Fault("B.C6", "the same pickled files, with `torch.load(weights_only=False)`", len(payloads(Path())), pickled_plainly, must_fail=True),
-]  # fmt: skip
+        child.refuses(str(path))

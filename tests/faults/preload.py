@@ -1,4 +1,4 @@
-"""The preloaded library (failing.c): compiled where there is a C compiler, and put under this process by starting it anew."""
+"""The preloaded library (failing.c) that makes the n-th call that changes a file fail."""
 
 import ctypes
 import os
@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -14,41 +16,36 @@ MARK = "SEENET_FAULTS_LIBRARY"
 
 
 def start_again() -> None:
-    """Replace this process by itself with the library underneath; nothing where there is no compiler, or no Linux."""
+    """Compile the library and restart this process with it; do nothing if that is impossible."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if MARK in os.environ or sys.platform != "linux" or compiler is None:
         return
-    library = Path(tempfile.mkdtemp(prefix="seenet-faults-")) / "failing.so"
-    done = subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        return
-    os.execve(
-        sys.executable,
-        [sys.executable, *sys.orig_argv[1:]],
-        {**os.environ, MARK: str(library), "LD_PRELOAD": str(library)},
-    )
+    library = str(Path(tempfile.mkdtemp(prefix="seenet-faults-")) / "failing.so")
+    build = [compiler, "-shared", "-fPIC", "-O1", "-o", library, str(SOURCE), "-ldl"]
+    if subprocess.run(build, capture_output=True, check=False).returncode == 0:
+        python = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(python[0], python, {**os.environ, MARK: library, "LD_PRELOAD": library})
 
 
 def missing() -> str:
-    """Why calls cannot be made to fail here."""
+    """Return why calls cannot be made to fail on this machine."""
     return "" if MARK in os.environ else "no C compiler for the library that makes calls fail"
 
 
-def arm(below: Path, call: int, error: int, *, stays: bool = False) -> None:
-    """Let the `call`-th call (from 0; -1: none) that changes something below the folder fail with this errno; 0: end the process.
+@contextmanager
+def armed(
+    below: Path, call: int = -1, error: int = 0, *, stays: bool = False
+) -> Iterator[ctypes.CDLL]:
+    """Let a call that changes something below the folder fail with `error`; 0: SIGKILL.
 
-    `stays`: all later ones fail too.
+    `call` counts from 0; -1: none fails, `fault_met` counts them. `stays`: later calls fail too.
     """
-    _library().fault_arm(str(below).encode(), call, error, int(stays))
-
-
-def calls() -> int:
-    """How many such calls were made since `arm`."""
-    return int(_library().fault_met())
+    library = _library()
+    library.fault_arm(str(below).encode(), call, error, int(stays))
+    try:
+        yield library
+    finally:
+        library.fault_arm(b"/nowhere", -1, 0, 0)
 
 
 @cache

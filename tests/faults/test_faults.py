@@ -1,4 +1,4 @@
-"""The harness itself, and a few tries of what is quick: what `make test-faults` does by the hundred."""
+"""The harness itself, and a few tries of each quick fault."""
 
 import json
 import os
@@ -9,107 +9,88 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import table
 from tests.faults.__main__ import is_chosen
-from tests.faults.all import FAULTS
-from tests.faults.fault import Attempt, Fault
-from tests.faults.results import read, rows, verdict
-from tests.faults.runner import ROOT, run
+from tests.faults.fault import ROOT, Attempt, Fault
+from tests.faults.runner import page, read, row, run, verdict
+from tests.faults.table import FAULTS
 
 QUICK = "C1,C2,C3,C4,B.C2,B.C3,B.C4"
 
 
-def odd(attempt: Attempt) -> None:
+def fails_if_odd(attempt: Attempt) -> None:
     attempt.note("tried")
     if attempt.number % 2:
         raise ValueError(f"{attempt.folder}/x: odd\nindeed")
 
 
-def test_a_stopped_harness_goes_on_and_fails_are_kept(tmp_path: Path) -> None:
-    results, made = tmp_path / "results.jsonl", []
-    fault = Fault(
-        "Q1", "odd numbers fail", 5, lambda attempt: (made.append(attempt.number), odd(attempt))[1]
-    )
+def test_an_interrupted_harness_continues_and_keeps_failures(tmp_path: Path) -> None:
+    results, fault = tmp_path / "results.jsonl", Fault("Q1", "", 5, fails_if_odd)
     run([fault], results, 2)
-    results.write_text(
-        results.read_text() + '{"fault": "Q1", "number": 2, "pas'
-    )  # as a kill leaves it
-    (row,) = rows([fault], read(results))
-    assert verdict(row) == "under way, 3 to go"
-    results.write_text(results.read_text() + "\n")
+    made = results.read_text()
+    results.write_text(made + '\n{"fault": "Q1", "number": 2, "pas')  # as a kill leaves it
+    assert verdict(row(fault, read(results))) == "under way, 3 to go"
     run([fault], results)
-    run([fault], results)
-    assert made == [0, 1, 2, 3, 4]
-    (row,) = rows([fault], read(results))
-    assert (row["tries"], row["passed"], row["met"], row["notes"]) == (5, 3, False, {"tried": 5})
-    assert row["errors"] == [
-        "try 1: ValueError: FOLDER/x: odd indeed",
-        "try 3: ValueError: FOLDER/x: odd indeed",
-    ]
-    assert "NOT MET" in table.text([row]) and "NOT MET" in table.markdown([row])
+    assert results.read_text().startswith(made)
+    found = row(fault, read(results))
+    assert (found["tries"], found["passed"], found["met"]) == (5, 3, False)
+    assert found["notes"] == {"tried": 5}
+    errors = [f"try {number}: ValueError: FOLDER/x: odd indeed" for number in (1, 3)]
+    assert found["errors"] == errors
+    assert "NOT MET" in page([found])
     assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("fault-Q1-*"))
 
 
 @pytest.mark.parametrize(
-    ("passes", "expected"),
-    [(True, "PASSES: the harness does not bite"), (False, "fails, as it must")],
+    ("fault", "expected"),
+    [
+        (Fault("Q2", "", 1, fails_if_odd, must_fail=True), "PASSES: the harness does not bite"),
+        (Fault("Q3", "", 2, fails_if_odd, must_fail=True), "fails, as it must"),
+        (Fault("Q4", "", 1, fails_if_odd, needs=lambda: "no moon"), "not run: no moon"),
+        (Fault("Q5", "", 1, lambda _: time.sleep(30), limit=1), "NOT MET"),
+    ],
 )
-def test_a_baseline_must_fail(tmp_path: Path, passes: bool, expected: str) -> None:
-    fault = Fault(
-        "B.Q",
-        "",
-        1,
-        lambda attempt: None if passes else odd(Attempt(1, attempt.rng, attempt.folder)),
-        must_fail=True,
-    )
+def test_verdicts(tmp_path: Path, fault: Fault, expected: str) -> None:
     run([fault], tmp_path / "results")
-    (row,) = rows([fault], read(tmp_path / "results"))
-    assert verdict(row) == expected
-
-
-def test_what_cannot_be_tried_is_said_and_what_hangs_fails(tmp_path: Path) -> None:
-    absent = Fault("Q2", "", 3, odd, needs=lambda: "no moon")
-    slow = Fault("Q3", "", 1, lambda _: time.sleep(30), limit=1)
-    run([absent, slow], tmp_path / "results")
-    first, second = rows([absent, slow], read(tmp_path / "results"))
-    assert (verdict(first), first["met"]) == ("not run: no moon", None)
-    assert second["errors"] == ["try 0: TimeoutError: the try took longer than its limit"]
+    assert verdict(row(fault, read(tmp_path / "results"))) == expected
 
 
 def test_the_committed_page_is_made_of_its_json() -> None:
-    found = json.loads((ROOT / "docs" / "faults.json").read_text(encoding="utf-8"))
-    assert (ROOT / "docs" / "faults.md").read_text(encoding="utf-8") == table.markdown(found)
-    assert {row["fault"] for row in found} == {fault.id for fault in FAULTS}
+    rows = json.loads((ROOT / "docs" / "faults.json").read_text(encoding="utf-8"))
+    assert (ROOT / "docs" / "faults.md").read_text(encoding="utf-8") == page(rows)
+    assert {one["fault"] for one in rows} == {fault.id for fault in FAULTS}
 
 
-def test_choice() -> None:
-    assert len({fault.id for fault in FAULTS}) == len(FAULTS)
-    assert (
-        is_chosen("T1.real", "T1")
-        and is_chosen("T10", "T")
-        and is_chosen("C2", "T,C2")
-        and is_chosen("X", "")
-    )
-    assert not is_chosen("T10", "T1") and not is_chosen("B.C2", "C")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="preloads a library, mounts a tmpfs")
-def test_a_few_tries(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.faults", "--only", QUICK, "--tries", "3", "--results", str(tmp_path / "results"),
-               "--table", str(tmp_path / "faults")]  # fmt: skip
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
-        "OMP_NUM_THREADS": "1",
+def test_faults_are_chosen_by_the_beginning_of_their_id() -> None:
+    names = ["T1.call", "T10", "C2", "B.C2"]
+    chosen = {
+        only: [name for name in names if is_chosen(name, only)] for only in ("T1", "T,C2", "")
     }
+    assert chosen == {"T1": names[:1], "T,C2": names[:3], "": names}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, preloads a library")
+@pytest.mark.parametrize(
+    ("only", "tries"),
+    [
+        (QUICK, 3),
+        *(pytest.param(only, 2, marks=pytest.mark.slow) for only in ("T1", "T4", "T5,T6", "T8")),
+    ],
+)
+def test_a_few_tries(tmp_path: Path, only: str, tries: int) -> None:
+    results, page = str(tmp_path / "results"), str(tmp_path / "faults")
+    options = ["--only", only, "--tries", str(tries), "--results", results, "--table", page]
+    paths = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, "-m", "tests.faults", *options],
+        cwd=ROOT,
+        env=os.environ | paths,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
     )
-    found = {row["fault"]: row for row in json.loads((tmp_path / "faults.json").read_text())}
-    tried = {name: row for name, row in found.items() if row["tries"]}
-    assert {"C1", "C2.moment", "C4", "B.C2.moment", "B.C4"} <= tried.keys(), done.stderr
-    for name, row in tried.items():
-        assert (
-            (row["passed"] < row["tries"]) if row["must_fail"] else (row["passed"] == row["tries"])
-        ), (name, row["errors"])
-    assert done.stdout.count("\n") == sum(is_chosen(name, QUICK) for name in found) + 1
+    rows = [one for one in json.loads((tmp_path / "faults.json").read_text()) if one["tries"]]
+    assert rows, done.stderr
+    for one in rows:
+        held = one["passed"] == one["tries"]
+        assert held != one["must_fail"], (one["fault"], one["errors"], done.stderr)

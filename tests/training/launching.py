@@ -1,4 +1,4 @@
-"""torchrun with processes of this machine, gloo between them, and what became of them all."""
+"""Commands in processes of their own, also by torchrun with gloo between the ranks."""
 
 import os
 import signal
@@ -11,15 +11,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def torchrun(processes: int, *options: str) -> list[str]:
-    """The start of a command line; each call of it has a port of its own."""
+    """Return the beginning of a command line; each call of it gets a port of its own."""
     return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(processes),
-        *options,
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
+        "--nproc-per-node", str(processes), *options,
     ]  # fmt: skip
 
 
 def start(command: list[str]) -> subprocess.Popen[str]:
-    """In a session of its own, from the repository's folder, one thread a process."""
+    """Start a command in a session of its own, from the repository's root, with one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     return subprocess.Popen(
         command,
@@ -33,9 +33,16 @@ def start(command: list[str]) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], seconds: float) -> str:
-    """Wait for it; what it wrote on stderr. Whatever outlives the wait is killed."""
+    """Wait for a process and return its stderr; kill what outlives the wait."""
     try:
         return process.communicate(timeout=seconds)[1]
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def run(*command: str, seconds: float = 500) -> tuple[int, str]:
+    """Run a command; return its exit code and stderr."""
+    process = start([*command])
+    said = finish(process, seconds)
+    return process.returncode, said

@@ -1,4 +1,6 @@
-"""Groups, rates and the moving average by value."""
+"""Optimizer groups, learning rates and the moving average, by value."""
+
+import copy
 
 import pytest
 import torch
@@ -9,75 +11,60 @@ from seenet.model import create_model
 from seenet.training.optim import EMA, build_optimizer, rate_factor, set_rate
 
 
-def test_poly_with_warmup_by_value() -> None:
+def test_polynomial_rate_with_warmup() -> None:
     settings = OptimizerSettings(power=0.9)
-    assert rate_factor(0, 10, settings) == 1
-    assert rate_factor(5, 10, settings) == pytest.approx(0.5**0.9)
-    assert rate_factor(9, 10, settings) == pytest.approx(0.1**0.9)
+    factors = [rate_factor(step, 10, settings) for step in (0, 5, 9)]
+    assert factors == pytest.approx([1, 0.5**0.9, 0.1**0.9])
     warm = OptimizerSettings(power=1, warmup=4)
-    assert [rate_factor(step, 10, warm) for step in range(5)] == pytest.approx(
-        [0.25, 0.5 * 0.9, 0.75 * 0.8, 0.7, 0.6]
-    )
+    factors = [rate_factor(step, 10, warm) for step in range(5)]
+    assert factors == pytest.approx([0.25, 0.5 * 0.9, 0.75 * 0.8, 0.7, 0.6])
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_groups_cover_all_parameters_with_their_rates_and_decay(kind: str) -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_groups_contain_all_trained_parameters_with_their_rate_and_decay(
+    kind: str, frozen: bool
+) -> None:
     model = create_model(backbone="resnet10t", num_classes=3, width=8, p_out=16)
-    settings = OptimizerSettings(
-        kind=kind, rate=0.1, head_factor=4, weight_decay=0.5, decay_norms=False
-    )
-    optimizer = build_optimizer(model, settings)
-    found = {
-        id(parameter): group for group in optimizer.param_groups for parameter in group["params"]
-    }
-    assert len(found) == len(list(model.parameters()))
-    set_rate(optimizer, 0.5)
-    for name, parameter in model.named_parameters():
-        group = found[id(parameter)]
-        assert group["lr"] == pytest.approx(0.05 if name.startswith("backbone.") else 0.2), name
-        assert group["weight_decay"] == (0 if parameter.dim() == 1 else 0.5), name
+    model.backbone.requires_grad_(not frozen)
+    settings = {"kind": kind, "rate": 0.1, "head_factor": 4, "weight_decay": 0.5}
+    optimizer = build_optimizer(model, OptimizerSettings(**settings, decay_norms=False))
     assert isinstance(optimizer, torch.optim.SGD if kind == "sgd" else torch.optim.AdamW)
-
-
-def test_frozen_parameters_have_no_optimizer() -> None:
-    model = create_model(backbone="resnet10t", num_classes=3, width=8, p_out=16)
-    model.backbone.requires_grad_(False)
-    optimizer = build_optimizer(model, OptimizerSettings())
-    inside = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    assert inside == {
-        id(parameter)
-        for name, parameter in model.named_parameters()
-        if not name.startswith("backbone.")
+    set_rate(optimizer, 0.5)
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
     }
+    expected = {
+        id(parameter): (0.05 if name.startswith("backbone.") else 0.2, 0.5 * (parameter.dim() > 1))
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    assert found == expected
 
 
-def test_average_by_value() -> None:
+def test_the_moving_average_by_value() -> None:
     model = nn.BatchNorm1d(1)
     ema = EMA(model, 0.5)
     assert model.num_batches_tracked is not None
-    for value, expected in ((1.0, 1 - (2 / 11) * 1), (3.0, None)):
-        with torch.no_grad():
-            model.weight.fill_(2 * value)
-            model.num_batches_tracked.fill_(int(value))
-        before = ema.state["weight"].clone()
+    expected = 1.0
+    for value, decay in ((1.0, 2 / 11), (3.0, 3 / 12)):
+        nn.init.constant_(model.weight, 2 * value)
+        model.num_batches_tracked.fill_(int(value))
         ema.update(model)
-        decay = min(0.5, (1 + ema.updates) / (10 + ema.updates))
-        torch.testing.assert_close(ema.state["weight"], decay * before + (1 - decay) * 2 * value)
+        expected = decay * expected + (1 - decay) * 2 * value
+        assert ema.state["weight"].item() == pytest.approx(expected)
         assert ema.state["num_batches_tracked"] == value
-        if expected is not None:
-            assert decay == 2 / 11
 
 
-def test_goes_on_where_it_was() -> None:
+def test_the_moving_average_continues_from_its_state() -> None:
     model = nn.Linear(2, 2)
-    one = EMA(model, 0.9)
-    with torch.no_grad():
-        model.weight.add_(1)
+    one, other = EMA(model, 0.9), EMA(copy.deepcopy(model), 0.9)
+    nn.init.ones_(model.weight)
     one.update(model)
-    other = EMA(model, 0.9)
     other.load(one.state, one.updates)
-    with torch.no_grad():
-        model.weight.mul_(2)
-    one.update(model)
-    other.update(model)
+    nn.init.zeros_(model.weight)
+    for ema in (one, other):
+        ema.update(model)
     assert all(torch.equal(one.state[key], other.state[key]) for key in one.state)

@@ -1,16 +1,14 @@
-"""What a run is made of: data and weights are checked at the door, loader workers fail in one line."""
+"""Parts of a run: data and weights are checked first, and workers that fail are one message."""
 
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from seenet.core.errors import DataError, LostError, Stopped, UsageError
@@ -20,97 +18,81 @@ from seenet.model import create_model
 from seenet.model.files import load_model, save_model
 from seenet.model.segmenter import Normalization
 from seenet.training.setup import open_data
-from seenet.training.trainer import Trainer, train
-from tests.training.test_trainer import TINY, StopAfter, losses, recipe
+from seenet.training.trainer import train
+from tests.training.launching import run
+from tests.training.tiny import TINY, losses, recipe, same_models, signal_in
 
 
-def test_other_classes_than_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["classes", "train", "val"])
+def test_a_checkpoint_of_other_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     settings = recipe("training.steps=1")
     train(settings, tmp_path / "run", device="cpu")
-    more = LabelSet("shapes", (*SHAPES.classes, "star"), (*SHAPES.colours, (9, 9, 9)), rim=True)
-    monkeypatch.setattr("seenet.data.shapes.SHAPES", more)
-    with pytest.raises(
-        DataError, match=r"trained on 6 classes .*the data has 7 .*training\.start_from"
-    ) as caught:
+    message = rf"trained with \d+ images in {what}, the data has \d+"
+    if what == "classes":
+        more = LabelSet("shapes", (*SHAPES.classes, "star"), (*SHAPES.colours, (9, 9, 9)), rim=True)
+        monkeypatch.setattr("seenet.data.shapes.SHAPES", more)
+        message = "trained on 6 classes .*the data has 7 "
+    else:
+        key = ShapesSplit.key
+        monkeypatch.setattr(
+            ShapesSplit, "key", lambda self, index: key(self, index) + "x" * (self.which == what)
+        )
+    with pytest.raises(DataError, match=message + r".*training\.start_from"):
         train(settings, tmp_path / "run", resume=True, device="cpu")
-    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_other_pictures_than_the_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
-) -> None:
-    train(recipe("training.steps=1"), tmp_path / "run", device="cpu")
-    key = ShapesSplit.key
-    monkeypatch.setattr(
-        ShapesSplit,
-        "key",
-        lambda self, index: key(self, index) + ("x" if (self.which, index) == (split, 3) else ""),
-    )
-    with pytest.raises(
-        DataError,
-        match=rf"trained with \d+ pictures in {split}, the data has \d+, or others by name; .*start_from",
-    ):
-        train(recipe("training.steps=1"), tmp_path / "run", resume=True, device="cpu")
-
-
-def test_labels_that_are_all_ignored_are_met_at_the_door(
+def test_labels_that_are_all_ignored_are_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("images", "masks"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-    for index in range(8):
-        Image.new("RGB", (48, 48)).save(tmp_path / "data" / "images" / f"{index}.png")
-        Image.new("L", (48, 48), 255).save(tmp_path / "data" / "masks" / f"{index}.png")
-    (tmp_path / "data" / "seenet.yaml").write_text("decode: index\nclasses: [a, b]\n")
-    settings = recipe("data.kind=folder", f"data.root={tmp_path / 'data'}")
-    with pytest.raises(DataError, match=r"no pixel of \d masks has a class, all are 255"):
-        train(settings, tmp_path / "run", device="cpu")
-    for index in range(8):
-        Image.new("L", (48, 48), 1).save(tmp_path / "data" / "masks" / f"{index}.png")
+        (tmp_path / name).mkdir()
+    (tmp_path / "seenet.yaml").write_text("decode: index\nclasses: [a, b]\n")
+    settings = recipe("data.kind=folder", f"data.root={tmp_path}")
+    for label in (255, 1):
+        for index in range(8):
+            Image.new("RGB", (48, 48)).save(tmp_path / "images" / f"{index}.png")
+            Image.new("L", (48, 48), label).save(tmp_path / "masks" / f"{index}.png")
+        if label == 255:
+            with pytest.raises(DataError, match="255"):
+                train(settings, tmp_path / "run", device="cpu")
     open_data(settings)
-    assert "data/val: no pixel of a in its" in caplog.text
+    assert "val: no pixel of a in its" in caplog.text
 
 
 @pytest.mark.parametrize("setting", ["model.weights", "training.start_from"])
-def test_resume_does_without_the_files_it_started_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+def test_a_resumed_run_does_not_need_the_files_from_which_it_started(
+    tmp_path: Path, setting: str
 ) -> None:
-    start = tmp_path / "start.safetensors"
+    start, whole, cut = tmp_path / "start.safetensors", tmp_path / "whole", tmp_path / "cut"
     settings = recipe(f"{setting}={start}", "training.steps=3", "training.validate_every=0")
-    made = create_model(**recipe().model.model_dump(), num_classes=SHAPES.num_classes)
-    # What a weights file says of its pictures is the network's from then on.
-    made.normalization = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    save_model(start, made, SHAPES)
-    train(settings, tmp_path / "whole", device="cpu")
-    stop = StopAfter(2, signal.SIGTERM)
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "update", lambda self, batches: stop(self, batches))
-        with pytest.raises(Stopped):
-            train(settings, tmp_path / "cut", device="cpu")
+    network = create_model(**recipe().model.model_dump(), num_classes=SHAPES.num_classes)
+    # The network keeps the normalization of its weights file.
+    network.normalization = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    save_model(start, network, SHAPES)
+    train(settings, whole, device="cpu")
+    with signal_in(2), pytest.raises(Stopped):
+        train(settings, cut, device="cpu")
     start.unlink()
-    train(settings, tmp_path / "cut", resume=True, device="cpu")
-    whole, cut = load_model(tmp_path / "whole"), load_model(tmp_path / "cut")
-    assert cut.model.normalization == whole.model.normalization
-    first, second = whole.model.state_dict(), cut.model.state_dict()
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    train(settings, cut, resume=True, device="cpu")
+    assert load_model(cut).model.normalization == load_model(whole).model.normalization
+    assert same_models(cut, whole)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_errors_of_workers_are_one_line(
+def test_an_error_of_a_worker_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    """Also that a transform of the user's is found in the working folder."""
+    """And a user's transform is found in the working folder."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / f"mine{workers}.py").write_text("def crop(image, mask):\n    return image\n")
-    settings = recipe(f"transforms.custom=mine{workers}:crop", f"training.workers={workers}")
-    with pytest.raises(UsageError) as caught:
-        train(settings, tmp_path / "run", device="cpu")
-    assert str(caught.value).startswith(f"transforms.custom=mine{workers}:crop: gave no dict")
-    assert "\n" not in str(caught.value)
+    Path(f"mine{workers}.py").write_text("def crop(image, mask):\n    return image\n")
+    custom = f"transforms.custom=mine{workers}:crop"
+    with pytest.raises(UsageError, match=rf"^{custom}: [^\n]*$"):
+        train(recipe(custom, f"training.workers={workers}"), tmp_path / "run", device="cpu")
 
 
-STUCK = """
+LOADERS = """
 import os, signal, time
 def stuck(image, mask):
     time.sleep(0 if os.path.exists("go") else 100)
@@ -120,84 +102,50 @@ def killed(image, mask):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_loader_that_hangs_keeps_no_signal_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_does_not_wait_for_a_loader_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path(f"loader_{number}.py").write_text(STUCK)
-    settings = recipe(
-        "training.steps=1", f"transforms.custom=loader_{number}:stuck", "training.workers=1"
-    )
+    Path(f"loader_{number}.py").write_text(LOADERS)
+    custom = f"transforms.custom=loader_{number}:stuck"
+    settings = recipe("training.steps=1", custom, "training.workers=1")
     threading.Timer(4, os.kill, (os.getpid(), number)).start()
     before, started = multiprocessing.active_children(), time.monotonic()
-    with pytest.raises(Stopped, match="stopped after step 0, saved; go on with --resume") as caught:
+    with pytest.raises(Stopped, match="stopped after step 0") as caught:
         train(settings, tmp_path / "run", device="cpu")
-    assert caught.value.exit_code == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    assert caught.value.exit_code == code
     assert time.monotonic() - started < 60
     assert multiprocessing.active_children() == before
     Path("go").touch()
     assert train(settings, tmp_path / "run", resume=True, device="cpu").steps == 1
 
 
-def test_a_loader_that_is_killed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("loader_killed.py").write_text(STUCK)
-    with pytest.raises(
-        LostError, match=r"^DataLoader worker \(pid.*use fewer training\.workers"
-    ) as caught:
-        train(
-            recipe("transforms.custom=loader_killed:killed", "training.workers=1"),
-            tmp_path / "run",
-            device="cpu",
-        )
+    Path("loader_killed.py").write_text(LOADERS)
+    settings = recipe("transforms.custom=loader_killed:killed", "training.workers=1")
+    with pytest.raises(LostError, match=r"^DataLoader worker \(pid.*training\.workers") as caught:
+        train(settings, tmp_path / "run", device="cpu")
     assert caught.value.exit_code == 75
 
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import multiprocessing
 import seenet
 from seenet.core.recipe_files import load_recipe
-def work():
+if __name__ == "__main__":
     multiprocessing.set_start_method({method!r})
-    settings = load_recipe("shapes", {settings!r})
-    print("steps:", seenet.train(settings, "run", device="cpu").steps)
-{call}
+    seenet.train(load_recipe("shapes", {settings!r}), {out!r}, device="cpu")
 """
-SETTINGS = [*TINY, "training.steps=2", "training.workers=2", "training.validate_every=0"]
-
-
-def run(folder: Path, method: str, call: str) -> subprocess.CompletedProcess[str]:
-    (folder / "mine.py").write_text(SCRIPT.format(method=method, settings=SETTINGS, call=call))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "mine.py"]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_script_without_a_guard_is_told_what_to_add_and_then_trains(
-    tmp_path: Path, method: str
-) -> None:
-    done = run(tmp_path, method, "work()")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.count("Traceback") == 1
-    last = done.stderr.strip().rpartition("\n")[2]
-    assert (
-        last.startswith("seenet.core.errors.UsageError: ")
-        and 'mine.py, line 9: needs `if __name__ == "__main__":`' in last
-    )
-    # Mended it starts anew, without `resume`.
-    done = run(tmp_path, method, 'if __name__ == "__main__":\n    work()')
-    assert (done.returncode, done.stdout) == (0, "steps: 2\n"), done.stderr[-2000:]
+def test_workers_that_are_not_forked(tmp_path: Path, method: str) -> None:
+    settings = [*TINY, "training.steps=2", "training.workers=2", "training.validate_every=0"]
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT.format(method=method, settings=settings, out=str(tmp_path / "run")))
+    code, said = run(sys.executable, str(script))
+    assert code == 0, said[-2000:]
     assert len(losses(tmp_path / "run")) == 2

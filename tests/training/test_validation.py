@@ -1,8 +1,9 @@
-"""Validation: what it keeps, and cut short it is repeated."""
+"""Validation: what it writes, and that it is repeated after an interruption."""
 
 import json
 import signal
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,56 +12,69 @@ import torch
 from safetensors.torch import load_file
 
 from seenet.core.errors import Stopped
+from seenet.data.sampling import TrainingSet
 from seenet.model.files import load_model
 from seenet.prediction.predictor import Predictor
 from seenet.training.trainer import train
-from tests.training.test_trainer import losses, recipe
+from tests.training.tiny import equal, lines, losses, recipe, same_models
 
 
-def lines(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what is of the clock and the machine."""
-    timing = {"images_per_s", "memory_mib", "waited"}
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in timing} for line in found]
-
-
-@pytest.mark.parametrize("step", [3, 6])
-def test_validation_cut_short_is_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+@pytest.mark.parametrize(("step", "image"), [(3, 10), (6, 60)])
+def test_an_interrupted_validation_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, image: int
 ) -> None:
-    train(recipe(), tmp_path / "whole", device="cpu")
-    seen = []
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(recipe(), whole, device="cpu")
+    seen: list[int] = []
+    row_chunks = Predictor.row_chunks
 
-    def row_chunks(self: Predictor, *arguments: Any) -> Iterator[torch.Tensor]:
+    def interrupted(self: Predictor, *arguments: Any) -> Iterator[torch.Tensor]:
         seen.append(0)
-        if len(seen) == (10 if step == 3 else 60):  # 50 pictures a validation
+        if len(seen) == image:  # 50 images per validation
             signal.raise_signal(signal.SIGTERM)
-        return honest(self, *arguments)
+        return row_chunks(self, *arguments)
 
-    honest = Predictor.row_chunks
     with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "row_chunks", row_chunks)
+        patch.setattr(Predictor, "row_chunks", interrupted)
         with pytest.raises(Stopped, match="while validating") as caught:
-            train(recipe(), tmp_path / "cut", device="cpu")
+            train(recipe(), cut, device="cpu")
     assert caught.value.exit_code == 143
-    assert len(seen) == (10 if step == 3 else 60)
-    assert len(losses(tmp_path / "cut")) == step
-    train(recipe(), tmp_path / "cut", resume=True, device="cpu")
-    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
-    assert [line["step"] for line in lines(tmp_path / "cut") if "val" in line] == [3, 6]
-    for name in (
-        "model.safetensors",
-        "model-last.safetensors",
-        "checkpoints/step-00000006/optimizer.safetensors",
-    ):
-        first, second = load_file(tmp_path / "whole" / name), load_file(tmp_path / "cut" / name)
-        assert all(torch.equal(first[key], second[key]) for key in first | second)
+    assert (len(seen), len(losses(cut))) == (image, step)
+    train(recipe(), cut, resume=True, device="cpu")
+    assert lines(cut) == lines(whole)
+    assert [line["step"] for line in lines(cut) if "val" in line] == [3, 6]
+    assert same_models(cut, whole)
+    optimizer = "checkpoints/step-00000006/optimizer.safetensors"
+    assert equal(load_file(cut / optimizer), load_file(whole / optimizer))
 
 
-def test_validation_names_its_model_and_command(tmp_path: Path) -> None:
+def test_a_signal_between_validation_and_step_does_not_repeat_the_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut, samples = tmp_path / "whole", tmp_path / "cut", count(1)
+    train(recipe(), whole, device="cpu")
+    get = TrainingSet.__getitem__
+
+    def interrupted(self: TrainingSet, draw: Any) -> Any:
+        if next(samples) == 3 * 4 + 1:  # the first sample of step 4, after the validation
+            signal.raise_signal(signal.SIGTERM)
+        return get(self, draw)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingSet, "__getitem__", interrupted)
+        with pytest.raises(Stopped, match="stopped after step 3"):
+            train(recipe(), cut, device="cpu")
+    assert "val" in lines(cut)[-1]
+    train(recipe(), cut, resume=True, device="cpu")
+    assert lines(cut) == lines(whole)
+
+
+def test_a_validation_names_its_model_and_command(tmp_path: Path) -> None:
     train(recipe("training.steps=1"), tmp_path / "run", device="cpu", command="seenet train shapes")
-    result = json.loads((tmp_path / "run" / "val.json").read_text())
-    saved = load_model(tmp_path / "run")
+    result, saved = (
+        json.loads((tmp_path / "run" / "val.json").read_text()),
+        load_model(tmp_path / "run"),
+    )
     assert result["model"] == {"file": "model.safetensors", "sha256": saved.sha256}
     assert result["command"] == saved.notes["command"] == "seenet train shapes"
     assert str(saved.notes["torch"]) == torch.__version__.partition("+")[0]

@@ -1,1 +1,1 @@
-"""Training: the loop, what it is made of, and runs that can be stopped anywhere and go on."""
+"""Training: the loop, its parts, and runs that can be stopped at any time and resumed."""

@@ -1,9 +1,10 @@
-"""Checkpoints: safetensors and JSON in one folder, verified by a manifest, whole or not there."""
+"""Checkpoints: folders of safetensors and JSON, written as a whole and verified by a manifest."""
 
 import json
 import logging
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from seenet.core.errors import DataError
 from seenet.core.files import sha256
+from seenet.distributed import Ranks
 from seenet.training.run import writing
 
 log = logging.getLogger("seenet")
@@ -24,25 +26,26 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a run needs to go on: tensors by file, and JSON."""
+    """Everything that a run needs to continue: tensors by file name, and JSON values."""
 
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
 
 
-def folder_of(root: Path, step: int) -> Path:
-    """Name the folder of the checkpoint after `step` steps."""
-    return root / f"step-{step:08d}"
-
-
 def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a checkpoint: beside, sync, rename, verify; then remove the oldest beyond `keep`.
+    """Write a checkpoint: temporary folder, sync, rename, verify; then keep the newest `keep`.
+
+    An intact checkpoint of this step is kept: replacing it would not be atomic, and a signal that
+    comes after the step's validation must not save the validation's line, which a resume repeats.
 
     Raises:
-        DataError: The disk does not take it. What was there before is not touched then.
+        DataError: It cannot be written; the earlier checkpoints are unchanged.
     """
-    final = folder_of(root, step)
+    final = root / f"step-{step:08d}"
     temporary = root / f".{final.name}.{os.getpid()}"
+    with suppress(DataError):
+        verify(final)
+        return final
     with writing(root):
         for left_over in root.glob(".step-*"):
             shutil.rmtree(left_over)
@@ -52,11 +55,11 @@ def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
                 shutil.rmtree(final)
             temporary.rename(final)
         finally:
-            # A half-written one would hold the room that the disk lacks.
+            # A partial checkpoint would take up space that the disk lacks.
             shutil.rmtree(temporary, ignore_errors=True)
         _sync(root)
     verify(final)
-    # Later ones were passed over as damaged; they must not push out a good one.
+    # Later checkpoints were skipped as damaged; they must not displace an intact one.
     kept = sorted(path for path in root.glob("step-*") if path.name <= final.name)
     with writing(root):
         for old in kept[:-keep]:
@@ -65,7 +68,7 @@ def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write all files with their manifest, and sync them."""
+    """Write all files and their manifest, and sync them."""
     folder.mkdir(parents=True)
     for name, tensors in checkpoint.tensors.items():
         save_file(
@@ -74,7 +77,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
         )
     (folder / "state.json").write_text(json.dumps(checkpoint.state), encoding="utf-8")
     manifest = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    (folder / MANIFEST).write_text(_text(manifest), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in folder.iterdir():
         _sync(path)
     _sync(folder)
@@ -84,26 +87,26 @@ def load(folder: Path) -> Checkpoint:
     """Read and verify a checkpoint.
 
     Raises:
-        DataError: It names the file that does not hold what was written.
+        DataError: A file is missing or damaged; the message names it.
     """
-    verify(folder)
     try:
+        verify(folder)
         tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
         return Checkpoint(tensors, json.loads((folder / "state.json").read_text(encoding="utf-8")))
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(
-            f"{folder}: cannot be read ({error}); remove it to go on from an earlier one"
+            f"{folder}: cannot be read ({error}); remove it to continue from an earlier one"
         ) from None
 
 
 def newest(root: Path) -> Checkpoint | None:
-    """Read the newest checkpoint that is whole; pass over damaged ones with a warning.
+    """Read the newest intact checkpoint; skip damaged ones with a warning.
 
     Returns:
-        None where there is no checkpoint at all.
+        None if there is no checkpoint.
 
     Raises:
-        DataError: None of them is whole.
+        DataError: All of them are damaged.
     """
     folders = sorted(root.glob("step-*"), reverse=True)
     for folder in folders:
@@ -113,27 +116,37 @@ def newest(root: Path) -> Checkpoint | None:
             log.warning("%s; trying the one before", error)
     if folders:
         raise DataError(
-            f"{root}: none of {len(folders)} checkpoints is whole; start again with another --out"
+            f"{root}: all {len(folders)} checkpoints are damaged; start again with another --out"
         )
     return None
 
 
+def check_shared(step: int, group: Ranks, name: str) -> None:
+    """Raise DataError if ranks start from different checkpoints; collective."""
+    first = group.from_first(step)
+    if group.any(first != step):
+        raise DataError(
+            f"{name}: rank {group.rank} finds the checkpoint of step {step}, rank 0 that of step "
+            f"{first}; expected one folder for all machines, give with --out one that they share"
+        )
+
+
 def verify(folder: Path) -> None:
-    """Raise DataError where a file is missing, extra, or differs from its SHA-256."""
+    """Raise DataError if a file is missing, extra, or differs from its SHA-256."""
     try:
         text = (folder / MANIFEST).read_bytes().decode()
         manifest = json.loads(text)
     except (OSError, ValueError):
         manifest, text = None, ""
-    # Byte by byte: blanks are part of it, which JSON would not mind.
-    if not isinstance(manifest, dict) or text != _text(manifest):
+    # Byte by byte: JSON would accept a changed blank.
+    if not isinstance(manifest, dict) or text != json.dumps(manifest, indent=1):
         raise DataError(
             f"{folder / MANIFEST}: missing or damaged, expected the SHA-256 of each file"
         )
-    found = {path.name for path in folder.iterdir()} - {MANIFEST}
-    if found != set(manifest):
+    names = {path.name for path in folder.iterdir()} - {MANIFEST}
+    if names != set(manifest):
         raise DataError(
-            f"{folder}: holds {', '.join(sorted(found))}, but its manifest names other files"
+            f"{folder}: contains {', '.join(sorted(names))}, but its manifest names other files"
         )
     for name, digest in manifest.items():
         if sha256(folder / name) != digest:
@@ -151,24 +164,20 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Restore the optimizer's tensors; its groups and rates come from the recipe."""
+    """Load the optimizer's tensors; its groups and rates come from the recipe."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
         like = parameters[int(index)]
-        # Strides and alignment of the parameter, as the optimizer made them: other loops may round
-        # otherwise.
+        # With the parameter's strides and alignment, as the optimizer made them: the loops for
+        # other strides may round differently.
         state.setdefault(int(index), {})[name] = (
             torch.empty_like(like).copy_(value) if value.shape == like.shape else value.clone()
         )
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
-
-
-def _text(manifest: dict[str, str]) -> str:
-    return json.dumps(manifest, indent=1)
 
 
 def _sync(path: Path) -> None:

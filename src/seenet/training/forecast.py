@@ -19,15 +19,14 @@ from seenet.training.trainer import Learner
 from seenet.training.validation import validation_predictor
 
 STEPS = 2
-"""Steps tried, and validations of an image; the last one counts, since the first also sets up."""
+"""Measured steps, and validations of one image; only the last counts, since the first sets up."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run takes in one process on this machine.
+    """Cost of a run in one process on this machine.
 
-    Seconds of a step and of a validation image, hours of the run, peak memory over that of the idle
-    process.
+    Seconds per step and per validation image, hours of the run, peak memory over the idle process.
     """
 
     step_seconds: float
@@ -43,70 +42,62 @@ class Forecast:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Say it for people, one fact a line."""
-        images = f"train images {self.train_images}, val images {self.val_images}"
-        seconds = f"{self.step_seconds:.2f} s, a validation image {self.image_seconds:.2f} s"
-        whole = f"{self.hours:.2f} hours and {self.memory_mib:.0f} MiB over the idle process"
+        """Return the forecast as text, one fact per line."""
         return [
-            f"{images}, precision {self.precision}",
-            f"a step takes {seconds}",
-            f"the whole run takes about {whole}",
+            f"train images {self.train_images}, val images {self.val_images}, "
+            f"precision {self.precision}",
+            f"a step takes {self.step_seconds:.2f} s, "
+            f"a validation image {self.image_seconds:.2f} s",
+            f"the whole run takes about {self.hours:.2f} hours "
+            f"and {self.memory_mib:.0f} MiB over the idle process",
             *self.warnings,
         ]
 
 
 def forecast(recipe: Recipe, device: str = "auto") -> Forecast:
-    """Train the run's first two steps, by the trainer's own update, and validate one image.
+    """Train the first two steps with the trainer's own update, and validate one image.
 
-    Nothing is written. Raises what `train` would raise until then.
+    Writes nothing. Raises what `train` would raise up to that point.
     """
-    where = choose_device(device)
-    training = recipe.training
+    where, training = choose_device(device), recipe.training
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
     idle = memory_mib(where)
     learner = Learner(recipe, where, ONE_PROCESS, "dry run")
-    data = learner.data
-    seconds = []
-    # Also of a run of one step, of which the loader would give no second.
-    drawn = recipe.model_copy(update={"training": training.model_copy(update={"steps": STEPS})})
+    train, val = learner.data.train, learner.data.val
+    step_seconds = image_seconds = 0.0
+    # Two batches also of a run of one step.
+    two_steps = recipe.model_copy(update={"training": training.model_copy(update={"steps": STEPS})})
     with closing(
-        step_batches(
-            drawn, data, learner.model, first_step=0, rank=ONE_PROCESS.rank, world=ONE_PROCESS.world
-        )
+        step_batches(two_steps, learner.data, learner.model, first_step=0, rank=0, world=1)
     ) as batches:
         for _ in range(STEPS):
             started = time.perf_counter()
             learner.update(next(batches))
             learner.step += 1
-            seconds.append(time.perf_counter() - started)
+            step_seconds = time.perf_counter() - started
     peak = (
         torch.cuda.max_memory_allocated(where) / 2**20
         if where.type == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     )
-    validations, image_seconds = 0, 0.0
-    if data.val is not None:
+    total = step_seconds * training.steps
+    if val is not None:
         weights = learner.ema.state if learner.ema else learner.model.state_dict()
-        predictor = validation_predictor(
-            learner.model, weights, data.train.labels, where, StopRequest()
-        )
+        predictor = validation_predictor(learner.model, weights, train.labels, where, StopRequest())
         for _ in range(STEPS):
             started = time.perf_counter()
-            evaluate(predictor, data.val, indices=[0], loss=True)
+            evaluate(predictor, val, indices=[0], loss=True)
             image_seconds = time.perf_counter() - started
-        validations = max(
-            1, training.steps // training.validate_every if training.validate_every else 1
-        )
-    val_images = len(data.val) if data.val is not None else 0
-    total = seconds[-1] * training.steps + validations * val_images * image_seconds
+        every = training.validate_every or training.steps
+        total += max(1, training.steps // every) * len(val) * image_seconds
     return Forecast(
-        seconds[-1],
+        step_seconds,
         image_seconds,
         total / 3600,
         peak - idle,
-        len(data.train),
-        val_images,
+        len(train),
+        len(val) if val is not None else 0,
         learner.precision.name,
         dead_taps(learner.model, recipe.transforms.crop),
     )

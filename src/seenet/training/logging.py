@@ -1,4 +1,4 @@
-"""The numbers of a run: JSON lines always, TensorBoard where it is installed."""
+"""Metrics of a run: JSON lines, and TensorBoard if it is installed."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from seenet.training.run import METRICS, writing
 
 
 class Metrics:
-    """Writer of `metrics.jsonl`, a flushed JSON object a line, and of TensorBoard's files."""
+    """Writer of `metrics.jsonl`, one JSON object per line, and of TensorBoard's files."""
 
     def __init__(self, run: Path, *, keep_bytes: int = 0) -> None:
         path = run / METRICS
         self.run = run
         self._file = path.open("r+b" if path.exists() else "w+b")
-        # A resumed run writes again what came after its checkpoint.
+        # A resumed run repeats the steps after its checkpoint.
         self._file.truncate(keep_bytes)
         self._file.seek(0, os.SEEK_END)
         try:
@@ -28,7 +28,7 @@ class Metrics:
             self._board = SummaryWriter(str(run / "tensorboard"))
 
     def write(self, step: int, **values: Any) -> None:
-        """Write the values of a step: numbers, or numbers by name."""
+        """Write the values of a step: numbers, or dicts of numbers."""
         with writing(self.run):
             self._file.write(json.dumps({"step": step, **values}).encode() + b"\n")
             self._file.flush()
@@ -39,7 +39,7 @@ class Metrics:
                         self._board.add_scalar(f"{name}/{key}" if key else name, number, step)
 
     def bytes(self) -> int:
-        """Return the length of the file so far, for a checkpoint."""
+        """Return the current length of the file, for a checkpoint."""
         os.fsync(self._file.fileno())
         return self._file.tell()
 
@@ -50,7 +50,7 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl; leave out a last line that a running training has not ended."""
+    """Read metrics.jsonl; skip a last line that is still being written."""
     if not path.is_file():
         return []
     entries = []
@@ -65,12 +65,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def memory_mib(device: torch.device) -> float:
-    """Return memory in use, MiB: the device's highest on CUDA, else this process's resident set."""
+    """Return memory in MiB: the peak of the device on CUDA, else this process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    pages = (
-        int(Path("/proc/self/statm").read_text().split()[1])
-        if Path("/proc/self/statm").exists()
-        else 0
-    )
+    statm = Path("/proc/self/statm")
+    pages = int(statm.read_text().split()[1]) if statm.exists() else 0
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,9 +1,9 @@
-"""The loss: cross entropy with class weights and hard examples, and the network it is taken of.
+"""Cross entropy with class weights and hard examples, and the module of network and loss.
 
-A loss knows one batch of scores and labels. It returns the *sum* of its terms, and says from the
-labels alone the *weight* that turns a sum into a mean. `training.trainer` adds the weights of all
-micro-batches and processes and divides by their total, so that a crop without valid pixels adds 0,
-and splitting a step changes nothing.
+A loss sees one batch of logits and labels. It returns the *sum* of its terms, and computes from the
+labels alone the *weight* by which the sum is divided for a mean. `training.trainer` adds the
+weights of all micro-batches and processes and divides by their total: a crop without valid pixels
+adds 0, and splitting a step changes nothing.
 """
 
 import math
@@ -19,7 +19,7 @@ from seenet.model import Segmenter
 
 
 class CrossEntropy(nn.Module):
-    """Cross entropy over valid pixels, of the hard ones alone where the recipe says `loss.ohem`."""
+    """Cross entropy over valid pixels; with `loss.ohem` over the hard pixels only."""
 
     may_draw = False
     """Whether it draws random numbers, which must be the same when it is computed again."""
@@ -35,12 +35,12 @@ class CrossEntropy(nn.Module):
         valid = masks[masks != self.ignore]
         if self.class_weights is None:
             return torch.tensor(valid.numel(), dtype=torch.float64)
-        # Labels are counted where the loader left them, the weights live with the network.
+        # Labels are counted where the loader left them; the class weights are on the device.
         counts = torch.bincount(valid, minlength=len(self.class_weights)).double()
         return (counts * self.class_weights.cpu().double()).sum()
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Sum the losses of N x K x H x W scores against N x H x W labels."""
+        """Sum the losses of N x K x H x W logits against N x H x W labels."""
         logits = logits.float()
         losses = F.cross_entropy(
             logits, masks, self.class_weights, ignore_index=self.ignore, reduction="none"
@@ -52,9 +52,9 @@ class CrossEntropy(nn.Module):
         ).sum()
 
     def _hard(self, losses: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
-        """Sum the losses of a picture's hard pixels, scaled up to the weight of all its valid ones.
+        """Sum the losses of an image's hard pixels, scaled to the weight of all its valid pixels.
 
-        So the weight needs no look at scores, and the mean over kept pixels stays a mean.
+        So the weight does not depend on logits, and the mean over kept pixels remains a mean.
         """
         assert self.settings.ohem is not None
         valid = mask != self.ignore
@@ -71,7 +71,7 @@ class CrossEntropy(nn.Module):
                 plain.flatten().kthvalue(plain.numel() - least + 1).values,
                 plain.new_tensor(-math.log(self.settings.ohem)),
             )
-            # So that a loss that is not a number stays in, and is met.
+            # Not `plain >= threshold`: a NaN must be kept, so that training stops.
             kept = valid & ~(plain < threshold)
             weights = (
                 valid.float() if self.class_weights is None else self.class_weights[target] * valid
@@ -81,9 +81,9 @@ class CrossEntropy(nn.Module):
 
 
 class LossModel(nn.Module):
-    """Network and loss as one module, which DDP wraps and torch compiles: images, masks -> sum.
+    """Network and loss as one module for DDP and torch.compile: images, masks -> sum of losses.
 
-    `auxiliary` is the weight of the auxiliary head's loss beside the network's own; 0: it has none.
+    `auxiliary` is the weight of the auxiliary head's loss; 0 if the network has no such head.
     """
 
     def __init__(self, model: Segmenter, loss: CrossEntropy, auxiliary: float = 0) -> None:
@@ -100,10 +100,10 @@ class LossModel(nn.Module):
         return main + self.auxiliary * auxiliary
 
     def _sum(self, scores: Tensor, images: Tensor, masks: Tensor) -> Tensor:
-        """Sum over the pictures, one after the other, and again in the backward pass.
+        """Sum over the images one by one, and recompute each in the backward pass.
 
-        Scores at full size hold K numbers a pixel, with their logarithms and gradients three times
-        that: this way they are there of one picture at a time.
+        Logits at full size take K numbers per pixel, three times that with their logarithms and
+        gradients: this way memory holds those of one image at a time.
         """
         losses: list[Tensor] = [
             checkpoint(
@@ -125,15 +125,15 @@ class LossModel(nn.Module):
 def class_weights(
     settings: LossSettings, frequency_weights: list[float] | None, num_classes: int
 ) -> Tensor | None:
-    """Return the weights that a recipe asks for, to the power it asks for.
+    """Return the class weights of a recipe, raised to `loss.weight_power`; None without any.
 
     Args:
-        settings: The recipe's.
-        frequency_weights: The train split's, for `median_frequency`.
-        num_classes: How many there must be.
+        settings: The loss section of the recipe.
+        frequency_weights: Weights of the train split, for `median_frequency`.
+        num_classes: The expected number of weights.
 
     Raises:
-        UsageError: Where there are more or fewer.
+        UsageError: Their number is another.
     """
     if settings.class_weights is None:
         return None
@@ -145,6 +145,7 @@ def class_weights(
     assert values is not None
     if len(values) != num_classes:
         raise UsageError(
-            f"loss.class_weights: found {len(values)} weights, expected one for each of {num_classes} classes"
+            f"loss.class_weights: found {len(values)} weights, "
+            f"expected one for each of {num_classes} classes"
         )
     return torch.tensor(values, dtype=torch.float32) ** settings.weight_power

@@ -1,4 +1,4 @@
-"""The optimizer's groups, the rate of each step, and the moving average of the weights."""
+"""Optimizer with parameter groups, learning rate of each step, moving average of the weights."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from seenet.model import Segmenter
 def build_optimizer(model: Segmenter, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Build SGD or AdamW over the parameters that are not frozen.
 
-    Backbone and head have rates of their own; norms and biases decay only with `decay_norms`.
+    Backbone and head have separate rates; norms and biases decay only with `decay_norms`.
     """
     backbone = set(model.backbone.parameters())
     groups = []
@@ -35,7 +35,7 @@ def build_optimizer(model: Segmenter, settings: OptimizerSettings) -> torch.opti
 
 
 def rate_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
-    """Return the rate of step 0..steps-1 over the base rate.
+    """Return the learning rate of step 0..steps-1 divided by the base rate.
 
     Source: (1 - step / steps) ** power (Sec. 4), times a linear warm-up.
     """
@@ -50,10 +50,10 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class EMA:
-    """Exponential moving average of the weights: average <- d average + (1 - d) weights.
+    """Exponential moving average of the weights: average = d * average + (1 - d) * weights.
 
-    d = min(decay, (1 + n) / (10 + n)) after n updates, so that the start is forgotten soon. Batch
-    norm statistics are averaged too; counters are copied.
+    d = min(decay, (1 + n) / (10 + n)) after n updates, so that the initial weights fade quickly.
+    Batch norm statistics are averaged too; counters are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -63,7 +63,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Average in the weights after a step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for key, value in model.state_dict().items():
@@ -73,7 +73,7 @@ class EMA:
                 self.state[key].copy_(value)
 
     def load(self, state: dict[str, Tensor], updates: int) -> None:
-        """Restore the average from a checkpoint."""
+        """Load the average from a checkpoint."""
         for key, value in state.items():
             self.state[key].copy_(value)
         self.updates = updates

@@ -1,4 +1,4 @@
-"""Number formats: autocast, loss scale, and whether this processor computes gradients rightly."""
+"""Number formats: autocast, loss scale, and a check of the gradients on this processor."""
 
 import logging
 import math
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import product
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from seenet.model.seenet import SeEM, SeEMFS
 log = logging.getLogger("seenet")
 
 Name = Literal["fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Number formats of autocast."""
 LEAST_COSINE = 0.95
 CHECK_SECONDS = 300
 LAYOUTS = {torch.contiguous_format: "contiguous", torch.channels_last: "channels-last"}
@@ -33,7 +34,7 @@ Some processors compute wrong weight gradients of depthwise convolutions from a 
 
 
 class Precision:
-    """Autocast to a format; for fp16 a loss scale, which falls at each overflow and grows again."""
+    """Autocast to a number format; for fp16 with a loss scale that falls at each overflow."""
 
     def __init__(self, name: Name, device: torch.device) -> None:
         self.name, self.device = name, device
@@ -41,23 +42,20 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of a forward pass."""
-        dtype = DTYPES[self.name]
-        return torch.autocast(
-            self.device.type,
-            dtype if self.name != "fp32" else torch.bfloat16,
-            enabled=self.name != "fp32",
-        )
+        dtype = DTYPES.get(self.name)
+        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
     def check_scale(self) -> None:
-        """Raise NotFiniteError where the scale fell under 1: nothing is left to lower."""
+        """Raise NotFiniteError if the loss scale fell below 1: a lower one would not help."""
         if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
             raise NotFiniteError(
-                f"loss scale {self.scaler.get_scale():.3g}: gradients overflow at any scale; train in bf16 or fp32, or lower optimizer.rate"
+                f"loss scale {self.scaler.get_scale():.3g}: gradients overflow at any scale; "
+                "train in bf16 or fp32, or lower optimizer.rate"
             )
 
 
 def is_finite(tensors: Iterable[Tensor]) -> bool:
-    """Report whether all numbers are finite; the largest of them tells."""
+    """Return whether all numbers are finite, by their maximum norm."""
     some = [tensor.detach() for tensor in tensors if tensor.numel()]
     return not some or bool(torch.isfinite(nn.utils.get_total_norm(some, math.inf)))
 
@@ -72,10 +70,10 @@ def running_statistics(model: nn.Module) -> Iterator[Tensor]:
 def gradient_cosine(name: Name, device: torch.device, memory_format: torch.memory_format) -> float:
     """Compare gradients in `name` with those in float32, on a small input.
 
-    They are one SeEM's and one SeEM-FS's, plain and in the faster forms: training takes either.
+    They are the gradients of a SeEM and a SeEM-FS, in the plain and the faster forms.
 
     Returns:
-        The cosine of all of them together; NaN where one is not finite.
+        The cosine similarity of all gradients together; NaN if one is not finite.
     """
     generator = torch.Generator().manual_seed(0)
     images, found, expected = torch.randn(2, 16, 32, 32, generator=generator), [], []
@@ -101,13 +99,9 @@ def _gradients(
     module.zero_grad()
     with precision.autocast():
         out = module(images.to(precision.device, memory_format=memory_format))
-    # A sum alone would vanish behind batch norm; the signs of a fixed draw do not.
-    signs = (
-        torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
-        .sign()
-        .to(precision.device)
-    )
-    (out.float() * signs).mean().backward()
+    # The gradient of a plain sum vanishes behind batch norm; that of a sum with random signs not.
+    signs = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).sign()
+    (out.float() * signs.to(precision.device)).mean().backward()
     return torch.cat(
         [
             parameter.grad.double().flatten()
@@ -118,10 +112,9 @@ def _gradients(
 
 
 def is_trustworthy(name: Name, device: torch.device, memory_format: torch.memory_format) -> bool:
-    """Report whether training in `name` can be trusted on this device; log why it cannot.
+    """Return whether gradients in `name` can be trusted on this device; log why they cannot.
 
-    A processor is checked in a child process: where a kernel writes past its memory, the check may
-    crash as well as answer wrongly.
+    A processor is checked in a child process: a faulty kernel may crash the check.
     """
     if device.type != "cpu" or name == "fp32":
         return True
@@ -132,12 +125,14 @@ def is_trustworthy(name: Name, device: torch.device, memory_format: torch.memory
         message = "precision %s: the gradient check took over %d s on this processor; not trusted"
         log.warning(message, name, CHECK_SECONDS)
         return False
-    found = f"not at all (the check ended with {ended.how})"
-    if ended.code == 0:
-        if float(ended.output) >= LEAST_COSINE:
-            return True
-        found = f"only to a cosine of {ended.output.strip()}"
-    message = "precision %s: gradients on this processor (%s) agree with fp32 %s, expected %.2f"
+    if ended.code == 0 and float(ended.output) >= LEAST_COSINE:
+        return True
+    cosine = f"cosine {ended.output.strip()}"
+    found = f"the check ended with {ended.how}" if ended.code else cosine
+    message = (
+        "precision %s (%s): gradients are not trusted on this processor: %s, "
+        "expected a cosine with fp32 of at least %.2f"
+    )
     log.warning(message, name, layout, found, LEAST_COSINE)
     return False
 
@@ -149,10 +144,10 @@ def choose(
     model: Segmenter,
     images: Tensor,
 ) -> Precision:
-    """Choose what was asked where it can be trusted, else fp32; `auto`: bf16 where it is faster."""
+    """Choose the precision of `setting` if it can be trusted, else fp32; `auto`: bf16 if faster."""
     asked: Name = "bf16" if setting == "auto" else setting
     if not is_trustworthy(asked, device, memory_format):
-        log.warning("precision: training goes on in fp32")
+        log.warning("precision: training continues in fp32")
         return Precision("fp32", device)
     if setting != "auto":
         return Precision(asked, device)
@@ -166,9 +161,9 @@ def choose(
 
 
 def _seconds_a_pass(model: Segmenter, images: Tensor, precision: Precision) -> float:
-    """Time the faster of two training passes, forward and backward, after a warm-up.
+    """Return the time of the faster of two forward and backward passes, after a warm-up.
 
-    Weights, statistics and gradients stay as they were.
+    Weights, statistics and gradients are not changed.
     """
     before = {key: value.clone() for key, value in model.state_dict().items()}
     times = []
@@ -186,11 +181,10 @@ def _seconds_a_pass(model: Segmenter, images: Tensor, precision: Precision) -> f
 
 
 def main() -> None:
-    """Print the cosine: `python -m seenet.training.precision bf16 channels-last`."""
+    """Print the cosine, as in `python -m seenet.training.precision bf16 channels-last`."""
     name, layout = sys.argv[1:]
     formats = {text: memory_format for memory_format, text in LAYOUTS.items()}
-    names: dict[str, Name] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
-    print(gradient_cosine(names[name], torch.device("cpu"), formats[layout]))
+    print(gradient_cosine(cast(Name, name), torch.device("cpu"), formats[layout]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A run: its folder, who holds it, its recipe, how it ended, and the signals that end it."""
+"""The folder of a run: its lock, its recipe, its exit record; and the signals that stop a run."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from seenet import __version__
 from seenet.core.errors import DataError, SeenetError, Terminated, UsageError
-from seenet.core.files import remove_leftovers, write_text
+from seenet.core.files import remove_leftovers, write_text, writing_to
 from seenet.core.locks import locked
 from seenet.core.recipe_files import dump, load_recipe, stage_recipes
 from seenet.core.settings import Recipe
@@ -29,61 +29,64 @@ log = logging.getLogger("seenet")
 METRICS = "metrics.jsonl"
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
-"""The packages whose versions a run notes: what its numbers depend on."""
+"""Packages whose versions a run records, since its numbers depend on them."""
 
 START_FILES = {"recipe.yaml", METRICS, "checkpoints", "tensorboard"}
 """Files that a run has before its first step."""
 
 REPLACED_FILES = ("recipe.yaml", "model.safetensors", "model-last.safetensors", "val.json")
-"""Files that are replaced whole; a kill may leave half of a new one under a hidden name."""
+"""Files that are replaced as a whole; a kill may leave a partial one under a hidden name."""
 
-UNDER_WAY = "under way, or killed"
+RUNNING = "under way, or killed"
 
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 MAY_DIFFER = {"training": {"workers", "checkpoint_every", "keep", "timeout_minutes"}}
-"""Settings that a resumed run may change: they change nothing of what is computed."""
+"""Settings that a resumed run may change, since no result depends on them."""
 
 
 @contextmanager
-def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Iterator[Path]:
-    """Hold the run in the folder `out` while the block runs, and write to `exit.json` how it ended.
+def open_run(out: Path, recipe: Recipe, *, resume: bool, rank: int = 0) -> Iterator[None]:
+    """Hold the run in the folder `out` during the block; record in `exit.json` how it ended.
 
-    Rank 0 creates the folder or, resuming, checks that the recipe is the same. A run that ended
-    before its first step starts anew either way. A job that torchrun or a scheduler restarts
-    resumes by itself.
+    Rank 0 creates the folder or, to resume, checks that the recipe is the same. A run that ended
+    before its first step starts anew in both cases. A job that torchrun or a scheduler restarts
+    resumes without being asked.
 
     Raises:
         BusyError: Another process holds the run.
         DataError: There is a run without `resume`, or none with it.
         UsageError: The recipe differs from the run's.
     """
-    if rank == 0:
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-            ours = (out / "exit.json").exists()
-            lock = (out / "lock").open("a+")
-        with lock, _locked(lock.fileno(), out) as before:
-            _start_or_resume(out, recipe, resume or (_is_same_job(before) and has_steps(out)), ours)
-            # Only now: a restart of a job that was refused here must be refused again.
-            _write_holder(lock.fileno(), _job())
-            remove_leftovers(out / name for name in REPLACED_FILES)
-            with _exit_recorded(out, rank):
-                yield out
-    else:
-        with _exit_recorded(out, rank):
-            yield out
+    with (
+        _held(out, recipe, resume) if rank == 0 else nullcontext(),
+        _exit_recorded(out, rank),
+    ):
+        yield
 
 
 @contextmanager
-def _locked(handle: int, out: Path) -> Iterator[str]:
-    """Hold the lock and write into it who holds it; yield what its last holder wrote."""
-    # The kernel releases the lock of a process that dies, so no lock is ever stale.
-    before = (out / "lock").read_text(encoding="utf-8").strip()
-    holder = before or "another process"
-    with locked(handle, busy=f"{out}: busy, held by {holder}; wait for it, or give another --out"):
-        _write_holder(handle, _job() if _is_same_job(before) else "")
-        yield before
+def _held(out: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
+    """Lock the folder, create the run or check that it can be resumed, and keep the lock."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        started_before = (out / "exit.json").exists()
+        lock = (out / "lock").open("a+")
+    with lock:
+        before = (out / "lock").read_text(encoding="utf-8").strip()
+        holder, job = before or "another process", _job()
+        # The kernel releases the lock of a process that dies, so no lock is ever stale.
+        with locked(
+            lock.fileno(), busy=f"{out}: busy, held by {holder}; wait for it, or give another --out"
+        ):
+            restarted = bool(job) and before.endswith(job)
+            _write_holder(lock.fileno(), job if restarted else "")
+            resume = resume or (restarted and has_steps(out))
+            _start_or_resume(out, recipe, resume, started_before)
+            # Only now: a job that was refused must be refused again when it is restarted.
+            _write_holder(lock.fileno(), job)
+            remove_leftovers(out / name for name in REPLACED_FILES)
+            yield
 
 
 def _write_holder(handle: int, job: str) -> None:
@@ -93,70 +96,61 @@ def _write_holder(handle: int, job: str) -> None:
 
 
 def _job() -> str:
-    """Name this process's torchrun job, the same after a restart: its id, or else its launcher."""
+    """Return the name of this torchrun job, the same after a restart: its id or its launcher."""
     job = os.environ.get("TORCHELASTIC_RUN_ID")
     if job is None:
         return ""
     return f" launcher {os.getppid()}" if job == "none" else f" job {job}"
 
 
-def _is_same_job(before: str) -> bool:
-    """Report whether `before`, the last holder, was this job, now restarted."""
-    return bool(_job()) and before.endswith(_job())
-
-
-def _start_or_resume(out: Path, recipe: Recipe, resume: bool, ours: bool) -> None:
+def _start_or_resume(out: Path, recipe: Recipe, resume: bool, started_before: bool) -> None:
     """Write the recipe of a new run, or check that of the run to resume.
 
-    `ours` says that an earlier start left its exit.json here: what else it left may then be
-    replaced. A recipe of the user's own may not.
+    `started_before`: An earlier start left its exit.json here, so its other files may be replaced.
+    A recipe that the user put there may not.
     """
     path = out / "recipe.yaml"
     if path.exists() and has_steps(out):
         if not resume:
             raise DataError(
-                f"{out}: a run is there already; go on with --resume, or give another --out"
+                f"{out}: contains a run already; continue it with --resume, or give another --out"
             )
-        before = load_recipe(path)
-        found = changed_setting(before, recipe)
-        if found:
+        changed = changed_setting(load_recipe(path), recipe)
+        if changed:
             raise UsageError(
-                f"{path}: {found}; resume with the same settings, or start another run with --out"
+                f"{path}: {changed}; resume with the same settings, or give another --out"
             )
         return
-    if resume and not (ours and path.exists()):
+    if resume and not (started_before and path.exists()):
         raise DataError(f"{path}: no run to resume here; start it without --resume")
-    left = {"lock", "exit.json"} | (
-        START_FILES | {folder.name for folder in stage_folders(out, recipe)} if ours else set()
-    )
-    # Hidden ones are what a killed start leaves of a file half written.
+    own = {"lock", "exit.json"}
+    if started_before:
+        own |= START_FILES | {folder.name for folder in stage_folders(out, recipe)}
+    # Hidden files are partial ones that a killed start left.
     others = sorted(
-        entry.name for entry in out.iterdir() if entry.name not in left and entry.name[0] != "."
+        entry.name for entry in out.iterdir() if entry.name not in own and entry.name[0] != "."
     )
     if others:
-        raise DataError(
-            f"{out}: holds {others[0]} but no run; give a new or empty folder with --out"
-        )
-    # First, so that a recipe that a killed start leaves is known as its own.
-    _write_exit(out, 0, None, UNDER_WAY)
+        raise DataError(f"{out}: contains {others[0]} but no run; give a new or empty --out folder")
+    # First, so that a recipe that a killed start leaves is recognized as its own.
+    _write_exit(out, 0, None, RUNNING)
     with writing(out):
         write_text(path, dump(recipe))
 
 
 def origin(device: torch.device, command: str | None) -> dict[str, str | None]:
-    """Describe what a model was computed with: command, device, versions."""
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    """Return what a model was computed with: command, device, versions."""
     return {
         "command": command,
         "device": str(device),
         "version": __version__,
         "python": platform.python_version(),
-        **versions,
+        **{name: metadata.version(name) for name in PACKAGES},
     }
 
 
 def has_steps(out: Path) -> bool:
-    """Report whether a step was ever made here, or in one of the stages here."""
+    """Return whether a step was ever made here, or in one of the stages here."""
     metrics = out / METRICS
     steps = (metrics.exists() and metrics.stat().st_size > 0) or any(
         (out / "checkpoints").glob("step-*")
@@ -170,24 +164,18 @@ def stage_folders(out: Path, recipe: Recipe) -> list[Path]:
 
 
 def changed_setting(before: Recipe, now: Recipe) -> str:
-    """Name the first setting by which a resumed run would compute something else.
+    """Name the first setting that makes a resumed run compute something else.
 
     Returns:
-        `key was A and is now B`, or an empty text where there is none.
+        `KEY was A and is now B`, or an empty string if there is none.
     """
     if before.stages or now.stages:
         earlier, later = stage_recipes(before), stage_recipes(now)
         if list(earlier) != list(later):
             had, have = (", ".join(names) or "none" for names in (earlier, later))
             return f"stages were {had} and are now {have}"
-        return next(
-            (
-                f"stages.{name}.{found}"
-                for name in later
-                if (found := changed_setting(earlier[name], later[name]))
-            ),
-            "",
-        )
+        changes = ((name, changed_setting(earlier[name], later[name])) for name in later)
+        return next((f"stages.{name}.{change}" for name, change in changes if change), "")
     old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
     for section, values in new.items():
         if not isinstance(values, dict):
@@ -195,7 +183,7 @@ def changed_setting(before: Recipe, now: Recipe) -> str:
         for key, value in values.items():
             was, given = old[section].get(key), value
             if key == "start_from" and was and given:
-                # Seen from another folder, or moved: nothing is read there any more.
+                # A resumed run does not read it; another working folder may name it differently.
                 was, given = Path(was).parts[-2:], Path(given).parts[-2:]
             if key not in MAY_DIFFER.get(section, set()) | {"description"} and was != given:
                 return f"{section}.{key} was {old[section].get(key)} and is now {value}"
@@ -204,22 +192,18 @@ def changed_setting(before: Recipe, now: Recipe) -> str:
 
 @contextmanager
 def _exit_recorded(out: Path, rank: int) -> Iterator[None]:
-    """Write to `exit.json` how the block ended: the exit code and the reason of this rank."""
-    # What an earlier process left here must not speak for this one, should it be killed.
-    _write_exit(out, rank, None, UNDER_WAY)
+    """Record in `exit.json` how the block ended: exit code and reason of this rank."""
+    # Replaces the entry of an earlier process, in case this one is killed.
+    _write_exit(out, rank, None, RUNNING)
     code, reason = 0, "done"
     try:
         with naming_lost():
             yield
-    except SeenetError as error:
-        code, reason = error.exit_code, str(error)
+    except (SeenetError, Terminated) as error:
+        code, reason = error.exit_code, str(error) or "terminated"
         raise
-    except (KeyboardInterrupt, Terminated) as error:
-        code, reason = (
-            (error.exit_code, "terminated")
-            if isinstance(error, Terminated)
-            else (130, "interrupted")
-        )
+    except KeyboardInterrupt:
+        code, reason = 130, "interrupted"
         raise
     except BaseException as error:
         code, reason = 1, f"{type(error).__name__}: {error}"
@@ -230,46 +214,35 @@ def _exit_recorded(out: Path, rank: int) -> Iterator[None]:
 
 def _write_exit(out: Path, rank: int, code: int | None, reason: str) -> None:
     path = out / "exit.json"
+    entries = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        # A lock of its own: the file is replaced, and the run's lock is the first rank's.
+        # A lock of its own: the file is replaced, and rank 0 holds the run's lock.
         with (out / ".exit.lock").open("a") as lock, locked(lock.fileno()):
-            entries = {**_read_exits(path), str(rank): {"code": code, "reason": reason}}
+            with suppress(FileNotFoundError, ValueError):
+                entries = json.loads(path.read_text(encoding="utf-8"))
+            entries[str(rank)] = {"code": code, "reason": reason}
             write_text(path, json.dumps(entries, indent=1))
     except OSError as error:
-        # Such as a full disk, which is the reason that must come through.
+        # A full disk, for example; it must not hide the reason why the run ended.
         log.warning("%s: cannot be written (%s)", path, error)
 
 
-def _read_exits(path: Path) -> dict[str, object]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
+def writing(folder: Path) -> AbstractContextManager[None]:
+    """Turn an error of writing in the block into a DataError that names folder and reason.
 
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn an error of writing in the block into a DataError of one line, with folder and reason.
-
-    safetensors has an error of its own for a full disk.
+    safetensors has its own error class for a full disk.
     """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        what = f"{folder}: cannot be written ({error})"
-        raise DataError(
-            f"{what}; make room or give another --out; earlier checkpoints are whole, for --resume"
-        ) from None
+    fix = "make room or give another --out; earlier checkpoints are intact, for --resume"
+    return writing_to(folder, fix, errors=(OSError, SafetensorError))
 
 
 class IdleSignal(BaseException):
-    """A signal came while no step was under way."""
+    """A signal came while no step was being computed."""
 
 
 class StopRequest:
-    """Whether a signal asked to stop: `code` is 0 until then, and the exit code afterwards."""
+    """Request of a signal to stop: `code` is 0 before it and the exit code after it."""
 
     def __init__(self) -> None:
         self.code = 0
@@ -277,16 +250,16 @@ class StopRequest:
 
     def handle(self, number: int, _: FrameType | None) -> None:
         if self.code == 130 and number == signal.SIGINT:
-            raise KeyboardInterrupt  # the second Ctrl-C: now
+            raise KeyboardInterrupt  # The second Ctrl-C exits at once.
         self.code = EXIT_CODES[signal.Signals(number)]
         if self._idle:
-            # Once: what comes after it is under way again.
+            # Only once: saving, which follows, must not be interrupted.
             self._idle = False
             raise IdleSignal
 
     @contextmanager
     def idle(self) -> Iterator[None]:
-        """Raise `IdleSignal` where a signal comes in the block: no step is under way in it."""
+        """Raise `IdleSignal` if a signal comes in the block, where no step is being computed."""
         self._idle = True
         try:
             yield
@@ -296,14 +269,15 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catch SIGTERM and Ctrl-C in the block, so that a run can end after the step under way.
+    """Catch SIGTERM and Ctrl-C in the block, so that a run can end after its current step.
 
-    Python gives signals to the main thread alone: in another thread nothing ever asks to stop.
+    Python delivers signals to the main thread only: in another thread, no request ever comes.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         log.info(
-            "not in the main thread: SIGTERM and Ctrl-C do not end this after a step, what is saved is the last checkpoint"
+            "not in the main thread: SIGTERM and Ctrl-C will not save the current step; "
+            "the last checkpoint is what remains"
         )
         yield request
         return
@@ -316,14 +290,14 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 def ignore_stop_signals(_: int) -> None:
-    """Ignore stop signals in a loader worker: the trainer, which still needs it, answers them."""
+    """Ignore stop signals in a loader worker: the trainer handles them and still needs it."""
     for number in EXIT_CODES:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Hold signals back in the block; in a worker forked in it, until the worker ignores them."""
+    """Block stop signals; a worker forked in the block blocks them until it ignores them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
     try:
         yield

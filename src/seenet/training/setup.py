@@ -1,11 +1,11 @@
-"""What a run is made of, built from its recipe: data, network, loss, precision, loader."""
+"""The parts of a run, built from its recipe: data, network, loss, precision, loader."""
 
 import logging
 import multiprocessing
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from seenet.core.errors import DataError, LostError, SeenetError
 from seenet.core.files import digest
-from seenet.core.settings import Recipe
+from seenet.core.settings import Recipe, TrainingSettings
 from seenet.data import Split, open_split
 from seenet.data.check.scan import check_split, split_stats
 from seenet.data.check.stats import no_class
@@ -42,7 +42,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Data:
-    """The splits of a run; `val` is None where the recipe validates on nothing."""
+    """The splits of a run; `val` is None if the recipe has no validation split."""
 
     train: Split
     val: Split | None
@@ -51,37 +51,38 @@ class Data:
     def record(self) -> dict[str, Any]:
         """Describe the data for a checkpoint, as JSON values.
 
-        Classes, and of each split the number of its samples and a hash of their names.
+        Classes, and for each split the number of its samples and a hash of their names.
         """
-        splits = {"train": self.train, **({"val": self.val} if self.val is not None else {})}
         samples = {
             which: [len(split), digest(*map(split.key, range(len(split))))]
-            for which, split in splits.items()
+            for which, split in (("train", self.train), ("val", self.val))
+            if split is not None
         }
         return {"classes": list(self.train.labels.classes), "samples": samples}
 
-    def check_record(self, before: dict[str, Any], where: str, other: str) -> None:
-        """Raise DataError where a checkpoint's record is of other data.
+    def check_record(self, before: dict[str, Any], where: str, fix: str) -> None:
+        """Raise DataError if a checkpoint's record describes other data.
 
-        Its weights, the order of its pictures and its scores would not fit.
+        Its weights, the order of its images and its scores would not fit.
         """
         had, have = before["classes"], self.record["classes"]
         if had != have:
             raise DataError(
-                f"{where}: trained on {len(had)} classes ({', '.join(had)}), the data has {len(have)} ({', '.join(have)}); {other}"
+                f"{where}: trained on {len(had)} classes ({', '.join(had)}), "
+                f"the data has {len(have)} ({', '.join(have)}); {fix}"
             )
-        # Checkpoints of earlier versions have none.
-        for which, (count, names) in before.get("samples", {}).items():
-            now, called = self.record["samples"].get(which, (0, ""))
-            if called != names:
+        # Checkpoints of earlier versions have no samples.
+        for which, (count, names_hash) in before.get("samples", {}).items():
+            count_now, hash_now = self.record["samples"].get(which, (0, ""))
+            if hash_now != names_hash:
                 raise DataError(
-                    f"{where}: trained with {count} pictures in {which}, the data has {now}, "
-                    f"or others by name; put them back as they were, or {other}"
+                    f"{where}: trained with {count} images in {which}, the data has {count_now}, "
+                    f"or their names differ; restore them, or {fix}"
                 )
 
 
 def open_data(recipe: Recipe) -> Data:
-    """Open both splits and check every label before the first step; all processes must call it."""
+    """Open both splits and check every label before the first step; collective."""
     train = open_split(recipe.data, recipe.data.train)
     val = open_split(recipe.data, recipe.data.val) if recipe.data.val else None
     for split in (train, val):
@@ -94,7 +95,7 @@ def open_data(recipe: Recipe) -> Data:
             absent = [name for label, name in enumerate(split.labels.classes) if label not in seen]
             if absent:
                 log.warning(
-                    "%s: no pixel of %s in its %d pictures",
+                    "%s: no pixel of %s in its %d images",
                     split.name,
                     ", ".join(absent),
                     len(split),
@@ -105,14 +106,14 @@ def open_data(recipe: Recipe) -> Data:
 def build_model(
     recipe: Recipe, data: Data, device: torch.device, card: dict[str, Any] | None = None
 ) -> Segmenter:
-    """Build the network with its starting weights, frozen as asked.
+    """Build the network with its initial weights, and freeze what the recipe freezes.
 
     Args:
-        recipe: Its seed alone decides random weights.
-        data: Its classes decide the head.
-        device: Where the network goes.
-        card: `card_of` the network of a run that is resumed. Its weights come from the checkpoint;
-            the files it started from may have gone.
+        recipe: Random weights depend on its seed only.
+        data: Its classes give the channels of the head.
+        device: The device of the network.
+        card: `card_of` the network of a run to resume. The weights come from its checkpoint, so
+            the files from which it started are not needed.
     """
     torch.manual_seed(recipe.seed)
     training = recipe.training
@@ -130,7 +131,8 @@ def build_model(
         )
         if not report.loaded:
             raise DataError(
-                f"{training.start_from}: no tensor fits this network; training.start_from wants the same variant and backbone"
+                f"{training.start_from}: no tensor fits this network; "
+                "training.start_from needs the same variant and backbone"
             )
         log.info(
             "start_from %s: %d tensors loaded, %d not",
@@ -156,12 +158,12 @@ def build_model(
 
 
 def memory_format(recipe: Recipe) -> torch.memory_format:
-    """Return the memory format that the recipe asks for."""
+    """Return the memory format of the recipe."""
     return torch.channels_last if recipe.training.channels_last else torch.contiguous_format
 
 
 def build_loss(recipe: Recipe, data: Data, model: Segmenter, device: torch.device) -> LossModel:
-    """Build the module of network and loss, on the device."""
+    """Build the module of network and loss on the device."""
     frequency = (
         split_stats(data.train).median_frequency()
         if recipe.loss.class_weights == "median_frequency"
@@ -181,17 +183,28 @@ def build_loss(recipe: Recipe, data: Data, model: Segmenter, device: torch.devic
 def parallelize(
     loss_model: LossModel, device: torch.device, group: Ranks, *, compiled: bool
 ) -> Any:
-    """Return what to call in training: with several processes DDP's module, compiled if asked."""
+    """Wrap the module in DDP if there are several processes, and compile it if asked."""
     module: nn.Module = loss_model
     if group.world > 1:
         cuda = device.type == "cuda"
         if cuda:
-            # timm's own: torch's would drop the activations that timm keeps inside its norms.
+            # timm's converter: torch's would drop the activations inside timm's norms.
             module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         module = DistributedDataParallel(module, device_ids=[device.index] if cuda else None)
     if compiled:
         module.compile()
     return module
+
+
+def warn_small_batch(training: TrainingSettings, world: int) -> None:
+    """Log a warning if batch norm sees few images per process."""
+    per_process = training.batch // world // training.accumulate
+    if per_process < 4 and not training.freeze_norms:
+        log.warning(
+            "batch norm sees %d image(s) per process, its statistics are imprecise; "
+            "use a larger batch or training.freeze_norms=true",
+            per_process,
+        )
 
 
 def set_train_mode(model: Segmenter, recipe: Recipe) -> None:
@@ -202,7 +215,7 @@ def set_train_mode(model: Segmenter, recipe: Recipe) -> None:
 
 
 def _frozen(model: Segmenter, recipe: Recipe) -> list[nn.Module]:
-    """List the modules whose parameters and statistics stay as they are."""
+    """List the modules whose parameters and statistics do not change."""
     training = recipe.training
     norms = model.backbone.norms() if training.freeze_norms else []
     stages = (
@@ -220,45 +233,33 @@ def choose_precision(
     *,
     before: Name | None = None,
 ) -> Precision:
-    """Choose the precision to train in; the first rank chooses for all.
+    """Choose the training precision; rank 0 chooses for all.
 
-    `auto` measures on crops of the recipe's size. `before` is what a resumed run was trained in: it
-    is not measured anew, but used only where this machine can be trusted with it.
+    `auto` measures on crops of the recipe's size. `before` is the precision of a resumed run: it is
+    not measured again, but used only if gradients on this machine can be trusted in it.
     """
     names: list[Name] = ["fp32", "bf16", "fp16"]
-    chosen = (
-        _choose(recipe, model, device, before or recipe.training.precision).name
-        if group.first
-        else "fp32"
-    )
+    chosen: Name = "fp32"
+    if group.first:
+        layout, count = memory_format(recipe), min(recipe.training.batch, 4)
+        images = torch.zeros(count, 3, *recipe.transforms.crop, device=device)
+        images = images.contiguous(memory_format=layout)
+        setting = before or recipe.training.precision
+        chosen = choose(setting, device, layout, model, images).name
     return Precision(names[group.from_first(names.index(chosen))], device)
-
-
-def _choose(
-    recipe: Recipe, model: Segmenter, device: torch.device, asked: Name | Literal["auto"]
-) -> Precision:
-    layout = memory_format(recipe)
-    images = torch.zeros(
-        min(recipe.training.batch, 4), 3, *recipe.transforms.crop, device=device
-    ).contiguous(memory_format=layout)
-    return choose(asked, device, layout, model, images)
 
 
 def step_batches(
     recipe: Recipe, data: Data, model: Segmenter, *, first_step: int, rank: int, world: int
 ) -> Generator[tuple[Batch, ...]]:
-    """Load the micro-batches of this rank, step by step from `first_step`.
+    """Yield the micro-batches of this rank for each step from `first_step`.
 
-    Which images those are is arithmetic: a resumed run replays nothing.
+    Their samples are computed from the step, so a resumed run replays nothing.
     """
-    training = recipe.training
-    normalization, labels = model.normalization, data.train.labels
+    training, labels = recipe.training, data.train.labels
+    mean, std = model.normalization.mean, model.normalization.std
     transform = JointTransform(
-        recipe.transforms,
-        normalization.mean,
-        normalization.std,
-        labels.ignore,
-        classes=labels.num_classes,
+        recipe.transforms, mean, std, labels.ignore, classes=labels.num_classes
     )
     sampler = StepSampler(
         len(data.train),
@@ -278,24 +279,13 @@ def step_batches(
         prefetch_factor=4 if training.workers else None,
         worker_init_fn=ignore_stop_signals,
     )
-    return _step_batches(loader, training.accumulate)
+    return _grouped(loader, training.accumulate)
 
 
-def _start_loader(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    """Start the loader's workers; raise LostError where one ends before it began."""
-    try:
-        return iter(loader)
-    except (ConnectionError, EOFError):
-        # Not forked, it is sent what it needs when it runs.
-        raise LostError(
-            "a loader worker ended before it began; see its own message, or set training.workers=0"
-        ) from None
+def _grouped(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batch, ...]]:
+    """Yield the loader's batches in groups of `accumulate`, and end all workers at the end.
 
-
-def _step_batches(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batch, ...]]:
-    """Yield the micro-batches step by step; leave no worker behind, however it ends.
-
-    A worker's error is raised as it was there: torch puts the worker's traceback around it, whose
+    A worker's error is raised with its own message: torch wraps it in the worker's traceback, whose
     last line is `type: message`.
     """
     batches: Iterator[Batch] = iter(())
@@ -303,7 +293,14 @@ def _step_batches(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple
     try:
         with signals_blocked():
             others = multiprocessing.active_children()
-            batches = _start_loader(loader)
+            try:
+                batches = iter(loader)
+            except (ConnectionError, EOFError):
+                # A spawned worker, not a forked one, that ended before it received its data.
+                raise LostError(
+                    "a loader worker ended at its start; see its own message, "
+                    "or set training.workers=0"
+                ) from None
             workers = [
                 process for process in multiprocessing.active_children() if process not in others
             ]
@@ -316,11 +313,11 @@ def _step_batches(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple
             raise
         what = " ".join(str(error).split())[:120]
         raise LostError(
-            f"{what}; perhaps memory is short: use fewer training.workers, and go on with --resume"
+            f"{what}; memory may be short: use fewer training.workers, and continue with --resume"
         ) from None
     finally:
-        # Its own way waits some seconds, and then for ever for workers that hang: they ignore the
-        # signal that it sends.
+        # torch's own shutdown sends SIGTERM, which workers ignore, and then waits forever for one
+        # that hangs.
         getattr(batches, "_shutdown_workers", lambda: None)()
         for worker in workers:
             worker.kill()

@@ -1,9 +1,10 @@
-"""A recipe with stages: runs one after the other, each from the last weights of the one before."""
+"""Recipes with stages: successive runs, each from the last weights of the previous one."""
 
 import logging
 import shutil
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from seenet.distributed import init_process_group
 from seenet.training.forecast import Forecast, forecast
 from seenet.training.run import has_steps, open_run, stage_folders, writing
 from seenet.training.setup import open_data
-from seenet.training.trainer import TrainResult, train, train_in_group
+from seenet.training.trainer import TrainResult, train
 from seenet.training.validation import LAST, best_result, models_written
 
 log = logging.getLogger("seenet")
@@ -32,10 +33,10 @@ def train_recipe(
     device: str = "auto",
     command: str | None = None,
 ) -> TrainResult:
-    """Run a recipe, with stages or without, into the folder `out`, or resume the run there.
+    """Train a recipe, with or without stages, into the folder `out`, or resume the run there.
 
-    Stages are runs of their own in OUT/1-NAME, OUT/2-NAME, ...; OUT/model.safetensors is the last
-    one's, and so is the result. The data of all unfinished stages is checked before the first one.
+    Each stage is a run in OUT/1-NAME, OUT/2-NAME, ...; OUT/model.safetensors and the result are
+    those of the last stage. The data of all unfinished stages is checked before training.
     Arguments and errors are those of `trainer.train`.
     """
     if not recipe.stages:
@@ -58,10 +59,9 @@ def train_recipe(
         for number, (folder, stage) in enumerate(runs.items(), start=1):
             if folder in todo:
                 log.info("stage %d of %d: %s", number, len(runs), folder)
-                train_in_group(
-                    group, stage, folder, where, resume=has_steps(folder), command=command
-                )
-                # The next stage reads what the first process writes.
+                # Within the process group of this function.
+                train(stage, folder, resume=has_steps(folder), device=where, command=command)
+                # Wait for rank 0 to write the weights that the next stage reads.
                 group.any(False)
         if group.first:
             with writing(out), replacing(out / MODEL) as temporary:
@@ -71,17 +71,13 @@ def train_recipe(
 
 
 def chain_stages(recipe: Recipe, out: Path) -> dict[Path, Recipe]:
-    """Return the stages' recipes by folder; from the second on each starts from the one before."""
-    runs: dict[Path, Recipe] = {}
-    before: Path | None = None
-    for folder, stage in zip(
-        stage_folders(out, recipe), stage_recipes(recipe).values(), strict=True
-    ):
-        start = {"start_from": str(before / LAST)} if before else {}
-        runs[folder] = stage.model_copy(
-            update={"training": stage.training.model_copy(update=start)}
-        )
-        before = folder
+    """Return the stages' recipes by folder; each but the first starts from the previous one."""
+    folders = stage_folders(out, recipe)
+    runs = dict(zip(folders, stage_recipes(recipe).values(), strict=True))
+    for before, folder in pairwise(folders):
+        start = {"start_from": str(before / LAST)}
+        training = runs[folder].training.model_copy(update=start)
+        runs[folder] = runs[folder].model_copy(update={"training": training})
     return runs
 
 
@@ -89,26 +85,26 @@ def check_data(stages: dict[str, Recipe]) -> None:
     """Open every split of every stage and check its labels.
 
     Raises:
-        DataError: It names the stage; also where its classes differ from the first stage's.
+        DataError: A stage's data is wrong, or its classes differ from those of the first stage.
     """
-    first: tuple[str, tuple[str, ...]] | None = None
+    classes: dict[str, tuple[str, ...]] = {}
     for name, stage in stages.items():
         try:
-            classes = open_data(stage).train.labels.classes
+            classes[name] = open_data(stage).train.labels.classes
         except DataError as error:
             raise DataError(f"stage {name}: {error}") from None
-        first = first or (name, classes)
-        if classes != first[1]:
+        first, expected = next(iter(classes.items()))
+        if classes[name] != expected:
             raise DataError(
-                f"stage {name}: its data has {len(classes)} classes ({', '.join(classes)}), "
-                f"that of stage {first[0]} {len(first[1])} ({', '.join(first[1])}); "
-                "expected the same, since the head's weights are kept"
+                f"stage {name}: its data has {len(classes[name])} classes "
+                f"({', '.join(classes[name])}), that of stage {first} has {len(expected)} "
+                f"({', '.join(expected)}); expected the same, since the head's weights are kept"
             )
 
 
 @dataclass(frozen=True)
 class StagesForecast:
-    """The forecast of each stage, by name."""
+    """Forecasts of all stages, by name."""
 
     stages: dict[str, Forecast]
 
@@ -123,7 +119,7 @@ class StagesForecast:
         }
 
     def lines(self) -> list[str]:
-        """Say it for people, one fact a line."""
+        """Return the forecasts as text, one fact per line."""
         lines = [
             line
             for name, stage in self.stages.items()
@@ -133,7 +129,7 @@ class StagesForecast:
 
 
 def forecast_recipe(recipe: Recipe, device: str = "auto") -> Forecast | StagesForecast:
-    """Forecast a recipe, or each of its stages once the data of all is checked; write nothing."""
+    """Forecast a recipe, or each of its stages after a check of all their data; write nothing."""
     stages = stage_recipes(recipe)
     if not stages:
         return forecast(recipe, device)

@@ -1,4 +1,4 @@
-"""Training: one step (`Learner.update`), and a run of many with its validations (`Trainer`)."""
+"""Training: one optimizer step (`Learner.update`) and a whole run (`Trainer.fit`)."""
 
 import logging
 import math
@@ -20,34 +20,21 @@ from seenet.core.progress import Advance, bar
 from seenet.core.recipe_files import dump
 from seenet.core.settings import Recipe
 from seenet.distributed import Ranks, init_process_group
-from seenet.evaluation.evaluator import Evaluation
 from seenet.model.files import card_of
-from seenet.training import checkpoint
+from seenet.training import checkpoint, setup, validation
 from seenet.training.logging import Metrics, memory_mib
 from seenet.training.optim import EMA, build_optimizer, rate_factor, set_rate
 from seenet.training.precision import is_finite, running_statistics
 from seenet.training.run import IdleSignal, StopRequest, open_run, origin, stop_requests
-from seenet.training.setup import (
-    Batch,
-    build_loss,
-    build_model,
-    choose_precision,
-    memory_format,
-    open_data,
-    parallelize,
-    set_train_mode,
-    step_batches,
-)
-from seenet.training.validation import best_result, models_written, save_models, score
 
 log = logging.getLogger("seenet")
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The end of a run: `miou` and `result` of its best validation, None where the recipe has none.
+    """Result of a run: `miou` and `result` of its best validation, None without validation.
 
-    `first` says that this is the one of several processes that tells of it.
+    `first` is true on the rank that reports the result.
     """
 
     out: Path
@@ -62,48 +49,37 @@ def train(
     out: Path,
     *,
     resume: bool = False,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     command: str | None = None,
 ) -> TrainResult:
-    """Run a recipe into the folder `out`, or resume the run there.
+    """Train a recipe without stages into the folder `out`, or resume the run there.
 
     Args:
-        recipe: Without stages (those are `stages.train_recipe`'s).
+        recipe: The settings; `stages.train_recipe` takes those with stages.
         out: The run's folder.
-        resume: Go on with the run in `out`.
+        resume: Continue the run in `out`.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        command: Quoted in results and models.
+        command: The command line, for result files and models.
 
     Raises:
-        UsageError, DataError: Before the first step.
+        UsageError, DataError: Wrong settings or data, before the first step.
         BusyError: Another process holds the run.
-        NotFiniteError: Before a number that is not finite is saved.
-        Stopped: After a signal, with everything saved.
+        NotFiniteError: A number is not finite; nothing that contains one is saved.
+        Stopped: A signal asked to stop; everything is saved.
     """
-    where = choose_device(device)
-    with init_process_group(where, timedelta(minutes=recipe.training.timeout_minutes)) as group:
-        return train_in_group(group, recipe, out, where, resume=resume, command=command)
-
-
-def train_in_group(
-    group: Ranks,
-    recipe: Recipe,
-    out: Path,
-    device: torch.device,
-    *,
-    resume: bool,
-    command: str | None,
-) -> TrainResult:
-    """Train as `train` does, among the processes of a group that exists already."""
-    with open_run(out, recipe, resume=resume, rank=group.rank):
-        group.check_batch(recipe.training.batch, recipe.training.accumulate)
-        return Trainer(recipe, out, device, group, command).fit()
+    where, training = choose_device(device), recipe.training
+    with (
+        init_process_group(where, timedelta(minutes=training.timeout_minutes)) as group,
+        open_run(out, recipe, resume=resume, rank=group.rank),
+    ):
+        group.check_batch(training.batch, training.accumulate)
+        return Trainer(recipe, out, where, group, command).fit()
 
 
 class Learner:
-    """Network, loss, optimizer and moving average of a recipe, after `step` steps; writes nothing.
+    """Network, loss, optimizer and moving average of a recipe after `step` steps.
 
-    It starts from the checkpoint `found` where there is one. `name` stands before its errors.
+    It writes no files. `name` begins its error messages; `found` is the checkpoint to start from.
     """
 
     def __init__(
@@ -115,34 +91,26 @@ class Learner:
         found: checkpoint.Checkpoint | None = None,
     ) -> None:
         self.recipe, self.device, self.group, self.name = recipe, device, group, name
-        if recipe.training.workers:
+        training, state = recipe.training, found.state if found else {}
+        if training.workers:
             check_main_guard("set training.workers=0")
-        self.data = open_data(recipe)
-        self.model = build_model(
-            recipe, self.data, device, found.state.get("network") if found else None
-        )
-        self.loss_model = build_loss(recipe, self.data, self.model, device)
+        self.data = setup.open_data(recipe)
+        self.model = setup.build_model(recipe, self.data, device, state.get("network"))
+        self.loss_model = setup.build_loss(recipe, self.data, self.model, device)
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
-        self.ema = EMA(self.model, recipe.training.ema) if recipe.training.ema else None
+        self.ema = EMA(self.model, training.ema) if training.ema else None
         self.step = 0
-        set_train_mode(self.model, recipe)
-        self.precision = choose_precision(
-            recipe, self.model, device, group, before=found.state["precision"] if found else None
+        setup.set_train_mode(self.model, recipe)
+        self.precision = setup.choose_precision(
+            recipe, self.model, device, group, before=state.get("precision")
         )
         if found:
             self._restore(found)
-        self._check_shared()
-        self.parallel = parallelize(
-            self.loss_model, device, group, compiled=recipe.training.compile
-        )
-        per_process = recipe.training.batch // group.world // recipe.training.accumulate
-        if per_process < 4 and not recipe.training.freeze_norms:
-            log.warning(
-                "batch norm sees %d image(s) a process: statistics are rough; use a larger batch or training.freeze_norms=true",
-                per_process,
-            )
+        checkpoint.check_shared(self.step, group, name)
+        self.parallel = setup.parallelize(self.loss_model, device, group, compiled=training.compile)
+        setup.warn_small_batch(training, group.world)
 
-    def update(self, micro_batches: tuple[Batch, ...]) -> tuple[float, float]:
+    def update(self, micro_batches: tuple[setup.Batch, ...]) -> tuple[float, float]:
         """Take one optimizer step: forward, backward, clip, update; reject non-finite values.
 
         Args:
@@ -155,39 +123,39 @@ class Learner:
             NotFiniteError: On every process, before a number that is not finite is saved.
         """
         recipe, group, scaler = self.recipe, self.group, self.precision.scaler
-        layout = memory_format(recipe)
+        layout = setup.memory_format(recipe)
         torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 4099 + group.rank)
-        set_train_mode(self.model, recipe)
+        setup.set_train_mode(self.model, recipe)
         factor = rate_factor(self.step, recipe.training.steps, recipe.optimizer)
         set_rate(self.optimizer, factor)
 
         # Forward and backward. The loss is a mean over the step: all micro-batches, all processes.
         weights = [self.loss_model.loss.weight(masks) for _, masks, _ in micro_batches]
         weight = group.sum(torch.stack(weights).sum())
-        # At least one pixel; class weights may sum to less than that and stay what they are.
+        # 1 if no pixel is valid; class weights may sum to less and are kept.
         weight = (weight if weight > 0 else torch.ones_like(weight)).to(self.device, torch.float32)
         total = torch.zeros((), dtype=torch.float64)
         for index, (images, masks, _) in enumerate(micro_batches):
             images = images.to(self.device, memory_format=layout, non_blocking=True)
             masks = masks.to(self.device, non_blocking=True)
             last = group.world == 1 or index == len(micro_batches) - 1
-            # Gradients are summed over processes once a step.
+            # DDP sums gradients over processes once a step, with the last micro-batch.
             with nullcontext() if last else self.parallel.no_sync():
                 with self.precision.autocast():
                     loss = self.parallel(images, masks) / weight
-                # DDP averages gradients over processes; the weight already counts them all.
+                # DDP averages over processes, but the weight already counts all of them.
                 scaler.scale(loss * group.world).backward()
             total += loss.detach().cpu().double()
         step_loss = group.sum(total).item()
 
-        # Clip. Gradients that overflow under a loss scale are no fault: the scaler skips the step.
+        # Clip. Gradients that overflow under a loss scale are no error: the scaler skips the step.
         scaler.unscale_(self.optimizer)
         gradients = [
             parameter.grad for parameter in self.model.parameters() if parameter.grad is not None
         ]
         norm = nn.utils.get_total_norm(gradients)
         overflow = scaler.is_enabled() and not torch.isfinite(norm)
-        # A variance that overflows makes its norm's output 0: loss and gradients are finite then.
+        # A variance that overflows makes its norm's output 0; loss and gradients stay finite.
         statistics = is_finite(running_statistics(self.model))
         finite = math.isfinite(step_loss) and statistics and bool(overflow or torch.isfinite(norm))
         if group.any(not finite):
@@ -211,17 +179,15 @@ class Learner:
         scaler.update()
         self.precision.check_scale()
         self.optimizer.zero_grad(set_to_none=True)
-        # A step that was skipped lowers the scale, and moved no weights.
+        # A lowered scale means that the step was skipped.
         if self.ema and scaler.get_scale() >= scale:
             self.ema.update(self.model)
         return step_loss, recipe.optimizer.rate * factor
 
     def _restore(self, found: checkpoint.Checkpoint) -> None:
-        """Restore a checkpoint; raise DataError for other data or another network."""
-        other = (
-            f"start another run with --out, from these weights with training.start_from={self.name}"
-        )
-        self.data.check_record(found.state, self.name, other)
+        """Load a checkpoint; raise DataError if it has other data or another network."""
+        fix = f"start another run with --out and training.start_from={self.name} for its weights"
+        self.data.check_record(found.state, self.name, fix)
         try:
             self.model.load_state_dict(found.tensors["model"])
             checkpoint.unpack_optimizer(self.optimizer, found.tensors["optimizer"])
@@ -230,28 +196,19 @@ class Learner:
         except (RuntimeError, KeyError, ValueError) as error:
             what = str(error).splitlines()[0][:120]
             raise DataError(
-                f"{self.name}: its checkpoint does not fit this network ({what}); {other}"
+                f"{self.name}: its checkpoint does not fit this network ({what})", fix=fix
             ) from None
         if found.state["scaler"]:
             self.precision.scaler.load_state_dict(found.state["scaler"])
         self.step = found.state["step"]
         log.info("resumed after step %d", self.step)
 
-    def _check_shared(self) -> None:
-        """Raise DataError where the ranks see other checkpoints: their steps would differ."""
-        first = self.group.from_first(self.step)
-        if self.group.any(first != self.step):
-            raise DataError(
-                f"{self.name}: rank {self.group.rank} finds the checkpoint of step {self.step}, "
-                f"rank 0 that of step {first}; expected one folder for all machines, "
-                "give with --out one that they share"
-            )
-
     def _not_finite(
-        self, loss: float, what: str, factor: float, micro_batches: tuple[Batch, ...]
+        self, loss: float, what: str, factor: float, micro_batches: tuple[setup.Batch, ...]
     ) -> NotFiniteError:
-        indices = [int(index) for _, _, draws in micro_batches for _, index in draws]
-        samples = [self.data.train.key(index) for index in indices]
+        samples = [
+            self.data.train.key(int(index)) for _, _, draws in micro_batches for _, index in draws
+        ]
         rate = self.recipe.optimizer.rate * factor
         return NotFiniteError(
             f"{self.name}: step {self.step + 1}: loss {loss:.4g}, {what} at rate {rate:.3g}, "
@@ -260,7 +217,7 @@ class Learner:
 
 
 class Trainer(Learner):
-    """A run: steps until the last one, with validations and checkpoints, in the folder `out`."""
+    """Run in the folder `out`: all steps with their validations and checkpoints."""
 
     def __init__(
         self,
@@ -274,8 +231,9 @@ class Trainer(Learner):
         super().__init__(recipe, device, group, str(out), found)
         self.out, self.command = out, command
         self.best: dict[str, Any] = found.state["best"] if found else {}
-        # A finished run is not validated again: its files are the ones whose hashes were published.
-        self.finished = self.step == recipe.training.steps and models_written(out, self.step)
+        # A finished run is not validated again: hashes of its files may be published.
+        at_end = self.step == recipe.training.steps
+        self.finished = at_end and validation.models_written(out, self.step)
         keep_bytes = int(found.state["metrics_bytes"]) if found else 0
         writes = group.first and not self.finished
         self.metrics = Metrics(out, keep_bytes=keep_bytes) if writes else None
@@ -285,7 +243,7 @@ class Trainer(Learner):
         recipe, group, training = self.recipe, self.group, self.recipe.training
         if self.finished:
             return self._result()
-        batches = step_batches(
+        batches = setup.step_batches(
             recipe, self.data, self.model, first_step=self.step, rank=group.rank, world=group.world
         )
         with (
@@ -294,60 +252,65 @@ class Trainer(Learner):
             closing(batches),
         ):
             while True:
-                # A step's checkpoint comes before its validation, with which a resumed run begins.
+                # A checkpoint precedes its validation, so a resumed run begins with the validation.
                 if self.validation_due:
                     self.validate(stop)
                 if self.step == training.steps:
                     return self._result()
-                waiting = time.perf_counter()
+                started = time.perf_counter()
                 try:
-                    # Several processes stop after the same step.
+                    # Several processes must stop after the same step.
                     with stop.idle() if group.world == 1 else nullcontext():
                         micro_batches = next(batches)
                 except IdleSignal:
-                    self.save()
-                    raise self._stopped(stop) from None
-                started = time.perf_counter()
-                loss, rate = self.update(micro_batches)
-                self.step += 1
-                self._log(loss, rate, started, started - waiting, advance)
-                stopping = group.any(bool(stop.code))
+                    stopping = True
+                else:
+                    loaded = time.perf_counter()
+                    loss, rate = self.update(micro_batches)
+                    self.step += 1
+                    self._log(loss, rate, started, loaded, advance)
+                    stopping = group.any(bool(stop.code))
                 if stopping or self.validation_due or self.step % training.checkpoint_every == 0:
                     self.save()
                 if stopping:
-                    raise self._stopped(stop)
-
-    def _stopped(self, stop: StopRequest) -> Stopped:
-        what = f"{self.out}: stopped after step {self.step}, saved; go on with --resume"
-        return Stopped(what, stop.code or 143)
+                    what = f"{self.out}: stopped after step {self.step}, saved"
+                    raise Stopped(f"{what}; continue with --resume", stop.code or 143)
 
     @property
     def validation_due(self) -> bool:
-        """Whether this step ends with a validation; the last one always does."""
+        """Whether this step ends with a validation; the last step always does."""
         every = self.recipe.training.validate_every
         return self.step > 0 and (
             self.step == self.recipe.training.steps or bool(every and self.step % every == 0)
         )
 
     def validate(self, stop: StopRequest) -> None:
-        """Score the val split; write the last model, and the best where it is the best so far."""
+        """Score the val split; write the last model, and the best model if this is the best."""
         model, labels, val = self.model, self.data.train.labels, self.data.val
         weights = self.ema.state if self.ema else model.state_dict()
         result: dict[str, Any] | None = None
         if val is not None:
-            # Norms that are not synchronized differ by rank; the first one's are kept.
+            # Norms that are not synchronized differ by rank; rank 0's are kept.
             self.group.share(weights.values())
-            evaluation = score(model, weights, labels, val, self.device, self.group, stop)
-            result = self._record_validation(evaluation)
+            predictor = validation.validation_predictor(model, weights, labels, self.device, stop)
+            evaluation = validation.score(predictor, val, self.group)
+            result = evaluation.result(command=self.command)
+            result |= {"step": self.step, "precision_of_training": self.precision.name}
+            miou, loss = result["miou"], result["loss"]
+            log.info("step %d: val mIoU %.2f %%, loss %.4f", self.step, 100 * miou, loss)
+            if self.metrics:
+                self.metrics.write(self.step, val={"miou": miou, "loss": loss})
+            if not self.best or miou > self.best["miou"]:
+                self.best = result
         if self.group.first:
             notes = {"recipe": dump(self.recipe), "step": self.step}
             notes |= origin(self.device, self.command)
             best = result is None or result is self.best
-            save_models(self.out, model, labels, weights, notes, result, best=best)
+            validation.save_models(self.out, model, labels, weights, notes, result, best=best)
 
     def save(self) -> None:
-        """Write a checkpoint from which the run goes on bit for bit."""
-        if not self.group.first or self.metrics is None:
+        """Write a checkpoint from which the run continues bit for bit."""
+        if self.metrics is None:
             return
         tensors = {
             "model": self.model.state_dict(),
@@ -370,30 +333,18 @@ class Trainer(Learner):
         checkpoint.save(self.out / "checkpoints", self.step, content, self.recipe.training.keep)
 
     def _log(
-        self, loss: float, rate: float, started: float, waited: float, advance: Advance
+        self, loss: float, rate: float, started: float, loaded: float, advance: Advance
     ) -> None:
-        seconds = time.perf_counter() - started + waited
-        speed = self.recipe.training.batch / seconds
-        memory = memory_mib(self.device)
+        seconds = time.perf_counter() - started
+        speed, memory = self.recipe.training.batch / seconds, memory_mib(self.device)
         advance(1, f"loss {loss:.3f}, {speed:.1f} images/s, {memory:.0f} MiB")
         if self.metrics:
-            times = {"images_per_s": round(speed, 2), "waited": round(waited / seconds, 3)}
+            waited = round((loaded - started) / seconds, 3)
+            times = {"images_per_s": round(speed, 2), "waited": waited}
             self.metrics.write(self.step, loss=loss, rate=rate, memory_mib=round(memory), **times)
-
-    def _record_validation(self, evaluation: Evaluation) -> dict[str, Any]:
-        result = evaluation.result(command=self.command)
-        result |= {"step": self.step, "precision_of_training": self.precision.name}
-        if self.metrics:
-            self.metrics.write(self.step, val={"miou": result["miou"], "loss": result["loss"]})
-        log.info(
-            "step %d: val mIoU %.2f %%, loss %.4f", self.step, 100 * result["miou"], result["loss"]
-        )
-        if not self.best or result["miou"] > self.best["miou"]:
-            self.best = result
-        return result
 
     def _result(self) -> TrainResult:
         if self.metrics:
             self.metrics.close()
-        best = best_result(self.out) if self.finished else self.best
+        best = validation.best_result(self.out) if self.finished else self.best
         return TrainResult(self.out, self.step, best.get("miou"), best or None, self.group.first)

@@ -1,4 +1,4 @@
-"""Validation: score the val split, stop where asked, and write the best and the last model."""
+"""Validation: score the val split, stop on request, and write the best and the last model."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ LAST = "model-last.safetensors"
 
 
 class StoppablePredictor(Predictor):
-    """Predictor that raises Stopped before a picture: evaluation need not know of signals."""
+    """Predictor that raises Stopped before an image, so that evaluation ignores signals."""
 
     def __init__(
         self, model: Segmenter, labels: LabelSet, device: torch.device, stop: StopRequest
@@ -38,39 +38,8 @@ class StoppablePredictor(Predictor):
         self, image: np.ndarray, size: tuple[int, int] | None = None
     ) -> Iterator[Tensor]:
         if self.stop.code:
-            raise Stopped("validation was cut short", self.stop.code)
+            raise Stopped("validation was interrupted", self.stop.code)
         return super().row_chunks(image, size)
-
-
-def score(
-    model: Segmenter,
-    state: dict[str, Tensor],
-    labels: LabelSet,
-    val: Split,
-    device: torch.device,
-    group: Ranks,
-    stop: StopRequest,
-) -> Evaluation:
-    """Score a copy of the model with the weights `state`.
-
-    Raises:
-        Stopped: On all ranks, where one of them was asked to stop.
-    """
-    try:
-        return evaluate(
-            validation_predictor(model, state, labels, device, stop),
-            val,
-            loss=True,
-            what="validating",
-        )
-    except Exception:
-        # Where evaluation fails on one rank it does on all, so that all come to this vote.
-        if group.any(bool(stop.code)):
-            raise Stopped(
-                f"{val.name}: stopped while validating, the step is saved; go on with --resume",
-                stop.code or 143,
-            ) from None
-        raise
 
 
 def validation_predictor(
@@ -80,14 +49,32 @@ def validation_predictor(
     device: torch.device,
     stop: StopRequest,
 ) -> StoppablePredictor:
-    """Return the predictor of a copy of the model with the weights `state`."""
-    # In memory as weights from a file are: for small pictures another order rounds otherwise, and
-    # this must count as `eval` does.
+    """Return a predictor of a copy of the model with the weights `state`."""
+    # The memory format of weights from a file: for small images another format rounds differently,
+    # and the counts must equal those of `eval`.
     scored = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    # And without training's faster forms: a network that has no twin to predict with runs itself.
+    # Without training's faster forms, which a network without a prediction twin would keep.
     use_plain(scored)
     scored.load_state_dict(state)
     return StoppablePredictor(scored, labels, device, stop)
+
+
+def score(predictor: StoppablePredictor, val: Split, group: Ranks) -> Evaluation:
+    """Score the predictor on the val split; collective.
+
+    Raises:
+        Stopped: On all ranks, if one of them was asked to stop.
+    """
+    try:
+        return evaluate(predictor, val, loss=True, what="validating")
+    except Exception:
+        # Evaluation that fails on one rank fails on all, so all ranks take this vote.
+        if group.any(bool(predictor.stop.code)):
+            raise Stopped(
+                f"{val.name}: stopped while validating, the step is saved; continue with --resume",
+                predictor.stop.code or 143,
+            ) from None
+        raise
 
 
 def save_models(
@@ -100,26 +87,26 @@ def save_models(
     *,
     best: bool,
 ) -> None:
-    """Write the weights as the last model and, where they are the best, as the best one."""
+    """Write the weights as the last model and, with `best`, as the best model."""
     if result is not None:
         notes = {**notes, "val": {"miou": result["miou"], "split": result["split"]}}
     with writing(out):
         if best:
-            save_model(out / "model.safetensors", model, labels, state=state, notes=notes)
-        if best and result is not None:
             path = out / "model.safetensors"
-            scored = {**result, "model": {"file": path.name, "sha256": sha256(path)}}
-            write_text(out / "val.json", json.dumps(scored, indent=1))
-        # Last: where it is there, so are the others (`models_written`).
+            save_model(path, model, labels, state=state, notes=notes)
+            if result is not None:
+                scored = {**result, "model": {"file": path.name, "sha256": sha256(path)}}
+                write_text(out / "val.json", json.dumps(scored, indent=1))
+        # Written last: if it exists, so do the others (`models_written`).
         save_model(out / LAST, model, labels, state=state, notes=notes)
 
 
 def models_written(out: Path, step: int) -> bool:
-    """Report whether the models after this step's validation are all written."""
+    """Return whether all models after this step's validation are written."""
     return (out / LAST).is_file() and read_notes(out / LAST).get("step") == step
 
 
 def best_result(out: Path) -> dict[str, Any]:
-    """Read what `save_models` wrote of the best validation; empty where there was none."""
+    """Read the best validation that `save_models` wrote; empty if there was none."""
     path = out / "val.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

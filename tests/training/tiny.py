@@ -1,0 +1,86 @@
+"""Recipes of seconds, and what tests ask of the runs that they make."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from safetensors.torch import load_file
+
+from seenet.core.recipe_files import load_recipe
+from seenet.core.settings import Recipe
+from seenet.distributed import Ranks
+from seenet.training.setup import ONE_PROCESS, Batch, step_batches
+from seenet.training.trainer import Learner, Trainer
+
+TINY = [
+    "model.backbone=resnet10t", "model.width=8", "model.p_out=16", "model.weights=null",
+    "data.size=48", "data.count=30", "transforms.crop=48", "training.steps=6", "training.batch=4",
+    "training.workers=0", "training.validate_every=3", "training.checkpoint_every=1",
+    "training.ema=0.9", "training.precision=fp32",
+]  # fmt: skip
+TIMING = {"images_per_s", "memory_mib", "waited"}
+
+
+def recipe(*overrides: str) -> Recipe:
+    return load_recipe("shapes", [*TINY, *overrides])
+
+
+def trainer_of(settings: Recipe, folder: Path, group: Ranks = ONE_PROCESS) -> Trainer:
+    return Trainer(settings, folder, torch.device("cpu"), group)
+
+
+def first_batches(learner: Learner) -> tuple[Batch, ...]:
+    """Return the micro-batches of the first step."""
+    return next(
+        step_batches(learner.recipe, learner.data, learner.model, first_step=0, rank=0, world=1)
+    )
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl without times and memory."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in line.keys() - TIMING} for line in found]
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in lines(run) if "loss" in line]
+
+
+def exit_codes(run: Path) -> dict[str, int | None]:
+    """Read the exit code of each rank."""
+    ends = json.loads((run / "exit.json").read_text())
+    return {rank: end["code"] for rank, end in ends.items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def same_models(run: Path, other: Path) -> bool:
+    """Return whether the best and the last model of two runs are equal bit for bit."""
+    names = ("model.safetensors", "model-last.safetensors")
+    return all(equal(load_file(run / name), load_file(other / name)) for name in names)
+
+
+def copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+@contextmanager
+def signal_in(at: int, number: int = signal.SIGTERM) -> Iterator[None]:
+    """Send this process a signal in one of its updates, counted from 1."""
+    update, made = Trainer.update, count(1)
+
+    def signalling(trainer: Trainer, batches: tuple[Batch, ...]) -> tuple[float, float]:
+        if next(made) == at:
+            signal.raise_signal(number)
+        return update(trainer, batches)
+
+    with patch.object(Trainer, "update", signalling):
+        yield
