@@ -1,7 +1,8 @@
-"""Known vulnerabilities of what a lock holds, by pip-audit (`make audit`): exit 0 none or not run, 1 found or failed.
+"""Look up known vulnerabilities of locked packages with pip-audit (`make audit`).
 
-pip-audit alone does not do: it ends with 1 for a finding and for a failed connection alike, and where a mirror answers
-that it has no advisories it skips every package and still says "No known vulnerabilities found".
+The exit code is 0 for none or not run, 1 for found or failed. pip-audit alone is not enough: it
+exits with 1 for a finding and for a failed connection, and where a mirror has no advisories it skips
+every package and still reports "No known vulnerabilities found".
 """
 
 import json

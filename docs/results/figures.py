@@ -1,4 +1,7 @@
-"""Draw the pictures of README.md and results.md from committed results and bundled photographs: `python docs/results/figures.py`."""
+"""Draw the pictures of README.md and results.md: `python docs/results/figures.py`.
+
+The sources are committed results and the bundled photographs.
+"""
 
 from pathlib import Path
 

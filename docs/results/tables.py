@@ -1,4 +1,7 @@
-"""Write the generated part of results.md from the committed JSON files of shapes/: `python docs/results/tables.py`."""
+"""Write the generated part of results.md: `python docs/results/tables.py`.
+
+The sources are the committed JSON files of shapes/.
+"""
 
 import json
 from dataclasses import asdict
@@ -45,7 +48,7 @@ def table_2() -> str:
 
 
 def gap() -> str:
-    """Linear CKA between stages, a column a model that was measured; nothing where there is none."""
+    """Return the table of linear CKA between stages, one column for each measured model."""
     measured = {
         path.stem.removeprefix("gap-"): json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(RUNS.glob("gap-*.json"))
@@ -64,13 +67,14 @@ def gap() -> str:
         lines.append(line([f"{pair[0]} and {pair[1]}", KINDS[pair[2]], *cells]))
     rule, points = next(iter(measured.values()))["rule"], next(iter(measured.values()))["pixels"]
     return "\n".join([
-        "### The semantic gap as a number", "", *lines, "", f"{rule[0].upper()}{rule[1:]}. {points} points of shapes/val.",
+        "### The semantic gap as a number", "", *lines, "",
+        f"{rule[0].upper()}{rule[1:]}. {points} points of shapes/val.",
         "Command: `seenet figure gap table1/RUN`.", "",
     ])  # fmt: skip
 
 
 def table_3() -> str:
-    """mIoU in the band around the rim, mean over the seeds that all three have, over the band's width."""
+    """Return the table of trimap mIoU by band width, mean over the seeds that all three have."""
     bands = {variant: _bands(variant) for variant in REFINEMENTS}
     seeds = sorted(set.intersection(*(set(found) for found in bands.values())))
     if not seeds:
@@ -108,7 +112,8 @@ def table_3() -> str:
     )
     return "\n".join([
         "### Table 3: near the rim", "", *lines, "",
-        f"{seeds_said}. Trimap mIoU, %, on shapes/val: within the width of a void pixel (Chebyshev). The paper's: VOC 2012 val",
+        f"{seeds_said}. Trimap mIoU, %, on shapes/val: within the width of a void pixel (Chebyshev). "
+        "The paper's: VOC 2012 val",
         "with ResNet-101. Command: `seenet eval table1/ROW-seed-N`.", "",
     ])  # fmt: skip
 

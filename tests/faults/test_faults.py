@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.__main__ import is_chosen
-from tests.faults.fault import ROOT, Attempt, Fault
+from tests.faults.fault import Attempt, Fault
+from tests.faults.processes import ROOT
 from tests.faults.runner import page, read, row, run, verdict
 from tests.faults.table import FAULTS
 

@@ -14,7 +14,7 @@ from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import LossSettings
 from seenet.training.losses import CrossEntropy, LossModel
 from seenet.training.own_loss import OwnLoss
-from tests.training.test_losses import IGNORE, Scores, batch
+from tests.training.test_losses import IGNORE, Convolution, batch
 
 CPU = torch.device("cpu")
 
@@ -93,7 +93,7 @@ def test_cross_entropy_of_ones_own_is_ours(weights: list[float] | None, auxiliar
     given = None if weights is None else torch.tensor(weights)
     images, masks = batch()
     torch.manual_seed(1)
-    model = Scores()
+    model = Convolution()
     found = []
     for loss in (CrossEntropy(LossSettings(), given, IGNORE), own(plain, given)):
         module = LossModel(model, loss, auxiliary)  # type: ignore[arg-type]
@@ -134,7 +134,7 @@ def test_micro_batches_add_up_to_the_step() -> None:
     gradients = []
     for parts in (1, 2, 6):
         torch.manual_seed(1)
-        model = Scores()
+        model = Convolution()
         loss = LossModel(model, own(distance))  # type: ignore[arg-type]
         weight = sum(loss.loss.weight(some) for some in masks.chunk(parts))
         for some_images, some_masks in zip(images.chunk(parts), masks.chunk(parts), strict=True):
@@ -148,7 +148,7 @@ def test_micro_batches_add_up_to_the_step() -> None:
 
 def test_random_numbers_are_the_same_going_back() -> None:
     images, masks = batch(1)
-    model = Scores()
+    model = Convolution()
     gradients = []
     for module in (LossModel(model, own(dropping)), own(dropping)):  # type: ignore[arg-type]
         model.zero_grad()
@@ -163,7 +163,7 @@ def test_what_is_no_number_is_not_left_out() -> None:
     images, masks = batch(1)
     masks[masks == IGNORE] = 0
     images[0, :, 0, 0] = float("nan")
-    assert math.isnan(LossModel(Scores(), own(plain))(images, masks).item())  # type: ignore[arg-type]
+    assert math.isnan(LossModel(Convolution(), own(plain))(images, masks).item())  # type: ignore[arg-type]
 
 
 def test_it_computes_in_float32_under_autocast() -> None:

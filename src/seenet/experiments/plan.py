@@ -116,11 +116,11 @@ class Plan:
     reference: Row
     """The row that the others are compared with."""
     unit: str = "row"
-    """What a row is called in the table."""
+    """Name of a row in the table."""
     rules: dict[str, str] = field(default_factory=dict)
     """Explanations of the numbers that differ from an ablation's, by the number's name."""
     about: dict[str, Any] = field(default_factory=dict)
-    """What all runs start from, such as a model. A folder has one `unit` and one `about`."""
+    """Things that all runs start from, such as a model. A folder has one `unit` and one `about`."""
 
 
 def make_plan(

@@ -36,7 +36,7 @@ from seenet.prediction.predictor import Predictor
 
 log = logging.getLogger("seenet")
 Run = Callable[[np.ndarray], Any]
-"""What the user's own writer may return: images N x H x W x C uint8 -> scores N x K x H x W."""
+"""Function that a user's writer may return: images N x H x W x C uint8 -> scores N x K x H x W."""
 CHECKED = 4
 """Pictures on which a bundle is compared with its model."""
 MOST_SIDE = 640

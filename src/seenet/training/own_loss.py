@@ -68,11 +68,11 @@ class OwnLoss(CrossEntropy):
         losses = losses.float()
         if self.class_weights is not None:
             losses = losses * self.class_weights[masks.masked_fill(~valid, 0)]
-        # What is not a number stays one where it counts, and is met by the trainer.
+        # A loss that is not finite stays so at valid pixels, and the trainer reports it.
         return losses.masked_fill(~valid, 0).sum()
 
     def try_out(self, device: torch.device) -> None:
-        """Call it once on scores that are drawn; raise UsageError where it fails or has no gradient."""
+        """Call it once on random scores; raise UsageError where it fails or has no gradient."""
         draw = torch.Generator().manual_seed(0)
         scores = torch.randn(1, self.num_classes, *TRIED, generator=draw).to(device)
         labels = torch.randint(self.num_classes, (1, *TRIED), generator=draw).to(device)
