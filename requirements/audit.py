@@ -1,8 +1,8 @@
 """Look up known vulnerabilities of locked packages with pip-audit (`make audit`).
 
 The exit code is 0 for none or not run, 1 for found or failed. pip-audit alone is not enough: it
-exits with 1 for a finding and for a failed connection, and where a mirror has no advisories it skips
-every package and still reports "No known vulnerabilities found".
+exits with 1 for a finding and for a failed connection, and where a mirror has no advisories it
+skips every package and still reports "No known vulnerabilities found".
 """
 
 import json

@@ -112,8 +112,8 @@ def table_3() -> str:
     )
     return "\n".join([
         "### Table 3: near the rim", "", *lines, "",
-        f"{seeds_said}. Trimap mIoU, %, on shapes/val: within the width of a void pixel (Chebyshev). "
-        "The paper's: VOC 2012 val",
+        f"{seeds_said}. Trimap mIoU, %, on shapes/val: within the width of a void pixel "
+        "(Chebyshev). The paper's: VOC 2012 val",
         "with ResNet-101. Command: `seenet eval table1/ROW-seed-N`.", "",
     ])  # fmt: skip
 

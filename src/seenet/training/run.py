@@ -214,13 +214,13 @@ def _exit_recorded(out: Path, rank: int) -> Iterator[None]:
 
 def _write_exit(out: Path, rank: int, code: int | None, reason: str) -> None:
     path = out / "exit.json"
-    entries = {}
+    entries: dict[str, object] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
         # A lock of its own: the file is replaced, and rank 0 holds the run's lock.
         with (out / ".exit.lock").open("a") as lock, locked(lock.fileno()):
-            with suppress(FileNotFoundError, ValueError):
-                entries = json.loads(path.read_text(encoding="utf-8"))
+            with suppress(OSError, ValueError, TypeError):
+                entries = dict(json.loads(path.read_text(encoding="utf-8")))
             entries[str(rank)] = {"code": code, "reason": reason}
             write_text(path, json.dumps(entries, indent=1))
     except OSError as error:
