@@ -119,8 +119,9 @@ def pack(score: ImageScore) -> np.ndarray:
     """
     bits = np.array([score.loss], np.float64).view(np.int64)[0]
     arrays = [score.cells, score.counts, *score.metric_counts]
-    head = [score.index, score.has_boundary, bits, len(arrays), *map(len, arrays)]
-    return np.concatenate([head, *arrays]).astype(np.int64)
+    head = np.array([score.index, score.has_boundary, bits, len(arrays), *map(len, arrays)])
+    # Each is converted before: beside an array of another type the bits would become a float.
+    return np.concatenate([one.astype(np.int64) for one in (head, *arrays)])
 
 
 def unpack(flat: np.ndarray) -> ImageScore:
