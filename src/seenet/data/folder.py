@@ -218,9 +218,9 @@ def _split_stems(
     if which == "val":
         return val
     listed = list(images) if about.train is None else read_stems(home / about.train, path, images)
-    if about.train is not None and isinstance(about.val, Path):
-        return listed
-    return [stem for stem in listed if stem not in set(val)]
+    by_lists = about.train is not None and isinstance(about.val, Path)
+    held_out = set() if by_lists else set(val)
+    return [stem for stem in listed if stem not in held_out]
 
 
 def read_stems(path: Path, source: Path, images: dict[str, Path]) -> list[str]:
