@@ -23,12 +23,12 @@ def exif(*entries: Entry, order: str = "<") -> bytes:
     """Return an EXIF block of tags: tag, type, number, and bytes (up to four unchanged)."""
     head = b"II*\0" if order == "<" else b"MM\0*"
     start = 8 + 2 + 12 * len(entries) + 4
-    body, behind = struct.pack(f"{order}H", len(entries)), b""
+    body, tail = struct.pack(f"{order}H", len(entries)), b""
     for tag, kind, count, data in entries:
         if len(data) > 4:
-            behind, data = behind + data, struct.pack(f"{order}L", start + len(behind))
+            tail, data = tail + data, struct.pack(f"{order}L", start + len(tail))
         body += struct.pack(f"{order}HHL", tag, kind, count) + data.ljust(4, b"\0")
-    return b"Exif\0\0" + head + struct.pack(f"{order}L", 8) + body + bytes(4) + behind
+    return b"Exif\0\0" + head + struct.pack(f"{order}L", 8) + body + bytes(4) + tail
 
 
 def turn(orientation: int, order: str = "<") -> Entry:

@@ -16,11 +16,11 @@ from tests.data.planting import chunk, png_of
 GREY = np.full((4, 4), 128, np.uint8)
 
 
-def saved(form: str, **options: object) -> bytearray:
+def saved(form: str, **options: object) -> bytes:
     """Return a small grey image in a format."""
     stream = io.BytesIO()
     Image.fromarray(np.full((16, 16, 3), 128, np.uint8)).save(stream, form, **options)
-    return bytearray(stream.getvalue())
+    return stream.getvalue()
 
 
 @cache
@@ -36,12 +36,12 @@ def _patched(content: bytes, place: int, value: bytes) -> bytes:
 
 def _declared(form: str, mark: bytes, offset: int, layout: str, *size: int) -> bytes:
     """Return a small image whose header, `offset` bytes after `mark`, declares this size."""
-    content = bytes(saved(form))
+    content = saved(form)
     return _patched(content, content.index(mark) + offset, struct.pack(layout, *size))
 
 
 def _webp() -> bytes:
-    content = bytes(saved("WEBP", lossless=True))
+    content = saved("WEBP", lossless=True)
     place = content.index(b"VP8L") + 9
     bits = int.from_bytes(content[place : place + 4], "little") & ~(2**28 - 1) | 16382 | 16382 << 14
     return _patched(content, place, struct.pack("<I", bits))

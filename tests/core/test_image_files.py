@@ -175,7 +175,7 @@ MASK_PAGE = Page(WHOLE[..., 0], {**MASK, 262: short(4)})
 
 ONE_PAGE = {
     "alone": [Page(WHOLE)],
-    "a smaller copy behind it": [Page(WHOLE), COPY],
+    "a smaller copy after it": [Page(WHOLE), COPY],
     "copies on both sides": [COPY, Page(WHOLE), COPY],
     "a mask": [Page(WHOLE), MASK_PAGE],
     "a mask and its copy": [
@@ -190,7 +190,7 @@ ONE_PAGE = {
 SEVERAL_PAGES = {
     "two pages": [Page(WHOLE), Page(WHOLE)],
     "a copy between them": [Page(WHOLE), COPY, Page(WHOLE)],
-    "two pages behind a copy": [COPY, Page(WHOLE), Page(SMALL)],
+    "two pages after a copy": [COPY, Page(WHOLE), Page(SMALL)],
     "a page of several": [Page(WHOLE, OF_MANY), Page(WHOLE, OF_MANY)],
 }
 

@@ -1,4 +1,4 @@
-"""What `data init` proposes for common layouts opens, and splits as the layout says."""
+"""Proposals of `data init` for common layouts open, and split as the layout says."""
 
 from pathlib import Path
 
