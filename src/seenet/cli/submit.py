@@ -138,7 +138,8 @@ def check(
 ) -> None:
     """Check an archive as its server does.
 
-    Checks number, names, sizes and values of the masks. The exit code is 6 if the archive is wrong; the error names the first wrong file.
+    Checks number, names, sizes and values of the masks. The exit code is 6 if the archive is
+    wrong; the error names the first wrong file.
     """
     from seenet.submit.check import check_submission
 
