@@ -22,7 +22,7 @@ Settings = Annotated[
 
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="Folder with images and masks.")]) -> None:
-    """Inspect a folder of images and masks and write its seenet.yaml."""
+    """Write a seenet.yaml for a folder of images and masks."""
     from seenet.data.check.propose import write_proposal
 
     print(write_proposal(folder))
@@ -39,9 +39,9 @@ def build_trainaug(
         typer.Option("--overwrite", help="Replace existing masks and lists that differ."),
     ] = False,
 ) -> None:
-    """Convert SBD's .mat files into VOC's trainaug split (10,582 images).
+    """Make VOC's trainaug split of SBD's .mat files.
 
-    Writes SegmentationClassAug/*.png and trainaug.txt.
+    The split has 10,582 images. Writes SegmentationClassAug/*.png and trainaug.txt.
     """
     from seenet.data.voc import build_trainaug as build
 
@@ -77,9 +77,10 @@ def check(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read all images and masks of the train and val splits and list all errors with their fixes.
+    """Check all images and masks.
 
-    The exit code is 6 if there is an error.
+    Reads the train and val splits and lists all errors with their fixes. The exit code is 6 if
+    there is an error.
     """
     from seenet.core.errors import CheckError
     from seenet.core.recipe_files import load_recipe
@@ -109,7 +110,10 @@ def show(
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("data-page"),
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a page of images and masks, before and after the transforms of training."""
+    """Write a page of images and masks.
+
+    Shows them before and after the transforms of training.
+    """
     from seenet.core.recipe_files import load_recipe
     from seenet.report.gallery import data_page
 

@@ -37,14 +37,15 @@ def figure() -> None:
 def widths(
     results: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RESULT.json...", help="Result files of seenet eval, a line in the plot each."
-        ),
+        typer.Argument(metavar="RESULT.json...", help="Result files of seenet eval."),
     ],
     out: File = Path("widths.png"),
     overwrite: Overwrite = False,
 ) -> None:
-    """Plot the mIoU near boundaries over the band width, for one or more models."""
+    """Plot the mIoU near boundaries by band width.
+
+    The plot has a line for each result file.
+    """
     from seenet.experiments.widths import write_widths_figure
 
     write_widths_figure(results, out, overwrite=overwrite)
@@ -71,7 +72,10 @@ def heat(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw heat maps of B2 to B4, and of P2 to P4 after enhancement (Figure 1)."""
+    """Draw heat maps of features (Figure 1).
+
+    Shows B2 to B4, and P2 to P4 after enhancement.
+    """
     from seenet.experiments.heat import write_heat_maps
 
     report = write_heat_maps(
@@ -99,7 +103,10 @@ def sampling(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the input points that SeEM and SeEM-FS sample, found by the gradient (Figure 5)."""
+    """Draw the points that SeEM samples (Figure 5).
+
+    The input points of SeEM and SeEM-FS are found by the gradient.
+    """
     from seenet.experiments.sampling import lines, write_sampling
 
     found = write_sampling(
@@ -121,7 +128,10 @@ def attention(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the boundary attention, and print its mean at boundaries and elsewhere (Equation 3)."""
+    """Draw the boundary attention (Equation 3).
+
+    Also prints its mean at boundaries and elsewhere.
+    """
     from seenet.experiments.attention import write_attention
 
     report = write_attention(model, images, out, device=device, overwrite=overwrite)
@@ -158,7 +168,10 @@ def panels(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw image, truth and the predictions of models side by side (Figures 7 and 8)."""
+    """Draw models side by side (Figures 7 and 8).
+
+    A row has an image, its truth and the prediction of each model.
+    """
     from seenet.experiments.panels import write_panels
 
     models, overrides = models_and_overrides(arguments)
@@ -195,9 +208,9 @@ def gap(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the semantic gap: the similarity (linear CKA) of the stages' features.
+    """Measure the semantic gap between stages.
 
-    Features are compared before and after enhancement.
+    Compares the features of the stages by linear CKA, before and after enhancement.
     """
     from seenet.experiments.gap import lines, write_gap
 

@@ -64,7 +64,10 @@ def voc(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Pack and check a .tar.gz for Pascal VOC 2012: palette PNGs of the images' sizes."""
+    """Pack a .tar.gz for Pascal VOC 2012.
+
+    It holds palette PNGs of the images' sizes, and is checked after packing.
+    """
     from seenet.submit.voc import VOC, VOC_FOLDER
 
     _submit(
@@ -101,7 +104,10 @@ def cityscapes(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Pack and check a .zip for Cityscapes: PNGs of labelIds, 2048 x 1024."""
+    """Pack a .zip for Cityscapes.
+
+    It holds PNGs of labelIds, 2048 x 1024, and is checked after packing.
+    """
     from seenet.submit.cityscapes import CITYSCAPES
 
     _submit(
@@ -130,9 +136,10 @@ def check(
         typer.Option(help="Folder or list of the test images, to check names and sizes."),
     ] = None,
 ) -> None:
-    """Check number, names, sizes and values of the masks in an archive, as its server does.
+    """Check an archive as its server does.
 
-    The exit code is 6 if the archive is wrong; the error names the first wrong file.
+    Checks number, names, sizes and values of the masks. The exit code is 6 if the archive is
+    wrong; the error names the first wrong file.
     """
     from seenet.submit.check import check_submission
 
