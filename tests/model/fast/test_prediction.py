@@ -70,26 +70,20 @@ def test_other_backbones(options: dict[str, Any]) -> None:
     assert off(form, model, images(39, 50, 2)) <= 1e-5
 
 
-def test_the_model_is_not_changed() -> None:
-    model = network().train()
+def test_model_and_form_are_independent() -> None:
+    model, x = network().train(), images(20, 20)
     model.backbone.eval()
-    tensors, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    before, modes = copy.deepcopy(model.state_dict()), [part.training for part in model.modules()]
     random, state = torch.get_rng_state(), state_of(model)
-    prediction_form(model)(images(20, 20))
-    assert state_of(model) == state
-    assert [module.training for module in model.modules()] == modes
-    torch.testing.assert_close(model.state_dict(), tensors, rtol=0, atol=0)
-    assert torch.equal(torch.get_rng_state(), random)
-
-
-def test_no_tensor_is_shared() -> None:
-    model = network("baseline")
     form = prediction_form(model)
-    with torch.no_grad():
-        before = form(images(20, 20))
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.zero_()
-        assert torch.equal(form(images(20, 20)), before)
+    scores = form(x)
+    assert state_of(model) == state
+    assert [part.training for part in model.modules()] == modes
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), random)
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.detach().zero_()
+    assert torch.equal(form(x), scores)
 
 
 def test_a_network_in_training_has_the_form_of_its_file() -> None:
