@@ -246,7 +246,7 @@ class Predictor(BasePredictor):
         """
         self._after_fork()
         if self.device.type != "cpu":
-            return self.model
+            return self._form[1]
         known, form = self._form
         if known == state_of(self.model):
             return form
