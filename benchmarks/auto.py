@@ -14,7 +14,7 @@ from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.evaluation.evaluator import evaluate
 from seenet.export import auto
-from seenet.export.fastest import open_backend
+from seenet.export.backends import open_backend
 from seenet.prediction.batch import predict_files
 from seenet.prediction.loading import PredictOptions, load_trained
 

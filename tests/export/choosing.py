@@ -7,7 +7,8 @@ from typing import Any
 
 from seenet.core import processor
 from seenet.core.files import write_text
-from seenet.export.fastest import PLAIN, Speeds
+from seenet.export.backends import PLAIN
+from seenet.export.fastest import Speeds
 from seenet.prediction.loading import PredictOptions
 from tests.prediction.doubles import draw
 

@@ -12,8 +12,9 @@ import pytest
 from seenet.core import processor
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import sha256
-from seenet.export import auto, bundle_cache
-from seenet.export.auto import PLAIN, Choice, Chosen, open_chosen, typical
+from seenet.export import auto, backends, bundle_cache
+from seenet.export.auto import Choice, Chosen, open_chosen, typical
+from seenet.export.backends import PLAIN
 from seenet.export.fastest import Speeds
 from seenet.prediction.pictures import Input
 from tests.export.choosing import BACKENDS, BF16, ONNX, OPENVINO, OPENVINO_BF16, OPTIONS, known
@@ -63,7 +64,9 @@ def test_several_processes_try_nothing(folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_without_the_extra_it_is_plain_fp32(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    monkeypatch.setattr(
+        backends, "find_spec", lambda name: None if name == "onnxruntime" else object()
+    )
     begun, why = begin(monkeypatch)
     assert begun == (PLAIN, None)
     assert "onnxruntime is not installed: pip install 'seenet[export]'" in why

@@ -11,8 +11,9 @@ import pytest
 
 from seenet.core import processor
 from seenet.core.files import sha256
-from seenet.export import auto, bundle_cache, fastest
-from seenet.export.auto import PLAIN, Chosen, open_chosen
+from seenet.export import auto, backends, bundle_cache, fastest
+from seenet.export.auto import Chosen, open_chosen
+from seenet.export.backends import PLAIN
 from seenet.export.fastest import Speeds
 from seenet.prediction import batch
 from seenet.prediction.batch import PredictReport, predict_files
@@ -34,7 +35,7 @@ def job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """A run that begins in plain fp32, tries bf16 however few pictures there are, and finds it
     faster.
     """
-    monkeypatch.setattr(auto, "find_spec", lambda name: None)
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
     monkeypatch.setattr(processor, "has_bf16", lambda: True)
     monkeypatch.setattr(auto, "WORTH", 1e-9)
     for module in (auto, fastest):

@@ -12,7 +12,8 @@ import pytest
 from seenet.core.errors import BusyError, CheckError, DataError, PassingError
 from seenet.core.files import cache_folder
 from seenet.export import bundle_cache, fastest
-from seenet.export.fastest import PLAIN, Speeds, measured
+from seenet.export.backends import PLAIN
+from seenet.export.fastest import Speeds, measured
 from seenet.prediction.loading import PredictOptions
 from tests.export.choosing import BF16, ONNX, OPENVINO, OPENVINO_BF16
 from tests.prediction.doubles import picture, raising

@@ -6,13 +6,11 @@ costs.
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +21,17 @@ from seenet.core.errors import DataError, SeenetError, UsageError
 from seenet.core.files import find_model
 from seenet.core.images import image_size, read_image
 from seenet.export import bundle_cache
-from seenet.export.fastest import PICTURES, PLAIN, ROUNDS, Backend, Speeds, open_backend, ticking
+from seenet.export.backends import (
+    BACKENDS,
+    PLAIN,
+    Backend,
+    accelerator_name,
+    missing_backends,
+    open_backend,
+)
+from seenet.export.fastest import PICTURES, ROUNDS, Speeds, ticking
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundles.bundle import FORMATS, is_bundle
-from seenet.prediction.bundles.formats import BUNDLE_FORMATS
 from seenet.prediction.loading import PredictOptions, open_predictor
 from seenet.prediction.manifest import VersionedBackend, recorded_backends
 from seenet.prediction.pictures import Input, find_inputs
@@ -36,17 +41,6 @@ log = logging.getLogger("seenet")
 Precision = Literal["auto", "fp32", "bf16"]
 Runtime = Literal["auto", "eager", "onnx", "openvino"]
 
-BACKENDS: tuple[Backend, ...] = (
-    PLAIN,
-    ("onnx", "fp32"),
-    ("openvino", "fp32"),
-    ("eager", "bf16"),
-    ("openvino", "bf16"),
-)
-"""A job begins with the first of these that is allowed."""
-_ONNX = (*BUNDLE_FORMATS["onnx"].written_with, *BUNDLE_FORMATS["onnx"].runs_with)
-PACKAGES = {"onnx": _ONNX, "openvino": (*_ONNX, *BUNDLE_FORMATS["openvino"].runs_with)}
-"""Packages that a runtime needs. OpenVINO gets its network by way of a bundle for ONNX."""
 SPEEDUP = 1.3
 """Expected of the fastest other backend: less than was measured anywhere."""
 RETIMED = 20
@@ -285,8 +279,8 @@ def open_chosen(
     def matches(backend: Backend) -> bool:
         return runtime in ("auto", backend[0]) and precision in ("auto", backend[1])
 
-    accelerator = _accelerator(plain.device)
-    missing = _missing(accelerator, plain)
+    accelerator = accelerator_name(plain.device)
+    missing = missing_backends(accelerator, plain)
     available = [backend for backend in BACKENDS if backend not in missing]
     allowed = list(filter(matches, available))
     if not allowed:
@@ -350,47 +344,3 @@ def _pixels(items: Sequence[Input]) -> dict[Input, int]:
 def _without_version(backend: VersionedBackend) -> Backend:
     name = backend[0].split()[0]
     return {"onnxruntime": "onnx"}.get(name, name), backend[1]
-
-
-def _missing(accelerator: str, options: PredictOptions) -> dict[Backend, str]:
-    """Return the backends that are not available here, and why; plain fp32 always is.
-
-    Args:
-        accelerator: Name of the device; "" for the CPU.
-        options: Options of prediction.
-    """
-    missing = {}
-    for backend in BACKENDS:
-        runtime, precision = backend
-        absent = [name for name in PACKAGES.get(runtime, ()) if find_spec(name) is None]
-        if absent:
-            missing[backend] = f"{absent[0]} is not installed: pip install 'seenet[export]'"
-        elif runtime != "eager" and accelerator:
-            missing[backend] = f"exported models run on the cpu, not on {accelerator}"
-        elif runtime != "eager" and options.factory:
-            missing[backend] = "a network of --factory is not exported unasked"
-        elif runtime != "eager" and options.scales not in (1, [1], (1,)):
-            missing[backend] = "exported models take scale 1 alone"
-        elif precision == "bf16" and not accelerator and not processor.has_bf16():
-            missing[backend] = f"this processor, {processor.name()}, has no bf16"
-    return missing
-
-
-def _accelerator(device: str) -> str:
-    """Return the name of the accelerator that `device` means; "" for the CPU.
-
-    Torch is imported only where there may be an accelerator.
-    """
-    maybe = not sys.platform.startswith("linux") or any(
-        Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg")
-    )
-    if device == "cpu" or (device == "auto" and not maybe):
-        return ""
-    from seenet.core.device import choose_device
-
-    found = choose_device(device)
-    if found.type == "cuda":
-        import torch
-
-        return torch.cuda.get_device_name(found)
-    return "" if found.type == "cpu" else str(found)

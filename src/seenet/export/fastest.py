@@ -1,13 +1,12 @@
 """The speed of each backend that answers as plain fp32, measured once a machine and remembered."""
 
 import json
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,15 @@ import numpy as np
 
 import seenet
 from seenet.core import processor
-from seenet.core.errors import CheckError, DataError
+from seenet.core.errors import CheckError
 from seenet.core.files import cache_folder, digest, sha256, write_text
 from seenet.core.images import read_image
 from seenet.core.progress import bar
 from seenet.export import bundle_cache
+from seenet.export.backends import PLAIN, Backend, open_backend
 from seenet.prediction.base import BasePredictor
-from seenet.prediction.bundles.bundle import BundlePredictor
-from seenet.prediction.bundles.trial import open_tried
-from seenet.prediction.loading import PredictOptions, open_predictor
+from seenet.prediction.loading import PredictOptions
 
-log = logging.getLogger("seenet")
-
-Backend = tuple[str, str]
-"""Runtime (eager, onnx, openvino) and precision."""
-PLAIN: Backend = ("eager", "fp32")
 PICTURES = 3
 """Pictures on which backends are compared and timed."""
 ROUNDS = 3
@@ -41,36 +34,6 @@ OPENING_SECONDS = 3.0
 """Time to load a backend, first in a child process."""
 AGREEMENT = {"fp32": 0.9999, "bf16": 0.999}
 """Share of the pixels that must have the same class as with plain fp32, by precision."""
-
-
-def open_backend(
-    path: Path,
-    backend: Backend,
-    pictures: Sequence[Path],
-    options: PredictOptions,
-    *,
-    patience: float | None = None,
-) -> BasePredictor:
-    """Open a model file's predictor with a backend.
-
-    Args:
-        path: The model file.
-        backend: Runtime and precision.
-        pictures: A bundle that must be exported is verified on the first of these.
-        options: Options of prediction, but for the precision.
-        patience: As `bundle_cache.bundle`, also for the exceptions.
-    """
-    runtime, precision = backend
-    if runtime == "eager":
-        return open_predictor(path, replace(options, precision=precision))
-    file = bundle_cache.bundle(path, runtime, lambda: _readable(pictures), patience=patience)
-    return BundlePredictor(
-        open_tried(file, precision=precision),
-        scales=options.scales,
-        flip=options.flip,
-        tiling=options.tiling,
-        info={"file": str(path), "sha256": sha256(path)},
-    )
 
 
 class Speeds:
@@ -305,14 +268,3 @@ def _read(file: Path) -> dict[Backend, dict[str, Any]]:
         return known if all("failed" in one or one["speed"] > 0 for one in known.values()) else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _readable(pictures: Sequence[Path]) -> list[Path]:
-    """Return the first pictures that can be read, with different file names."""
-    readable: dict[str, Path] = {}
-    for path in pictures[: 4 * PICTURES]:
-        if path.name not in readable and len(readable) < PICTURES:
-            with suppress(DataError, OSError):
-                read_image(path)
-                readable[path.name] = path
-    return list(readable.values())

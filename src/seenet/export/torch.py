@@ -103,9 +103,11 @@ def _portable() -> Iterator[None]:
 
     def integer_padding(x: int, kernel: int, stride: int, dilation: int) -> int:
         span = (kernel - 1) * dilation + 1
-        if span < stride:
-            return same_padding(x, kernel, stride, dilation)
-        return span - stride + -x % stride
+        return (
+            span - stride + -x % stride
+            if span >= stride
+            else same_padding(x, kernel, stride, dilation)
+        )
 
     def extended_avg_pool2d(
         x: Tensor,

@@ -90,10 +90,8 @@ class Outputs:
             with ExitStack() as stack:
                 hashes = {}
                 for path in paths:
-                    relative, temporary = (
-                        path.relative_to(out),
-                        stack.enter_context(replacing(path)),
-                    )
+                    relative = path.relative_to(out)
+                    temporary = stack.enter_context(replacing(path))
                     result.write(relative.parts[0], temporary)
                     hashes[relative.as_posix()] = sha256(temporary)
                 self.manifest.record(item.name, source, hashes)

@@ -178,7 +178,7 @@ def _expand(pattern: Path) -> Iterator[tuple[Path, str]]:
     else:
         root = Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1]))
         # pathlib's own glob takes no absolute pattern.
-        matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))  # noqa: PTH207
+        matches = sorted(map(Path, glob.glob(str(pattern), recursive=True)))  # noqa: PTH207
         pictures = [
             path for path in matches if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
         ]

@@ -70,7 +70,8 @@ class Predictor(BasePredictor):
     ) -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision {precision}: expected one of {', '.join(PRECISIONS)}")
-        normalization: Any = model.normalization
+        network: Any = model
+        normalization = network.normalization
         super().__init__(
             labels,
             channels=len(normalization.mean),
@@ -81,8 +82,8 @@ class Predictor(BasePredictor):
             info=info,
         )
         self.device = choose_device(device)
-        self.model: Any = model.to(self.device)
-        self._pad_multiple = int(self.model.pad_multiple)
+        self.model = model.to(self.device)
+        self._pad_multiple = int(network.pad_multiple)
         self._warned = False
         self._prepare()
         # The reference is (v / 255 - mean) / std; this way one pass over the picture is enough.
@@ -157,13 +158,14 @@ class Predictor(BasePredictor):
         """
         self._check(image)
         self._after_fork()
-        if not hasattr(self.model, "forward_features"):
+        network: Any = self.model
+        if not hasattr(network, "forward_features"):
             raise UsageError(
                 f"{self.info.get('file', 'the model')}: shows nothing but its scores; use the "
                 ".safetensors that it came from"
             )
-        with torch.inference_mode(), evaluating(self.model), self._numerics(), self._autocast():
-            features: dict[str, Tensor] = self.model.forward_features(self._normalized(image))
+        with torch.inference_mode(), evaluating(network), self._numerics(), self._autocast():
+            features: dict[str, Tensor] = network.forward_features(self._normalized(image))
             return features
 
     @property
@@ -207,7 +209,8 @@ class Predictor(BasePredictor):
         seen = self._bytes_per_pixel if self.tiling.tile == "auto" else 0.0
         side = self.tiling.side(view, seen, kept)
         if side is not None and not self._warned:
-            self._warned, field = True, receptive_field(self.model)
+            network: Any = self.model
+            self._warned, field = True, receptive_field(network)
             if math.isinf(field.radius):
                 log.warning(
                     "%s; a tile sees only a part of it, so scores differ from those of a whole "
@@ -246,7 +249,7 @@ class Predictor(BasePredictor):
         """
         self._after_fork()
         if self.device.type != "cpu":
-            return self.model
+            return self._form[1]
         known, form = self._form
         if known == state_of(self.model):
             return form

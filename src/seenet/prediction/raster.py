@@ -114,7 +114,7 @@ class RasterPicture:
         with gdal_errors(self.name):
             values = self.dataset.read(self._bands, window=window, **options)
         if self._palette is not None:
-            return np.take(self._palette, values[0], axis=0)
+            return np.asarray(self._palette[values[0]])
         if len(values) >= 3 and self.values.bits == 16:
             # Pillow takes the high byte of colours.
             values = (values >> 8).astype(np.uint8)

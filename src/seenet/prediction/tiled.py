@@ -283,7 +283,8 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in out if isinstance(out, tuple | list) else (out,):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                self.storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
+                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self.storages[storage._cdata] = reference, storage.nbytes()
         self.storages = {
             key: (reference, size)
             for key, (reference, size) in self.storages.items()
