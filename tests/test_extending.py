@@ -3,8 +3,10 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -24,8 +26,10 @@ from seenet.model import create_model
 from seenet.model.files import load_model
 from seenet.prediction.loading import load
 from seenet.training.optim import build_optimizer
+from tests.training.launching import torchrun
 
-TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+SOURCES = Path(__file__).parents[1] / "src"
+TEXT = (SOURCES.parent / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"`(\w+\.\w+)`[^`]*:\n\n```(?:python|yaml)\n(.*?)```", TEXT, re.DOTALL))
 SMALL = [
     "model.width=8", "model.p_out=16", "transforms.crop=64",
@@ -176,18 +180,44 @@ def test_a_loss_of_each_pixel_that_is_cross_entropy_gives_ours(home: Path) -> No
     assert 0 < losses("runs/focal")[0] < 0.95 * own[0]
 
 
+BY_PICTURE = [
+    "model.factory=two_stages:TwoStages", "loss.function=focal:make", "training.batch=4",
+    "training.freeze_norms=true", "data.val=null", "optimizer.kind=sgd", "optimizer.rate=0.01",
+]  # fmt: skip
+"""A run whose norms look at no batch, so that a step in one piece is the step in several."""
+
+
 def test_a_loss_knows_nothing_of_micro_batches(home: Path) -> None:
-    """With norms that look at no batch, a step in one piece is the step in several."""
-    settings = (
-        "model.factory=two_stages:TwoStages", "loss.function=focal:make", "training.batch=4",
-        "training.freeze_norms=true", "data.val=null", "optimizer.kind=sgd", "optimizer.rate=0.01",
-    )  # fmt: skip
-    whole = train("whole", *settings)
+    train("whole", *BY_PICTURE)
     for parts in (2, 4):
-        split = train(f"parts-{parts}", *settings, f"training.accumulate={parts}")
-        assert split == pytest.approx(whole, rel=1e-5)
-    one, other = (load_file(f"runs/{name}/model.safetensors") for name in ("whole", "parts-4"))
-    torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
+        train(f"parts-{parts}", *BY_PICTURE, f"training.accumulate={parts}")
+        check_alike(f"runs/parts-{parts}", "runs/whole")
+
+
+@pytest.mark.slow
+def test_a_loss_knows_nothing_of_processes(home: Path) -> None:
+    train("alone", *BY_PICTURE)
+    path = f"{SOURCES}{os.pathsep}{home}"
+    done = subprocess.run(
+        [
+            *torchrun(2), "-m", "seenet", "train", "fields.yaml", *SMALL, *BY_PICTURE,
+            "--device", "cpu", "--out", "runs/together",
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    check_alike("runs/together", "runs/alone")
+
+
+def check_alike(run: str, other: str) -> None:
+    """Check that two runs have the same losses and weights, but for rounding."""
+    assert losses(run) == pytest.approx(losses(other), rel=1e-5)
+    one, two = (load_file(f"{name}/model.safetensors") for name in (run, other))
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
 def test_the_metric_is_numpys_number(home: Path) -> None:
