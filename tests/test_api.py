@@ -56,8 +56,7 @@ def test_export_is_function_and_package_in_any_order(first: str) -> None:
 
 def test_settings_are_accepted_as_a_recipe() -> None:
     assert load_recipe(RECIPE) is RECIPE
-    changed = load_recipe(RECIPE, ["training.steps=7"])
-    assert (changed.training.steps, changed.data, changed.model) == (7, RECIPE.data, RECIPE.model)
+    assert load_recipe(RECIPE, ["training.steps=7"]).training.steps == 7
     with pytest.raises(UsageError, match=r"training\.stepz"):
         load_recipe(RECIPE, ["training.stepz=7"])
 

@@ -19,15 +19,13 @@ def test_running_mean_equals_a_slow_one(width: int) -> None:
 
 def test_damaged_lines_and_infinite_values_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    assert read_metrics(path) == [] and curves([]) == []
     path.write_text(
         '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": NaN}\n[1]\n'
         '{"step": 2, "val": {"miou": null}}\n{"step": 3, "lo'
     )
     entries = read_metrics(path)
-    assert len(entries) == 3
     assert points(entries, "loss") == [(1, 2.0)] and points(entries, "val", "miou") == []
-    assert len(curves(entries)) == 1
+    assert len(curves(entries)) == 1 and curves([]) == []
 
 
 def test_curves_take_their_colours_from_the_page_and_share_no_id() -> None:
