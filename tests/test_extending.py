@@ -242,7 +242,7 @@ def test_the_decoder_stands_on_our_backbone(home: Path) -> None:
     rates: Counter[float] = Counter()
     for group in build_optimizer(made, OptimizerSettings(rate=0.1, head_factor=4)).param_groups:
         rates[group["lr"]] += sum(one.numel() for one in group["params"])
-    of_backbone = sum(one.numel() for one in made.network.backbone.parameters())  # type: ignore[union-attr]
+    of_backbone = sum(one.numel() for one in made.backbone.parameters())
     assert rates[0.1] == of_backbone
     assert rates.keys() == {0.1, 0.4} and rates[0.4] == 3 * (40 + 320) + 2 * 3
     saved = load_model("runs/two_stages", factory="two_stages:TwoStages")
