@@ -47,7 +47,7 @@ def run_module(
     Raises:
         TimeoutError: the process did not end in time.
     """
-    command = [sys.executable, "-m", module, *map(os.fspath, arguments)]
+    command = [sys.executable, "-m", module, *(os.fspath(argument) for argument in arguments)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, check=False, pass_fds=pass_fds
