@@ -84,7 +84,7 @@ def test_the_process_of_a_run_says_why_it_ends(tmp_path: Path) -> None:
     plan = tiny_plan(tmp_path, rows="c", seeds=1)
     plan.runs[0].folder.mkdir()
     (plan.runs[0].folder / "notes.txt").write_text("mine")
-    with pytest.raises(PartialError, match=r"baseline-seed-0 \(exit 4: .*holds notes\.txt"):
+    with pytest.raises(PartialError, match=r"baseline-seed-0 \(exit 4: .*notes\.txt"):
         ablate(plan, device="cpu")
 
 

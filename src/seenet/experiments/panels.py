@@ -150,7 +150,8 @@ def panels_figure(
     rows: Sequence[Row], names: Sequence[str], labels: LabelSet, split: str | None
 ) -> bytes:
     """Draw a row for each picture, a column for each model and its mIoU below; return a PNG."""
-    grid, masks = [], []
+    grid: list[list[Panel]] = []
+    masks: list[np.ndarray] = []
     for row in rows:
         panels = [Panel(row.image, "picture", row.name, row.side)]
         if row.truth is not None:
