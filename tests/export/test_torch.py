@@ -1,19 +1,31 @@
 """What a trace replaces has the same values and is put back; .pt2 archives; fp16 files."""
 
 import itertools
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from timm.layers import padding
+from timm import layers
+from timm.layers import padding, pool2d_same
+from torch import nn
 from torch.nn import functional
 
 from seenet.core.errors import CheckError, DataError
 from seenet.data.shapes import SHAPES
-from seenet.export.torch import _portable, export_half, open_written, write_torch
+from seenet.export.torch import (
+    Portable,
+    export_half,
+    open_written,
+    same_padding,
+    trace,
+    whole_number_padding,
+    write_torch,
+)
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model
 from tests.prediction.bundles.red import card
@@ -21,12 +33,49 @@ from tests.prediction.doubles import seenet_command
 
 
 def test_padding_is_timms() -> None:
-    original = padding.get_same_padding
-    with _portable():
-        assert padding.get_same_padding is not original
-        for given in itertools.product(range(1, 70), (1, 2, 3, 5, 7), (1, 2, 3, 4), (1, 2, 5)):
-            assert padding.get_same_padding(*given) == original(*given)
-    assert padding.get_same_padding is original
+    for given in itertools.product(range(1, 70), (1, 2, 3, 5, 7), (1, 2, 3, 4), (1, 2, 5)):
+        assert same_padding(*given) == layers.get_same_padding(*given)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        layers.Conv2dSame(3, 4, (3, 5), stride=2),
+        layers.Conv2dSame(3, 4, 3, stride=2, dilation=2),
+        layers.Conv2dSame(3, 4, 1, stride=2),
+        layers.AvgPool2dSame(3, 2),
+        pool2d_same.MaxPool2dSame(3, 2),
+        layers.StdConv2dSame(3, 4, 3, stride=2),
+        layers.ScaledStdConv2dSame(3, 4, 3, stride=2),
+    ],
+    ids=repr,
+)
+def test_padded_layers_answer_alike_and_are_as_before(module: nn.Module) -> None:
+    network = nn.Sequential(nn.Identity(), module)
+    before = dict(vars(module))
+    for height, width in itertools.product((1, 2, 5, 8), (3, 6)):
+        x = torch.randn(2, 3, height, width, dtype=torch.float64)
+        expected = network.double()(x)
+        with whole_number_padding(network):
+            assert vars(module) != before
+            assert torch.equal(network(x), expected)
+    assert vars(module) == before
+
+
+def test_nothing_of_the_process_is_replaced() -> None:
+    """Another thread, such as a server's, computes as always while one exports."""
+    model = create_model("baseline", backbone="tf_efficientnet_lite0", num_classes=3).eval()
+    names = [(functional, "avg_pool2d"), (functional, "adaptive_avg_pool2d")]
+    names += [(padding, "get_same_padding"), (padding, "pad_same")]
+    originals = [getattr(module, name) for module, name in names]
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(trace, model)
+        while not job.done():
+            assert [getattr(module, name) for module, name in names] == originals
+            assert not torch._C._is_torch_function_mode_enabled()
+            time.sleep(0.01)
+    images = torch.zeros(1, 40, 50, 3, dtype=torch.uint8)
+    assert job.result().module()(images)[0].shape == (1, 40, 50)
 
 
 PAIRS = {"ceil_mode": True, "count_include_pad": False}
@@ -49,14 +98,12 @@ PAIRS = {"ceil_mode": True, "count_include_pad": False}
     ],
 )
 def test_means_are_torchs(pool: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    originals = functional.avg_pool2d, functional.adaptive_avg_pool2d
     for height, width in itertools.product((1, 2, 3, 6, 9), (1, 2, 5, 7)):
         generator = torch.Generator().manual_seed(height * 20 + width)
         x = torch.randn(2, 3, height, width, dtype=torch.float64, generator=generator)
         expected = pool(x)
-        with _portable():
+        with Portable():
             assert torch.allclose(pool(x), expected, rtol=1e-12, atol=1e-15)
-    assert originals == (functional.avg_pool2d, functional.adaptive_avg_pool2d)
 
 
 @pytest.fixture

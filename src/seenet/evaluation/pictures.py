@@ -26,7 +26,9 @@ def error_map(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np
     """Colour each pixel as right, wrong or ignored (`ERROR_COLOURS`), H x W x 3 uint8."""
     kind = (truth != prediction).astype(np.uint8)
     kind[truth == labels.ignore] = 2
-    return np.take(np.array(list(ERROR_COLOURS.values()), np.uint8), kind, axis=0)
+    colours = np.array(list(ERROR_COLOURS.values()), np.uint8)
+    coloured: np.ndarray = colours[kind]
+    return coloured
 
 
 def panel(

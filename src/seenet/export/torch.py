@@ -7,18 +7,21 @@ back.
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from timm.layers import padding as timm_padding
+from timm import layers
+from timm.layers import pool2d_same
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from seenet.core.errors import CheckError, DataError
@@ -71,7 +74,7 @@ def trace(model: Segmenter) -> ExportedProgram:
     deployed = Deployed(model).eval()
     any_size = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC}
     try:
-        with torch.no_grad(), _portable():
+        with torch.no_grad(), Portable(), whole_number_padding(model):
             program = torch.export.export(
                 deployed,
                 (torch.zeros(*TRACED, len(model.normalization.mean), dtype=torch.uint8),),
@@ -87,70 +90,112 @@ def trace(model: Segmenter) -> ExportedProgram:
     return program
 
 
-@contextmanager
-def _portable() -> Iterator[None]:
-    """Replace three functions by forms with the same values that every runtime has at every size.
+class Portable(TorchFunctionMode):
+    """Replace two functions, in this thread alone, by forms that every runtime has at every size.
 
-    TensorFlow's padding is computed with whole numbers, since torch cannot trace timm's, which uses
-    a float and a maximum: for an effective kernel K at stride s, max((ceil(x / s) - 1) s + K - x,
-    0) = K - s + (-x mod s) where K >= s. In 2x2 means with ceil_mode an odd side is extended by a
-    copy of its last points: the mean is the same, and OpenVINO has no kernel larger than its input.
-    Means over n x n parts, which ONNX has for constant sizes only, become means over rows, then
-    over columns.
+    The values are the same. In 2x2 means with ceil_mode an odd side is extended by a copy of its
+    last points: OpenVINO has no kernel larger than its input. ONNX has means over n x n parts for
+    constant sizes only, so they become means over rows, then over columns.
     """
-    same_padding = timm_padding.get_same_padding
-    avg_pool2d, adaptive = functional.avg_pool2d, functional.adaptive_avg_pool2d
 
-    def integer_padding(x: int, kernel: int, stride: int, dilation: int) -> int:
-        span = (kernel - 1) * dilation + 1
-        return (
-            span - stride + -x % stride
-            if span >= stride
-            else same_padding(x, kernel, stride, dilation)
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        replacements = {
+            functional.avg_pool2d: _extended_avg_pool2d,
+            functional.adaptive_avg_pool2d: _adaptive_by_axis,
+        }
+        return replacements.get(func, func)(*args, **(kwargs or {}))
+
+
+def _extended_avg_pool2d(
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    pairs = _pair(kernel_size) == _pair(stride or kernel_size) == (2, 2)
+    changed = _pair(padding) != (0, 0) or count_include_pad or divisor_override
+    if pairs and ceil_mode and not changed:
+        return functional.avg_pool2d(functional.pad(x, (0, 1, 0, 1), mode="replicate"), 2)
+    return functional.avg_pool2d(
+        x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
+
+
+def _adaptive_by_axis(x: Tensor, output_size: Any) -> Tensor:
+    sides = _pair(output_size)
+    if None in sides or sides == (1, 1):
+        return functional.adaptive_avg_pool2d(x, output_size)
+    for axis, parts in zip((-2, -1), sides, strict=True):
+        side, lines = x.shape[axis], x.transpose(axis, -1)
+        # Part i is floor(i side / n) to ceil((i + 1) side / n), without negative numbers, which
+        # ONNX divides towards zero.
+        means = [
+            lines[..., i * side // parts : ((i + 1) * side + parts - 1) // parts].mean(
+                -1, keepdim=True
+            )
+            for i in range(parts)
+        ]
+        x = torch.cat(means, -1).transpose(axis, -1)
+    return x
+
+
+PADDED = {
+    layers.Conv2dSame: (nn.Conv2d, 0.0),
+    layers.AvgPool2dSame: (nn.AvgPool2d, 0.0),
+    pool2d_same.MaxPool2dSame: (nn.MaxPool2d, -math.inf),
+}
+"""timm's layers with TensorFlow's padding: the layer without it, and the value that is padded."""
+
+
+@contextmanager
+def whole_number_padding(model: nn.Module) -> Iterator[None]:
+    """Let layers with TensorFlow's padding compute it with whole numbers within the block.
+
+    torch cannot trace timm's own formula, which uses a float and a maximum.
+    """
+    changed: list[nn.Module] = []
+    for module in model.modules():
+        plain, value = next(
+            (PADDED[kind] for kind in type(module).mro() if kind in PADDED), (None, 0.0)
         )
-
-    def extended_avg_pool2d(
-        x: Tensor,
-        kernel_size: Any,
-        stride: Any = None,
-        padding: Any = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-    ) -> Tensor:
-        pairs = _pair(kernel_size) == _pair(stride or kernel_size) == (2, 2)
-        changed = _pair(padding) != (0, 0) or count_include_pad or divisor_override
-        if pairs and ceil_mode and not changed:
-            return avg_pool2d(functional.pad(x, (0, 1, 0, 1), mode="replicate"), 2)
-        return avg_pool2d(
-            x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-        )
-
-    def adaptive_by_axis(x: Tensor, output_size: Any) -> Tensor:
-        sides = _pair(output_size)
-        if None in sides or sides == (1, 1):
-            return adaptive(x, output_size)
-        for axis, parts in zip((-2, -1), sides, strict=True):
-            side, lines = x.shape[axis], x.transpose(axis, -1)
-            # Part i is floor(i side / n) to ceil((i + 1) side / n), without negative numbers, which
-            # ONNX divides towards zero.
-            means = [
-                lines[..., i * side // parts : ((i + 1) * side + parts - 1) // parts].mean(
-                    -1, keepdim=True
-                )
-                for i in range(parts)
-            ]
-            x = torch.cat(means, -1).transpose(axis, -1)
-        return x
-
-    timm_padding.get_same_padding = integer_padding
-    functional.avg_pool2d = extended_avg_pool2d  # type: ignore[assignment]
-    functional.adaptive_avg_pool2d = adaptive_by_axis  # type: ignore[assignment]
+        if plain is None and getattr(module, "same_pad", False):
+            # Convolutions with standardised weights.
+            plain, module.same_pad = type(module), False  # type: ignore[assignment]
+        if plain is not None:
+            module.forward = partial(_pad_then, plain.forward, module, value)
+            changed.append(module)
     try:
         yield
     finally:
-        timm_padding.get_same_padding = same_padding
-        functional.avg_pool2d, functional.adaptive_avg_pool2d = avg_pool2d, adaptive
+        for module in changed:
+            del module.forward
+            if hasattr(module, "same_pad"):
+                module.same_pad = True
+
+
+def _pad_then(forward: Callable[..., Tensor], module: Any, value: float, x: Tensor) -> Tensor:
+    kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+    dilation = _pair(getattr(module, "dilation", 1))
+    height, width = map(same_padding, x.shape[-2:], kernel, stride, dilation)
+    sides = (width // 2, width - width // 2, height // 2, height - height // 2)
+    return forward(module, functional.pad(x, sides, value=value))
+
+
+def same_padding(side: int, kernel: int, stride: int, dilation: int) -> int:
+    """Return TensorFlow's padding of a side, as `timm.layers.get_same_padding` does.
+
+    For an effective kernel K at stride s, max((ceil(x / s) - 1) s + K - x, 0) = K - s + (-x mod s)
+    where K >= s.
+    """
+    span = (kernel - 1) * dilation + 1
+    if span >= stride:
+        return span - stride + -side % stride
+    return int(layers.get_same_padding(side, kernel, stride, dilation))
 
 
 def _pair(value: Any) -> tuple[int, ...]:

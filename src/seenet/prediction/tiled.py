@@ -145,8 +145,8 @@ def scaled_part(
     """
     slices, weights = [], []
     for length, out, span in zip(picture.shape, size, (rows, columns), strict=False):
-        pixels, weight = _interpolation(length, out, span)
-        slices.append(pixels)
+        used_pixels, weight = _interpolation(length, out, span)
+        slices.append(used_pixels)
         weights.append(weight)
     (vertical, horizontal), begin = weights, slices[0].start
 
@@ -162,8 +162,8 @@ def scaled_part(
         block = vertical[top : top + ROWS]
         used = block.any(0).nonzero()
         first, last = int(used[0]), int(used[-1]) + 1
-        pixels = part(begin + first, begin + last).transpose(2, 3)
-        parts.append(_weighted_sum(pixels, block[:, first:last]).transpose(2, 3))
+        rows_used = part(begin + first, begin + last).transpose(2, 3)
+        parts.append(_weighted_sum(rows_used, block[:, first:last]).transpose(2, 3))
     return torch.cat(parts, 2).contiguous(memory_format=torch.channels_last)
 
 

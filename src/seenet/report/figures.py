@@ -116,7 +116,7 @@ def _axes() -> tuple[Figure, Any]:
 def _svg(figure: Figure, name: str) -> str:
     """Return the figure as an <svg> element with text as text and no external reference."""
     stream = io.StringIO()
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": name,
         "font.family": "sans-serif",

@@ -71,7 +71,8 @@ def band_index(distance: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
     # The table ends at the largest distance, so that a width may be any number.
     limit = min(max(widths), int(distance.max(initial=0)))
     band_of = np.searchsorted(np.array(widths), np.arange(limit + 2))
-    return np.take(band_of, np.minimum(distance, limit + 1))
+    bands: np.ndarray = np.take(band_of, np.minimum(distance, limit + 1))
+    return bands
 
 
 def bands_table(boundary: dict[str, Any]) -> Table:
