@@ -217,3 +217,17 @@ def test_copies_of_the_data_are_each_read_whole(
         splits[1].masks[4].write_bytes(b"damaged")
         errors = group.run(lambda rank: check_split(splits[rank]))
     assert all(str(error).startswith(f"{splits[1].masks[4]}:") for error in errors)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_all_ranks_raise_the_first_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: int
+) -> None:
+    split, _ = write_split(tmp_path)
+    for index in (2, 5):
+        picture(split.masks[index], np.full((5, 4 + index), 77, np.uint8))
+    with grouped(monkeypatch, world) as group:
+        errors = group.run(lambda _: check_split(split))
+    assert [(str(error).partition(":")[0], error.kind, error.pixels) for error in errors] == [
+        (str(split.masks[2]), "ids", 30)
+    ] * world
