@@ -30,8 +30,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_small(folder / "p_out=16-seed-0/model.safetensors", "baseline")
     own = create_model(factory=OWN, num_classes=SHAPES.num_classes)
     save_model(folder / "own.safetensors", own, SHAPES)
-    (folder / "photos").mkdir()
-    save_scene(folder / "photos/a.png")
+    for place in ("photos", "done"):
+        (folder / place).mkdir()
+        save_scene(folder / place / "a.png")
     save_scene(folder / "photos/b.jpg", 1)
     Image.fromarray(scene()[1]).save(folder / "truth.png")
     (folder / "truth.txt").write_text("not an image")
@@ -103,8 +104,8 @@ def test_a_bad_image_fails_alone(capsys: pytest.CaptureFixture[str], folder: Pat
         (["heat", "runs/mine", "photos/a.png", "--mask", "none.png"], 4, "none.png"),
         (["heat", "runs/mine", "photos/a.png", "--device", "tpu"], 2, "device tpu"),
         (["heat", "runs/mine", "photos/a.png", "--out", "truth.txt"], 4, "truth.txt"),
-        (["heat", "runs/mine", "truth.png", "--out", "."], 4, "--overwrite"),
-        (["attention", "runs/mine", "truth.png", "--out", "."], 4, "--overwrite"),
+        (["heat", "runs/mine", "photos/a.png", "--out", "done"], 4, "--overwrite"),
+        (["attention", "runs/mine", "photos/a.png", "--out", "done"], 4, "--overwrite"),
         (["sampling", "--out", "truth.png"], 4, "--overwrite"),
         (["panels", "runs/mine", "--images", "photos", "--out", "truth.png"], 4, "--overwrite"),
         (["heat", "own.safetensors", "photos/a.png"], 2, "own.safetensors"),

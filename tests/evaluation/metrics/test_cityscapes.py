@@ -85,7 +85,7 @@ def assert_equal_to_official(found: dict, pairs: list, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("seed", "classes", "labels"), [(0, 19, 34), (1, 19, 34), (2, 4, 34), (3, 19, 24)]
+    ("seed", "classes", "labels"), [(0, 19, 34), (1, 19, 34), (2, 4, 34), (3, 11, 24)]
 )
 def test_random_trees_equal_the_official_script(tmp_path, monkeypatch, seed, classes, labels):
     write_tree(tmp_path, seed, classes=classes, labels=labels)
@@ -93,7 +93,7 @@ def test_random_trees_equal_the_official_script(tmp_path, monkeypatch, seed, cla
     assert_equal_to_official(result["cityscapes"], pairs, monkeypatch)
     assert result["cityscapes"]["iou_class"] == result["miou"]
     assert result["cityscapes"]["iiou_missing"] is None
-    # Labels below 24 have no instances.
+    # Labels below 24 and classes below 11 have no instances.
     assert (result["cityscapes"]["iiou_class"] is None) == (labels == 24)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
