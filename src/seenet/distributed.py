@@ -99,7 +99,7 @@ class Ranks:
         # One message instead of hundreds.
         packed = torch.cat([tensor.detach().flatten() for tensor in floating])
         distributed.broadcast(packed, 0)
-        parts = packed.split([tensor.numel() for tensor in floating])
+        parts = torch.split(packed, [tensor.numel() for tensor in floating])
         for tensor, part in zip(floating, parts, strict=True):
             tensor.detach().copy_(part.view_as(tensor))
 
