@@ -32,7 +32,7 @@ def test_a_checkpoint_of_other_data_is_refused(
     message = rf"trained with \d+ images in {what}, the data has \d+"
     if what == "classes":
         more = LabelSet("shapes", (*SHAPES.classes, "star"), (*SHAPES.colours, (9, 9, 9)), rim=True)
-        monkeypatch.setattr("seenet.data.shapes.SHAPES", more)
+        monkeypatch.setattr(ShapesSplit, "labels", more)
         message = "trained on 6 classes .*the data has 7 "
     else:
         key = ShapesSplit.key
