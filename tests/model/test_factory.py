@@ -132,8 +132,6 @@ def test_auxiliary_scores() -> None:
 def test_wrong_factories(factory: str, message: str) -> None:
     with pytest.raises(UsageError, match=f"{message}[^\n]*$"):
         create_model(factory=factory, num_classes=11)
-    with pytest.raises(UsageError, match="weights=imagenet: the network of factory"):
-        create_model(factory=factory, weights="imagenet")
 
 
 def test_backbone_and_head_have_their_own_rates() -> None:
