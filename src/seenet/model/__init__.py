@@ -90,7 +90,7 @@ def create_model(
     if probe is not None:
         _check_probe(probe, variant, factory, auxiliary)
     if factory is not None:
-        own = FactoryNetwork(
+        users_network = FactoryNetwork(
             {
                 "variant": FACTORY,
                 "factory": factory,
@@ -99,14 +99,14 @@ def create_model(
                 "auxiliary": auxiliary,
             }
         )
-        if own.trunk is not None:
-            own.normalization = fill_backbone(own.trunk, weights, in_channels)
+        if users_network.trunk is not None:
+            users_network.normalization = fill_backbone(users_network.trunk, weights, in_channels)
         elif weights is not None:
             raise UsageError(
                 f"weights={weights}: the network of factory={factory} has no seenet.model.Backbone "
                 "under `backbone`, so it loads its own; set model.weights=null"
             )
-        return own
+        return users_network
     if variant not in (*VARIANTS, *PEERS):
         raise UsageError(f"variant {variant}: unknown; {nearest(variant, (*VARIANTS, *PEERS))}")
     if variant in PEERS:

@@ -12,7 +12,7 @@ from seenet.model.fast.fft_conv import convolve, weight_gradient
 def check(lines: int, side: int, in_channels: int, out_channels: int, size: int) -> None:
     x = torch.randn(lines, side, in_channels, dtype=torch.float64)
     weight = torch.randn(size, in_channels, out_channels, dtype=torch.float64, requires_grad=True)
-    taps = weight.permute(2, 1, 0)
+    taps = weight.permute(2, 1, 0).contiguous()
     expected = F.conv1d(x.transpose(1, 2), taps, padding=size // 2).transpose(1, 2)
     found = convolve(x, weight.detach())
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
