@@ -143,7 +143,7 @@ def _portable() -> Iterator[None]:
             x = torch.cat(means, -1).transpose(axis, -1)
         return x
 
-    timm_padding.get_same_padding = integer_padding
+    timm_padding.get_same_padding = integer_padding  # type: ignore[assignment]
     functional.avg_pool2d = extended_avg_pool2d  # type: ignore[assignment]
     functional.adaptive_avg_pool2d = adaptive_by_axis  # type: ignore[assignment]
     try:

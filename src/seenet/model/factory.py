@@ -77,7 +77,8 @@ class FactoryNetwork(Segmenter):
         tensors = output if isinstance(output, dict) else {"out": output}
         scores = tensors.get("out")
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else ()
-        if len(shape) != 4 or shape[:2] != (len(images), self.num_classes):
+        # Not `len(images)`, which would be a constant in a traced network.
+        if len(shape) != 4 or shape[:2] != (images.shape[0], self.num_classes):
             returned = f"shape {'x'.join(map(str, shape))}" if shape else type(output).__name__
             raise UsageError(
                 f"{self._name}: the network returned {returned} for {len(images)} image(s), "
