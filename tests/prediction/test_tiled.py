@@ -190,7 +190,7 @@ def test_settings_name_what_changes_scores(tiling: Tiling | None, expected: dict
 
 def test_networks_of_odd_strides_are_refused() -> None:
     model = small_field("pfp", "resnet10t")
-    model.head = nn.Sequential(model.head, nn.AvgPool2d(3))
+    model.head = nn.Sequential(model.head, nn.AvgPool2d(3, ceil_mode=True))
     with pytest.raises(UsageError, match="use --tile whole"):
         Predictor(model, SHAPES, device="cpu", tiling=Tiling(128, 32)).mask(picture(200, 64))
 

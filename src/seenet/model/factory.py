@@ -77,7 +77,7 @@ class FactoryNetwork(Segmenter):
         tensors = output if isinstance(output, dict) else {"out": output}
         scores = tensors.get("out")
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else ()
-        # Not len(images), which a trace would take for a constant.
+        # Not `len(images)`, which would be a constant in a traced network.
         if len(shape) != 4 or shape[:2] != (images.shape[0], self.num_classes):
             returned = f"shape {'x'.join(map(str, shape))}" if shape else type(output).__name__
             raise UsageError(

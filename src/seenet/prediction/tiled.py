@@ -145,8 +145,8 @@ def scaled_part(
     """
     slices, weights = [], []
     for length, out, span in zip(picture.shape, size, (rows, columns), strict=False):
-        used_pixels, weight = _interpolation(length, out, span)
-        slices.append(used_pixels)
+        source, weight = _interpolation(length, out, span)
+        slices.append(source)
         weights.append(weight)
     (vertical, horizontal), begin = weights, slices[0].start
 
