@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm import layers
-from timm.layers import pool2d_same
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import get_same_padding
+from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
@@ -144,10 +145,10 @@ def _adaptive_by_axis(x: Tensor, output_size: Any) -> Tensor:
     return x
 
 
-PADDED = {
-    layers.Conv2dSame: (nn.Conv2d, 0.0),
-    layers.AvgPool2dSame: (nn.AvgPool2d, 0.0),
-    pool2d_same.MaxPool2dSame: (nn.MaxPool2d, -math.inf),
+PADDED: dict[type[nn.Module], tuple[type[nn.Module], float]] = {
+    Conv2dSame: (nn.Conv2d, 0.0),
+    AvgPool2dSame: (nn.AvgPool2d, 0.0),
+    MaxPool2dSame: (nn.MaxPool2d, -math.inf),
 }
 """timm's layers with TensorFlow's padding: the layer without it, and the value that is padded."""
 
@@ -158,23 +159,24 @@ def whole_number_padding(model: nn.Module) -> Iterator[None]:
 
     torch cannot trace timm's own formula, which uses a float and a maximum.
     """
-    changed: list[nn.Module] = []
+    changed: list[Any] = []
     for module in model.modules():
-        plain, value = next(
-            (PADDED[kind] for kind in type(module).mro() if kind in PADDED), (None, 0.0)
-        )
-        if plain is None and getattr(module, "same_pad", False):
-            # Convolutions with standardised weights.
-            plain, module.same_pad = type(module), False  # type: ignore[assignment]
-        if plain is not None:
-            module.forward = partial(_pad_then, plain.forward, module, value)
-            changed.append(module)
+        kind = next((kind for kind in PADDED if isinstance(module, kind)), None)
+        # Convolutions with standardised weights pad where `same_pad` says so.
+        standardised = kind is None and getattr(module, "same_pad", False)
+        if kind is None and not standardised:
+            continue
+        plain, value = PADDED[kind] if kind else (type(module), 0.0)
+        changed.append(module)
+        changed[-1].forward = partial(_pad_then, plain.forward, module, value)
+        if standardised:
+            changed[-1].same_pad = False
     try:
         yield
     finally:
         for module in changed:
             del module.forward
-            if hasattr(module, "same_pad"):
+            if "same_pad" in vars(module):
                 module.same_pad = True
 
 
@@ -195,7 +197,7 @@ def same_padding(side: int, kernel: int, stride: int, dilation: int) -> int:
     span = (kernel - 1) * dilation + 1
     if span >= stride:
         return span - stride + -side % stride
-    return int(layers.get_same_padding(side, kernel, stride, dilation))
+    return int(get_same_padding(side, kernel, stride, dilation))
 
 
 def _pair(value: Any) -> tuple[int, ...]:
