@@ -99,6 +99,14 @@ def test_files_of_the_user_are_not_replaced(model, name):
     assert mine.read_bytes() == b"mine"
 
 
+def test_keys_longer_than_file_names(model, monkeypatch):
+    key = "/".join(["deep" * 20] * 4)
+    monkeypatch.setattr(MemorySplit, "key", lambda self, index: f"{key}{index}")
+    report = run_evaluation(model)
+    assert len(list((report.out / "images").iterdir())) == 8
+    assert report.result["per_image"][0]["key"] == f"{key}0"
+
+
 def test_a_full_disk_keeps_the_counts(model, monkeypatch):
     full = OSError(28, "No space left on device")
     with monkeypatch.context() as patch:
