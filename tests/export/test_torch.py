@@ -21,12 +21,13 @@ from seenet.export.torch import (
     Portable,
     export_half,
     open_written,
-    same_padding,
     trace,
     whole_number_padding,
     write_torch,
 )
 from seenet.model import create_model
+from seenet.model.fast.folded import same_padding
+from seenet.model.fast.prediction import prediction_form
 from seenet.model.files import load_model, save_model
 from tests.prediction.bundles.red import card
 from tests.prediction.doubles import seenet_command
@@ -60,6 +61,19 @@ def test_padded_layers_answer_alike_and_are_as_before(module: nn.Module) -> None
             assert vars(module) != before
             assert torch.equal(network(x), expected)
     assert vars(module) == before
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_sizes_are_traced_as_whole_numbers(folded: bool) -> None:
+    """A float among them makes the export to ONNX six times as slow."""
+    model = create_model("baseline", backbone="tf_efficientnet_lite0", num_classes=3).eval()
+    graph = trace(prediction_form(model, "plain") if folded else model).graph
+    names = {
+        node.target.__name__
+        for node in graph.nodes
+        if node.op == "call_function" and not str(node.target).startswith("aten.")
+    }
+    assert names <= {"add", "floordiv", "mod", "mul", "neg", "sub"} and "mod" in names
 
 
 def test_nothing_of_the_process_is_replaced() -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import get_same_padding
 from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -27,6 +26,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 from seenet.core.errors import CheckError, DataError
 from seenet.core.files import check_free, replacing
+from seenet.model.fast.folded import pad_same
 from seenet.model.files import load_model, save_model
 from seenet.model.segmenter import Segmenter
 from seenet.prediction.bundles.bundle import KEY, Card, Opened, parse_card
@@ -160,6 +160,7 @@ def whole_number_padding(model: nn.Module) -> Iterator[None]:
     torch cannot trace timm's own formula, which uses a float and a maximum.
     """
     changed: list[Any] = []
+    module: Any
     for module in model.modules():
         kind = next((kind for kind in PADDED if isinstance(module, kind)), None)
         # Convolutions with standardised weights pad where `same_pad` says so.
@@ -167,10 +168,10 @@ def whole_number_padding(model: nn.Module) -> Iterator[None]:
         if kind is None and not standardised:
             continue
         plain, value = PADDED[kind] if kind else (type(module), 0.0)
-        changed.append(module)
-        changed[-1].forward = partial(_pad_then, plain.forward, module, value)
+        module.forward = partial(_pad_then, plain.forward, module, value)
         if standardised:
-            changed[-1].same_pad = False
+            module.same_pad = False
+        changed.append(module)
     try:
         yield
     finally:
@@ -181,23 +182,9 @@ def whole_number_padding(model: nn.Module) -> Iterator[None]:
 
 
 def _pad_then(forward: Callable[..., Tensor], module: Any, value: float, x: Tensor) -> Tensor:
-    kernel, stride = _pair(module.kernel_size), _pair(module.stride)
     dilation = _pair(getattr(module, "dilation", 1))
-    height, width = map(same_padding, x.shape[-2:], kernel, stride, dilation)
-    sides = (width // 2, width - width // 2, height // 2, height - height // 2)
-    return forward(module, functional.pad(x, sides, value=value))
-
-
-def same_padding(side: int, kernel: int, stride: int, dilation: int) -> int:
-    """Return TensorFlow's padding of a side, as `timm.layers.get_same_padding` does.
-
-    For an effective kernel K at stride s, max((ceil(x / s) - 1) s + K - x, 0) = K - s + (-x mod s)
-    where K >= s.
-    """
-    span = (kernel - 1) * dilation + 1
-    if span >= stride:
-        return span - stride + -side % stride
-    return int(get_same_padding(side, kernel, stride, dilation))
+    x = pad_same(x, _pair(module.kernel_size), _pair(module.stride), dilation, value)
+    return forward(module, x)
 
 
 def _pair(value: Any) -> tuple[int, ...]:

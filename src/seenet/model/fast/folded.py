@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import pad_same
+from timm.layers.padding import get_same_padding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,7 +61,7 @@ class FoldedConv(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         if self.same:
-            x = pad_same(x, list(self.weight.shape[-2:]), list(self.stride), list(self.dilation))
+            x = pad_same(x, self.weight.shape[-2:], self.stride, self.dilation)
         y = F.conv2d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
@@ -134,3 +134,32 @@ class FoldedConcatConv(nn.Module):
         for conv, part in zip(self.convs[1:], parts[1:], strict=True):
             total = conv(part, total)
         return total
+
+
+def pad_same(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    value: float = 0.0,
+) -> Tensor:
+    """Pad N x C x h x w as TensorFlow does, by its size; as timm's function of this name.
+
+    The sizes are computed with whole numbers: a trace of timm's formula, which uses a float and a
+    maximum, takes torch six times as long to export.
+    """
+    height, width = map(same_padding, x.shape[-2:], kernel, stride, dilation)
+    sides = (width // 2, width - width // 2, height // 2, height - height // 2)
+    return F.pad(x, sides, value=value)
+
+
+def same_padding(side: int, kernel: int, stride: int, dilation: int) -> int:
+    """Return TensorFlow's padding of a side.
+
+    For an effective kernel K at stride s, max((ceil(x / s) - 1) s + K - x, 0) = K - s + (-x mod s)
+    where K >= s.
+    """
+    span = (kernel - 1) * dilation + 1
+    if span >= stride:
+        return span - stride + -side % stride
+    return int(get_same_padding(side, kernel, stride, dilation))

@@ -6,11 +6,10 @@ A form stands for a `FoldedConv` and is called as one; its tensors are in channe
 from typing import Any
 
 import torch
-from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
 from seenet.model.fast import depthwise, fft_conv, winograd
-from seenet.model.fast.folded import ACTIVATIONS, FoldedConv, add_and_activate
+from seenet.model.fast.folded import ACTIVATIONS, FoldedConv, add_and_activate, pad_same
 
 KEPT_BYTES = 40 << 20
 """Larger transformed kernels are not kept: the memory costs more than transforming them again."""
