@@ -79,6 +79,20 @@ def test_a_bundle_is_made_once_for_the_same_file_and_versions(
     assert len({one, other, make(model)}) == 3 == len(calls)
 
 
+def test_a_model_is_hashed_once_for_all_questions(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    monkeypatch.setattr(bundle_cache, "sha256", lambda path: (hashed.append(path), sha256(path))[1])
+    counted(monkeypatch)
+    assert bundle_cache.forecast(model, bundle_cache.KINDS) > 0
+    make(model)
+    assert bundle_cache.present(model, "onnx") and not bundle_cache.present(model, "openvino")
+    assert hashed.count(model) == 1
+    model.write_bytes(b"another model")
+    assert not bundle_cache.present(model, "onnx") and hashed.count(model) == 2
+
+
 @pytest.mark.parametrize(
     "harm",
     [

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from seenet.core import processor
 from seenet.core.errors import DataError
-from seenet.core.files import sha256
 from seenet.core.images import read_image
 from seenet.export import bundle_cache
 from seenet.prediction.base import BasePredictor
@@ -106,7 +105,7 @@ def open_backend(
         scales=options.scales,
         flip=options.flip,
         tiling=options.tiling,
-        info={"file": str(path), "sha256": sha256(path)},
+        info={"file": str(path), "sha256": bundle_cache.model_hash(path)},
     )
 
 

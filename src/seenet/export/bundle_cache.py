@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TextIO
@@ -122,8 +123,19 @@ def is_temporary(error: BaseException) -> bool:
     )
 
 
+def model_hash(model: Path) -> str:
+    """Return the SHA-256 of a model file, which is read once as long as it stays the same file."""
+    stat = model.stat()
+    return _hash_of_version(model, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _hash_of_version(model: Path, inode: int, size: int, modified: int) -> str:
+    return sha256(model)
+
+
 def _target(model: Path, kind: str) -> Path:
-    key = digest(json.dumps([sha256(model), seenet.__version__, versions()], sort_keys=True))
+    key = digest(json.dumps([model_hash(model), seenet.__version__, versions()], sort_keys=True))
     return cache_folder() / "bundles" / f"{key}{BUNDLE_FORMATS[kind].suffix}"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import seenet
 from seenet.core import processor
 from seenet.core.errors import CheckError
-from seenet.core.files import cache_folder, digest, sha256, write_text
+from seenet.core.files import cache_folder, digest, write_text
 from seenet.core.images import read_image
 from seenet.core.progress import bar
 from seenet.export import bundle_cache
@@ -52,7 +52,7 @@ class Speeds:
     def __init__(self, path: Path, pixels: float, machine: str, options: PredictOptions) -> None:
         self.path, self.options = path, options
         self.key = {
-            "model": sha256(path),
+            "model": bundle_cache.model_hash(path),
             "seenet": seenet.__version__,
             "libraries": bundle_cache.versions(),
             "processor": machine,
