@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,11 +21,38 @@ Settings = Annotated[
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="Folder with images and masks.")]) -> None:
-    """Write a seenet.yaml for a folder of images and masks."""
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder with images and masks.")],
+    images: Annotated[str | None, typer.Option(help="Folder of the images in it.")] = None,
+    masks: Annotated[str | None, typer.Option(help="Folder of the masks in it.")] = None,
+    decode: Annotated[
+        Literal["palette", "rgb", "threshold"] | None,
+        typer.Option(help="How masks are decoded, where their values do not tell."),
+    ] = None,
+    exif: Annotated[
+        Literal["apply", "ignore"] | None,
+        typer.Option(help="Whether masks are rotated as the EXIF tags of their images say."),
+    ] = None,
+    val: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share for validation, if there is none.")
+    ] = 0.2,
+    test: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share for a test set, if there is none.")
+    ] = 0,
+) -> None:
+    """Write a seenet.yaml for a folder of images and masks.
+
+    Looks into the files for what they are, and says what it found. Writes lists of new splits
+    where the data has none.
+    """
     from seenet.data.check.propose import write_proposal
 
-    print(write_proposal(folder))
+    proposal = write_proposal(
+        folder, images=images, masks=masks, decode=decode, exif=exif, val=val, test=test
+    )
+    for remark in proposal.remarks:
+        print(remark, file=sys.stderr)
+    print(f"{proposal.text}\nwritten: {folder / 'seenet.yaml'}; put the classes' names in")
 
 
 @app.command("build-trainaug")

@@ -211,6 +211,12 @@ def _unidentified(path: Path, content: bytes | None) -> DataError:
             return DataError(
                 f"{path}: an empty file, expected a picture", fix="copy it again", kind="empty"
             )
+        if head.startswith(b"version https://"):
+            return DataError(
+                f"{path}: a pointer of Git LFS, expected the picture itself",
+                fix="run `git lfs pull` in its repository",
+                kind="format",
+            )
         accepts = {name: Image.OPEN[name][1] for name in FORMATS}
         formats = [
             name for name, accept in accepts.items() if accept and accept(head.ljust(16, b"\0"))

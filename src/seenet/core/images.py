@@ -49,11 +49,13 @@ class Header:
         mode: Pillow's mode, as stored.
         notes: what decoding converts or drops: `16-bit`, `grey`, `palette`, `alpha`, `CMYK`,
             `EXIF orientation 6`.
+        orientation: EXIF orientation, 1 to 8.
     """
 
     size: tuple[int, int]
     mode: str
     notes: tuple[str, ...]
+    orientation: int = 1
 
 
 def read_header(path: Path) -> Header:
@@ -67,11 +69,14 @@ def read_header(path: Path) -> Header:
         # For a TIFF's own tag Pillow has swapped the size already.
         tag = image.tag_v2.get(ORIENTATION) if isinstance(image, TiffImageFile) else None
         swap = turn in _SIDEWAYS and tag not in _SIDEWAYS
-        return Header(image.size if swap else image.size[::-1], image.mode, _notes(image, turn))
+        size = image.size if swap else image.size[::-1]
+        return Header(size, image.mode, _notes(image, turn), turn)
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """Return height and width after EXIF rotation, from the header; errors as `read_header`."""
+    if path.suffix.lower() == ".npy":
+        return read_array(path, mapped=True).shape[:2]
     return read_header(path).size
 
 
@@ -106,11 +111,19 @@ def _notes(image: Image.Image, turn: int) -> tuple[str, ...]:
     return tuple(note for note, holds in notes.items() if holds)
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(
+    path: Path, *, upright: bool = True, value_range: tuple[float, float] | None = None
+) -> np.ndarray:
     """Decode an image file of any format in `image_files.FORMATS`.
 
     The image is rotated by EXIF. Grey of 12 or 16 bits is scaled to 0..255; of 16-bit colours the
     high byte is kept. Grey, palette and CMYK are converted, alpha is dropped.
+
+    Args:
+        path: the file.
+        upright: whether to rotate it by EXIF.
+        value_range: values of a grey image that become 0 and 255; those outside are clipped.
+            None: the whole range of 8 or 16 bits.
 
     Returns:
         H x W x 3 uint8 RGB.
@@ -119,7 +132,19 @@ def read_image(path: Path) -> np.ndarray:
         DataError: missing, empty, unreadable, truncated, animated, or over the pixel limit.
     """
     with safe_image_open(path) as image:
-        return from_pil(image, str(path))
+        if not upright:
+            image.getexif()[ORIENTATION] = 1
+        if value_range is None or image.mode not in {*_WIDE, "L", "I", "F"}:
+            return from_pil(image, str(path))
+        values = np.asarray(_upright(image)).astype(np.float64)
+        return np.repeat(scaled(values, value_range)[:, :, None], 3, axis=2)
+
+
+def scaled(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """Scale values to uint8, the range to 0..255; clip those outside, NaN becomes 0."""
+    low, high = value_range
+    shares = np.nan_to_num((values - low) / (high - low), nan=0.0)
+    return (shares.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def read_encoded(content: bytes, name: str) -> np.ndarray:
@@ -201,8 +226,66 @@ def eight_bits(values: np.ndarray, bits: int, *, inverted: bool = False) -> np.n
     return 255 - values if inverted else values
 
 
-def read_ids(path: Path) -> np.ndarray:
-    """Read the label ids of a mask as stored: palette indices, or grey values of 8 to 32 bits.
+def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
+    """Read a NumPy array from a .npy file; `mapped`: without reading its values yet.
+
+    Raises:
+        DataError: missing, or no plain array of numbers of 2 or 3 dimensions.
+    """
+    try:
+        found: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file, expected an array", kind="missing") from None
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(
+            f"{path}: no NumPy array ({reason})",
+            fix="copy it again; save it by np.save, without objects",
+            kind="damaged",
+        ) from None
+    if found.ndim not in {2, 3} or found.dtype.kind not in "biuf":
+        raise DataError(
+            f"{path}: an array of shape {found.shape} and type {found.dtype}, "
+            "expected H x W or H x W x C numbers",
+            fix="save it in that form",
+            kind="format",
+        )
+    return found
+
+
+def _whole(values: np.ndarray, path: Path) -> np.ndarray:
+    """Return ids that are stored as other numbers as int32.
+
+    Raises:
+        DataError: a value is no whole number of 32 bits.
+    """
+    if values.ndim != 2:
+        raise DataError(
+            f"{path}: an array of shape {values.shape}, expected H x W ids",
+            fix="save one id a pixel",
+            kind="mask-kind",
+        )
+    if values.dtype.kind != "f":
+        return values.astype(np.uint8 if values.dtype.itemsize == 1 else np.int32)
+    wrong = ~(np.isfinite(values) & (values == np.round(values)) & (np.abs(values) < 2**31))
+    if wrong.any():
+        raise DataError(
+            f"{path}: {values.dtype} values such as {values[wrong][0]:.6g} "
+            f"({int(wrong.sum())} pixels), expected ids, which are whole numbers",
+            fix="save ids; scores need a threshold first",
+            kind="mask-kind",
+            pixels=int(wrong.sum()),
+        )
+    return values.astype(np.int32)
+
+
+def read_ids(path: Path, *, upright: bool = True) -> np.ndarray:
+    """Read the label ids of a mask as stored: palette indices, grey values of 8 to 32 bits, whole
+    numbers stored as floats, or an array of them (.npy).
+
+    Args:
+        path: the file.
+        upright: whether to rotate it by EXIF.
 
     Returns:
         H x W, uint8 if the file has 8 bits, else int32.
@@ -210,10 +293,12 @@ def read_ids(path: Path) -> np.ndarray:
     Raises:
         DataError: as `read_image`, and for a colour image.
     """
+    if path.suffix.lower() == ".npy":
+        return _whole(read_array(path), path)
     with safe_image_open(path) as image:
-        image = _upright(image)
-        if image.mode in _WIDE or image.mode == "I":
-            return np.asarray(image).astype(np.int32)
+        image = _upright(image) if upright else image
+        if image.mode in _WIDE or image.mode in {"I", "F"}:
+            return _whole(_stored(image), path)
         if image.mode == "1":
             return np.asarray(image).astype(np.uint8)
         if image.mode == "La" and image.getextrema()[1] == (255, 255):
@@ -228,6 +313,40 @@ def read_ids(path: Path) -> np.ndarray:
                 pixels=image.width * image.height,
             )
         return np.array(image)
+
+
+def _stored(image: Image.Image) -> np.ndarray:
+    """Return grey values with their own type: Pillow reads int16 and int8 as unsigned."""
+    values = np.asarray(image)
+    kind = value_type(image)
+    if kind in {"int8", "int16", "uint32"}:
+        return values.astype(np.uint16 if kind == "int16" else values.dtype).view(kind)
+    return values if values.dtype.kind == "f" else values.astype(np.int32)
+
+
+def read_channel(path: Path, channel: str, *, upright: bool = True) -> np.ndarray:
+    """Read one channel of a colour mask: `red`, `green`, `blue` or `alpha`.
+
+    Returns:
+        H x W uint8.
+
+    Raises:
+        DataError: as `read_image`, and for an image without this channel.
+    """
+    with safe_image_open(path) as image:
+        image = _upright(image) if upright else image
+        if image.mode == "P" and channel == "alpha":
+            image = image.convert("RGBA")
+        names = image.getbands()
+        letter = channel[0].upper()
+        if letter not in names:
+            raise DataError(
+                f"{path}: mode {image.mode}, expected a channel {channel}",
+                fix="take `channel` out, or save masks of one kind",
+                kind="mask-kind",
+                pixels=image.width * image.height,
+            )
+        return np.array(image.getchannel(letter))
 
 
 def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
@@ -267,14 +386,16 @@ def png_ids(content: bytes, name: str) -> np.ndarray:
         return np.array(image)
 
 
-def read_colours(path: Path) -> np.ndarray:
+def read_colours(path: Path, *, upright: bool = True) -> np.ndarray:
     """Read the H x W x 3 uint8 colours of a mask; palette indices become colours, alpha is dropped.
+
+    `upright`: whether to rotate it by EXIF.
 
     Raises:
         DataError: as `read_image`, and for an image without colours.
     """
     with safe_image_open(path) as image:
-        image = _upright(image)
+        image = _upright(image) if upright else image
         if image.mode not in {"RGB", "RGBA", "P"}:
             raise DataError(
                 f"{path}: mode {image.mode}, expected a mask in colour",

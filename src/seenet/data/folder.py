@@ -1,26 +1,26 @@
 """The user's own data: folders of images and masks, described by a `seenet.yaml`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.files import digest, files_below, read_text
-from seenet.core.images import IMAGE_SUFFIXES, read_colours, read_ids
+from seenet.core.files import digest, read_text
+from seenet.core.images import read_image
 from seenet.core.labels import IGNORE, LabelSet, voc_colours
 from seenet.core.recipe_files import explain, read_yaml
 from seenet.core.settings import DataSettings, Section
+from seenet.data.masks import Decode, MaskReader
+from seenet.data.pairing import SAME_NAME, PairRule, Pairs, normal, pair_files, without_suffix
 from seenet.data.split import FileSplit, file_split, need_folder, read_list
 
 FILE = "seenet.yaml"
 HINT = "`seenet data init FOLDER` proposes one"
-FEW_COLOURS = 8
-"""Up to so many unknown colours may be drawn on purpose; more come from blending."""
+SPLITS = ("train", "val", "test", "all")
 
 
 # These run before pydantic's own checks, whose messages list every member of a union.
@@ -71,6 +71,20 @@ def _check_val(value: Any) -> Any:
     return value
 
 
+def _check_range(value: Any) -> Any:
+    numbers = isinstance(value, list | tuple) and len(value) == 2
+    if value is not None and not (
+        numbers and all(isinstance(one, int | float) for one in value) and value[0] < value[1]
+    ):
+        raise ValueError(f"found {value!r}, expected [low, high], such as [0, 4095]")
+    return value
+
+
+def _check_pair(value: Any) -> Any:
+    PairRule.parse(str(value))
+    return str(value)
+
+
 Colour = Annotated[tuple[int, int, int], BeforeValidator(_check_colour)]
 
 
@@ -79,45 +93,56 @@ class FolderDescription(Section):
 
     images: Path = Path("images")
     masks: Path = Path("masks")
+    pair: Annotated[str | None, BeforeValidator(_check_pair)] = None
+    """Rule from a picture's path below `images` to its mask's below `masks`, such as
+    "{id}_image.jpg -> {id}_label.png"; null: the same name. `{id}` is any text, also with slashes,
+    `{split}` text without; a suffix `.*` is that of any image. Case does not count."""
     mask_suffix: str = ""
-    """Suffix of a mask's stem after its picture's: `_mask` for a.jpg and a_mask.png."""
+    """The short form of `pair: "{id}.* -> {id}_mask.*"`: `_mask`."""
     train: Path | None = None
-    """List of stems, one per line, or a folder in that of the pictures; null: all that is not in
-    val."""
+    """List of names, one per line, or a folder of pictures; null: all that is not in val or
+    test."""
     val: Annotated[Path | float, BeforeValidator(_check_val)] = 0.2
-    """List of stems, a folder in that of the pictures, or a share chosen by a hash of the name."""
+    """List of names, a folder of pictures, or a share chosen by a hash of the name."""
+    test: Path | None = None
+    """List of names or a folder of pictures, which are never trained on; null: none."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with pictures without masks."""
+    exif: Literal["apply", "ignore"] = "apply"
+    """Whether pictures and masks are rotated by their EXIF tags, or taken as stored."""
+    value_range: Annotated[tuple[float, float] | None, BeforeValidator(_check_range)] = None
+    """Values of grey pictures that become black and white; null: the whole range of 8 or 16
+    bits."""
     classes: Annotated[dict[str, Colour] | list[str], BeforeValidator(_check_classes)]
     """Names in the order of their ids, with or without colours."""
     ignore: int = IGNORE
     rim: bool = False
     """Whether ignored pixels trace the outlines of objects, as in VOC, so that a trimap is useful
     (`seenet eval --boundary trimap`)."""
-    decode: Literal["index", "palette", "rgb", "remap"]
+    decode: Decode
     """Content of mask files: ids as grey values, ids as palette indices, colours of the classes,
-    or other ids (`remap`)."""
+    other ids (`remap`), two classes with noise (`threshold`), other ids with noise (`nearest`)."""
+    channel: Literal["red", "green", "blue", "alpha"] | None = None
+    """Channel of colour masks that holds the ids; null: masks have one channel."""
+    threshold: int = 128
+    """`decode: threshold`: smallest value of the second class."""
+    tolerance: Annotated[int, Field(ge=0, le=255)] = 0
+    """`decode: rgb`: largest difference of red, green or blue to the nearest class colour."""
     ignore_colours: tuple[Colour, ...] = ()
     remap: dict[int, int] = Field(default_factory=dict)
+    """Class id of each id in the files, for `remap` and `nearest`."""
     remap_others: Literal["ignore", "error"] = "error"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.pair and self.mask_suffix:
+            raise ValueError("pair and mask_suffix say the same; give one of them")
         if self.decode == "rgb":
-            if not isinstance(self.classes, dict):
-                raise ValueError(
-                    "decode: rgb needs the colour of each class: "
-                    "`classes: {road: [128, 64, 128], ...}`"
-                )
-            owners: dict[tuple[int, int, int], str] = {}
-            ignored = [("ignore_colours", colour) for colour in self.ignore_colours]
-            for name, colour in [*self.classes.items(), *ignored]:
-                if owners.setdefault(colour, name) != name:
-                    raise ValueError(
-                        f"decode: rgb: {owners[colour]} and {name} have one colour, "
-                        f"{list(colour)}; expected one each"
-                    )
-        if (self.decode == "remap") != bool(self.remap):
+            self._check_colours()
+        if (self.decode in {"remap", "nearest"}) != bool(self.remap):
             raise ValueError(
-                "decode: remap and a table `remap: {file id: class id, ...}` belong together"
+                "decode: remap (or nearest) and a table `remap: {file id: class id, ...}` "
+                "belong together"
             )
         last = len(self.classes) - 1
         for target in self.remap.values():
@@ -125,11 +150,43 @@ class FolderDescription(Section):
                 raise ValueError(
                     f"remap names class id {target}, expected 0 to {last} or ignore ({self.ignore})"
                 )
+        if self.decode == "threshold" and last != 1:
+            raise ValueError(f"decode: threshold makes two classes, found {last + 1}")
         if 0 <= self.ignore <= last:
-            raise ValueError(
-                f"ignore {self.ignore} is also a class; use 255, or any id outside 0 to {last}"
-            )
+            raise ValueError(self._ignored_class(last))
         return self
+
+    def _check_colours(self) -> None:
+        """Check that colours are given, and differ.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if not isinstance(self.classes, dict):
+            raise ValueError(
+                "decode: rgb needs the colour of each class: `classes: {road: [128, 64, 128], ...}`"
+            )
+        owners: dict[tuple[int, int, int], str] = {}
+        ignored = [("ignore_colours", colour) for colour in self.ignore_colours]
+        for name, colour in [*self.classes.items(), *ignored]:
+            if owners.setdefault(colour, name) != name:
+                raise ValueError(
+                    f"decode: rgb: {owners[colour]} and {name} have one colour, "
+                    f"{list(colour)}; expected one each"
+                )
+
+    def _ignored_class(self, last: int) -> str:
+        """Return the error for an ignored id that is a class, with the table that cures it."""
+        names = list(self.classes)
+        kept = [number for number in range(last + 1) if number != self.ignore]
+        if self.decode not in {"index", "palette"} or not kept:
+            return f"ignore {self.ignore} is also a class; use 255, or any id outside 0 to {last}"
+        table = {number: place for place, number in enumerate(kept)} | {self.ignore: IGNORE}
+        rows = ", ".join(f"{number}: {table[number]}" for number in sorted(table))
+        return (
+            f"ignore {self.ignore} is also a class ({names[self.ignore]}); to ignore it, take it "
+            f"out of classes and set `ignore: {IGNORE}`, `decode: remap` and `remap: {{{rows}}}`"
+        )
 
     def labels(self) -> LabelSet:
         colours = (
@@ -171,88 +228,140 @@ def read_description(path: Path) -> FolderDescription:
 
 
 def open_folder(settings: DataSettings, which: str) -> FileSplit:
-    """Open train, val or all of the images that a `seenet.yaml` describes."""
-    if which not in {"train", "val", "all"}:
-        raise UsageError(f"folder has no split {which}; choose train, val or all")
+    """Open train, val, test or all of the images that a `seenet.yaml` describes."""
+    if which not in SPLITS:
+        raise UsageError(f"folder has no split {which}; choose {', '.join(SPLITS)}")
     path = description_path(settings)
     about = read_description(path)
-    home = path.parent
-    for folder in (about.images, about.masks):
-        need_folder(home / folder, f"{path} names it; {HINT}")
-    images, masks = by_stem(home / about.images), by_stem(home / about.masks)
-    suffix = about.mask_suffix
-    if about.images == about.masks and suffix:
-        images = {stem: image for stem, image in images.items() if not stem.endswith(suffix)}
+    pairs = described_pairs(about, path)
+    images = pairs.images
+    if about.unlabelled == "skip":
+        images = {name: image for name, image in images.items() if name in pairs.masks}
     empty = f"look at {path} and its lists"
     if which == "train" and about.train is not None:
-        empty = f"{home / about.train} names none, or none that validation does not hold back"
+        train = path.parent / about.train
+        empty = f"{train} names none, or none that validation or test does not hold back"
+    elif which == "test" and about.test is None:
+        empty = f"set test in {path}: a list or a folder"
     elif images and isinstance(about.val, float):
         fell, change = ("none", "raise") if which == "val" else ("all", "lower")
         empty = (
             f"the share val: {about.val:g} fell on {fell} of {len(images)} pictures; "
             f"{change} it or give a list"
         )
-    pairs = []
-    for stem in _split_stems(about, home, path, images, which):
+    elif pairs.images and not images:
+        empty = "no picture has a mask"
+    files = []
+    for name in _split_names(about, path, images, which):
         # A missing file keeps its expected path, for the error that names it.
-        image = images.get(stem, home / about.images / stem)
-        mask = masks.get(stem + suffix, home / about.masks / f"{stem}{suffix}.png")
-        pairs.append((stem, image, mask))
-    name = f"{home.resolve().name}/{which}"
-    return file_split(name, about.labels(), pairs, decoder(about), empty=empty)
+        image = images.get(name, path.parent / about.images / name)
+        files.append((name, image, pairs.masks.get(name) or _expected(about, path, image)))
+    title = f"{path.parent.resolve().name}/{which}"
+    upright = about.exif == "apply"
+    picture = (
+        read_image
+        if upright and about.value_range is None
+        else partial(read_image, upright=upright, value_range=about.value_range)
+    )
+    reader = mask_reader(about)
+    return file_split(title, about.labels(), files, reader, empty=empty, picture=picture)
 
 
-def _split_stems(
-    about: FolderDescription, home: Path, path: Path, images: dict[str, Path], which: str
+def rule_of(about: FolderDescription) -> PairRule:
+    """Return the rule that pairs a picture with its mask."""
+    if about.pair:
+        return PairRule.parse(about.pair)
+    return PairRule("{id}.*", f"{{id}}{about.mask_suffix}.*") if about.mask_suffix else SAME_NAME
+
+
+def described_pairs(about: FolderDescription, path: Path) -> Pairs:
+    """Find pictures and masks that the `seenet.yaml` at `path` describes.
+
+    Raises:
+        DataError: a folder is missing, or two files share a name.
+    """
+    home = path.parent
+    for folder in (about.images, about.masks):
+        need_folder(home / folder, f"{path} names it; {HINT}")
+    return pair_files(home / about.images, home / about.masks, rule_of(about))
+
+
+def _expected(about: FolderDescription, path: Path, image: Path) -> Path:
+    """Return where the mask of a picture would be."""
+    home = path.parent
+    name = image.relative_to(home / about.images).as_posix()
+    rule = rule_of(about)
+    fields = rule.fields_of(name)
+    mask = rule.mask_of(fields) if fields else name
+    return home / about.masks / (mask[:-2] + ".png" if mask.endswith(".*") else mask)
+
+
+def _split_names(
+    about: FolderDescription, path: Path, images: dict[str, Path], which: str
 ) -> list[str]:
-    """Return the stems of the images in a split.
+    """Return the names of the images in a split.
 
-    The share for validation is never trained on, even if the list for training names it.
+    The share for validation and the images for test are never trained on, even if the list for
+    training names them.
     """
     if which == "all":
         return list(images)
+    test = [] if about.test is None else read_names(about.test, path, images)
+    if which == "test":
+        return test
     if isinstance(about.val, Path):
-        val = read_stems(home / about.val, path, images)
+        val = read_names(about.val, path, images)
     else:
-        val = in_share(images, about.val)
+        val = in_share([name for name in images if name not in set(test)], about.val)
     if which == "val":
         return val
-    listed = list(images) if about.train is None else read_stems(home / about.train, path, images)
+    listed = list(images) if about.train is None else read_names(about.train, path, images)
+    # Two lists may share names, which `seenet data check` reports as a leak.
     by_lists = about.train is not None and isinstance(about.val, Path)
-    held_out = set() if by_lists else set(val)
-    return [stem for stem in listed if stem not in held_out]
+    held_out = set() if by_lists else {*val, *test}
+    return [name for name in listed if name not in held_out]
 
 
-def read_stems(path: Path, source: Path, images: dict[str, Path]) -> list[str]:
-    """Return the stems of the images in a folder, or in a list (with or without suffix).
+def read_names(where: Path, source: Path, images: dict[str, Path]) -> list[str]:
+    """Return the names of the images in a folder, or in a list.
+
+    A line of a list is a name with or without suffix, or a path of the picture, also with folders
+    above the data set's; more columns (masks) are left out. What fits no image is returned as it
+    stands.
 
     Args:
-        path: the folder or the list.
-        source: the `seenet.yaml` that names it, for errors.
-        images: all images, by stem.
+        where: the folder or the list, relative to that of `source`.
+        source: the `seenet.yaml` that names it.
+        images: all images, by name.
     """
+    path = source.parent / where
     if path.is_dir():
-        return [stem for stem, image in images.items() if path in image.parents]
+        return [name for name, image in images.items() if path in image.parents]
     hint = f"{source} names it, expected a list, one name a line, or a folder of pictures"
-    return [
-        line[: -len(Path(line).suffix)] if Path(line).suffix.lower() in IMAGE_SUFFIXES else line
-        for line in read_list(path, hint)
-    ]
+    known = known_names(source.parent, images)
+    return [find_name(line, known) for line in read_list(path, hint)]
 
 
-def by_stem(folder: Path) -> dict[str, Path]:
-    """Return the images below a folder by relative path without suffix, sorted; hidden ones not.
+def known_names(home: Path, images: dict[str, Path]) -> dict[str, str]:
+    """Return the name of each image by all that a list may call it, for `find_name`."""
+    known: dict[str, str] = {}
+    for name, image in images.items():
+        known.setdefault(normal(Path(name).name), name)
+        known[normal(without_suffix(image.relative_to(home).as_posix()))] = name
+    return known | {normal(name): name for name in images}
 
-    Raises:
-        DataError: two have the same stem.
-    """
-    found: dict[str, Path] = {}
-    for path in files_below(folder, IMAGE_SUFFIXES):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in found:
-            raise DataError(f"{path}: shares its name with {found[stem].name}; rename one of them")
-        found[stem] = path
-    return found
+
+def find_name(line: str, known: dict[str, str]) -> str:
+    """Return the image that a line of a list names; the line itself if there is none."""
+    columns = line.split()
+    for text in (line, *columns[:1], line.split(",")[0].strip()):
+        parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")]
+        for start in range(len(parts)):
+            rest = "/".join(parts[start:])
+            for name in (normal(rest), normal(without_suffix(rest))):
+                if name in known:
+                    return known[name]
+    return without_suffix(line)
 
 
 def in_share(stems: Iterable[str], share: float) -> list[str]:
@@ -272,93 +381,19 @@ def in_share(stems: Iterable[str], share: float) -> list[str]:
     return [stem for stem in hashes if stem in selected]
 
 
-def decoder(about: FolderDescription) -> Callable[[Path], np.ndarray]:
-    """Return the function that reads a mask file as class ids."""
+def mask_reader(about: FolderDescription) -> MaskReader:
+    """Return the reader of mask files that a description declares."""
+    colours: dict[tuple[int, int, int], int] = {}
     if about.decode == "rgb":
-        table = {colour: index for index, colour in enumerate(about.labels().colours)}
-        table |= dict.fromkeys(about.ignore_colours, about.ignore)
-        return partial(decode_colours, table=table)
-    if about.decode == "remap":
-        others = about.ignore if about.remap_others == "ignore" else None
-        return partial(decode_remapped, table=about.remap, others=others)
-    return read_ids
-
-
-def decode_colours(path: Path, table: dict[tuple[int, int, int], int]) -> np.ndarray:
-    """Read a colour mask as class ids.
-
-    Args:
-        path: the mask.
-        table: class id of each colour.
-
-    Raises:
-        DataError: a colour is not in the table.
-    """
-    colours = read_colours(path).astype(np.int32)
-    packed = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
-    packed_table = {
-        red << 16 | green << 8 | blue: label for (red, green, blue), label in table.items()
-    }
-    decoded, unknown = _look_up(packed, packed_table)
-    if unknown:
-        value, pixels, kinds, total = unknown
-        colour, more = [value >> 16, value >> 8 & 255, value & 255], ""
-        fix = "add it to classes or ignore_colours"
-        if kinds > 1:
-            more = f", nor do {kinds - 1} others ({total} in all)"
-        if kinds > FEW_COLOURS:
-            fix = "was it resized or saved as JPEG? resize with nearest neighbour and save as PNG"
-        raise DataError(
-            f"{path}: colour {colour} ({pixels} pixels) belongs to no class{more}",
-            fix=fix,
-            kind="ids",
-            pixels=total,
-        )
-    return decoded
-
-
-def decode_remapped(path: Path, table: dict[int, int], others: int | None) -> np.ndarray:
-    """Read a mask with other ids as class ids.
-
-    Args:
-        path: the mask.
-        table: class id of each id in the file.
-        others: class id of all other ids; None: they are an error.
-
-    Raises:
-        DataError: an id is not in the table.
-    """
-    decoded, unknown = _look_up(read_ids(path), table, others)
-    if unknown:
-        label, pixels, kinds, total = unknown
-        more = f", nor have {kinds - 1} others ({total} in all)" if kinds > 1 else ""
-        raise DataError(
-            f"{path}: id {label} ({pixels} pixels) has no entry in remap{more}",
-            fix="add it, or set `remap_others: ignore`",
-            kind="no-entry",
-            pixels=total,
-        )
-    return decoded
-
-
-def _look_up(
-    values: np.ndarray, table: dict[int, int], others: int | None = None
-) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:
-    """Replace each value by its entry in `table`, values without an entry by `others`.
-
-    Returns:
-        The result; and, if `others` is None and values have no entry: the first of them, its
-        pixels, the number of such values, the pixels of all. Else None.
-    """
-    keys = np.array(sorted(table))
-    targets = np.array([table[key] for key in keys.tolist()])
-    small = all(0 <= target < 256 for target in [*table.values(), others or 0])
-    position = np.searchsorted(keys, values).clip(max=len(keys) - 1)
-    missing = keys[position] != values
-    decoded: np.ndarray = targets.astype(np.uint8 if small else np.int32)[position]
-    if missing.any():
-        if others is None:
-            found, counts = np.unique(values[missing], return_counts=True)
-            return decoded, (int(found[0]), int(counts[0]), len(found), int(counts.sum()))
-        decoded[missing] = others
-    return decoded, None
+        colours = {colour: label for label, colour in enumerate(about.labels().colours)}
+        colours |= dict.fromkeys(about.ignore_colours, about.ignore)
+    return MaskReader(
+        about.decode,
+        colours=colours,
+        table=about.remap,
+        others=about.ignore if about.remap_others == "ignore" else None,
+        threshold=about.threshold,
+        tolerance=about.tolerance,
+        channel=about.channel,
+        upright=about.exif == "apply",
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.core.files import digest, read_text
-from seenet.core.images import read_image
+from seenet.core.images import read_header, read_image
 from seenet.core.labels import LabelSet
 
 
@@ -51,7 +51,7 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class FileSplit:
-    """Pairs of files; `decode` reads a mask file as class ids."""
+    """Pairs of files; `decode` reads a mask file as class ids, `picture` an image file."""
 
     name: str
     labels: LabelSet
@@ -59,6 +59,7 @@ class FileSplit:
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
     decode: Callable[[Path], np.ndarray]
+    picture: Callable[[Path], np.ndarray] = read_image
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -67,7 +68,7 @@ class FileSplit:
         return self.keys[index]
 
     def image(self, index: int) -> np.ndarray:
-        return read_image(self.images[index])
+        return self.picture(self.images[index])
 
     def mask(self, index: int) -> np.ndarray:
         """Read H x W class ids; raise DataError for a file that cannot be decoded as declared."""
@@ -83,13 +84,8 @@ class FileSplit:
         return self.images[index], self.masks[index]
 
     def stamp(self, index: int) -> str:
-        decode = self.decode
-        how = (
-            [decode.func.__name__, repr(decode.keywords)]
-            if isinstance(decode, partial)
-            else [getattr(decode, "__name__", "")]
-        )
-        files = [*_own_file(decode), *self.paths(index)]
+        how = [_how(self.decode), _how(self.picture)]
+        files = [*_own_file(self.decode), *self.paths(index)]
         return digest(*label_parts(self.labels), *how, *map(file_stamp, files))
 
     def missing(self, index: int) -> list[tuple[Path, DataError]]:
@@ -123,6 +119,13 @@ def file_stamp(path: Path) -> str:
     return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
+def _how(function: Callable[[Path], np.ndarray]) -> str:
+    """Describe a function with its settings; an object describes itself."""
+    if isinstance(function, partial):
+        return f"{function.func.__name__} {function.keywords!r}"
+    return getattr(function, "__name__", repr(function))
+
+
 def _own_file(decode: Callable[[Path], np.ndarray]) -> list[Path]:
     """List the file of a function that is not of this package."""
     function = decode.func if isinstance(decode, partial) else decode
@@ -135,13 +138,21 @@ def size_mismatch(
     image: Path, image_shape: tuple[int, ...], mask: Path, mask_shape: tuple[int, ...]
 ) -> DataError:
     """Return the error for an image and a mask of different sizes (height, width)."""
+    fix = "resize the mask with nearest neighbour"
+    if image_shape[:2] == mask_shape[1::-1] and image.is_file() and _is_turned(image):
+        fix = "the mask fits the picture as it is stored: set `exif: ignore` in seenet.yaml"
     return DataError(
         f"{mask}: {mask_shape[0]} x {mask_shape[1]} pixels, "
         f"but its picture {image} has {image_shape[0]} x {image_shape[1]}",
-        fix="resize the mask with nearest neighbour, or fix its EXIF rotation",
+        fix=fix,
         kind="size",
         pixels=mask_shape[0] * mask_shape[1],
     )
+
+
+def _is_turned(image: Path) -> bool:
+    """Return whether an image has an EXIF tag that swaps height and width."""
+    return read_header(image).orientation > 4
 
 
 def file_split(
@@ -151,6 +162,7 @@ def file_split(
     decode: Callable[[Path], np.ndarray],
     *,
     empty: str,
+    picture: Callable[[Path], np.ndarray] = read_image,
 ) -> FileSplit:
     """Build a split from (key, image, mask); the files may be missing.
 
@@ -160,7 +172,7 @@ def file_split(
     if not pairs:
         raise DataError(f"{name}: no pictures found", fix=empty, kind="empty-split")
     keys, images, masks = zip(*pairs, strict=True)
-    return FileSplit(name, labels, keys, images, masks, decode)
+    return FileSplit(name, labels, keys, images, masks, decode, picture)
 
 
 def read_list(path: Path, hint: str) -> list[str]:

@@ -15,8 +15,8 @@ from seenet.core.settings import DataSettings
 from seenet.data import list_split
 from seenet.data.check.scan import Examined, Problem, examine_all
 from seenet.data.check.stats import BINARY, SplitStats, gather, likely_cause, no_class, strange_ids
-from seenet.data.folder import by_stem, description_path, read_description
-from seenet.data.split import FileSplit, Split
+from seenet.data.folder import described_pairs, description_path, read_description
+from seenet.data.split import Split
 
 
 @dataclass(frozen=True)
@@ -283,16 +283,10 @@ def _outside(settings: DataSettings, splits: Sequence[Split]) -> Iterator[Findin
     """Find masks that belong to no image, and splits that are the same."""
     if settings.kind == "folder":
         path = description_path(settings)
-        about, home = read_description(path), path.parent
-        suffix = about.mask_suffix
-        images = by_stem(home / about.images)
-        used = {mask for split in splits if isinstance(split, FileSplit) for mask in split.masks}
-        for stem, mask in by_stem(home / about.masks).items():
-            alone = stem.endswith(suffix) and stem.removesuffix(suffix) not in images
-            if alone and mask not in used:
-                fix = "copy the picture there, or take the mask out"
-                error = DataError(f"{mask}: a mask without a picture", fix=fix, kind="missing")
-                yield _finding("", stem, mask, error)
+        for mask in described_pairs(read_description(path), path).lonely:
+            fix = "copy the picture there, or take the mask out"
+            error = DataError(f"{mask}: a mask without a picture", fix=fix, kind="missing")
+            yield _finding("", mask.stem, mask, error)
     if settings.train == settings.val:
         what = f"{settings.train}: training and validation are one split"
         error = DataError(what, fix="set data.val to another, or to null", kind="leak")

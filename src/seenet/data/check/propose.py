@@ -1,221 +1,285 @@
 """Propose a `seenet.yaml` for a folder of images and masks (`seenet data init`)."""
 
-import json
-import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
-import yaml
 
 from seenet.core.errors import DataError
-from seenet.core.files import write_text
-from seenet.core.images import read_colours, read_header, read_ids, read_image
-from seenet.core.labels import voc_colours
+from seenet.core.files import files_below, write_text
+from seenet.core.image_files import safe_image_open
+from seenet.core.images import read_header, read_image
 from seenet.core.progress import track
-from seenet.data.check.stats import count_ids
-from seenet.data.folder import FILE, by_stem, in_share, read_stems
+from seenet.data.check.beside import find_classes, splits_from_lists
+from seenet.data.check.choose import Choice, choose, name_of
+from seenet.data.check.divide import divide
+from seenet.data.check.evidence import FileEvidence, Series, series_of, values_of
+from seenet.data.check.layout import split_of
+from seenet.data.check.values import propose_values, quoted
+from seenet.data.folder import FILE
+from seenet.data.pairing import OWN_FOLDER, SUFFIXES, Pairs, pair_files
 
 SAMPLED = 400
-"""Number of masks that are read, spread over the folder."""
-MOST_COLOURS = 256
-SUFFIXES = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "-mask")
-"""Common suffixes of a mask's stem after its image's."""
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
-"""Common names of the folder of a split."""
-HERE = "."
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "photos", "jpegimages")
-"""Common names of a folder of images; in other folders the number of colours decides."""
-MASK_FOLDERS = (
-    "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "segmentation",
-    "segmentationclass",
-)  # fmt: skip
+"""Masks that are read, spread over the folder."""
+TURNED = 12
+"""Pictures with an EXIF rotation that are compared with their masks."""
+CLEARLY = 1.2
+"""Ratio of the contrasts at edges that decides about the EXIF rotation."""
+DEEP = 2**14
+"""Values below which a whole set of 16-bit pictures is of fewer bits."""
 
 
-def write_proposal(folder: Path) -> str:
-    """Write FOLDER/seenet.yaml; return its text and what to do next.
+@dataclass(frozen=True)
+class Proposal:
+    """A description of a data set.
+
+    Attributes:
+        text: content of the `seenet.yaml`.
+        lists: content of the lists that it names and that are new, by file name.
+        remarks: what to say to the user: what was left out, and why.
+    """
+
+    text: str
+    lists: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+def write_proposal(
+    folder: Path,
+    *,
+    images: str | None = None,
+    masks: str | None = None,
+    decode: str | None = None,
+    exif: str | None = None,
+    val: float = 0.2,
+    test: float = 0,
+) -> Proposal:
+    """Write FOLDER/seenet.yaml and the lists that it names, as `propose` makes them.
 
     Raises:
-        DataError: the file exists, or there are no masks.
+        DataError: a file exists, or as `propose`.
     """
     path = folder / FILE
     if path.exists():
         raise DataError(f"{path}: exists already; edit it, or remove it for a new proposal")
-    text = propose(folder)
-    write_text(path, text)
-    return f"{text}\nwritten: {path}; put the classes' names in"
+    proposal = propose(
+        folder, images=images, masks=masks, decode=decode, exif=exif, val=val, test=test
+    )
+    for name, text in proposal.lists.items():
+        write_text(folder / name, text)
+    write_text(path, proposal.text)
+    return proposal
 
 
-def propose(folder: Path) -> str:
-    """Describe, as YAML, a folder of images beside a folder of masks with the same names.
+def propose(
+    folder: Path,
+    *,
+    images: str | None = None,
+    masks: str | None = None,
+    decode: str | None = None,
+    exif: str | None = None,
+    val: float = 0.2,
+    test: float = 0,
+) -> Proposal:
+    """Describe a folder of images and masks.
 
-    Images and masks may share a folder if the masks have a suffix. The splits are subfolders
-    (images/train, images/val), else lists (train.txt, val.txt), else a share.
+    Args:
+        folder: the data set.
+        images, masks: folder or pattern of the images and masks; None: by what files hold.
+        decode: how masks are decoded; None: by what they hold.
+        exif: `apply` or `ignore`; None: by what images and masks show.
+        val, test: shares of new splits, where the data set brings none.
 
     Raises:
-        DataError: another layout, or masks with too many colours or ids.
+        DataError: no images with masks, or more than one reading remains; with what was found.
     """
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder; "
             "expected one with a folder of pictures and a folder of masks"
         )
-    entries = [entry for entry in sorted(folder.iterdir()) if entry.is_dir()]
-    found = {entry.name: by_stem(entry) for entry in entries if not entry.name.startswith(".")}
-    found = {name: files for name, files in found.items() if files}
-    pair = _find_pair(found)
-    if pair is None:
-        found[HERE] = by_stem(folder)
-        pair = _find_pair(found) or _refuse_layout(found, folder)
-    images, masks, suffix = pair
-    paired = [stem for stem in found[images] if stem + suffix in found[masks]]
-    paths = [found[masks][stem + suffix] for stem in paired[:: -(-len(paired) // SAMPLED)]]
-    lines = [f"images: {_quoted(images)}", f"masks: {_quoted(masks)}"]
-    if suffix:
-        lines.append(f"mask_suffix: {_quoted(suffix)}")
-    splits = {split: _find_split(split, folder, images, found[images]) for split in SPLITS}
-    lines += [f"{split}: {_quoted(where)}" for split, where in splits.items() if where]
-    if not splits["val"]:
-        count = f"{len(in_share(paired, 0.2))} of {len(paired)}"
-        lines.append(
-            f"val: 0.2  # this share, chosen by a hash of the names (now {count}); "
-            "or a list: val.txt"
-        )
-    mode = read_header(paths[0]).mode
-    if mode in {"RGB", "RGBA"}:
-        lines += _by_colour(paths)
-    else:
-        lines += _by_id(paths, "palette" if mode == "P" else "index")
-    return "\n".join(lines) + "\n"
+    names = [path.relative_to(folder).as_posix() for path in files_below(folder, SUFFIXES)]
+    names = [name for name in names if not name.startswith(f"{OWN_FOLDER}/")]
+    choice = choose(folder, names or _others(folder), images=images, masks=masks)
+    layout = choice.layout
+    pairs = pair_files(folder / layout.images, folder / layout.masks, layout.rule)
+    pairs = Pairs(dict(sorted(pairs.images.items())), pairs.masks, pairs.lonely)
+    paired = [name for name in pairs.images if name in pairs.masks]
+    chosen = paired[:: -(-len(paired) // SAMPLED)]
+    found = _read_masks(choice, [pairs.masks[name] for name in chosen])
+    classes = find_classes(folder)
+    try:
+        about_values = propose_values(found, classes, folder=folder, decode=decode)
+    except DataError as error:
+        raise DataError("; ".join([str(error), *choice.passed])) from None
+    remarks = [f"{name_of(layout, 'images')}: the pictures, {choice.pictures.describe()}"]
+    remarks.append(f"{name_of(layout, 'masks')}: the masks, {found.describe()}")
+    remarks += [f"not taken: {line}" for line in choice.passed]
+    remarks += [str(error) for error in (*choice.pictures.damaged, *found.damaged)]
+    if classes:
+        remarks.append(f"{classes.path}: names of {len(classes.names)} classes")
+    lines = [f"images: {quoted(layout.images)}", f"masks: {quoted(layout.masks)}"]
+    if not layout.same_name:
+        lines.append(f"pair: {quoted(str(layout.rule))}")
+    held = {
+        name: set(file.values)
+        for name in chosen
+        for file in found.files
+        if file.path == pairs.masks[name]
+    }
+    splits, lists, used = _splits(folder, pairs, paired, held, val, test)
+    lines += splits
+    remarks += used
+    alone = [name for name in pairs.images if name not in pairs.masks]
+    if alone:
+        lines.append(f"unlabelled: skip  # {len(alone)} pictures have no mask, such as {alone[0]}")
+        remarks.append(f"{len(alone)} pictures without masks are left out, such as {alone[0]}")
+    lines += _exif(folder, pairs, chosen, exif)
+    lines += _value_range([pairs.images[name] for name in chosen])
+    lines += about_values
+    comments = [f"# not taken: {line}" for line in choice.passed]
+    return Proposal("\n".join([*comments, *lines]) + "\n", lists, tuple(remarks))
 
 
-def _find_split(split: str, folder: Path, images: str, pictures: dict[str, Path]) -> str | None:
-    """Return the folder or the list of `train` or `val`, if there is one.
+def _others(folder: Path) -> list[str]:
+    """List all files where there are no images, so that the error can name them."""
+    every = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in every)[:10_000]
+
+
+def _read_masks(choice: Choice, paths: Sequence[Path]) -> Series:
+    """Measure masks; those that the choice has looked at are not read again."""
+    known: dict[Path, FileEvidence] = {file.path: file for file in choice.masks.files}
+    rest = [path for path in paths if path not in known]
+    parts = [series_of([path]) for path in track(rest, "looking at masks", len(rest))]
+    files = [*choice.masks.files, *(file for part in parts for file in part.files)]
+    damaged = {str(error): error for part in parts for error in part.damaged}
+    return Series(tuple(files), tuple(damaged.values()))
+
+
+def _splits(
+    folder: Path,
+    pairs: Pairs,
+    paired: list[str],
+    held: dict[str, set[int]],
+    val: float,
+    test: float,
+) -> tuple[list[str], dict[str, str], list[str]]:
+    """Return lines on the splits, new lists, and remarks: by lists, folders, or drawn anew."""
+    given = splits_from_lists(folder, {name: pairs.images[name] for name in paired})
+    where = {split: path.relative_to(folder).as_posix() for split, path in given.items()}
+    remarks = [f"{folder / name}: the list of {split}" for split, name in where.items()]
+    pool = paired
+    if "train" not in where or "val" not in where:
+        where, remarks = {}, []
+        by_folder: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for name in paired:
+            if found := split_of(pairs.images[name].relative_to(folder).as_posix()):
+                by_folder[found[0]][found[1]].append(name)
+        where = {split: min(homes) for split, homes in by_folder.items() if len(homes) == 1}
+        if not {"train", "val"} <= where.keys():
+            kept = {word: home for word, home in where.items() if word == "test"}
+            out = {name for word in kept for name in by_folder[word][kept[word]]}
+            pool = [name for name in paired if name not in out]
+            where = kept if pool else {}
+            pool = pool or paired
+    if {"train", "val"} <= where.keys():
+        lines = [f"{split}: {quoted(where[split])}" for split in where]
+        return lines, {}, remarks
+    shares = {"val": val} | ({"test": test} if test and "test" not in where else {})
+    drawn = divide(pool, held, shares)
+    left = {name for names in drawn.values() for name in names}
+    drawn = {"train": [name for name in pool if name not in left], **drawn}
+    lists, lines = {}, []
+    for split, names in drawn.items():
+        file = f"{split}.txt"
+        while (folder / file).exists():
+            file = f"seenet-{file}"
+        lists[file] = "".join(f"{name}\n" for name in names)
+        lines.append(f"{split}: {file}  # {len(names)} of {len(paired)}, drawn by `data init`")
+    lines += [f"{split}: {quoted(home)}" for split, home in where.items()]
+    return lines, lists, remarks
+
+
+def _exif(folder: Path, pairs: Pairs, names: Sequence[str], chosen: str | None) -> list[str]:
+    """Return the line on EXIF rotation, if pictures have one that their masks may not follow.
 
     Raises:
-        DataError: the list has an entry that is no image.
+        DataError: neither sizes nor edges tell whether masks are turned as their pictures.
     """
-    for name in SPLITS[split]:
-        if any(stem.startswith(f"{name}/") for stem in pictures):
-            return (Path(images) / name).as_posix()
-    path = folder / f"{split}.txt"
-    if not path.is_file():
-        return None
-    unknown = [stem for stem in read_stems(path, path, pictures) if stem not in pictures]
-    if unknown:
-        raise DataError(
-            f"{path}: found {unknown[0]}, no picture below {folder / images}; "
-            f"expected one name a line, such as {next(iter(pictures))}"
-        )
-    return path.name
-
-
-def _quoted(name: str) -> str:
-    """Return a name as YAML that reads back as the same text."""
-    try:
-        plain = re.fullmatch(r"[\w.][\w./-]*", name) and yaml.safe_load(name) == name
-    except ValueError:  # 2026-02-30 looks like a date
-        plain = False
-    return name if plain else json.dumps(name)
-
-
-def _find_pair(found: dict[str, dict[str, Path]]) -> tuple[str, str, str] | None:
-    """Return the folders of images and masks with the most names in common, and the mask suffix."""
-    best: tuple[int, str, str, str] = (0, "", "", "")
-    for images, pictures in found.items():
-        for masks, others in found.items():
-            if images.lower() in MASK_FOLDERS or masks.lower() in IMAGE_FOLDERS:
+    if chosen:
+        return [f"exif: {chosen}"]
+    turned = []
+    for name in names:
+        image = pairs.images[name]
+        if image.suffix.lower() in {".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".png"}:
+            try:
+                if read_header(image).orientation != 1:
+                    turned.append(name)
+            except DataError:
                 continue
-            if images != masks and HERE in {images, masks}:
-                continue
-            named = images.lower() in IMAGE_FOLDERS or masks.lower() in MASK_FOLDERS
-            for suffix in SUFFIXES if images != masks else SUFFIXES[1:]:
-                common = [stem for stem in pictures if stem + suffix in others]
-                if len(common) > best[0] and (
-                    named
-                    or _count_colours(others[common[0] + suffix])
-                    < _count_colours(pictures[common[0]])
-                ):
-                    best = (len(common), images, masks, suffix)
-    # A folder called train or val is only a part of the data set.
-    names = {*SPLITS["train"], *SPLITS["val"]}
-    return best[1:] if best[0] and not {best[1], best[2]} & names else None
-
-
-def _refuse_layout(found: dict[str, dict[str, Path]], folder: Path) -> NoReturn:
-    """Raise DataError with the layout that is expected."""
-    splits = sorted(found.keys() & {*SPLITS["train"], *SPLITS["val"]})
-    if splits:
-        raise DataError(
-            f"{folder}: found {' and '.join(splits)} on its first level, expected pictures in "
-            "images/train and images/val and masks in masks/train and masks/val; move them so"
-        )
+        if len(turned) == TURNED:
+            break
+    votes = [_turned(pairs.images[name], pairs.masks[name]) for name in turned]
+    told = [vote for vote in votes if vote is not None]
+    if not turned:
+        return []
+    applied, ignored = sum(a for a, _ in told), sum(b for _, b in told)
+    if applied > CLEARLY * ignored:
+        return ["exif: apply  # masks fit the pictures after rotation"]
+    if ignored > CLEARLY * applied:
+        return ["exif: ignore  # masks fit the pictures as stored"]
     raise DataError(
-        f"{folder}: found no folder of pictures beside a folder of masks with the same names; "
-        "expected images/a.jpg and masks/a.png, or a.jpg and a_mask.png in one folder"
+        f"{pairs.images[turned[0]]}: rotated by EXIF, as {len(turned)} of {len(names)} pictures "
+        "are, and nothing tells whether masks are turned too; choose: "
+        f"`seenet data init {folder} --exif apply` or `seenet data init {folder} --exif ignore`"
     )
 
 
-def _count_colours(path: Path) -> int:
-    """Count the values in a file: few in a mask, many in an image; a JPEG is never a mask."""
-    if read_header(path).mode == "I":
-        return len(np.unique(read_ids(path)))  # ids of 32 bits, or grey of 16
-    colours = read_image(path).astype(np.int32)
-    count = len(np.unique(colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]))
-    return count if path.suffix.lower() not in {".jpg", ".jpeg"} else count + 2**24
+def _turned(image: Path, mask: Path) -> tuple[float, float] | None:
+    """Return how well a mask fits its picture after EXIF rotation, and as stored."""
+    try:
+        if read_header(mask).orientation != 1:
+            return None
+        values = values_of(mask)
+        pictures = [read_image(image, upright=upright) for upright in (True, False)]
+    except DataError:
+        return None
+    fits = [picture.shape[:2] == values.shape for picture in pictures]
+    if fits[0] != fits[1]:
+        return float(fits[0]), float(fits[1])
+    if not fits[0]:
+        return None
+    first, second = (_contrast_at_edges(picture, values) for picture in pictures)
+    return first, second
 
 
-def _by_colour(paths: list[Path]) -> list[str]:
-    colours: set[tuple[int, int, int]] = set()
-    for path in track(paths, "looking at masks", len(paths)):
-        found = np.unique(read_colours(path).reshape(-1, 3), axis=0).tolist()
-        colours |= {(red, green, blue) for red, green, blue in found}
-        if len(colours) > MOST_COLOURS:
-            raise DataError(
-                f"{path}: over {MOST_COLOURS} colours in the masks up to here, "
-                "expected one a class; were they blurred or saved as JPEG?"
-            )
-    # Colours of VOC's colour map are in its order.
-    order = {colour: label for label, colour in enumerate(voc_colours(256))}
-    ordered = sorted(colours, key=lambda colour: (order.get(colour, 256), colour))
-    return [
-        "decode: rgb",
-        "# Give the classes their names. "
-        "Move a colour that is not to be learned to the list `ignore_colours: [[r, g, b]]`.",
-        "classes:",
-        *(f"  class{number}: {list(colour)}" for number, colour in enumerate(ordered)),
-    ]
+def _contrast_at_edges(picture: np.ndarray, mask: np.ndarray) -> float:
+    """Return the mean change of a picture where its mask changes, over its mean change anywhere."""
+    grey = picture.mean(2)
+    ids = mask.astype(np.int64)
+    steps = [(np.abs(np.diff(grey, axis=axis)), np.diff(ids, axis=axis) != 0) for axis in (0, 1)]
+    at_edges = sum(float(change[edge].sum()) for change, edge in steps)
+    edges = sum(int(edge.sum()) for _, edge in steps)
+    overall = sum(float(change.mean()) for change, _ in steps) / 2
+    return at_edges / max(1, edges) / max(overall, 1e-6)
 
 
-def _by_id(paths: list[Path], decode: str) -> list[str]:
-    found: set[int] = set()
-    for path in track(paths, "looking at masks", len(paths)):
-        found |= set(count_ids(read_ids(path)))
-    # 255 beside other ids is nearly always void; alone with 0 it is a foreground.
-    void = 255 in found and len(found) > 2
-    ids = sorted(found - {255} if void else found)
-    head = [
-        f"ignore: 255  # {'a guess: the masks hold it' if void else 'the masks do not hold it'}",
-        "# Give the classes their names.",
-    ]
-    # A gap may be a rare class; ids that are mostly gaps are another numbering.
-    if 2 * len(ids) > max(ids) + 1 and max(ids) < 255:
-        names = [
-            f"  class{label}: {list(colour)}{'' if label in found else '  # not seen'}"
-            for label, colour in enumerate(voc_colours(max(ids) + 1))
-        ]
-        return [f"decode: {decode}", *head, "classes:", *names]
-    if len(ids) > MOST_COLOURS:
-        raise DataError(
-            f"{paths[0].parent}: over {MOST_COLOURS} ids in the masks, expected one a class; "
-            "are they instances?"
-        )
-    table = ", ".join(f"{label}: {number}" for number, label in enumerate(ids))
-    colours = zip(ids, voc_colours(len(ids)), strict=True)
-    return [
-        "decode: remap",
-        f"remap: {{{table}{', 255: 255' if void else ''}}}",
-        *head,
-        "classes:",
-        *(f"  id{label}: {list(colour)}" for label, colour in colours),
-    ]
+def _value_range(images: Sequence[Path]) -> list[str]:
+    """Return the line on the range of 16-bit pictures, if all have fewer bits than 16."""
+    deep, top = 0, 0
+    for image in images[:100]:
+        try:
+            if read_header(image).mode not in {"I;16", "I;16B", "I;16L", "I;16N", "I"}:
+                return []
+            with safe_image_open(image) as opened:
+                top = max(top, int(np.asarray(opened).max()))
+        except DataError:
+            continue
+        deep += 1
+    if not deep or top >= DEEP or top < 256:
+        return []
+    bits = top.bit_length()
+    return [f"value_range: [0, {2**bits - 1}]  # 16-bit files, no value above {top}"]

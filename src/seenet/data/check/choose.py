@@ -1,0 +1,212 @@
+"""Choose which files of a folder are the pictures and which are the masks, by what they hold."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Literal, NoReturn
+
+import numpy as np
+
+from seenet.core.errors import DataError
+from seenet.data.check.evidence import Series, series_of, values_of
+from seenet.data.check.layout import Layout, find_layouts, merged
+from seenet.data.pairing import normal
+
+SAMPLED = 8
+"""Files of each kind that are looked at."""
+COMPARED = 3
+"""Masks that are compared with those of another candidate."""
+CANDIDATES = 24
+WORDS = {
+    "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "gtfine", "semantic",
+    "segmentation", "segmentationclass", "labelids", "manual", "ann_dir", "annot",
+}  # fmt: skip
+"""Common words for masks, which decide between masks that say the same."""
+RANKS = {
+    "ids": 0, "palette": 0, "colours": 1, "alpha": 1, "noise": 2, "instances": 4,
+    "field of view": 5, "constant": 6,
+}  # fmt: skip
+"""Kinds of masks, those that are best to learn from first."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Pictures and masks of a data set.
+
+    Attributes:
+        layout: which files they are.
+        pictures, masks: what some of them hold.
+        passed: a line for every other candidate, with the reason.
+    """
+
+    layout: Layout
+    pictures: Series
+    masks: Series
+    passed: tuple[str, ...]
+
+
+def name_of(layout: Layout, side: Literal["images", "masks"]) -> str:
+    """Return the name of a candidate's pictures or masks: folder, and pattern where names vary."""
+    folder = layout.images if side == "images" else layout.masks
+    pattern = layout.rule.image if side == "images" else layout.rule.mask
+    if layout.same_name:
+        return folder
+    return pattern if folder == "." else f"{folder}/{pattern}"
+
+
+def choose(
+    folder: Path, names: Sequence[str], *, images: str | None = None, masks: str | None = None
+) -> Choice:
+    """Choose the pictures and masks of a folder.
+
+    Args:
+        folder: the data set.
+        names: its files, relative.
+        images, masks: folder or name (`name_of`) that the user chose; None: any.
+
+    Raises:
+        DataError: no two kinds of files are pictures with masks, or more than one kind of masks
+            remains; with what was found.
+    """
+    layouts = [
+        layout
+        for layout in merged(find_layouts(names))
+        if _is(images, layout, "images") and _is(masks, layout, "masks")
+    ][:CANDIDATES]
+
+    @cache
+    def look(side: Literal["images", "masks"], number: int) -> Series:
+        files = [pair[side == "masks"] for pair in layouts[number].pairs]
+        chosen = files[:: max(1, -(-len(files) // SAMPLED))]
+        return series_of([folder / name for name in chosen])
+
+    def fits(number: int) -> bool:
+        ours, theirs = look("images", number), look("masks", number)
+        if theirs.kind in ("damaged", "picture") or ours.kind == "damaged":
+            return False
+        return ours.entropy > theirs.entropy + 0.5
+
+    good = [number for number in range(len(layouts)) if fits(number)]
+    if not good:
+        _refuse(folder, names, layouts, look)
+    most = max(len(layouts[number].pairs) for number in good)
+    good = [number for number in good if len(layouts[number].pairs) > 0.6 * most]
+    first = max(good, key=lambda one: (look("images", one).entropy, -len(layouts[one].images)))
+    side = name_of(layouts[first], "images")
+    entropy = look("images", first).entropy
+    good = [
+        number
+        for number in good
+        if name_of(layouts[number], "images") == side
+        or look("images", number).entropy > entropy - 0.01
+    ]
+    good.sort(key=lambda number: _order(layouts[number], look("masks", number)))
+    best, *others = good
+    rivals, passed = [], []
+    for number in others:
+        name = name_of(layouts[number], "masks")
+        relation = _compare(folder, layouts[best], layouts[number])
+        kind, ours = look("masks", number).kind, look("masks", best).kind
+        what = look("masks", number).describe()
+        if RANKS[kind] > RANKS[ours] or relation in ("same", "finer"):
+            reason = {"same": ", the same areas", "finer": ", coarser"}.get(relation, f", {kind}")
+            passed.append(f"{name}: {what}{reason}")
+        elif _known_word(layouts[best]) and not _known_word(layouts[number]):
+            passed.append(f"{name}: {what}, other areas, and its name says less")
+        else:
+            rivals.append(number)
+    if rivals:
+        commands = " or ".join(
+            f"`seenet data init {folder} --masks '{name_of(layouts[number], 'masks')}'` "
+            f"({look('masks', number).describe()})"
+            for number in [best, *rivals]
+        )
+        raise DataError(f"{folder}: masks of several kinds that differ; choose: {commands}")
+    return Choice(layouts[best], look("images", best), look("masks", best), tuple(passed))
+
+
+def _is(chosen: str | None, layout: Layout, side: Literal["images", "masks"]) -> bool:
+    folder = layout.images if side == "images" else layout.masks
+    if chosen is None:
+        return True
+    return chosen.rstrip("/") in (folder, name_of(layout, side), folder.split("/")[0])
+
+
+def _known_word(layout: Layout) -> bool:
+    """Return whether the name of masks has a word for them."""
+    name = normal(name_of(layout, "masks"))
+    parts = [part for part in PurePosixPath(name).parts if "{" not in part]
+    affixes = name.rpartition("/")[2].replace("{id}", "").rpartition(".")[0]
+    return bool({*parts, affixes.strip("_- ")} & WORDS)
+
+
+def _order(layout: Layout, masks: Series) -> tuple[int, bool, int, str]:
+    name = name_of(layout, "masks")
+    return RANKS[masks.kind], not _known_word(layout), len(name), name
+
+
+def _compare(folder: Path, one: Layout, other: Layout) -> Literal["same", "finer", "coarser", ""]:
+    """Compare how two candidates cut the same pictures into areas.
+
+    Returns:
+        `same`; `finer` if each area of `one` lies in one of `other`, `coarser` the other way round;
+        "" if neither, or if they cannot be read.
+    """
+    theirs = dict(other.pairs)
+    both = [(mask, theirs[picture]) for picture, mask in one.pairs if picture in theirs]
+    ways: list[set[tuple[int, int]]] = []
+    try:
+        for first, second in both[:: max(1, len(both) // COMPARED)]:
+            ours, its = values_of(folder / first), values_of(folder / second)
+            if ours.shape != its.shape:
+                return ""
+            joint = np.unique(ours.astype(np.int64).ravel() << 32 | (its.ravel() & 0xFFFFFFFF))
+            ways.append({(value >> 32, value & 0xFFFFFFFF) for value in joint.tolist()})
+    except DataError:
+        return ""
+    joined = set().union(*ways)
+    forward = len({a for a, _ in joined}) == len(joined)
+    backward = len({b for _, b in joined}) == len(joined)
+    if not joined or not (forward or backward):
+        return ""
+    return "same" if forward and backward else "finer" if forward else "coarser"
+
+
+def _refuse(
+    folder: Path, names: Sequence[str], layouts: Sequence[Layout], look: object
+) -> NoReturn:
+    """Raise DataError with what was found instead of pictures and masks."""
+    for number in range(len(layouts)):
+        for series in (look("images", number), look("masks", number)):
+            if series.damaged and not series.files:
+                raise series.damaged[0]
+    if layouts:
+        layout = layouts[0]
+        sides: tuple[Literal["images", "masks"], ...] = ("images", "masks")
+        found = "; ".join(
+            f"{name_of(layout, side)}: {look(side, 0).describe()} ({look(side, 0).kind})"
+            for side in sides
+        )
+        raise DataError(
+            f"{folder}: files with matching names are not pictures with masks: {found}; "
+            "expected masks of few values, one for each class"
+        )
+    raise DataError(
+        f"{folder}: found {inventory(names)}, but no two with matching names; expected pictures "
+        "and masks such as images/a.jpg and masks/a.png, or a.jpg and a_mask.png"
+    )
+
+
+def inventory(names: Sequence[str]) -> str:
+    """Return in words how many files of each kind lie in each folder, the most first."""
+    kinds = Counter(
+        (str(PurePosixPath(name).parent), PurePosixPath(name).suffix or "no suffix")
+        for name in names
+    )
+    parts = [
+        f"{count} {suffix} in {'the folder itself' if where == '.' else where}"
+        for (where, suffix), count in kinds.most_common(5)
+    ]
+    return ", ".join(parts) + (", ..." if len(kinds) > 5 else "") if parts else "no files"

@@ -1,0 +1,354 @@
+"""Measure what image files hold: pictures, ids, colours, noise, or nothing of use."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from seenet.core.errors import DataError
+from seenet.core.image_files import safe_image_open
+from seenet.core.images import orientation, read_array, read_ids
+from seenet.data.masks import packed
+
+MANY = 4096
+"""Distinct values of a file above which they are not counted one by one."""
+BAND = 16
+"""Rows of a band; the surroundings of pixels are looked at in bands of large files."""
+BAND_PIXELS = 400_000
+"""Pixels of all bands of a file, at most about."""
+SINGLE = ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L", "I;16N", "LA", "PA", "array")
+"""Modes of one value a pixel: Pillow's, and `array` for .npy."""
+
+
+@dataclass(frozen=True)
+class FileEvidence:
+    """What one file holds.
+
+    Attributes:
+        path: the file.
+        shape: height and width as stored.
+        mode: Pillow's mode, or `array`.
+        orientation: EXIF orientation.
+        values: pixels of each value, or of each packed colour; empty above `MANY`.
+        solid: of these, pixels that have neither another value above, below, left nor right; in
+            bands of a large file.
+        looked_at: pixels of each value in these bands.
+        top: share of the eight most frequent values.
+        entropy: bits of a value's information.
+        palette: colour of each used index of a palette.
+        alpha: pixels of each alpha value, if colours are the same everywhere.
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    mode: str
+    orientation: int
+    values: dict[int, int]
+    solid: dict[int, int]
+    looked_at: dict[int, int]
+    top: float
+    entropy: float
+    palette: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    alpha: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def single(self) -> bool:
+        """Whether a pixel has one value, not a colour."""
+        return self.mode in SINGLE
+
+    @property
+    def grey(self) -> bool:
+        """Whether all colours are grey."""
+        return bool(self.values) and all(
+            value >> 16 == value & 255 == value >> 8 & 255 for value in self.values
+        )
+
+
+def values_of(path: Path) -> np.ndarray:
+    """Read the H x W values of a mask as stored: ids, palette indices or packed colours.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if path.suffix.lower() != ".npy":
+        with safe_image_open(path) as image:
+            if image.mode not in SINGLE:
+                return packed(np.asarray(image.convert("RGB")))
+    return read_ids(path, upright=False)
+
+
+def look_at(path: Path) -> FileEvidence:
+    """Measure a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if path.suffix.lower() == ".npy":
+        array = read_array(path)
+        if array.ndim == 2:
+            return _measure(path, array, "array", 1)
+        return _measure(path, packed(_three(array)), "RGB", 1)
+    with safe_image_open(path) as image:
+        turn = orientation(image)
+        if image.mode in SINGLE:
+            palette: dict[int, tuple[int, ...]] = {}
+            if image.mode in {"P", "PA"} and image.palette:
+                colours = image.getpalette("RGB") or []
+                palette = {
+                    index: tuple(colours[3 * index : 3 * index + 3])
+                    for index in range(len(colours) // 3)
+                }
+            values = (
+                np.asarray(image) if image.mode in {"1", "L", "P"} else _ids_or_values(path, image)
+            )
+            return _measure(path, values, image.mode, turn, palette=palette)
+        alpha: dict[int, int] = {}
+        if image.mode in {"RGBA", "RGBa"}:
+            counts = image.getchannel("A").histogram()
+            alpha = {value: count for value, count in enumerate(counts) if count}
+        plain = image if image.mode == "RGB" else image.convert("RGB")
+        found: Any = plain.getcolors(MANY) or []
+        counted = {red << 16 | green << 8 | blue: count for count, (red, green, blue) in found}
+        return _measure(path, plain, image.mode, turn, counted=counted, alpha=alpha)
+
+
+def _three(array: np.ndarray) -> np.ndarray:
+    """Return three bands of an array, as far as they can be told apart in 8 bits."""
+    bands = array[..., :3] if array.shape[2] >= 3 else np.repeat(array[..., :1], 3, 2)
+    if bands.dtype == np.uint8:
+        return bands
+    low, high = float(np.nanmin(bands)), float(np.nanmax(bands))
+    scaled: np.ndarray = ((bands - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
+    return scaled
+
+
+def _ids_or_values(path: Path, image: Image.Image) -> np.ndarray:
+    """Return whole numbers as ids, and other values in 4,096 steps: they are none."""
+    try:
+        return read_ids(path, upright=False)
+    except DataError:
+        values = np.nan_to_num(np.asarray(image.getchannel(0), np.float64))
+        low, high = values.min(), values.max()
+        steps: np.ndarray = ((values - low) / max(high - low, 1e-9) * MANY).astype(np.int32)
+        return steps
+
+
+def _measure(
+    path: Path,
+    content: np.ndarray | Image.Image,
+    mode: str,
+    turn: int,
+    *,
+    counted: dict[int, int] | None = None,
+    palette: dict[int, tuple[int, ...]] | None = None,
+    alpha: dict[int, int] | None = None,
+) -> FileEvidence:
+    """Count values, and those that stand alone; colours come with their counts."""
+    whole = np.asarray(content)
+    height, width = whole.shape[:2]
+    step = max(1, round(height * width / BAND_PIXELS))
+    starts = range(0, max(1, height - BAND + 1), BAND * step)
+    bands = [
+        whole[start : start + BAND] if step > 1 else whole[start:]
+        for start in (starts if step > 1 else [0])
+    ]
+    bands = [packed(band) if band.ndim == 3 else band for band in bands]
+    if counted is None:
+        counted = _counts(whole)
+    solid: Counter[int] = Counter()
+    seen: Counter[int] = Counter()
+    if counted:
+        for band in bands:
+            seen.update(_counts(band))
+            inner = band[1:-1, 1:-1]
+            same = (inner == band[:-2, 1:-1]) & (inner == band[2:, 1:-1])
+            same &= (inner == band[1:-1, :-2]) & (inner == band[1:-1, 2:])
+            solid.update(_counts(inner[same]))
+        frequencies = np.array(sorted(counted.values(), reverse=True), np.float64)
+    else:
+        frequencies = np.sort(np.unique(bands[0], return_counts=True)[1])[::-1].astype(np.float64)
+    shares = frequencies / max(1.0, frequencies.sum())
+    used = set(counted)
+    return FileEvidence(
+        path, (height, width), mode, turn, counted, dict(solid), dict(seen),
+        float(shares[:8].sum()), float(-(shares * np.log2(shares)).sum()) if len(shares) else 0.0,
+        {index: colour for index, colour in (palette or {}).items() if index in used},
+        (alpha or {}) if len(counted) == 1 else {},
+    )  # fmt: skip
+
+
+def _counts(values: np.ndarray) -> dict[int, int]:
+    """Return the pixels of each value; empty above `MANY` values."""
+    flat = values.ravel()
+    if not flat.size:
+        return {}
+    low, high = int(flat.min()), int(flat.max())
+    if high - low < 2**16:
+        counts = np.bincount(
+            (flat.astype(np.int64) - low) if low or flat.dtype.kind != "u" else flat
+        )
+        found = np.flatnonzero(counts)
+        numbers, pixels = found + low, counts[found]
+    else:
+        numbers, pixels = np.unique(flat, return_counts=True)
+    if len(numbers) > MANY:
+        return {}
+    return dict(zip(numbers.tolist(), pixels.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Series:
+    """Evidence of files that play one part in a data set: pictures, or masks of one kind."""
+
+    files: tuple[FileEvidence, ...]
+    damaged: tuple[DataError, ...] = ()
+
+    @cached_property
+    def entropy(self) -> float:
+        """Median entropy of the files, bits."""
+        return median(file.entropy for file in self.files) if self.files else math.inf
+
+    @cached_property
+    def values(self) -> Counter[int]:
+        """Pixels of each value over all files; empty if a file has too many."""
+        total: Counter[int] = Counter()
+        for file in self.files:
+            total.update(file.values)
+        return Counter() if any(not file.values for file in self.files) else total
+
+    @cached_property
+    def solid_share(self) -> float:
+        """Share of pixels whose four neighbours have the same value."""
+        seen = sum(sum(file.looked_at.values()) for file in self.files)
+        return sum(sum(file.solid.values()) for file in self.files) / max(1, seen)
+
+    @property
+    def single(self) -> bool:
+        return all(file.single for file in self.files)
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether every file holds one value, and all the same."""
+        return len(self.values) == 1
+
+    @cached_property
+    def same(self) -> bool:
+        """Whether all files (of three or more) hold nearly the same, as a field of view does."""
+        if len(self.files) < 3 or not self.values or self.constant:
+            return False
+        shapes = {file.shape for file in self.files}
+        if len(shapes) > 1:
+            return False
+        arrays = [_thumbnail(file.path) for file in self.files[:4]]
+        return all(float((array != arrays[0]).mean()) < 0.01 for array in arrays[1:])
+
+    @cached_property
+    def kind(self) -> str:
+        """What the files are: `damaged`, `constant`, `alpha`, `picture`, `field of view`, `noise`,
+        `instances`, `ids`, `colours` or `palette`.
+        """
+        if not self.files:
+            return "damaged"
+        if self.constant:
+            return "alpha" if any(len(file.alpha) > 1 for file in self.files) else "constant"
+        top = median(file.top for file in self.files)
+        few = median(len(file.values) or MANY for file in self.files)
+        regions = self.single and few < MANY and self.solid_share > 0.8
+        if top < 0.6 and not regions:
+            return "picture"
+        if self.same:
+            return "field of view"
+        if any(file.mode == "P" for file in self.files):
+            return "palette"
+        if modes_with_noise(self) is not None:
+            return "noise"
+        if self.single and looks_like_instances(self):
+            return "instances"
+        return "ids" if self.single else "colours"
+
+    def describe(self) -> str:
+        """Return in words what the files hold, as `grey, 3 values (0, 1, 2)`."""
+        if not self.files:
+            return str(self.damaged[0]) if self.damaged else "nothing"
+        mode = Counter(file.mode for file in self.files).most_common(1)[0][0]
+        names = {"L": "grey", "P": "palette", "array": "arrays", "1": "1 bit"}
+        if not self.values:
+            return f"{names.get(mode, mode)}, over {MANY} values"
+        count = len(self.values)
+        what = "values" if self.single else "colours"
+        shown = ""
+        if self.single and count <= 8:
+            shown = f" ({', '.join(map(str, sorted(self.values)))})"
+        return f"{names.get(mode, mode)}, {count} {what}{shown}"
+
+
+def _thumbnail(path: Path) -> np.ndarray:
+    with safe_image_open(path) as image:
+        small = image.convert("L").resize((64, 64), Image.Resampling.NEAREST)
+        return np.asarray(small)
+
+
+def series_of(paths: Sequence[Path]) -> Series:
+    """Measure files, and keep the errors of those that cannot be read."""
+    files, damaged = [], []
+    for path in paths:
+        try:
+            files.append(look_at(path))
+        except DataError as error:
+            damaged.append(error)
+    return Series(tuple(files), tuple(damaged))
+
+
+def modes_with_noise(series: Series) -> list[int] | None:
+    """Return the values that noisy masks stand for; None if the values are no noise.
+
+    Noise (JPEG, blurred or resized masks) is many values that lie between a few others and never
+    fill an area. Colours are compared by each channel.
+    """
+    counts = series.values
+    if len(counts) <= 8:
+        return None
+    seen: Counter[int] = Counter()
+    solid: Counter[int] = Counter()
+    for file in series.files:
+        seen.update(file.looked_at)
+        solid.update(file.solid)
+    total = sum(seen.values())
+    areas = [
+        value
+        for value, pixels in seen.most_common()
+        if pixels > total / 2000 and solid[value] > pixels / 4
+    ]
+    modes: list[int] = []
+    for value in areas:  # the most frequent first; what is near to one of them is its noise
+        if all(_distance(value, mode, single=series.single) > 16 for mode in modes):
+            modes.append(value)
+    others = len(counts) - len(modes)
+    away = sum(counts[value] for value in counts if value not in modes) / sum(counts.values())
+    if not 2 <= len(modes) <= 32 or others < max(6, len(modes)) or away > 0.4:
+        return None
+    return sorted(modes)
+
+
+def _distance(one: int, other: int, *, single: bool) -> int:
+    if single:
+        return abs(one - other)
+    return max(abs((one >> shift & 255) - (other >> shift & 255)) for shift in (0, 8, 16))
+
+
+def looks_like_instances(series: Series) -> bool:
+    """Return whether ids count objects: more than 64, more than files, without gaps from 0 or 1."""
+    ids = len(series.values)
+    if ids <= 64 or ids <= len(series.files):
+        return False
+    dense = [
+        len(file.values) >= 0.9 * (max(file.values) - min(file.values) + 1) for file in series.files
+    ]
+    return sum(dense) > len(dense) / 2
