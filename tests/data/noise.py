@@ -179,8 +179,8 @@ def no_data(value: int, dtype: type, name: str) -> None:
 
     def generator(root: Path, rng: Rng, renamed: bool = False) -> Truth:
         def store(path: Path, ids: np.ndarray, number: int) -> np.ndarray:
-            truth = np.where(ids == 2, IGNORED, ids)
-            save(path, np.where(ids == 2, value, ids).astype(dtype))
+            truth = np.where(ids == 2, IGNORED, ids.astype(int))
+            save(path, np.where(truth == IGNORED, value, truth).astype(dtype))
             return truth
 
         return fill(root, rng, mask="masks/{id}.tif", store=store, renamed=renamed)
