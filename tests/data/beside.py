@@ -50,7 +50,7 @@ def kitti(root: Path, rng: Rng) -> Truth:
         return ids
 
     rule = ("{split}/image_2/{id}_10.png", "{split}/semantic/{id}_10.png", "training -testing")
-    truth = fill(root, rng, *rule, names=[f"{n:06d}" for n in range(20)], store=store)
+    truth = fill(root, rng, *rule, names=[f"{n % 10:06d}" for n in range(20)], store=store)
     truth.named = ("instance", "testing")
     return truth
 

@@ -181,7 +181,7 @@ def fill(
     for part_number, part in enumerate(splits.split() or [""]):
         folder = part.lstrip("-")
         number_of = count if part_number == 0 else 4
-        ids = names or stems(rng, 100, renamed)[10 * part_number :]
+        ids = (names or stems(rng, 100, renamed))[10 * part_number :]
         for number, name in enumerate(ids[:number_of]):
             values = {"id": name, "split": folder, "city": f"city{part_number}{number % 3}"}
             path = picture.format(**values)
