@@ -55,6 +55,26 @@ def init(
     print(f"{proposal.text}\nwritten: {folder / 'seenet.yaml'}; put the classes' names in")
 
 
+@app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="Folder with pictures and annotations.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the masks and classes.txt.", show_default="FOLDER/seenet-masks"
+        ),
+    ] = None,
+) -> None:
+    """Draw polygons as masks, and merge several masks a picture.
+
+    Reads COCO, Labelme, CVAT and YOLO, a mask file a class and a mask file an object.
+    """
+    from seenet.data.convert import OUT
+    from seenet.data.convert import convert as write_masks
+
+    print(write_masks(folder, out or folder / OUT).text())
+
+
 @app.command("build-trainaug")
 def build_trainaug(
     sbd: Annotated[

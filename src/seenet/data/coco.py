@@ -2,21 +2,21 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from seenet.core.errors import DataError, UsageError, nearest
 from seenet.core.files import cache_folder, digest, sha256, write_cache
 from seenet.core.images import MAX_PIXELS, read_image
-from seenet.core.labels import IGNORE, LabelSet
+from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.core.settings import DataSettings
+from seenet.data.polygons import Instance, Overlap, draw
 from seenet.data.split import file_stamp, label_parts, need_folder, size_mismatch
 from seenet.data.voc import VOC21
 
@@ -42,14 +42,6 @@ CATEGORIES = {
     72: "tv",
 }  # fmt: skip
 _LABELS = {category: label for label, category in enumerate(CATEGORIES, start=1)}
-
-Overlap = Literal["ignore", "smallest-on-top"]
-
-FURTHEST = 10
-"""Limit of the distance of outline corners from the image, in multiples of its longer side.
-
-pycocotools draws every step of an edge before it clips.
-"""
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,8 @@ class CocoSplit:
         """Draw H x W class ids; raise DataError for an annotation that cannot be drawn."""
         picture = self.pictures[index]
         try:
-            return draw(json.loads(picture.instances), picture.height, picture.width, self.overlap)
+            instances = [Instance(*values) for values in json.loads(picture.instances)]
+            return draw(instances, picture.height, picture.width, self.overlap)[0]
         except UsageError:
             raise
         except ValueError as error:
@@ -223,121 +216,3 @@ def _read_cache(path: Path, key: str) -> set[int] | None:
         return {int(picture) for picture in content["pictures"]} if content["key"] == key else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def draw(
-    instances: list[tuple[int, bool, Any]], height: int, width: int, overlap: Overlap
-) -> np.ndarray:
-    """Draw instances as a mask of classes 1 to 20, background 0, and 255 where not scored.
-
-    A crowd is 255 where no instance lies over it. Pixels of two classes are 255 (`ignore`), or
-    belong to the instance with the fewest pixels, of equal ones to the later (`smallest-on-top`).
-
-    Args:
-        instances: class, whether it is a crowd, and COCO's `segmentation`: outlines, or a
-            run-length encoding (RLE).
-        height, width: size of the mask.
-        overlap: rule for pixels of two classes.
-
-    Returns:
-        height x width uint8.
-
-    Raises:
-        ValueError: an invalid segmentation.
-        UsageError: pycocotools is not installed.
-    """
-    try:
-        from pycocotools import mask as tools
-    except ImportError:
-        raise UsageError(
-            "data.kind=coco: pycocotools is not installed; pip install 'seenet[coco]'"
-        ) from None
-
-    mask = np.zeros((height, width), np.uint8)
-    encoded = [
-        (label, crowd, _encode(tools, segmentation, height, width))
-        for label, crowd, segmentation in instances
-    ]
-    single = [(label, rle) for label, crowd, rle in encoded if not crowd]
-    crowds = [rle for _, crowd, rle in encoded if crowd]
-    if crowds:
-        mask[_union(tools, crowds)] = IGNORE
-    if overlap == "smallest-on-top":
-        for label, rle in sorted(single, key=lambda entry: -int(tools.area(entry[1]))):
-            mask[_union(tools, [rle])] = label
-        return mask
-    covered, twice = np.zeros((2, height, width), bool)
-    for label in sorted({label for label, _ in single}):
-        pixels = _union(tools, [rle for other, rle in single if other == label])
-        mask[pixels] = label
-        twice |= covered & pixels
-        covered |= pixels
-    mask[twice] = IGNORE
-    return mask
-
-
-def _union(tools: Any, encoded: list[dict[str, Any]]) -> np.ndarray:
-    """Decode the union of RLEs: height x width bool."""
-    pixels: np.ndarray = tools.decode(tools.merge(encoded)).astype(bool)
-    return pixels
-
-
-def _encode(tools: Any, segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Encode outlines (their union) or run lengths as a compressed RLE.
-
-    Everything is checked before: pycocotools checks nothing, and returns uninitialised memory if
-    the run lengths are too short.
-    """
-    if isinstance(segmentation, list):
-        _check_outlines(segmentation, FURTHEST * max(height, width))
-        return dict(tools.merge(tools.frPyObjects(segmentation, height, width)))
-    if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
-        raise ValueError(
-            f"a segmentation is neither outlines nor run lengths of size [{height}, {width}]"
-        )
-    counts = segmentation.get("counts")
-    if isinstance(counts, str):
-        counts = _run_lengths(counts)
-    if not isinstance(counts, list) or not all(
-        isinstance(count, int) and count >= 0 for count in counts
-    ):
-        raise ValueError("run lengths that are no whole numbers from 0 up")
-    if sum(counts) != height * width:
-        raise ValueError(f"run lengths of {sum(counts)} pixels for a picture of {height * width}")
-    return dict(tools.frPyObjects({"size": [height, width], "counts": counts}, height, width))
-
-
-def _check_outlines(outlines: list[Any], furthest: float) -> None:
-    if not outlines:
-        raise ValueError("a segmentation without outlines")
-    for outline in outlines:
-        if not isinstance(outline, list) or len(outline) < 6 or len(outline) % 2:
-            raise ValueError("an outline that is no list of at least three corners x, y")
-        for value in outline:
-            number = isinstance(value, int | float) and math.isfinite(value)
-            if not number or abs(value) > furthest:
-                raise ValueError(f"an outline with a corner at {value!r}"[:80])
-
-
-def _run_lengths(text: str) -> list[int]:
-    """Decode COCO's compressed run lengths (maskApi.c, rleFrString).
-
-    A character has 5 bits of a number, lowest first; bit 6 marks that more follow. From the fourth
-    number on, it is the difference to the number two before.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 30:
-            raise ValueError("compressed run lengths that cannot be read")
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    if shift:
-        raise ValueError("compressed run lengths that end too early")
-    return counts
