@@ -193,7 +193,7 @@ def fill(
                 continue
             target = root / mask.format(**values)
             target.parent.mkdir(parents=True, exist_ok=True)
-            truth.masks[path] = store(target, labels, number)
+            truth.masks[path] = store(target, labels, number).astype(int)
             if folder and len(splits.split()) > 1:
                 truth.split[path] = PARTS[folder]
     # Where all other folders have no masks, a part of the first is held back.

@@ -50,7 +50,6 @@ def test_what_is_read_is_the_truth(tmp_path: Path, capsys: Capsys, name: str) ->
         ("few_greys_jpeg", {"decode": "nearest"}),
         ("float_tiff", {"decode": "index"}),
         ("exif_6_mask_as_stored", {"exif": "ignore"}),
-        ("train_images_masks", {"masks": "."}),
     ],
 )
 def test_what_is_written(
@@ -123,9 +122,8 @@ def test_what_is_not_read_is_named(tmp_path: Path, capsys: Capsys, name: str) ->
     code, out, err = run(capsys, "data", "init", root)
     assert code == 4
     assert set(root.rglob("*")) == before
-    assert not out or err
     for text in named:
-        assert text in err.replace(str(root), "")
+        assert text in (out + err).replace(str(root), "")
 
 
 def test_masks_of_one_class_are_not_good(tmp_path: Path, capsys: Capsys) -> None:
