@@ -9,7 +9,7 @@ import yaml
 
 from tests.cli.commands import run
 from tests.data import annotated, beside, noise
-from tests.data.layouts import IGNORED, LAYOUTS, Truth, fill
+from tests.data.layouts import IGNORED, LAYOUTS, Truth, fill, save
 from tests.data.reading import (
     check,
     compare,
@@ -110,6 +110,42 @@ def test_a_second_proposal(tmp_path: Path, capsys: Capsys) -> None:
     (root / "seenet.yaml").unlink()
     settle(capsys, root, truth)
     assert kept and {path: path.read_text() for path in root.glob("*.txt")} == kept
+
+
+@pytest.mark.parametrize(
+    ("lists", "train", "val"),
+    [
+        ({"val.txt": "p01.jpg\np02\n"}, NUMBERS[:1] + NUMBERS[3:10], NUMBERS[1:3]),
+        ({"val.txt": "p01\n", "train.txt": "images/p04.jpg\np00\n"}, ["p00", "p04"], ["p01"]),
+        ({"val.txt": "p01\n", "test.txt": "p00\n"}, NUMBERS[2:10], ["p01"]),
+    ],
+)
+def test_lists_are_used(
+    tmp_path: Path, capsys: Capsys, lists: dict[str, str], train: list[str], val: list[str]
+) -> None:
+    root, _ = write(tmp_path, LAYOUTS["same_names"])
+    for name, text in lists.items():
+        (root / name).write_text(text)
+    code, out, err = run(capsys, "data", "init", root)
+    assert code == 0, out + err
+    for part, names in (("train", train), ("val", val)):
+        assert sorted(opened(root, part)[1]) == [f"images/{name}.jpg" for name in names]
+    assert all((root / name).read_text() == text for name, text in lists.items())
+
+
+def test_a_list_of_other_names_is_refused(tmp_path: Path, capsys: Capsys) -> None:
+    root, _ = write(tmp_path, LAYOUTS["same_names"])
+    (root / "val.txt").write_text("p01\nimages/other.jpg\n")
+    code, _, err = run(capsys, "data", "init", root)
+    assert code == 4 and "val.txt" in err and "other" in err
+    assert not (root / "seenet.yaml").exists()
+
+
+def test_single_pictures_in_other_places_do_not_matter(tmp_path: Path, capsys: Capsys) -> None:
+    root, truth = write(tmp_path, LAYOUTS["same_names"])
+    for name in ("preview.png", "preview.jpg", "docs/figure.jpg", ".hidden/p00.png"):
+        save(root / name, np.full((9, 9, 3), 7, np.uint8))
+    settle(capsys, root, truth)
 
 
 @pytest.mark.parametrize("name", beside.REFUSED)
