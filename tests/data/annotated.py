@@ -54,7 +54,8 @@ def coco_text(pictures: dict[str, np.ndarray], suffix: str = ".jpg") -> str:
             form = ([points], points, run_lengths(ids == label))[number % 3]
             annotations.append({
                 "id": len(annotations) + 1, "image_id": 100 + number, "iscrowd": int(crowd),
-                "category_id": numbers[label], "segmentation": form, "area": 1, "bbox": [0, 0, 1, 1],
+                "category_id": numbers[label], "segmentation": form, "area": 1,
+                "bbox": [0, 0, 1, 1],
             })  # fmt: skip
     categories = [{"id": numbers[label], "name": name} for label, name in NAMES.items()]
     return json.dumps({"images": images, "annotations": annotations, "categories": categories})

@@ -51,7 +51,7 @@ def kitti(root: Path, rng: Rng) -> Truth:
 
     rule = ("{split}/image_2/{id}_10.png", "{split}/semantic/{id}_10.png", "training -testing")
     truth = fill(root, rng, *rule, names=[f"{n % 10:06d}" for n in range(20)], store=store)
-    truth.named = ("instance", "testing")
+    truth.named += ("instance",)
     return truth
 
 
@@ -73,7 +73,7 @@ def cityscapes_like(root: Path, rng: Rng) -> Truth:
     masks = "gtFine/{split}/{city}/{city}_{id}_gtFine_labelIds.png"
     names = [f"{n:06d}_000019" for n in range(40)]
     truth = fill(root, rng, pictures, masks, "train val -test", names=names, store=store)
-    truth.named = ("_instanceIds", "_color", "test")
+    truth.named += ("_instanceIds", "_color")
     return truth
 
 
@@ -217,9 +217,7 @@ def folder_for_test(root: Path, rng: Rng) -> Truth:
 @named_layout
 def images_of_test(root: Path, rng: Rng) -> Truth:
     rule = ("images/{split}/{id}.jpg", "masks/{split}/{id}.png", "train val -test")
-    truth = fill(root, rng, *rule)
-    truth.named = ("test",)
-    return truth
+    return fill(root, rng, *rule)
 
 
 def divided(*, names: list[str], rare: int = 0) -> Callable[[Path, Rng], Truth]:

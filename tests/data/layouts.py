@@ -180,6 +180,7 @@ def fill(
         picture, mask = rename(rng, picture, mask)
     for part_number, part in enumerate(splits.split() or [""]):
         folder = part.lstrip("-")
+        truth.named += (folder,) * part.startswith("-")
         number_of = count if part_number == 0 else 4
         ids = (names or stems(rng, 100, renamed))[10 * part_number :]
         for number, name in enumerate(ids[:number_of]):
@@ -193,7 +194,7 @@ def fill(
                 continue
             target = root / mask.format(**values)
             target.parent.mkdir(parents=True, exist_ok=True)
-            truth.masks[path] = store(target, labels, number)
+            truth.masks[path] = store(target, labels, number).astype(int)
             if folder and len(splits.split()) > 1:
                 truth.split[path] = PARTS[folder]
     # Where all other folders have no masks, a part of the first is held back.
@@ -274,7 +275,9 @@ def colours_beside_ids(root: Path, rng: np.random.Generator, renamed: bool = Fal
         save(root / colours / path.name, COLOURS[ids])
         return save_ids(path, ids, number)
 
-    return fill(root, rng, f"{pictures}/{{id}}.jpg", f"{labels}/{{id}}.png", store=store)
+    truth = fill(root, rng, f"{pictures}/{{id}}.jpg", f"{labels}/{{id}}.png", store=store)
+    truth.named = (labels, colours)
+    return truth
 
 
 @layout
