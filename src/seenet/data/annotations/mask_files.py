@@ -33,22 +33,30 @@ Masks = dict[Path, list[tuple[str, Path]]]
 
 
 def find_objects(tree: Tree) -> Iterator[Path]:
-    """Yield the pictures of NAME/images/NAME.png beside NAME/masks/*.png."""
-    masks = {path.parent for path in tree.pictures if path.parent.name == "masks"}
-    for path in tree.pictures:
-        home = path.parent.parent
-        if path.parent.name == "images" and path.stem == home.name and home / "masks" in masks:
-            yield path
+    """Yield the pictures of NAME/images/NAME.png beside NAME/masks/*.png, whatever the folders."""
+    yield from _objects(tree)
 
 
 def read_objects(tree: Tree, paths: list[Path], problems: list[DataError]) -> Annotations:
     """Read one mask file an object, as in the Data Science Bowl 2018; the class is `object`."""
-    masks = defaultdict(list)
+    masks = _objects(tree)
+    return _annotations({path: [(OBJECT, mask) for mask in masks[path]] for path in paths})
+
+
+def _objects(tree: Tree) -> dict[Path, list[Path]]:
+    """Return the masks of each picture that is alone in its folder and named as the one above."""
+    homes: dict[Path, dict[Path, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in tree.pictures:
-        masks[path.parent].append(path)
-    return _annotations(
-        {path: [(OBJECT, mask) for mask in masks[path.parent.parent / "masks"]] for path in paths}
-    )
+        homes[path.parent.parent][path.parent].append(path)
+    found = {}
+    for home, folders in homes.items():
+        if len(folders) != 2:
+            continue
+        first, second = folders.values()
+        named = [files for files in (first, second) if [path.stem for path in files] == [home.name]]
+        if len(named) == 1:
+            found[named[0][0]] = second if named[0] is first else first
+    return found
 
 
 def find_classes(tree: Tree) -> Iterator[Path]:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
 
@@ -11,9 +10,10 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.data.check.evidence import Series, series_of, values_of
-from seenet.data.check.layout import Layout, find_layouts, merged
+from seenet.data.check.layout import Layout, find_layouts, merged, split_word
 from seenet.data.pairing import normal
 
+Side = Literal["images", "masks"]
 SAMPLED = 8
 """Files of each kind that are looked at."""
 COMPARED = 3
@@ -47,7 +47,7 @@ class Choice:
     passed: tuple[str, ...]
 
 
-def name_of(layout: Layout, side: Literal["images", "masks"]) -> str:
+def name_of(layout: Layout, side: Side) -> str:
     """Return the name of a candidate's pictures or masks: folder, and pattern where names vary."""
     folder = layout.images if side == "images" else layout.masks
     pattern = layout.rule.image if side == "images" else layout.rule.mask
@@ -76,11 +76,14 @@ def choose(
         if _is(images, layout, "images") and _is(masks, layout, "masks")
     ][:CANDIDATES]
 
-    @cache
-    def look(side: Literal["images", "masks"], number: int) -> Series:
-        files = [pair[side == "masks"] for pair in layouts[number].pairs]
-        chosen = files[:: max(1, -(-len(files) // SAMPLED))]
-        return series_of([folder / name for name in chosen])
+    looked: dict[tuple[str, int], Series] = {}
+
+    def look(side: Side, number: int) -> Series:
+        if (side, number) not in looked:
+            files = [pair[side == "masks"] for pair in layouts[number].pairs]
+            chosen = files[:: max(1, -(-len(files) // SAMPLED))]
+            looked[side, number] = series_of([folder / name for name in chosen])
+        return looked[side, number]
 
     def fits(number: int) -> bool:
         ours, theirs = look("images", number), look("masks", number)
@@ -93,14 +96,16 @@ def choose(
         _refuse(folder, names, layouts, look)
     most = max(len(layouts[number].pairs) for number in good)
     good = [number for number in good if len(layouts[number].pairs) > 0.6 * most]
-    first = max(good, key=lambda one: (look("images", one).entropy, -len(layouts[one].images)))
-    side = name_of(layouts[first], "images")
-    entropy = look("images", first).entropy
+
+    def worth(number: int) -> tuple[bool, float, int]:
+        folder = layouts[number].images
+        return split_word(folder) != "test", look("images", number).entropy, -len(folder)
+
+    pictures = {picture for picture, _ in layouts[max(good, key=worth)].pairs}
     good = [
         number
         for number in good
-        if name_of(layouts[number], "images") == side
-        or look("images", number).entropy > entropy - 0.01
+        if 2 * len(pictures & {picture for picture, _ in layouts[number].pairs}) > len(pictures)
     ]
     good.sort(key=lambda number: _order(layouts[number], look("masks", number)))
     best, *others = good
@@ -127,7 +132,7 @@ def choose(
     return Choice(layouts[best], look("images", best), look("masks", best), tuple(passed))
 
 
-def _is(chosen: str | None, layout: Layout, side: Literal["images", "masks"]) -> bool:
+def _is(chosen: str | None, layout: Layout, side: Side) -> bool:
     folder = layout.images if side == "images" else layout.masks
     if chosen is None:
         return True
@@ -162,14 +167,15 @@ def _compare(folder: Path, one: Layout, other: Layout) -> Literal["same", "finer
             ours, its = values_of(folder / first), values_of(folder / second)
             if ours.shape != its.shape:
                 return ""
-            joint = np.unique(ours.astype(np.int64).ravel() << 32 | (its.ravel() & 0xFFFFFFFF))
+            joined = ours.astype(np.int64) << 32 | its.astype(np.int64) & 0xFFFFFFFF
+            joint = np.unique(joined)
             ways.append({(value >> 32, value & 0xFFFFFFFF) for value in joint.tolist()})
     except DataError:
         return ""
-    joined = set().union(*ways)
-    forward = len({a for a, _ in joined}) == len(joined)
-    backward = len({b for _, b in joined}) == len(joined)
-    if not joined or not (forward or backward):
+    every = set().union(*ways)
+    forward = len({a for a, _ in every}) == len(every)
+    backward = len({b for _, b in every}) == len(every)
+    if not every or not (forward or backward):
         return ""
     return "same" if forward and backward else "finer" if forward else "coarser"
 
@@ -184,7 +190,7 @@ def _refuse(
                 raise series.damaged[0]
     if layouts:
         layout = layouts[0]
-        sides: tuple[Literal["images", "masks"], ...] = ("images", "masks")
+        sides: tuple[Side, ...] = ("images", "masks")
         found = "; ".join(
             f"{name_of(layout, side)}: {look(side, 0).describe()} ({look(side, 0).kind})"
             for side in sides

@@ -17,12 +17,14 @@ from seenet.core.image_files import safe_image_open
 from seenet.core.images import orientation, read_array, read_ids
 from seenet.data.masks import packed
 
-MANY = 4096
+MANY = 2**15
 """Distinct values of a file above which they are not counted one by one."""
 BAND = 16
 """Rows of a band; the surroundings of pixels are looked at in bands of large files."""
 BAND_PIXELS = 400_000
 """Pixels of all bands of a file, at most about."""
+NEAR_GREY, NEAR_COLOUR = 4, 12
+"""Differences up to which JPEG changes areas of one value."""
 SINGLE = ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L", "I;16N", "LA", "PA", "array")
 """Modes of one value a pixel: Pillow's, and `array` for .npy."""
 
@@ -130,7 +132,7 @@ def _three(array: np.ndarray) -> np.ndarray:
 
 
 def _ids_or_values(path: Path, image: Image.Image) -> np.ndarray:
-    """Return whole numbers as ids, and other values in 4,096 steps: they are none."""
+    """Return whole numbers as ids, and other values in many steps: they are none."""
     try:
         return read_ids(path, upright=False)
     except DataError:
@@ -159,21 +161,22 @@ def _measure(
         whole[start : start + BAND] if step > 1 else whole[start:]
         for start in (starts if step > 1 else [0])
     ]
-    bands = [packed(band) if band.ndim == 3 else band for band in bands]
     if counted is None:
         counted = _counts(whole)
     solid: Counter[int] = Counter()
     seen: Counter[int] = Counter()
     if counted:
         for band in bands:
-            seen.update(_counts(band))
+            values = packed(band) if band.ndim == 3 else band
             inner = band[1:-1, 1:-1]
-            same = (inner == band[:-2, 1:-1]) & (inner == band[2:, 1:-1])
-            same &= (inner == band[1:-1, :-2]) & (inner == band[1:-1, 2:])
-            solid.update(_counts(inner[same]))
+            same = _alike(inner, band[:-2, 1:-1]) & _alike(inner, band[2:, 1:-1])
+            same &= _alike(inner, band[1:-1, :-2]) & _alike(inner, band[1:-1, 2:])
+            seen.update(_counts(values))
+            solid.update(_counts(values[1:-1, 1:-1][same]))
         frequencies = np.array(sorted(counted.values(), reverse=True), np.float64)
     else:
-        frequencies = np.sort(np.unique(bands[0], return_counts=True)[1])[::-1].astype(np.float64)
+        first = packed(bands[0]) if bands[0].ndim == 3 else bands[0]
+        frequencies = np.sort(np.unique(first, return_counts=True)[1])[::-1].astype(np.float64)
     shares = frequencies / max(1.0, frequencies.sum())
     used = set(counted)
     return FileEvidence(
@@ -182,6 +185,15 @@ def _measure(
         {index: colour for index, colour in (palette or {}).items() if index in used},
         (alpha or {}) if len(counted) == 1 else {},
     )  # fmt: skip
+
+
+def _alike(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Return where two values are equal, or two colours nearly so: JPEG changes each a little."""
+    if ours.ndim == 2:
+        same: np.ndarray = ours == theirs
+        return same
+    near: np.ndarray = np.abs(ours.astype(np.int16) - theirs).max(2) <= NEAR_COLOUR // 2
+    return near
 
 
 def _counts(values: np.ndarray) -> dict[int, int]:
@@ -261,7 +273,7 @@ class Series:
         top = median(file.top for file in self.files)
         few = median(len(file.values) or MANY for file in self.files)
         regions = self.single and few < MANY and self.solid_share > 0.8
-        if top < 0.6 and not regions:
+        if top < 0.6 and not regions and modes_with_noise(self) is None:
             return "picture"
         if self.same:
             return "field of view"
@@ -290,9 +302,11 @@ class Series:
 
 
 def _thumbnail(path: Path) -> np.ndarray:
-    with safe_image_open(path) as image:
-        small = image.convert("L").resize((64, 64), Image.Resampling.NEAREST)
-        return np.asarray(small)
+    """Return 64 x 64 values of a mask."""
+    values = values_of(path)
+    rows, columns = (np.arange(64) * side // 64 for side in values.shape)
+    small: np.ndarray = values[rows][:, columns]
+    return small
 
 
 def series_of(paths: Sequence[Path]) -> Series:
@@ -331,8 +345,15 @@ def modes_with_noise(series: Series) -> list[int] | None:
         if all(_distance(value, mode, single=series.single) > 16 for mode in modes):
             modes.append(value)
     others = len(counts) - len(modes)
-    away = sum(counts[value] for value in counts if value not in modes) / sum(counts.values())
-    if not 2 <= len(modes) <= 32 or others < max(6, len(modes)) or away > 0.4:
+    near = NEAR_GREY if series.single else NEAR_COLOUR
+    away = sum(
+        pixels
+        for value, pixels in counts.items()
+        if all(_distance(value, mode, single=series.single) > near for mode in modes)
+    )
+    if not 2 <= len(modes) <= 32 or others < max(6, len(modes)):
+        return None
+    if away > 0.35 * sum(counts.values()):
         return None
     return sorted(modes)
 

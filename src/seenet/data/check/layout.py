@@ -196,10 +196,14 @@ def _folders(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[list[str],
 
 def _split_field(one: str, other: str, place: int) -> tuple[str, str]:
     """Return the names of two folders, the word for a split in both of them as a field."""
+    field = f"{{split{place or ''}}}"
+    if one.lower() in SPLIT_WORDS and one in other:
+        return field, other.replace(one, field, 1)
+    if other.lower() in SPLIT_WORDS and other in one:
+        return one.replace(other, field, 1), field
     ours, theirs = _SPLIT.search(one), _SPLIT.search(other)
     if not ours or not theirs or ours[1].lower() != theirs[1].lower():
         return one, other
-    field = f"{{split{place or ''}}}"
     return (
         one[: ours.start()] + field + one[ours.end() :],
         other[: theirs.start()] + field + other[theirs.end() :],

@@ -1,6 +1,6 @@
 """Propose a `seenet.yaml` for a folder of images and masks (`seenet data init`)."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,18 @@ from seenet.data.check.beside import find_classes, splits_from_lists
 from seenet.data.check.choose import Choice, choose, name_of
 from seenet.data.check.divide import divide
 from seenet.data.check.evidence import FileEvidence, Series, series_of, values_of
-from seenet.data.check.layout import split_of
+from seenet.data.check.layout import Layout, split_of
 from seenet.data.check.values import propose_values, quoted
+from seenet.data.convert import OUT, Converted, convert, find_annotations, find_unsupported
 from seenet.data.folder import FILE
-from seenet.data.pairing import OWN_FOLDER, SUFFIXES, Pairs, pair_files
+from seenet.data.pairing import (
+    OWN_FOLDER,
+    SAME_NAME,
+    SUFFIXES,
+    Pairs,
+    pair_files,
+    without_suffix,
+)
 
 SAMPLED = 400
 """Masks that are read, spread over the folder."""
@@ -102,7 +110,7 @@ def propose(
         )
     names = [path.relative_to(folder).as_posix() for path in files_below(folder, SUFFIXES)]
     names = [name for name in names if not name.startswith(f"{OWN_FOLDER}/")]
-    choice = choose(folder, names or _others(folder), images=images, masks=masks)
+    choice, converted = _choose(folder, names, images, masks)
     layout = choice.layout
     pairs = pair_files(folder / layout.images, folder / layout.masks, layout.rule)
     pairs = Pairs(dict(sorted(pairs.images.items())), pairs.masks, pairs.lonely)
@@ -114,9 +122,11 @@ def propose(
         about_values = propose_values(found, classes, folder=folder, decode=decode)
     except DataError as error:
         raise DataError("; ".join([str(error), *choice.passed])) from None
-    remarks = [f"{name_of(layout, 'images')}: the pictures, {choice.pictures.describe()}"]
+    remarks = [converted.text()] if converted else []
+    remarks.append(f"{name_of(layout, 'images')}: the pictures, {choice.pictures.describe()}")
     remarks.append(f"{name_of(layout, 'masks')}: the masks, {found.describe()}")
     remarks += [f"not taken: {line}" for line in choice.passed]
+    remarks += _unused(names, folder, pairs, choice)
     remarks += [str(error) for error in (*choice.pictures.damaged, *found.damaged)]
     if classes:
         remarks.append(f"{classes.path}: names of {len(classes.names)} classes")
@@ -141,6 +151,51 @@ def propose(
     lines += about_values
     comments = [f"# not taken: {line}" for line in choice.passed]
     return Proposal("\n".join([*comments, *lines]) + "\n", lists, tuple(remarks))
+
+
+def _unused(names: Sequence[str], folder: Path, pairs: Pairs, choice: Choice) -> list[str]:
+    """Return a line for each folder of images that are neither pictures nor masks here."""
+    used = {path.relative_to(folder).as_posix() for path in pairs.images.values()}
+    used |= {path.relative_to(folder).as_posix() for path in pairs.masks.values()}
+    left = [name for name in names if name not in used]
+    told = " ".join(choice.passed)
+    folders = Counter(str(Path(name).parent) for name in left)
+    return [
+        f"not taken: {where}: {count} files that pair with none"
+        for where, count in folders.most_common(8)
+        if where not in told
+    ]
+
+
+def _choose(
+    folder: Path, names: list[str], images: str | None, masks: str | None
+) -> tuple[Choice, Converted | None]:
+    """Choose pictures and masks; make masks of annotations where there are none.
+
+    Raises:
+        DataError: as `choose` and `convert`.
+    """
+    form = None
+    if images is None and masks is None and not (folder / OUT).exists():
+        form = find_annotations(folder)
+    if form is None or not form.startswith("a mask file"):
+        try:
+            return choose(folder, names or _others(folder), images=images, masks=masks), None
+        except DataError as error:
+            if form is None:
+                unsupported = None if names and masks else find_unsupported(folder)
+                if unsupported:
+                    raise DataError(f"{folder}: {unsupported}; convert to masks") from error
+                raise
+    converted = convert(folder, folder / OUT)
+    pairs = tuple(
+        (str(Path(converted.images, name)), f"{OUT}/{without_suffix(name)}.png")
+        for name in converted.pictures
+    )
+    layout = Layout(converted.images, OUT, SAME_NAME, pairs)
+    some = pairs[:: max(1, len(pairs) // 8)]
+    pictures, drawn = (series_of([folder / pair[side] for pair in some]) for side in (0, 1))
+    return Choice(layout, pictures, drawn, ()), converted
 
 
 def _others(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ import yaml
 from seenet.core.errors import DataError
 from seenet.core.labels import IGNORE, voc_colours
 from seenet.data.check.beside import ClassList
-from seenet.data.check.evidence import Series, looks_like_instances, modes_with_noise
+from seenet.data.check.evidence import MANY, Series, looks_like_instances, modes_with_noise
 from seenet.data.masks import unpacked
 
 MOST = 256
@@ -58,7 +58,7 @@ def propose_values(
             return ["channel: alpha", *_ids(_of_alpha(masks), classes, folder, decode)]
         if not masks.values:
             raise DataError(
-                f"{masks.files[0].path}: over 4096 colours, expected one a class; "
+                f"{masks.files[0].path}: over {MANY} colours, expected one a class; "
                 "is it a picture? Name the masks: "
                 f"`seenet data init {folder} --masks FOLDER`"
             )
