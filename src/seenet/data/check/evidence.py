@@ -25,6 +25,8 @@ BAND_PIXELS = 400_000
 """Pixels of all bands of a file, at most about."""
 NEAR_GREY, NEAR_COLOUR = 4, 12
 """Differences up to which JPEG changes areas of one value."""
+MOST_GROUPS = 200
+"""Groups of near values above which files are no noisy masks."""
 SINGLE = ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L", "I;16N", "LA", "PA", "array")
 """Modes of one value a pixel: Pillow's, and `array` for .npy."""
 
@@ -335,22 +337,25 @@ def modes_with_noise(series: Series) -> list[int] | None:
         seen.update(file.looked_at)
         solid.update(file.solid)
     total = sum(seen.values())
-    areas = [
-        value
-        for value, pixels in seen.most_common()
-        if pixels > total / 2000 and solid[value] > pixels / 4
-    ]
+    table = np.array([(value, pixels, solid[value]) for value, pixels in seen.most_common()])
     modes: list[int] = []
-    for value in areas:  # the most frequent first; what is near to one of them is its noise
-        if all(_distance(value, mode, single=series.single) > 16 for mode in modes):
-            modes.append(value)
+    groups = 0
+    while len(table):  # the most frequent value first; what is near to it is its noise
+        near = _distances(table[:, 0], int(table[0, 0]), single=series.single) <= 16
+        pixels, inside = table[near, 1].sum(), table[near, 2].sum()
+        if pixels > total / 2000 and inside > pixels / 4:
+            modes.append(int(table[0, 0]))
+        table = table[~near]
+        groups += 1
+        if groups > MOST_GROUPS or (groups > 32 and 2 * table[:, 1].sum() > total):
+            return None
     others = len(counts) - len(modes)
-    near = NEAR_GREY if series.single else NEAR_COLOUR
-    away = sum(
-        pixels
-        for value, pixels in counts.items()
-        if all(_distance(value, mode, single=series.single) > near for mode in modes)
+    reach = NEAR_GREY if series.single else NEAR_COLOUR
+    values, pixels = np.array(list(counts.items())).T
+    nearest = np.min(
+        [_distances(values, mode, single=series.single) for mode in modes or [0]], axis=0
     )
+    away = int(pixels[nearest > reach].sum())
     if not 2 <= len(modes) <= 32 or others < max(6, len(modes)):
         return None
     if away > 0.35 * sum(counts.values()):
@@ -358,10 +363,14 @@ def modes_with_noise(series: Series) -> list[int] | None:
     return sorted(modes)
 
 
-def _distance(one: int, other: int, *, single: bool) -> int:
+def _distances(values: np.ndarray, other: int, *, single: bool) -> np.ndarray:
+    """Return the differences of values to another, of packed colours the largest of a channel."""
     if single:
-        return abs(one - other)
-    return max(abs((one >> shift & 255) - (other >> shift & 255)) for shift in (0, 8, 16))
+        difference: np.ndarray = np.abs(values - other)
+        return difference
+    channels = [np.abs((values >> shift & 255) - (other >> shift & 255)) for shift in (0, 8, 16)]
+    largest: np.ndarray = np.max(channels, axis=0)
+    return largest
 
 
 def looks_like_instances(series: Series) -> bool:
