@@ -45,7 +45,11 @@ def init(
     Looks into the files for what they are, and says what it found. Writes lists of new splits
     where the data has none.
     """
+    from seenet.core.settings import DataSettings
     from seenet.data.check.propose import write_proposal
+    from seenet.data.folder import open_folder
+    from seenet.data.pairing import OWN_FOLDER
+    from seenet.report.contact_sheet import write_contact_sheet
 
     proposal = write_proposal(
         folder, images=images, masks=masks, decode=decode, exif=exif, val=val, test=test
@@ -53,6 +57,8 @@ def init(
     for remark in proposal.remarks:
         print(remark, file=sys.stderr)
     print(f"{proposal.text}\nwritten: {folder / 'seenet.yaml'}; put the classes' names in")
+    split = open_folder(DataSettings(kind="folder", root=folder), "all")
+    print(f"open {write_contact_sheet(split, folder / OWN_FOLDER)}: do the masks fit?")
 
 
 @app.command()

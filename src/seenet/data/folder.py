@@ -177,15 +177,15 @@ class FolderDescription(Section):
 
     def _ignored_class(self, last: int) -> str:
         """Return the error for an ignored id that is a class, with the table that cures it."""
-        names = list(self.classes)
-        kept = [number for number in range(last + 1) if number != self.ignore]
-        if self.decode not in {"index", "palette"} or not kept:
-            return f"ignore {self.ignore} is also a class; use 255, or any id outside 0 to {last}"
+        found = f"ignore {self.ignore} is also a class ({list(self.classes)[self.ignore]})"
+        if self.decode not in {"index", "palette"}:
+            return f"{found}; use 255, or any id outside 0 to {last}"
+        kept = [number for number in range(last + 2) if number != self.ignore]
         table = {number: place for place, number in enumerate(kept)} | {self.ignore: IGNORE}
         rows = ", ".join(f"{number}: {table[number]}" for number in sorted(table))
         return (
-            f"ignore {self.ignore} is also a class ({names[self.ignore]}); to ignore it, take it "
-            f"out of classes and set `ignore: {IGNORE}`, `decode: remap` and `remap: {{{rows}}}`"
+            f"{found}; if the {last + 1} classes are the other ids, set `ignore: {IGNORE}`, "
+            f"`decode: remap` and `remap: {{{rows}}}`"
         )
 
     def labels(self) -> LabelSet:

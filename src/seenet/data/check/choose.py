@@ -1,5 +1,6 @@
 """Choose which files of a folder are the pictures and which are the masks, by what they hold."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,11 @@ def name_of(layout: Layout, side: Side) -> str:
     if layout.same_name:
         return folder
     return pattern if folder == "." else f"{folder}/{pattern}"
+
+
+def init_command(folder: Path, *options: str) -> str:
+    """Return `seenet data init FOLDER OPTION...` for a message, as a shell takes it."""
+    return f"`seenet data init {shlex.join([str(folder), *options])}`"
 
 
 def choose(
@@ -124,7 +130,7 @@ def choose(
             rivals.append(number)
     if rivals:
         commands = " or ".join(
-            f"`seenet data init {folder} --masks '{name_of(layouts[number], 'masks')}'` "
+            f"{init_command(folder, '--masks', name_of(layouts[number], 'masks'))} "
             f"({look('masks', number).describe()})"
             for number in [best, *rivals]
         )

@@ -13,7 +13,7 @@ from seenet.core.image_files import safe_image_open
 from seenet.core.images import read_header, read_image
 from seenet.core.progress import track
 from seenet.data.check.beside import find_classes, splits_from_lists
-from seenet.data.check.choose import Choice, choose, name_of
+from seenet.data.check.choose import Choice, choose, init_command, name_of
 from seenet.data.check.divide import divide
 from seenet.data.check.evidence import FileEvidence, Series, series_of, values_of
 from seenet.data.check.layout import Layout, split_of
@@ -149,7 +149,7 @@ def propose(
     lines += _exif(folder, pairs, chosen, exif)
     lines += _value_range([pairs.images[name] for name in chosen])
     lines += about_values
-    comments = [f"# not taken: {line}" for line in choice.passed]
+    comments = [f"# {line}" for line in remarks if line.startswith("not taken")]
     return Proposal("\n".join([*comments, *lines]) + "\n", lists, tuple(remarks))
 
 
@@ -289,7 +289,7 @@ def _exif(folder: Path, pairs: Pairs, names: Sequence[str], chosen: str | None) 
     raise DataError(
         f"{pairs.images[turned[0]]}: rotated by EXIF, as {len(turned)} of {len(names)} pictures "
         "are, and nothing tells whether masks are turned too; choose: "
-        f"`seenet data init {folder} --exif apply` or `seenet data init {folder} --exif ignore`"
+        f"{init_command(folder, '--exif', 'apply')} or {init_command(folder, '--exif', 'ignore')}"
     )
 
 

@@ -11,6 +11,7 @@ import yaml
 from seenet.core.errors import DataError
 from seenet.core.labels import IGNORE, voc_colours
 from seenet.data.check.beside import ClassList
+from seenet.data.check.choose import init_command
 from seenet.data.check.evidence import MANY, Series, looks_like_instances, modes_with_noise
 from seenet.data.masks import unpacked
 
@@ -60,7 +61,7 @@ def propose_values(
             raise DataError(
                 f"{masks.files[0].path}: over {MANY} colours, expected one a class; "
                 "is it a picture? Name the masks: "
-                f"`seenet data init {folder} --masks FOLDER`"
+                f"{init_command(folder, '--masks', 'FOLDER')}"
             )
         if all(file.grey for file in masks.files) and decode != "rgb":
             return ["channel: red", *_ids(_of_grey(masks), classes, folder, decode)]
@@ -177,7 +178,7 @@ def _ids(
         raise DataError(
             f"{masks.files[0].path}: {value} everywhere, as in all {len(masks.files)} masks that "
             "were read, so there is nothing to learn; name other masks: "
-            f"`seenet data init {folder} --masks FOLDER`"
+            f"{init_command(folder, '--masks', 'FOLDER')}"
         )
     noise = modes_with_noise(masks) if decode in (None, "threshold", "nearest") else None
     if decode == "threshold" or (noise is not None and len(noise) == 2):
@@ -198,7 +199,7 @@ def _ids(
         raise DataError(
             f"{masks.files[0].path.parent}: {len(rest)} ids in the masks, expected at most {MOST}, "
             "one a class; are they objects? As one class: "
-            f"`seenet data init {folder} --decode threshold`"
+            f"{init_command(folder, '--decode', 'threshold')}"
         )
     names = dict(classes.names) if classes else {}
     if names and 0 not in names and min(rest) == 0:
