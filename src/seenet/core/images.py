@@ -64,6 +64,9 @@ def read_header(path: Path) -> Header:
     Raises:
         DataError: as `read_image`, as far as the header tells.
     """
+    if path.suffix.lower() == ".npy":
+        height, width = read_array(path, mapped=True).shape[:2]
+        return Header((height, width), "array", ())
     with safe_image_open(path) as image:
         turn = orientation(image)
         # For a TIFF's own tag Pillow has swapped the size already.
@@ -75,8 +78,6 @@ def read_header(path: Path) -> Header:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Return height and width after EXIF rotation, from the header; errors as `read_header`."""
-    if path.suffix.lower() == ".npy":
-        return read_array(path, mapped=True).shape[:2]
     return read_header(path).size
 
 
@@ -131,6 +132,8 @@ def read_image(
     Raises:
         DataError: missing, empty, unreadable, truncated, animated, or over the pixel limit.
     """
+    if path.suffix.lower() == ".npy":
+        return _from_array(path, value_range)
     with safe_image_open(path) as image:
         if not upright:
             image.getexif()[ORIENTATION] = 1
@@ -251,6 +254,37 @@ def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
             kind="format",
         )
     return found
+
+
+def _from_array(path: Path, value_range: tuple[float, float] | None) -> np.ndarray:
+    """Read a picture of one or three bands from a .npy file as H x W x 3 uint8.
+
+    Raises:
+        DataError: other bands, or values that are not uint8 and have no range.
+    """
+    values = read_array(path)
+    bands = 1 if values.ndim == 2 else values.shape[2]
+    if bands not in {1, 3}:
+        raise DataError(
+            f"{path}: an array of {bands} bands, expected 1 or 3",
+            fix="save the three that are red, green and blue",
+            kind="format",
+        )
+    if value_range is not None:
+        values = scaled(values.astype(np.float64), value_range)
+    elif values.dtype != np.uint8:
+        finite = values[np.isfinite(values)]
+        limits = (finite.min(), finite.max()) if finite.size else None
+        raise no_range(str(path), str(values.dtype), limits)
+    return np.repeat(values.reshape(*values.shape[:2], bands), 3 // bands, axis=2)
+
+
+def highest_value(path: Path) -> int | None:
+    """Return the largest value of a grey picture of 16 bits; None for other pictures."""
+    with safe_image_open(path) as image:
+        if image.mode not in _WIDE and not (image.mode == "I" and not value_type(image)):
+            return None
+        return int(np.asarray(image).max())
 
 
 def _whole(values: np.ndarray, path: Path) -> np.ndarray:

@@ -51,6 +51,11 @@ class MaskReader:
     channel: str | None = None
     upright: bool = True
 
+    @property
+    def approximate(self) -> bool:
+        """Whether values may go to the nearest class."""
+        return self.decode in {"threshold", "nearest"} or self.tolerance > 0
+
     def __call__(self, path: Path) -> np.ndarray:
         """Read a mask.
 

@@ -100,6 +100,8 @@ class FileSplit:
         elif not mask.is_file():
             path, what = mask, f"no mask for {image.name}"
             fix = f"every picture of {self.name} needs one: copy it there"
+            if self.labels.name == "folder":
+                fix += ", or set `unlabelled: skip`"
         else:
             return []
         return [(path, DataError(f"{path}: {what}", fix=fix, kind="missing"))]

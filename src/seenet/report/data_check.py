@@ -39,6 +39,7 @@ KINDS = {
     "duplicate": "Duplicate images",
     "leak": "Images in two splits",
     "empty-split": "Empty split",
+    "implausible": "Implausible as a whole",
 }
 
 
@@ -73,7 +74,7 @@ def write_page(inspection: Inspection, settings: DataSettings, out: Path) -> Pat
         verdict=verdict_line(inspection),
         numbers=numbers,
         splits=[_section(verdict, rows) for verdict in inspection.splits],
-        general=[finding.message for finding in inspection.findings],
+        general=[*(finding.message for finding in inspection.findings), *inspection.doubts()],
         unknown=UNKNOWN,
     )
     text = json.dumps(as_json(inspection, settings), indent=1, ensure_ascii=False)

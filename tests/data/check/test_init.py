@@ -248,8 +248,10 @@ def ignore_zero(truth: Truth) -> Truth:
 @pytest.mark.parametrize(
     ("name", "edit"),
     [
-        ("float_tiff", {"decode": "palette"}),
-        ("float_tiff", {"decode": "rgb", "classes": {"a": [0, 0, 0], "b": [1, 1, 1]}}),
+        (
+            "float_tiff",
+            {"decode": "rgb", "classes": {"a": [0, 0, 0], "b": [1, 1, 1], "c": [2, 2, 2]}},
+        ),
         ("no_data_9999", {"decode": "index", "remap": None}),
         ("ids_from_minus_1", {"decode": "index", "remap": None}),
         ("sparse_ids", {"decode": "index", "remap": None}),
@@ -257,7 +259,7 @@ def ignore_zero(truth: Truth) -> Truth:
         ("jpeg_disc", {"decode": "index", "threshold": None}),
         ("noisy_colours", {"tolerance": None}),
         ("grey_to_3999", {"value_range": None}),
-        ("pictures_without_masks", {"unlabelled": None}),
+        ("pictures_without_masks", {"unlabelled": None, "train": None, "val": 0.2}),
         ("same_names", {"ignore": 0, "classes": ["disc", "ring"]}),
     ],
 )

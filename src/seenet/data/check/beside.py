@@ -120,6 +120,9 @@ def find_lists(folder: Path, pictures: dict[str, Path]) -> dict[str, list[Path]]
     Returns:
         Files of `train`, `val` and `test`; those in one folder, preferably of segmentation, come
         first.
+
+    Raises:
+        DataError: some of the names on a list in the folder itself are no pictures.
     """
     known = known_names(folder, pictures)
     found: dict[str, list[Path]] = {}
@@ -133,9 +136,14 @@ def find_lists(folder: Path, pictures: dict[str, Path]) -> dict[str, list[Path]]
             lines = [line for line in read_text(path).splitlines() if line.strip()]
         except DataError:
             continue
-        named = sum(find_name(line.strip(), known) in pictures for line in lines)
-        if lines and named >= 0.9 * len(lines):
+        unknown = [line for line in lines if find_name(line.strip(), known) not in pictures]
+        if lines and not unknown:
             found.setdefault(word, []).append(path)
+        elif 2 * len(unknown) <= len(lines) and path.parent == folder:
+            raise DataError(
+                f"{path}: {len(unknown)} of {len(lines)} names are no picture with a mask, such as "
+                f"{unknown[0]}; expected names such as {next(iter(pictures))}"
+            )
     for paths in found.values():
         paths.sort(key=lambda path: ("segmentation" not in str(path).lower(), len(path.parts)))
     return found

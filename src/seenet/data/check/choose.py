@@ -193,21 +193,19 @@ def _refuse(
     for number in range(len(layouts)):
         for series in (look("images", number), look("masks", number)):
             if series.damaged and not series.files:
-                raise series.damaged[0]
-    if layouts:
+                raise DataError("; ".join(map(str, series.damaged)))
+    every = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    found = f"{folder}: found {inventory(sorted(every)[:100_000])}"
+    if layouts and 3 * len(layouts[0].pairs) > len(names):
         layout = layouts[0]
-        sides: tuple[Side, ...] = ("images", "masks")
-        found = "; ".join(
-            f"{name_of(layout, side)}: {look(side, 0).describe()} ({look(side, 0).kind})"
-            for side in sides
-        )
         raise DataError(
-            f"{folder}: files with matching names are not pictures with masks: {found}; "
-            "expected masks of few values, one for each class"
+            f"{found}; {name_of(layout, 'images')} ({look('images', 0).describe()}) and "
+            f"{name_of(layout, 'masks')} ({look('masks', 0).describe()}) have matching names, but "
+            "are not pictures with masks; expected masks of few values, one for each class"
         )
     raise DataError(
-        f"{folder}: found {inventory(names)}, but no two with matching names; expected pictures "
-        "and masks such as images/a.jpg and masks/a.png, or a.jpg and a_mask.png"
+        f"{found}, but no pictures with masks of matching names; expected such as images/a.jpg "
+        "and masks/a.png, or a.jpg and a_mask.png"
     )
 
 

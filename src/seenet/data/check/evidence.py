@@ -363,6 +363,15 @@ def modes_with_noise(series: Series) -> list[int] | None:
     return sorted(modes)
 
 
+def inexact_share(series: Series) -> float:
+    """Return the share of pixels of noisy masks that are none of the values they stand for."""
+    modes = modes_with_noise(series) if series.files else None
+    if modes is None:
+        return 0.0
+    total = sum(series.values.values())
+    return 1 - sum(series.values[mode] for mode in modes) / total
+
+
 def _distances(values: np.ndarray, other: int, *, single: bool) -> np.ndarray:
     """Return the differences of values to another, of packed colours the largest of a channel."""
     if single:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from seenet.core.errors import DataError
+from seenet.core.images import read_header
 from seenet.core.settings import DataSettings
 from seenet.data import list_split
+from seenet.data.check.plausible import doubts, implausible, untaught
 from seenet.data.check.scan import Examined, Problem, examine_all
 from seenet.data.check.stats import BINARY, SplitStats, gather, likely_cause, no_class, strange_ids
 from seenet.data.folder import described_pairs, description_path, read_description
@@ -76,6 +78,11 @@ class SplitVerdict:
         """Return the counts of the masks that were read; None if there are none."""
         counted = [(pair.counts, pair.shape) for pair in self.pairs if pair.counts is not None]
         return gather(self.split.labels, counted) if self.split and counted else None
+
+    def doubts(self) -> list[str]:
+        """Return warnings about the split as a whole."""
+        stats = self.stats()
+        return list(doubts(self.split, self.pairs, stats)) if self.split and stats else []
 
     def strange(self) -> dict[int, tuple[int, int]]:
         """Return numbers of pixels and masks of each id that is neither a class nor ignored."""
@@ -154,6 +161,16 @@ class Inspection:
     def notes(self) -> list[Note]:
         return [note for verdict in self.splits for note in verdict.notes]
 
+    def doubts(self) -> list[str]:
+        """Return warnings about all splits: what may be wrong though no file is."""
+        found = [
+            f"{verdict.name}: {doubt}" for verdict in self.splits for doubt in verdict.doubts()
+        ]
+        stats = [verdict.stats() for verdict in self.splits]
+        if len(stats) == 2 and stats[0] is not None and stats[1] is not None:
+            found += [text for text in [untaught(stats[0], stats[1])] if text]
+        return found
+
 
 def inspect(settings: DataSettings, processes: int | None = None) -> Inspection:
     """Examine every file of the splits that a recipe trains and validates on.
@@ -225,7 +242,11 @@ def _judge(
         error = DataError(what, fix="check `ignore`", kind="empty-split")
         findings.append(_finding(split.name, "", split.name, error))
     notes = [Note(split.name, key, *note) for key, pair in keyed for note in pair.notes]
-    return SplitVerdict(which, split, pairs, tuple(findings), tuple(notes))
+    verdict = SplitVerdict(which, split, pairs, tuple(findings), tuple(notes))
+    if stats := verdict.stats():
+        whole = [_finding(split.name, "", split.name, e) for e in implausible(split, pairs, stats)]
+        verdict = replace(verdict, findings=(*verdict.findings, *whole))
+    return verdict
 
 
 def _finding(
@@ -274,6 +295,9 @@ def _binary_masks(split: Split, pairs: Sequence[Examined]) -> Iterator[Finding]:
     for index, pair in enumerate(pairs):
         if pair.counts and pair.counts.keys() == {0, 255}:
             path = split.paths(index)[1] or split.key(index)
+            # Who writes a palette means its index 255.
+            if isinstance(path, Path) and read_header(path).mode == "P":
+                continue
             what = f"{path}: 255 is ignored, and no mask holds it beside other classes"
             error = DataError(what, fix=BINARY, kind="mask-kind", pixels=pair.counts[255])
             yield _finding(split.name, split.key(index), path, error)

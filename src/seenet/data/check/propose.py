@@ -9,14 +9,20 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.core.files import files_below, write_text
-from seenet.core.image_files import safe_image_open
-from seenet.core.images import read_header, read_image
+from seenet.core.images import highest_value, read_header, read_image
 from seenet.core.progress import track
 from seenet.data.check.beside import find_classes, splits_from_lists
 from seenet.data.check.choose import Choice, choose, init_command, name_of
 from seenet.data.check.divide import divide
-from seenet.data.check.evidence import FileEvidence, Series, series_of, values_of
+from seenet.data.check.evidence import (
+    FileEvidence,
+    Series,
+    inexact_share,
+    series_of,
+    values_of,
+)
 from seenet.data.check.layout import Layout, split_of
+from seenet.data.check.stats import DEEP, full_scale
 from seenet.data.check.values import propose_values, quoted
 from seenet.data.convert import OUT, Converted, convert, find_annotations, find_unsupported
 from seenet.data.folder import FILE
@@ -35,8 +41,6 @@ TURNED = 12
 """Pictures with an EXIF rotation that are compared with their masks."""
 CLEARLY = 1.2
 """Ratio of the contrasts at edges that decides about the EXIF rotation."""
-DEEP = 2**14
-"""Values below which a whole set of 16-bit pictures is of fewer bits."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,8 @@ def propose(
     remarks.append(f"{name_of(layout, 'images')}: the pictures, {choice.pictures.describe()}")
     remarks.append(f"{name_of(layout, 'masks')}: the masks, {found.describe()}")
     remarks += [f"not taken: {line}" for line in choice.passed]
+    if share := inexact_share(found):
+        remarks.append(f"{share:.1%} of the masks' pixels have values between those of the classes")
     remarks += _unused(names, folder, pairs, choice)
     remarks += [str(error) for error in (*choice.pictures.damaged, *found.damaged)]
     if classes:
@@ -180,7 +186,7 @@ def _choose(
         form = find_annotations(folder)
     if form is None or not form.startswith("a mask file"):
         try:
-            return choose(folder, names or _others(folder), images=images, masks=masks), None
+            return choose(folder, names, images=images, masks=masks), None
         except DataError as error:
             if form is None:
                 unsupported = None if names and masks else find_unsupported(folder)
@@ -196,12 +202,6 @@ def _choose(
     some = pairs[:: max(1, len(pairs) // 8)]
     pictures, drawn = (series_of([folder / pair[side] for pair in some]) for side in (0, 1))
     return Choice(layout, pictures, drawn, ()), converted
-
-
-def _others(folder: Path) -> list[str]:
-    """List all files where there are no images, so that the error can name them."""
-    every = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in every)[:10_000]
 
 
 def _read_masks(choice: Choice, paths: Sequence[Path]) -> Series:
@@ -227,7 +227,7 @@ def _splits(
     where = {split: path.relative_to(folder).as_posix() for split, path in given.items()}
     remarks = [f"{folder / name}: the list of {split}" for split, name in where.items()]
     pool = paired
-    if "train" not in where or "val" not in where:
+    if "val" not in where:
         where, remarks = {}, []
         by_folder: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for name in paired:
@@ -240,7 +240,7 @@ def _splits(
             pool = [name for name in paired if name not in out]
             where = kept if pool else {}
             pool = pool or paired
-    if {"train", "val"} <= where.keys():
+    if "val" in where:
         lines = [f"{split}: {quoted(where[split])}" for split in where]
         return lines, {}, remarks
     shares = {"val": val} | ({"test": test} if test and "test" not in where else {})
@@ -327,14 +327,12 @@ def _value_range(images: Sequence[Path]) -> list[str]:
     deep, top = 0, 0
     for image in images[:100]:
         try:
-            if read_header(image).mode not in {"I;16", "I;16B", "I;16L", "I;16N", "I"}:
-                return []
-            with safe_image_open(image) as opened:
-                top = max(top, int(np.asarray(opened).max()))
+            highest = highest_value(image)
         except DataError:
             continue
-        deep += 1
-    if not deep or top >= DEEP or top < 256:
+        if highest is None:
+            return []
+        deep, top = deep + 1, max(top, highest)
+    if not deep or top >= DEEP:
         return []
-    bits = top.bit_length()
-    return [f"value_range: [0, {2**bits - 1}]  # 16-bit files, no value above {top}"]
+    return [f"value_range: [0, {full_scale(top)}]  # 16-bit files, no value above {top}"]

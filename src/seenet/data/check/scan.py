@@ -22,11 +22,12 @@ from PIL import Image
 
 from seenet.core.errors import DataError
 from seenet.core.files import cache_folder, digest, write_cache
-from seenet.core.images import image_size, read_header
+from seenet.core.images import highest_value, image_size, read_header, read_image
 from seenet.core.main_guard import check_main_guard
 from seenet.core.processor import cores
 from seenet.core.progress import track
 from seenet.data.check.stats import Counted, SplitStats, check_ids, count_ids, gather, refuse_ids
+from seenet.data.masks import MaskReader
 from seenet.data.split import FileSplit, Split, size_mismatch
 from seenet.distributed import all_gather, rank_and_world
 
@@ -236,6 +237,8 @@ class Examined:
         shape: height and width of the mask.
         image_hash, mask_hash: hashes of the decoded pixels; "" for what cannot be read.
         moments: of the image's R, G and B: number of pixels, sums of values, sums of squares.
+        highest: largest value of a grey image of 16 bits; None for others.
+        inexact: pixels of the mask whose value is that of no class, which went to the nearest.
     """
 
     problems: tuple[Problem, ...]
@@ -245,18 +248,23 @@ class Examined:
     image_hash: str
     mask_hash: str
     moments: tuple[int, list[int], list[int]] | None
+    highest: int | None = None
+    inexact: int = 0
 
 
 def examine(split: Split, index: int) -> Examined:
     """Read a pair as training does, and go on after errors."""
     pair = read_pair(split, index)
     notes: list[tuple[str, str]] = []
+    image_path = split.paths(index)[0]
     for path, pixels, kept in zip(
         split.paths(index), (pair.image, pair.mask), (("",), MASK_NOTES), strict=True
     ):
         if path is not None and pixels is not None:
             found = read_header(path).notes
             notes += [(str(path), note) for note in found if note.startswith(kept)]
+    ranged = isinstance(split, FileSplit) and split.picture is not read_image
+    deep = not ranged and (str(image_path), "16-bit") in notes
     return Examined(
         tuple(Problem.of(path, error) for path, error in pair.problems),
         tuple(notes),
@@ -265,7 +273,18 @@ def examine(split: Split, index: int) -> Examined:
         _pixel_hash(pair.image),
         _pixel_hash(pair.mask),
         None if pair.image is None else _moments(pair.image),
+        highest_value(image_path) if image_path is not None and deep else None,
+        _inexact(split, index) if pair.mask is not None else 0,
     )
+
+
+def _inexact(split: Split, index: int) -> int:
+    """Return the pixels of a mask that were given to the nearest class."""
+    reader = split.decode if isinstance(split, FileSplit) else None
+    if not isinstance(reader, MaskReader) or not reader.approximate:
+        return 0
+    assert isinstance(split, FileSplit)
+    return reader.decoded(split.masks[index])[1]
 
 
 def _moments(image: np.ndarray) -> tuple[int, list[int], list[int]]:

@@ -13,7 +13,14 @@ from seenet.core.labels import LabelSet
 
 Counted = tuple[dict[int, int], tuple[int, int]]
 """Pixels of each id in a mask, and its height and width."""
+DEEP = 2**14
+"""Value below which a whole set of 16-bit pictures has fewer bits."""
 BINARY = "looks like a 0/255 mask; set `decode: remap` with `remap: {0: 0, 255: 1}`"
+
+
+def full_scale(top: int) -> int:
+    """Return the largest value of as many bits as `top` has, at least 8."""
+    return int(2 ** max(8, top.bit_length()) - 1)
 
 
 def count_ids(mask: np.ndarray) -> dict[int, int]:
@@ -47,6 +54,8 @@ def refuse_ids(counts: dict[int, int], labels: LabelSet, path: Path) -> None:
     kind, fix = likely_cause(set(counts), labels)
     if path.suffix.lower() in {".jpg", ".jpeg"}:
         fix = "JPEG blurs ids; save masks as PNG"
+        if labels.name == "folder" and labels.num_classes == 2:
+            fix = "JPEG blurs ids; set `decode: threshold`"
     raise DataError(
         f"{path}: ids {some}{', ...' if len(wrong) > 6 else ''} are neither one of "
         f"{labels.num_classes} classes (0 to {labels.num_classes - 1}) "
@@ -73,6 +82,18 @@ def likely_cause(ids: set[int], labels: LabelSet) -> tuple[str, str]:
         )
     if ids <= {0, 255}:
         return "mask-kind", BINARY
+    own = sorted(label for label in ids if label >= 0 and label != labels.ignore)
+    if len(own) == count and own != list(range(count)):
+        table = dict(zip(own, range(count), strict=True))
+        table |= {label: labels.ignore for label in ids if label not in table}
+        rows = ", ".join(f"{label}: {table[label]}" for label in sorted(table))
+        return "ids", f"looks like other ids; set `decode: remap` and `remap: {{{rows}}}`"
+    if own == list(range(count)):
+        table = {label: label if label in own else labels.ignore for label in ids}
+        rows = ", ".join(f"{label}: {table[label]}" for label in sorted(table))
+        return "ids", (
+            f"looks like void by another id; set `decode: remap` and `remap: {{{rows}}}`"
+        )
     if max(ids) == count != labels.ignore:
         return "ids", (
             f"looks like ids counted from 1, or void as {count}; "

@@ -17,6 +17,7 @@ def as_json(inspection: Inspection, settings: DataSettings) -> dict[str, Any]:
         "verdict": "wrong" if inspection.errors else "good",
         "error_count": len(inspection.errors),
         "note_count": len(inspection.notes),
+        "doubts": inspection.doubts(),
         "splits": [split_summary(verdict) for verdict in inspection.splits],
         "errors": [vars(finding) for finding in inspection.errors],
         "notes": [vars(note) for note in inspection.notes],
@@ -76,6 +77,7 @@ def split_summary(verdict: SplitVerdict) -> dict[str, Any]:
 def text(inspection: Inspection) -> str:
     """Format errors, fixes, notes and counts of each split."""
     outside = [f"  {finding.kind}: {finding.message}" for finding in inspection.findings]
+    outside += [f"  doubtful: {doubt}" for doubt in inspection.doubts()]
     return "\n\n".join([*map(_split_text, inspection.splits), *outside])
 
 
