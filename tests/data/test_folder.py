@@ -143,7 +143,7 @@ def test_a_share_that_leaves_a_split_empty_is_named(
         ("classes: [a]\nval:", "val: found None, expected a share"),
         ("clases: [a]\nclasses: [a]", "clases: unknown setting; nearest: classes"),
         ("classes: [a]\ndecode: rgb", "decode: rgb needs the colour of each class"),
-        ("classes: [a]\ndecode: remap", "decode: remap and a table `remap"),
+        ("classes: [a]\ndecode: remap", "decode: remap (or nearest) and a table `remap"),
         ("classes: [a]\ndecode: remap\nremap: {0: 1}", "remap names class id 1, expected 0 to 0"),
         ("classes: [a]\nignore: 0", "ignore 0 is also a class"),
         ("decode: rgb\nclasses: {a: [1, 2, 3], b: [1, 2, 3]}", "decode: rgb: a and b have one"),

@@ -291,8 +291,8 @@ def _expected(about: FolderDescription, path: Path, image: Path) -> Path:
     home = path.parent
     name = image.relative_to(home / about.images).as_posix()
     rule = rule_of(about)
-    fields = rule.fields_of(name)
-    mask = rule.mask_of(fields) if fields else name
+    fields = rule.fields_of(name) or rule.fields_of(f"{name}.png")
+    mask = rule.mask_of(fields) if fields else f"{name}.png"
     return home / about.masks / (mask[:-2] + ".png" if mask.endswith(".*") else mask)
 
 

@@ -18,9 +18,14 @@ ANY_SUFFIX = ".*"
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form, NFC."""
+    return unicodedata.normalize("NFC", name)
+
+
 def normal(name: str) -> str:
     """Return a name in the form in which names are compared: NFC, without case."""
-    return unicodedata.normalize("NFC", name).casefold()
+    return composed(name).casefold()
 
 
 def without_suffix(name: str) -> str:
@@ -62,17 +67,17 @@ class PairRule:
 
     def fields_of(self, image: str) -> dict[str, str] | None:
         """Return the fields of a picture's path; None if it does not follow the rule."""
-        found = _pattern(self.image).fullmatch(normal(image))
+        found = _pattern(self.image).fullmatch(composed(image))
         return found.groupdict() if found else None
 
     def is_mask(self, path: str) -> bool:
         """Return whether a path follows the rule for masks, and more closely than for pictures."""
         literal = len(_FIELD.sub("", self.mask)) > len(_FIELD.sub("", self.image))
-        return literal and _pattern(self.mask).fullmatch(normal(path)) is not None
+        return literal and _pattern(self.mask).fullmatch(composed(path)) is not None
 
     def mask_of(self, fields: dict[str, str]) -> str:
-        """Return the path of the mask, normalised; its suffix may be `.*`."""
-        return normal(_FIELD.sub(lambda field: fields[field[1]], self.mask))
+        """Return the path of the mask; its suffix may be `.*`, and its case another."""
+        return _FIELD.sub(lambda field: fields[field[1]], self.mask)
 
 
 SAME_NAME = PairRule("{id}.*", "{id}.*")
@@ -84,7 +89,7 @@ def _pattern(text: str) -> re.Pattern[str]:
     expression, seen = "", set()
     for number, part in enumerate(_FIELD.split(text.removesuffix(ANY_SUFFIX))):
         if number % 2 == 0:
-            expression += re.escape(normal(part))
+            expression += re.escape(composed(part))
         elif part in seen:
             expression += f"(?P={part})"
         else:
@@ -92,7 +97,7 @@ def _pattern(text: str) -> re.Pattern[str]:
             expression += f"(?P<{part}>{'[^/]+' if part.startswith('split') else '.+'})"
     if any_suffix:
         expression += r"\.(?:" + "|".join(suffix[1:] for suffix in sorted(SUFFIXES)) + ")"
-    return re.compile(expression)
+    return re.compile(expression, re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ def pair_files(images: Path, masks: Path, rule: PairRule) -> Pairs:
         fields = rule.fields_of(name)
         if fields is None or (images == masks and rule.is_mask(name)):
             continue
-        wanted = rule.mask_of(fields)
+        wanted = normal(rule.mask_of(fields))
         mask = (
             loose.get(wanted.removesuffix(ANY_SUFFIX))
             if wanted.endswith(ANY_SUFFIX)
@@ -145,7 +150,12 @@ def pair_files(images: Path, masks: Path, rule: PairRule) -> Pairs:
         found = {key: path for key, path in found.items() if path not in used}
         of = {key: mask for key, mask in of.items() if key in found}
     pictures = set(found.values())
-    lonely = [masks / name for name in there if masks / name not in used | pictures]
+    pattern = _pattern(rule.mask)
+    lonely = [
+        masks / name
+        for name in there
+        if masks / name not in used | pictures and pattern.fullmatch(composed(name))
+    ]
     if images == masks:
         lonely = [path for path in lonely if rule.is_mask(path.relative_to(masks).as_posix())]
     return Pairs(found, of, lonely)

@@ -152,12 +152,9 @@ def find_lists(folder: Path, pictures: dict[str, Path]) -> dict[str, list[Path]]
 def splits_from_lists(folder: Path, pictures: dict[str, Path]) -> dict[str, Path]:
     """Return one list for each of `train`, `val` and `test`, all of one folder."""
     found = find_lists(folder, pictures)
-    homes = [path.parent for path in found.get("train", [])]
-    home = next(
-        (home for home in homes if any(p.parent == home for p in found.get("val", []))), None
-    )
-    if home is None:
-        home = homes[0] if homes else None
+    homes = [path.parent for path in found.get("val", [])]
+    complete = {path.parent for path in found.get("train", [])}
+    home = next((home for home in homes if home in complete), homes[0] if homes else None)
     return {
         word: next(path for path in paths if path.parent == home)
         for word, paths in found.items()

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
@@ -187,7 +187,10 @@ def _compare(folder: Path, one: Layout, other: Layout) -> Literal["same", "finer
 
 
 def _refuse(
-    folder: Path, names: Sequence[str], layouts: Sequence[Layout], look: object
+    folder: Path,
+    names: Sequence[str],
+    layouts: Sequence[Layout],
+    look: Callable[[Side, int], Series],
 ) -> NoReturn:
     """Raise DataError with what was found instead of pictures and masks."""
     for number in range(len(layouts)):

@@ -18,7 +18,7 @@ from seenet.data.check.plausible import doubts, implausible, untaught
 from seenet.data.check.scan import Examined, Problem, examine_all
 from seenet.data.check.stats import BINARY, SplitStats, gather, likely_cause, no_class, strange_ids
 from seenet.data.folder import described_pairs, description_path, read_description
-from seenet.data.split import Split
+from seenet.data.split import FileSplit, Split
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,8 @@ def _judge(
         findings.append(_finding(split.name, "", split.name, error))
     notes = [Note(split.name, key, *note) for key, pair in keyed for note in pair.notes]
     verdict = SplitVerdict(which, split, pairs, tuple(findings), tuple(notes))
-    if stats := verdict.stats():
+    stats = verdict.stats()
+    if stats and not any(finding.kind == "mask-kind" for finding in findings):
         whole = [_finding(split.name, "", split.name, e) for e in implausible(split, pairs, stats)]
         verdict = replace(verdict, findings=(*verdict.findings, *whole))
     return verdict
@@ -307,7 +308,9 @@ def _outside(settings: DataSettings, splits: Sequence[Split]) -> Iterator[Findin
     """Find masks that belong to no image, and splits that are the same."""
     if settings.kind == "folder":
         path = description_path(settings)
-        for mask in described_pairs(read_description(path), path).lonely:
+        used = {mask for split in splits if isinstance(split, FileSplit) for mask in split.masks}
+        lonely = described_pairs(read_description(path), path).lonely
+        for mask in (mask for mask in lonely if mask not in used):
             fix = "copy the picture there, or take the mask out"
             error = DataError(f"{mask}: a mask without a picture", fix=fix, kind="missing")
             yield _finding("", mask.stem, mask, error)

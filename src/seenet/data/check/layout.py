@@ -216,7 +216,7 @@ def _paired(rule: PairRule, names: Sequence[str], known: dict[str, str]) -> list
     used = set()
     for name in names:
         fields = rule.fields_of(name)
-        mask = known.get(rule.mask_of(fields)) if fields else None
+        mask = known.get(normal(rule.mask_of(fields))) if fields else None
         if mask is not None and mask != name:
             if mask in used or _of_two_splits(name, mask):
                 return []
@@ -240,10 +240,9 @@ def _relative(rule: PairRule, pairs: list[tuple[str, str]]) -> Layout:
         for field, text in (rule.fields_of(picture) or {}).items():
             values[field].add(text)
     image, mask = rule.image, rule.mask
-    real = dict.fromkeys(values, pairs[0][0])
     for field, texts in values.items():
         if field != "id" and len(texts) == 1:
-            text = _as_written(next(iter(texts)), real[field])
+            text = next(iter(texts))
             image, mask = (side.replace(f"{{{field}}}", text) for side in (image, mask))
     sides = [side.split("/") for side in (image, mask)]
     if all(side[-2:] == ["{below}", side[-1]] and side[-1].startswith("{id}") for side in sides):
@@ -261,12 +260,6 @@ def _relative(rule: PairRule, pairs: list[tuple[str, str]]) -> Layout:
     if images != masks and left.rpartition(".")[0] == right.rpartition(".")[0] == "{id}":
         left = right = "{id}" + ANY_SUFFIX
     return Layout(images, masks, PairRule(left, right), tuple(pairs))
-
-
-def _as_written(text: str, path: str) -> str:
-    """Return a normalised part of a path as the path writes it."""
-    place = normal(path).find(text)
-    return path[place : place + len(text)] if place >= 0 else text
 
 
 def merged(layouts: Sequence[Layout]) -> list[Layout]:

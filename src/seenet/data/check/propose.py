@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,11 @@ def _splits(
             if found := split_of(pairs.images[name].relative_to(folder).as_posix()):
                 by_folder[found[0]][found[1]].append(name)
         where = {split: min(homes) for split, homes in by_folder.items() if len(homes) == 1}
+        if {"train", "val"} <= by_folder.keys() and len(where) < len(by_folder):
+            # Several folders of one split: lists say the same.
+            parts = {split: {*chain(*homes.values())} for split, homes in by_folder.items()}
+            drawn = {split: [name for name in paired if name in parts[split]] for split in parts}
+            return (*_lists(folder, drawn, "by their folders"), remarks)
         if not {"train", "val"} <= where.keys():
             kept = {word: home for word, home in where.items() if word == "test"}
             out = {name for word in kept for name in by_folder[word][kept[word]]}
@@ -247,15 +253,22 @@ def _splits(
     drawn = divide(pool, held, shares)
     left = {name for names in drawn.values() for name in names}
     drawn = {"train": [name for name in pool if name not in left], **drawn}
+    lines, lists = _lists(folder, drawn, "drawn by `data init`")
+    lines += [f"{split}: {quoted(home)}" for split, home in where.items()]
+    return lines, lists, remarks
+
+
+def _lists(folder: Path, drawn: dict[str, list[str]], why: str) -> tuple[list[str], dict[str, str]]:
+    """Return the lines that name new lists of splits, and the lists by file name."""
+    total = sum(map(len, drawn.values()))
     lists, lines = {}, []
     for split, names in drawn.items():
         file = f"{split}.txt"
         while (folder / file).exists():
             file = f"seenet-{file}"
         lists[file] = "".join(f"{name}\n" for name in names)
-        lines.append(f"{split}: {file}  # {len(names)} of {len(paired)}, drawn by `data init`")
-    lines += [f"{split}: {quoted(home)}" for split, home in where.items()]
-    return lines, lists, remarks
+        lines.append(f"{split}: {file}  # {len(names)} of {total}, {why}")
+    return lines, lists
 
 
 def _exif(folder: Path, pairs: Pairs, names: Sequence[str], chosen: str | None) -> list[str]:

@@ -82,6 +82,11 @@ def likely_cause(ids: set[int], labels: LabelSet) -> tuple[str, str]:
         )
     if ids <= {0, 255}:
         return "mask-kind", BINARY
+    if max(ids) == count != labels.ignore:
+        return "ids", (
+            f"looks like ids counted from 1, or void as {count}; "
+            f"set `decode: remap`, or `ignore: {count}`"
+        )
     own = sorted(label for label in ids if label >= 0 and label != labels.ignore)
     if len(own) == count and own != list(range(count)):
         table = dict(zip(own, range(count), strict=True))
@@ -93,11 +98,6 @@ def likely_cause(ids: set[int], labels: LabelSet) -> tuple[str, str]:
         rows = ", ".join(f"{label}: {table[label]}" for label in sorted(table))
         return "ids", (
             f"looks like void by another id; set `decode: remap` and `remap: {{{rows}}}`"
-        )
-    if max(ids) == count != labels.ignore:
-        return "ids", (
-            f"looks like ids counted from 1, or void as {count}; "
-            f"set `decode: remap`, or `ignore: {count}`"
         )
     if 255 in ids and labels.ignore != 255:
         return "ids", "looks like void as 255; set `ignore: 255`"
