@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
@@ -80,7 +80,6 @@ def panel_grid(
     with rc_context({"text.parse_math": False}):
         # No pyplot: it would keep state and pick a backend. Places in inches, from the top left.
         figure = Figure(figsize=(width, height), dpi=DPI)
-        FigureCanvasAgg(figure)
         y = GAP
         for row, inches, over, under in zip(rows, heights, above, below, strict=True):
             y += over
@@ -121,7 +120,6 @@ def plot_of(width: float, height: float) -> tuple[Figure, Axes]:
     """Return a figure of this size in inches with one pair of axes, open at the top and right."""
     # No pyplot: it would keep state and pick a backend.
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -152,10 +150,7 @@ def miou_note(truth: np.ndarray | None, mask: np.ndarray, labels: LabelSet) -> s
 
 def in_colours(values: np.ndarray) -> np.ndarray:
     """Colour an H x W map as a panel does: H x W x 3 uint8."""
-    low, high = float(values.min()), float(values.max())
-    scaled = (values - low) / (high - low) if high > low else np.zeros(values.shape)
-    picture: np.ndarray = colormaps[COLOURS](scaled, bytes=True)[..., :3]
-    return picture
+    return np.asarray(ScalarMappable(cmap=COLOURS).to_rgba(values, bytes=True)[..., :3])
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
@@ -234,7 +229,8 @@ def _draw_picture(item: Input, draw: Callable[[Input, np.ndarray], bytes]) -> by
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
             raise
-        size = "x".join(map(str, image.shape[:2]))
+        height, width = image.shape[:2]
         raise DataError(
-            f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy"
+            f"{item.path}: {height}x{width} pixels are too many for this machine's memory; "
+            "use a smaller copy"
         ) from None

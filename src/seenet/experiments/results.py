@@ -267,9 +267,8 @@ def plot(result: dict[str, Any]) -> bytes:
                 zorder=3,
             )  # fmt: skip
     axes.set_yticks(range(len(rows)), [row["row"] for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_ylabel(result["unit"])
-    axes.set_xlabel(f"mIoU on {protocol['data']}/{protocol['split']}, %" if protocol else "mIoU, %")
+    where = f" on {protocol['data']}/{protocol['split']}" if protocol else ""
+    axes.set(ylim=(len(rows) - 0.5, -0.5), ylabel=result["unit"], xlabel=f"mIoU{where}, %")
     axes.set_title("dot: a seed; bar: mean and its 95 % interval", fontsize=9, loc="left")
     if not result["complete"]:
         title = f"PARTIAL: {result['finished']} of {result['planned']} runs"
