@@ -32,6 +32,18 @@ PANEL, GAP, TEXT, LINE = 2.9, 0.1, 0.24, 0.17
 """Inches: width of a panel, space between panels, height of a label with its margin, and of a line
 of the caption.
 """
+STYLE = {
+    "text.parse_math": False,  # a $ in a user's text starts no formula
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titlepad": 4,
+    "axes.labelsize": 8.5,
+    "axes.labelpad": 3,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
+    **{f"figure.constrained_layout.{side}_pad": GAP / 2 for side in "wh"},
+    **{f"figure.constrained_layout.{side}space": 0 for side in "wh"},
+}
+"""Settings of matplotlib for a grid of panels."""
 DPI = 130
 COLOURS = "viridis"
 """Perceptually uniform, also in grey print."""
@@ -66,48 +78,33 @@ def panel_grid(
     rows: Sequence[Sequence[Panel | None]], caption: str, legend: Sequence[Patch] = ()
 ) -> bytes:
     """Draw panels in rows (None leaves a place empty), then legend and caption; return a PNG."""
-    columns = max(len(row) for row in rows)
-    left = TEXT if any(panel and panel.side for row in rows for panel in row) else 0
-    width = left + columns * (PANEL + GAP) + GAP
+    columns = max(map(len, rows))
+    width = columns * (PANEL + GAP) + GAP
     lines = textwrap.wrap(caption, round(14.5 * width))
-    heights = [PANEL * _aspect(row) for row in rows]
-    above = [TEXT * any(panel.title for panel in row if panel) for row in rows]
-    below = [TEXT * any(panel.note for panel in row if panel) for row in rows]
-    panels = sum(heights) + sum(above) + sum(below) + GAP * (len(rows) + 1)
-    keys = -(-len(legend) // (2 * columns))
-    height = panels + TEXT * keys + LINE * len(lines) + GAP
-    # A $ in a user's text starts no formula.
-    with rc_context({"text.parse_math": False}):
-        # No pyplot: it would keep state and pick a backend. Places in inches, from the top left.
-        figure = Figure(figsize=(width, height), dpi=DPI)
-        y = GAP
-        for row, inches, over, under in zip(rows, heights, above, below, strict=True):
-            y += over
-            bottom = 1 - (y + inches) / height
-            for column, panel in enumerate(row):
+    heights = [PANEL * _aspect(row) + 2 * TEXT for row in rows]
+    below = TEXT * -(-len(legend) // (2 * columns)) + LINE * len(lines) + 2 * GAP
+    size = width, sum(heights) + below
+    with rc_context(STYLE):
+        # No pyplot: it would keep state and pick a backend.
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        upper, lower = figure.subfigures(2, height_ratios=(sum(heights), below))
+        grid = upper.subplots(
+            len(rows), columns, squeeze=False, height_ratios=heights,
+            subplot_kw={"xticks": [], "yticks": []},
+        )  # fmt: skip
+        for places, row in zip(grid, rows, strict=True):
+            for axes, panel in zip(places, row, strict=False):
                 if panel is not None:
-                    x = left + GAP + column * (PANEL + GAP)
-                    place = (x / width, bottom, PANEL / width, inches / height)
-                    _draw(figure.add_axes(place), panel)
-            y += inches + under + GAP
+                    axes.imshow(panel.picture, cmap=COLOURS)
+                    axes.set(title=panel.title, xlabel=panel.note, ylabel=panel.side)
         if legend:
-            figure.legend(
-                handles=list(legend), ncols=2 * columns, fontsize=8.5, frameon=False,
-                loc="upper center", bbox_to_anchor=(0.5, 1 - y / height), borderaxespad=0,
-                borderpad=0,
+            lower.legend(
+                handles=list(legend), ncols=2 * columns, frameon=False, loc="upper center",
+                borderaxespad=0, borderpad=0,
             )  # fmt: skip
         text = "\n".join(lines)
-        figure.text(GAP / width, GAP / height, text, fontsize=8.5, va="bottom", linespacing=1.3)
+        lower.text(GAP / width, GAP / below, text, va="bottom", linespacing=1.3)
         return png_bytes(figure)
-
-
-def _draw(axes: Axes, panel: Panel) -> None:
-    axes.imshow(panel.picture, cmap=COLOURS)
-    axes.set_title(panel.title, fontsize=9.5, pad=4)
-    axes.set_xlabel(panel.note, fontsize=8.5, labelpad=3)
-    axes.set_ylabel(panel.side, fontsize=9.5, labelpad=4)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
 
 
 def _aspect(row: Sequence[Panel | None]) -> float:
