@@ -158,7 +158,7 @@ def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, At
         "colours, from the least value (dark blue) to the greatest (yellow). Second row: the "
         f"channels that vary most over this picture. Mean attention: {attention.line()}."
     )
-    return panel_grid([top, below], caption, class_legend([mask], labels)), attention
+    return panel_grid([("", top), ("", below)], caption, class_legend([mask], labels)), attention
 
 
 def compare(attention: np.ndarray, distance: np.ndarray | None, width: int = WIDTH) -> Attention:

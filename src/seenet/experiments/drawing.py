@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import check_free, replacing, writing_to
-from seenet.core.images import read_image
+from seenet.core.images import image_size, read_image
 from seenet.core.labels import LabelSet
 from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
@@ -59,29 +59,27 @@ class Panel:
     title: str = ""
     note: str = ""
     """Text below."""
-    side: str = ""
-    """Text to the left, for a whole row."""
 
 
-def map_panel(
-    values: np.ndarray, title: str, tensor: Tensor | None = None, side: str = ""
-) -> Panel:
+Row = tuple[str, Sequence[Panel | None]]
+"""Text to the left of a row, and its panels; None leaves a place empty."""
+
+
+def map_panel(values: np.ndarray, title: str, tensor: Tensor | None = None) -> Panel:
     """Return a map with its range below, and the grid of the 1 x C x h x w tensor it comes from."""
     note = f"{values.min():.3g} to {values.max():.3g}"
     if tensor is not None:
         channels, height, width = tensor.shape[1:]
         note += f" ({channels} channels, {height} x {width} points)"
-    return Panel(values, title, note, side)
+    return Panel(values, title, note)
 
 
-def panel_grid(
-    rows: Sequence[Sequence[Panel | None]], caption: str, legend: Sequence[Patch] = ()
-) -> bytes:
-    """Draw panels in rows (None leaves a place empty), then legend and caption; return a PNG."""
-    columns = max(map(len, rows))
+def panel_grid(rows: Sequence[Row], caption: str, legend: Sequence[Patch] = ()) -> bytes:
+    """Draw rows of panels, then legend and caption; return a PNG."""
+    columns = max(len(panels) for _, panels in rows)
     width = columns * (PANEL + GAP) + GAP
     lines = textwrap.wrap(caption, round(14.5 * width))
-    heights = [PANEL * _aspect(row) + 2 * TEXT for row in rows]
+    heights = [PANEL * _aspect(panels) + 2 * TEXT for _, panels in rows]
     below = TEXT * -(-len(legend) // (2 * columns)) + LINE * len(lines) + 2 * GAP
     size = width, sum(heights) + below
     with rc_context(STYLE):
@@ -92,11 +90,12 @@ def panel_grid(
             len(rows), columns, squeeze=False, height_ratios=heights,
             subplot_kw={"xticks": [], "yticks": []},
         )  # fmt: skip
-        for places, row in zip(grid, rows, strict=True):
-            for axes, panel in zip(places, row, strict=False):
+        for places, (side, panels) in zip(grid, rows, strict=True):
+            places[0].set_ylabel(side)
+            for axes, panel in zip(places, panels, strict=False):
                 if panel is not None:
                     axes.imshow(panel.picture, cmap=COLOURS)
-                    axes.set(title=panel.title, xlabel=panel.note, ylabel=panel.side)
+                    axes.set(title=panel.title, xlabel=panel.note)
         if legend:
             lower.legend(
                 handles=list(legend), ncols=2 * columns, frameon=False, loc="upper center",
@@ -107,9 +106,9 @@ def panel_grid(
         return png_bytes(figure)
 
 
-def _aspect(row: Sequence[Panel | None]) -> float:
+def _aspect(panels: Sequence[Panel | None]) -> float:
     """Return height / width of the tallest panel, from 0.15 to 2: a strip has a figure too."""
-    ratios = [panel.picture.shape[0] / panel.picture.shape[1] for panel in row if panel]
+    ratios = [panel.picture.shape[0] / panel.picture.shape[1] for panel in panels if panel]
     return float(min(2.0, max([0.15, *ratios])))
 
 
@@ -128,9 +127,9 @@ def legend_key(name: str, colour: Sequence[int]) -> Patch:
     return Patch(facecolor=rgb, edgecolor="0.6", linewidth=0.6, label=name)
 
 
-def class_legend(masks: Iterable[np.ndarray], labels: LabelSet) -> list[Patch]:
+def class_legend(masks: Iterable[np.ndarray | None], labels: LabelSet) -> list[Patch]:
     """Return an entry for each class in any of the masks, and one for ignored pixels."""
-    ids = sorted({int(i) for mask in masks for i in np.unique(mask)})
+    ids = sorted({int(i) for mask in masks if mask is not None for i in np.unique(mask)})
     keys = [
         legend_key(labels.classes[i], labels.colours[i]) for i in ids if 0 <= i < labels.num_classes
     ]
@@ -209,25 +208,20 @@ def draw_each(
     with bar(what, len(pictures)) as advance:
         for item, path in zip(pictures, paths, strict=True):
             try:
-                write_figure(path, _draw_picture(item, draw))
-            except DataError as error:
-                log.warning("failed: %s", error)
-                report.failed.append((item.path, str(error)))
+                write_figure(path, draw(item, read_image(item.path)))
+            except (DataError, MemoryError, RuntimeError) as error:
+                reason = str(error)
+                if lacks_memory(error):
+                    size = "x".join(map(str, image_size(item.path)))
+                    reason = (
+                        f"{item.path}: {size} pixels are too many for this machine's memory; "
+                        "use a smaller copy"
+                    )
+                elif not isinstance(error, DataError):
+                    raise
+                log.warning("failed: %s", reason)
+                report.failed.append((item.path, reason))
             else:
                 report.written += 1
             advance(note=item.name)
     return report
-
-
-def _draw_picture(item: Input, draw: Callable[[Input, np.ndarray], bytes]) -> bytes:
-    image = read_image(item.path)
-    try:
-        return draw(item, image)
-    except (MemoryError, RuntimeError) as error:
-        if not lacks_memory(error):
-            raise
-        height, width = image.shape[:2]
-        raise DataError(
-            f"{item.path}: {height}x{width} pixels are too many for this machine's memory; "
-            "use a smaller copy"
-        ) from None

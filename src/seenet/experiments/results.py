@@ -259,12 +259,11 @@ def plot(result: dict[str, Any]) -> bytes:
         seeds = [100 * run["miou"] for run in row["runs"]]
         axes.scatter(seeds, [place] * len(seeds), s=22, color="#0072b2", alpha=0.6, zorder=2)
         if row["miou"]:
-            mean = 100 * row["miou"]["mean"]
-            ends = [100 * end for end in row["miou"]["interval"] or ()] or [mean, mean]
-            axes.plot(ends, [place, place], color=orange, linewidth=1.6, zorder=1)
-            axes.plot(
-                [mean], [place], color=orange, marker="|", markersize=15, markeredgewidth=2.4,
-                zorder=3,
+            mean = row["miou"]["mean"]
+            low, high = row["miou"]["interval"] or (mean, mean)
+            axes.errorbar(
+                100 * mean, place, xerr=[[100 * (mean - low)], [100 * (high - mean)]], color=orange,
+                elinewidth=1.6, marker="|", markersize=15, markeredgewidth=2.4, zorder=3,
             )  # fmt: skip
     axes.set_yticks(range(len(rows)), [row["row"] for row in rows])
     where = f" on {protocol['data']}/{protocol['split']}" if protocol else ""

@@ -195,15 +195,13 @@ def lines(modules: Sequence[ModulePatterns]) -> str:
 def sampling_figure(modules: Sequence[ModulePatterns]) -> bytes:
     """Draw a row for each module, its branches and then the whole; return a PNG."""
     rows = [
-        [
-            Panel(
-                pattern_picture(pattern),
-                pattern.title,
-                pattern.line(),
-                module.name if pattern is module.branches[0] else "",
-            )
-            for pattern in module.all
-        ]
+        (
+            module.name,
+            [
+                Panel(pattern_picture(pattern), pattern.title, pattern.line())
+                for pattern in module.all
+            ],
+        )
         for module in modules
     ]
     caption = (
