@@ -109,6 +109,7 @@ def write_attention(
     path = find_model_with_stages(model)
     variant = read_options(path).get("variant")
     having = [name for name, row in VARIANTS.items() if row.refine == "bam"]
+    # A file that is no model of SeENet has no variant, and loading it says so.
     if variant is not None and variant not in having:
         raise UsageError(
             f"{path}: variant {variant} has no boundary attention; "
@@ -161,12 +162,12 @@ def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, At
     return panel_grid([("", top), ("", below)], caption, class_legend([mask], labels)), attention
 
 
-def compare(attention: np.ndarray, distance: np.ndarray | None, width: int = WIDTH) -> Attention:
-    """Sum an H x W map where `distance` is at most `width`, and elsewhere.
+def compare(attention: np.ndarray, distance: np.ndarray | None) -> Attention:
+    """Sum an H x W map where `distance` is at most `WIDTH`, and elsewhere.
 
     `distance` is the `transition_distance` of the predicted mask; None: it has no boundary.
     """
-    near = np.zeros(attention.shape, bool) if distance is None else distance <= width
+    near = np.zeros(attention.shape, bool) if distance is None else distance <= WIDTH
     return Attention(
         float(attention[near].sum()),
         int(near.sum()),

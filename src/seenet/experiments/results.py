@@ -149,14 +149,14 @@ def _row(plan: Plan, row: Row, results: dict[str, dict[str, Any]]) -> dict[str, 
 
 def _run(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     steps = read_metrics(run.folder / "metrics.jsonl")
-    validations = [entry["val"]["miou"] for entry in steps if "val" in entry]
+    validations = [None, *(entry["val"]["miou"] for entry in steps if "val" in entry)]
     model = run.folder / "model.safetensors"
     return {
         "seed": run.seed,
         "folder": str(run.folder),
         "miou": result["miou"],
         "step": result.get("step"),
-        "last_miou": validations[-1] if validations else None,
+        "last_miou": validations[-1],
         "absent": result.get("absent"),
         "model": {"file": str(model), "sha256": sha256(model)},
     }
