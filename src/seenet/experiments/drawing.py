@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -32,7 +33,7 @@ PANEL, GAP, TEXT, LINE = 2.9, 0.1, 0.24, 0.17
 """Inches: width of a panel, space between panels, height of a label with its margin, and of a line
 of the caption.
 """
-STYLE = {
+STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a $ in a user's text starts no formula
     "font.size": 8.5,
     "axes.titlesize": 9.5,
@@ -85,7 +86,9 @@ def panel_grid(rows: Sequence[Row], caption: str, legend: Sequence[Patch] = ()) 
     with rc_context(STYLE):
         # No pyplot: it would keep state and pick a backend.
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-        upper, lower = figure.subfigures(2, height_ratios=(sum(heights), below))
+        (upper,), (lower,) = figure.subfigures(
+            2, squeeze=False, height_ratios=(sum(heights), below)
+        )
         grid = upper.subplots(
             len(rows), columns, squeeze=False, height_ratios=heights,
             subplot_kw={"xticks": [], "yticks": []},
