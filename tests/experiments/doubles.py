@@ -9,9 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pytest
-
-from seenet.cli import main
 from seenet.core.recipe_files import dump
 from seenet.experiments.plan import Plan, Run, make_plan
 
@@ -79,13 +76,6 @@ class Trainings:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("step 1\nthe loss is nan\n")
         return subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({code})"])
-
-
-def run_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run a command line; return its exit code, stdout and stderr."""
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    return int(caught.value.code or 0), *capsys.readouterr()
 
 
 def start_until(ready: Callable[[], object], *arguments: str) -> subprocess.Popen[bytes]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from seenet.core.labels import LabelSet
 from seenet.data.shapes import SHAPES, ShapesSplit
-from seenet.experiments.drawing import Panel
+from seenet.experiments.drawing import Panel, Row
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction.loading import load
@@ -54,13 +54,15 @@ class Drawn:
     """Double of `panel_grid` that keeps what the last figure is made of."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, module: object) -> None:
+        self.sides: list[str] = []
         self.rows: list[list[Panel | None]] = []
         self.caption = ""
         self.legend: list[str] = []
         monkeypatch.setattr(module, "panel_grid", self.draw)
 
-    def draw(self, rows: list[list[Panel | None]], caption: str, legend: list) -> bytes:
-        self.rows, self.caption = rows, caption
+    def draw(self, rows: list[Row], caption: str, legend: list) -> bytes:
+        self.sides, self.rows = map(list, zip(*rows, strict=True))
+        self.caption = caption
         self.legend = [key.get_label() for key in legend]
         return b"figure"
 

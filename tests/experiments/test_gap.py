@@ -17,8 +17,8 @@ from seenet.experiments.gap import Moments, compare, draw_points, linear_cka, pa
 from seenet.model import Segmenter, create_model
 from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor
+from tests.cli.commands import run
 from tests.evaluation.doubles import MemorySplit
-from tests.experiments.doubles import run_command
 from tests.model.test_baselines import randomize_norms
 
 SIZES = ((48, 64), (41, 50), (64, 33))
@@ -26,11 +26,11 @@ RNG = np.random.default_rng(1)
 SMALL = {"backbone": "resnet10t", "num_classes": SHAPES.num_classes, "width": 8, "p_out": 16}
 
 
-def moments_of(rows: np.ndarray, batches: int = 1) -> Moments:
+def scatter_of(rows: np.ndarray, batches: int) -> torch.Tensor:
     moments = Moments(rows.shape[1])
     for batch in np.array_split(rows, batches):
         moments.add(torch.from_numpy(batch))
-    return moments
+    return moments.scatter
 
 
 def cka_by_hsic(x: np.ndarray, y: np.ndarray) -> float:
@@ -40,8 +40,7 @@ def cka_by_hsic(x: np.ndarray, y: np.ndarray) -> float:
     return float((k * m).sum() / ((k * k).sum() * (m * m).sum()) ** 0.5)
 
 
-@pytest.mark.parametrize("batches", [1, 7, 300])
-@pytest.mark.parametrize("first", [0, 8])
+@pytest.mark.parametrize(("batches", "first"), [(1, 0), (7, 8), (300, 0)])
 def test_equals_the_form_over_gram_matrices(
     batches: int, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,8 +49,7 @@ def test_equals_the_form_over_gram_matrices(
     shared = RNG.normal(size=(300, 5))
     x = shared @ RNG.normal(size=(5, 12)) + RNG.normal(size=(300, 12)) + 100
     y = shared @ RNG.normal(size=(5, 7)) + RNG.normal(size=(300, 7)) - 40
-    scatter = moments_of(np.hstack([x, y]), batches).scatter
-    found = linear_cka(scatter, slice(first, 12), slice(12, 19))
+    found = linear_cka(scatter_of(np.hstack([x, y]), batches), slice(first, 12), slice(12, 19))
     assert 0.05 < found < 0.95
     assert found == pytest.approx(cka_by_hsic(x[:, first:], y), rel=1e-10)
 
@@ -59,7 +57,7 @@ def test_equals_the_form_over_gram_matrices(
 def test_float32_rows_are_summed_in_float64() -> None:
     """20,000 rows with a mean of 1,000 deviations: float32 sums would lose the features."""
     x = (RNG.normal(size=(20_000, 3)) + 1000).astype(np.float32)
-    found = moments_of(x, 11).scatter.numpy() / (len(x) - 1)
+    found = scatter_of(x, 11).numpy() / (len(x) - 1)
     np.testing.assert_allclose(found, np.cov(x.T.astype(np.float64)), rtol=1e-9, atol=1e-9)
 
 
@@ -179,18 +177,17 @@ def test_the_command(
     )
     save_model(Path("net.safetensors"), model(), SHAPES)
     arguments = ["figure", "gap", "net.safetensors", "data.kind=shapes", "--device", "cpu"]
-    assert run_command(capsys, *arguments, "--pixels", "1")[0] == 2
+    assert run(capsys, *arguments, "--pixels", "1")[0] == 2
     arguments += ["--pixels", "30"]
-    code, out, err = run_command(capsys, *arguments, "--json")
-    assert code == 0, err
-    result = json.loads(out)
-    assert result == json.loads(Path("gaps/net-val/gap.json").read_text())
-    assert (result["data"], result["split"], result["images"]) == ("shapes", "val", 3)
-    assert result["model"] == {"file": "net.safetensors", "sha256": sha256(Path("net.safetensors"))}
-    assert "30 points are few for" in err
-    with Image.open("gaps/net-val/gap.png") as picture:
-        assert picture.format == "PNG" and np.asarray(picture).std() > 0
-    assert run_command(capsys, *arguments)[0] == 4
-    code, out, _ = run_command(capsys, *arguments, "--split", "test", "--out", "again")
+    code, out, err = run(capsys, *arguments, "--json")
+    assert code == 0 and "30 points are few for" in err, err
+    result = json.loads(Path("gaps/net-val/gap.json").read_text())
+    assert result == json.loads(out)
+    model_entry = {"file": "net.safetensors", "sha256": sha256(Path("net.safetensors"))}
+    expected = {"data": "shapes", "split": "val", "images": 3, "model": model_entry}
+    assert {key: result[key] for key in expected} == expected
+    assert np.asarray(Image.open("gaps/net-val/gap.png")).std() > 0
+    assert run(capsys, *arguments)[0] == 4
+    code, out, _ = run(capsys, *arguments, "--split", "test", "--out", "again")
     assert code == 0 and "written: again/gap.json" in out
     assert json.loads(Path("again/gap.json").read_text())["pairs"] == result["pairs"]

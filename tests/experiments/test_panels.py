@@ -7,7 +7,7 @@ import torch
 from seenet.core.errors import DataError, UsageError
 from seenet.data.coco import COCO21
 from seenet.experiments import panels
-from seenet.experiments.panels import Row, panels_figure, write_panels
+from seenet.experiments.panels import Row, write_panels
 from seenet.prediction.predictor import Predictor
 from seenet.prediction.result import colourize
 from tests.evaluation.doubles import LABELS, FirstChannel, MemorySplit
@@ -33,16 +33,8 @@ class Opposite(FirstChannel):
 
 
 @pytest.fixture
-def figures(monkeypatch) -> list[tuple[list[Row], list[str], str | None]]:
-    """Rows, names and split of the figures that are drawn."""
-    made = []
-
-    def figure(rows, names, labels, split):
-        made.append((rows, names, split))
-        return b"figure"
-
-    monkeypatch.setattr(panels, "panels_figure", figure)
-    return made
+def drawn(monkeypatch) -> Drawn:
+    return Drawn(monkeypatch, panels)
 
 
 @pytest.fixture
@@ -50,7 +42,7 @@ def model(tmp_path) -> str:
     return str(save_small(tmp_path / "net.safetensors", "baseline"))
 
 
-def test_the_last_models_best_rows_then_its_worst(tmp_path, monkeypatch, figures):
+def test_the_last_models_best_rows_then_its_worst(tmp_path, monkeypatch, drawn):
     pairs = [spotted(share, seed) for seed, share in enumerate((0.5, 0.0, 0.3, 0.1, 0.8))]
     void = (pairs[0][0], np.full((20, 20), LABELS.ignore, np.uint8))
     split = MemorySplit([*pairs, void])
@@ -59,53 +51,46 @@ def test_the_last_models_best_rows_then_its_worst(tmp_path, monkeypatch, figures
     models = [str(save_small(file, "baseline")) for file in files]
     monkeypatch.setattr(panels, "_open_split", lambda *_: split)
     monkeypatch.setattr(panels, "load", lambda file, *_, **__: last if file == files[1] else first)
-    for count in (2, 4):
-        write_panels(models, tmp_path / f"{count}.png", count=count)
-    (rows, names, name), (more, *_) = figures
-    assert (names, name) == (["one", "two"], "toy/val")
-    expected = [("001", "best"), ("003", "best"), ("000", "worst"), ("004", "worst")]
-    assert [(row.name.removeprefix("drive/"), row.side) for row in rows] == expected
+    write_panels(models, tmp_path / "4.png", count=4)
     # No picture stands there twice, and none where nothing is scored.
-    assert [row.name[-1] for row in more] == ["1", "3", "2", "0", "4"]
-    assert np.array_equal(rows[0].masks[1], pairs[1][1])
-    assert np.array_equal(rows[0].truth, pairs[1][1])
+    assert [row[0].note[-1] for row in drawn.rows] == ["1", "3", "2", "0", "4"]
+    write_panels(models, tmp_path / "2.png", count=2)
+    assert [row[0].note for row in drawn.rows] == [f"drive/00{index}" for index in (1, 3, 0, 4)]
+    assert drawn.sides == ["best", "best", "worst", "worst"]
+    assert drawn.titles()[0] == ["picture", "ground truth", "one", "two"]
+    assert drawn.caption.startswith("toy/val: ") and "of two" in drawn.caption
+    for place in (1, 3):
+        assert np.array_equal(drawn.rows[0][place].picture, colourize(pairs[1][1], LABELS))
     split.pairs = [void]
     with pytest.raises(DataError, match="nothing is scored"):
         write_panels(models, tmp_path / "void.png")
 
 
-def test_a_figure_shows_each_predictions_miou(monkeypatch):
-    drawn = Drawn(monkeypatch, panels)
+def test_a_figure_shows_each_predictions_miou(drawn):
     image, truth = spotted(0.3, 0)
     wrong, void = image[:, :, 0], np.full_like(truth, LABELS.ignore)
-    rows = [Row("x", image, [wrong, truth], truth, "best"), Row("y", image, [truth, truth], void)]
-    panels_figure(rows, ["a", "b"], LABELS, "s")
+    rows = [Row("x", image, [wrong, truth], truth), Row("y", image, [truth, truth], void)]
+    panels.panels_figure(rows, ["a", "b"], LABELS, "s")
     first, second = drawn.rows
-    assert drawn.titles() == [["picture", "ground truth", "a", "b"], [""] * 4]
+    assert drawn.titles()[1] == [""] * 4
     ious = [
         ((truth == k) & (wrong == k)).sum() / ((truth == k) | (wrong == k)).sum() for k in range(3)
     ]
     notes = ["x", "", f"mIoU {100 * np.mean(ious):.1f} %", "mIoU 100.0 %"]
     assert [panel.note for panel in first] == notes
     assert second[2].note == "mIoU: nothing is scored"
-    assert [panel.side for panel in first] == ["best", "", "", ""]
-    assert np.array_equal(first[2].picture, colourize(wrong, LABELS))
-    assert "of b" in drawn.caption
     assert drawn.legend == ["sky", "road", "tree", "ignored"]
 
 
-def test_pictures_of_the_user(tmp_path, figures, model):
-    for index, name in enumerate(("a", "b")):
-        (tmp_path / name).mkdir()
-        save_scene(tmp_path / name / "0.png", index)
-    save_scene(tmp_path / "a" / "1.png")
+def test_pictures_of_the_user(tmp_path, drawn, model):
+    for name in ("a/0", "a/1", "b/0"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save_scene(tmp_path / f"{name}.png")
     images = [str(tmp_path / "a"), str(tmp_path / "b")]
     write_panels([model], tmp_path / "a.png", images=images, device="cpu")
-    ((rows, names, split),) = figures
-    assert (names, split) == (["net"], None)
+    assert drawn.titles()[0] == ["picture", "net"] and drawn.caption == ""
     # Pictures of two folders may have one name.
-    assert [row.name for row in rows] == [f"{images[0]}/0", "1", f"{images[1]}/0"]
-    assert {(row.truth, row.side) for row in rows} == {(None, "")}
+    assert [row[0].note for row in drawn.rows] == [f"{images[0]}/0", "1", f"{images[1]}/0"]
 
 
 def test_what_is_refused(tmp_path, model):

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.recipe_files import load_recipe
+from seenet.core.recipe_files import dump, load_recipe
 from seenet.data.shapes import SHAPES
 from seenet.experiments.ablate import check_folder
-from seenet.experiments.plan import TABLE_1, paper_row, parse_rows, parse_vary
+from seenet.experiments.plan import TABLE_1, parse_rows, parse_vary
 from seenet.model import create_model
 from tests.experiments.doubles import tiny_plan
 
@@ -48,13 +48,11 @@ def test_the_users_own_files_are_not_replaced(tmp_path: Path, name: str) -> None
 
 def test_a_recipe_with_stages_is_one_training(tmp_path: Path) -> None:
     path = tmp_path / "two.yaml"
-    path.write_text(
-        "data: {kind: shapes, size: 48, count: 20}\nmodel: {backbone: resnet10t}\n"
-        "transforms: {crop: 48}\ntraining: {steps: 1, batch: 2}\n"
-        "stages: {one: {}, two: {data: {val: null}}}\n"
-    )
+    two_stages = "stages: {one: {}, two: {data: {val: null}}}\n"
+    path.write_text(dump(load_recipe("shapes")) + two_stages)
+    assert load_recipe(path).stages
     plan = tiny_plan(tmp_path / "out", recipe=path, rows="c")
-    assert [bool(run.recipe.stages) for run in plan.runs] == [False, False]
+    assert not any(run.recipe.stages for run in plan.runs)
 
 
 def test_costs_are_the_networks(tmp_path: Path) -> None:
@@ -74,7 +72,8 @@ def test_costs_are_the_networks(tmp_path: Path) -> None:
         ("j", "model.refine_stride=4", [None]),
         ("j", "model={width: 8}", [None]),
         ("j", "optimizer.rate=0.1,0.2", ["j", "j"]),
-        ("baseline", "model.backbone=resnet10t,resnet50", ["c", "a"]),
+        ("baseline", "model.backbone=resnet10t,resnet50,resnet101", ["c", "a", "c"]),
+        ("smp-fpn", "optimizer.rate=0.1", [None]),
     ],
 )
 def test_the_papers_number_stands_beside_the_papers_networks_alone(
@@ -84,9 +83,15 @@ def test_the_papers_number_stands_beside_the_papers_networks_alone(
     assert [row.paper and row.paper.letter for row in rows] == letters
 
 
-def test_values_are_split_by_commas_outside_brackets() -> None:
-    assert parse_vary("p=128, 256,auto", True) == ["p=128", "p=256", "p=auto"]
-    assert parse_vary("scale=[0.5, 2],[1,1]", True) == ["scale=[0.5, 2]", "scale=[1,1]"]
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("p=128, 256,auto", ["p=128", "p=256", "p=auto"]),
+        ("scale=[0.5, 2],[1,1]", ["scale=[0.5, 2]", "scale=[1,1]"]),
+    ],
+)
+def test_values_are_split_by_commas_outside_brackets(text: str, values: list[str]) -> None:
+    assert parse_vary(text, True) == values
 
 
 @pytest.mark.parametrize(
@@ -152,7 +157,3 @@ def test_the_papers_numbers() -> None:
     assert "".join(row.letter for row in TABLE_1) == "abcdefghij"
     mious = [70.9, 72.7, 74.9, 75.7, 75.9, 76.9, 77.5, 77.4, 77.7, 78.1]
     assert [row.miou for row in TABLE_1] == mious
-    backbones = ("resnet50", "resnet101", "tf_efficientnet_lite0")
-    rows = [paper_row("baseline", backbone) for backbone in backbones]
-    assert [row and row.letter for row in rows] == ["a", "c", "c"]
-    assert paper_row("smp-fpn", "resnet101") is None

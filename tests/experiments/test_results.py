@@ -12,6 +12,7 @@ from scipy.stats import ttest_rel
 
 from seenet.experiments.plan import Plan
 from seenet.experiments.results import (
+    Spread,
     as_csv,
     collect_results,
     markdown,
@@ -36,14 +37,13 @@ def test_complete(tmp_path: Path) -> None:
     for run in plan.runs:
         pretend_trained(run, MIOUS[run.row.name][run.seed])
     result, table, lines = collect(plan)
-    assert result["complete"] and result["missing"] == []
+    assert result["complete"] and result["missing"] == [] and "PARTIAL" not in table
     baseline, seenet = result["rows"]
     assert [baseline["miou"][key] for key in ("mean", "sd")] == pytest.approx([0.70, 0.01])
+    assert [run["last_miou"] for run in baseline["runs"]] == pytest.approx([0.69, 0.70, 0.68])
     assert baseline["difference"] is None
     assert seenet["difference"]["mean"] == pytest.approx(0.03)
     assert (seenet["images_per_s"], seenet["memory_mib"]) == (3.0, 310)
-    assert [run["last_miou"] for run in baseline["runs"]] == pytest.approx([0.69, 0.70, 0.68])
-    assert "PARTIAL" not in table
     first, second = ([cell.strip() for cell in row.split("|")] for row in table.splitlines()[2:4])
     assert first[1:6] == ["baseline", "70.00", "1.00", "3 of 3", "reference"]
     assert second[5].startswith("+3.00 (")
@@ -55,8 +55,7 @@ def test_complete(tmp_path: Path) -> None:
 
 def test_partial_results_say_so(tmp_path: Path) -> None:
     plan = tiny_plan(tmp_path, rows="c,j,torchvision-fcn")
-    result, table, _ = collect(plan)
-    assert table.startswith("**PARTIAL: 0 of 6 ")
+    assert collect(plan)[1].startswith("**PARTIAL: 0 of 6 ")
     for run in plan.runs[:3]:
         pretend_trained(run, 0.5 + run.seed / 10)
     # Interrupted: it has a model and a score already, and does not count.
@@ -81,22 +80,17 @@ def test_a_protocol_that_differs_is_named(tmp_path: Path) -> None:
 def test_the_interval_is_that_of_the_paired_t_test() -> None:
     generator = np.random.default_rng(0)
     ours, theirs = generator.normal(0.7, 0.02, 5), generator.normal(0.68, 0.02, 5)
-    found = paired_difference(dict(enumerate(ours)), dict(enumerate(theirs)))
-    expected = ttest_rel(ours, theirs).confidence_interval(0.95)
-    assert found is not None and found.interval == pytest.approx((expected.low, expected.high))
-    assert found.mean == pytest.approx((ours - theirs).mean())
-    assert found.sd == pytest.approx((ours - theirs).std(ddof=1))
-    assert found.resolved == (not expected.low <= 0 <= expected.high)
-
-
-def test_only_common_seeds_are_compared() -> None:
-    found = paired_difference({0: 0.5, 1: 0.6, 7: 0.9}, {1: 0.5, 0: 0.45, 3: 0.1})
-    assert found is not None and found.seeds == 2
-    assert found.mean == pytest.approx(0.075)
+    # Seed 7 is not in both.
+    found = paired_difference({**dict(enumerate(ours)), 7: 0.9}, dict(enumerate(theirs)))
+    low, high = ttest_rel(ours, theirs).confidence_interval(0.95)
+    difference = ours - theirs
+    assert found is not None and found.seeds == 5
+    numbers = [found.mean, found.sd, *(found.interval or ())]
+    assert numbers == pytest.approx([difference.mean(), difference.std(ddof=1), low, high])
+    assert found.resolved == (not low <= 0 <= high)
     assert paired_difference({0: 0.5}, {1: 0.5}) is None
 
 
 def test_one_value_has_no_interval() -> None:
-    found = spread([0.4])
-    assert (found.mean, found.sd, found.interval, found.resolved) == (0.4, None, None, None)
+    assert spread([0.4]) == Spread(0.4, None, None, 1) and spread([0.4]).resolved is None
     assert spread([0.4, 0.4]).interval == (0.4, 0.4)

@@ -24,8 +24,8 @@ from seenet.submit.archive import predictions_folder, submit_masks, submit_model
 from seenet.submit.check import check_submission, find_pictures
 from seenet.submit.cityscapes import CITYSCAPES
 from seenet.submit.voc import VOC, VOC_FOLDER
+from tests.cli.commands import run
 from tests.evaluation.doubles import FirstChannel
-from tests.experiments.doubles import run_command
 
 COMP6 = VOC_FOLDER.format(6)
 FRAMES = ("bad-honnef_000001_000019", "berlin_000000_000019")
@@ -120,7 +120,7 @@ def test_a_network_of_the_users_own(voc: Path, capsys: pytest.CaptureFixture[str
         ("cityscapes", "a.zip", ["--factory", factory], 4, "knows 21 classes"),
     ):
         line = ["submit", kind, str(model), "--images", str(voc / "pictures"), "--device", "cpu"]
-        found, _, err = run_command(capsys, *line, "--out", str(voc / out), *options)
+        found, _, err = run(capsys, *line, "--out", str(voc / out), *options)
         assert found == code and message in err
     assert len(tar_files(voc / "a.tar.gz")) == 3
 

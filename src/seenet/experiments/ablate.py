@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from seenet.core.device import choose_device
 from seenet.core.errors import BusyError, PartialError, Stopped, UsageError
 from seenet.core.files import check_free, write_text
 from seenet.core.recipe_files import dump, load_recipe
-from seenet.experiments import train_run
 from seenet.experiments.plan import Plan, Run, read_json
 from seenet.experiments.results import FILES, RESULTS, write_results
 from seenet.training.run import changed_setting, stop_requests
@@ -55,7 +53,7 @@ def ablate(plan: Plan, *, device: str = "auto", command: str | None = None) -> d
     check_folder(plan)
     gpus = gpus_for(device)
     write_results(plan, {}, command)
-    failed = train_all(plan, device, gpus, lambda: write_results(plan, {}, command))
+    failed = train_all(plan, device, gpus, command)
     result = write_results(plan, failed, command)
     if failed:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in list(failed.items())[:3])
@@ -104,18 +102,17 @@ def gpus_for(device: str) -> list[str | None]:
 
 
 def train_all(
-    plan: Plan, device: str, gpus: Sequence[str | None], after_each: Callable[[], object]
+    plan: Plan, device: str, gpus: Sequence[str | None], command: str | None
 ) -> dict[str, str]:
-    """Train every run that has not finished, one at a time on each GPU.
+    """Train every run that has not finished, one at a time on each GPU; write results after each.
 
     An interrupted run resumes. A run that another process holds (a second `seenet ablate` in the
     folder, or a training that outlived a killed one) is left to it and tried again later.
 
     Args:
         plan: its runs are trained in their order.
-        device: as for `ablate`.
+        device, command: as for `ablate`.
         gpus: as `gpus_for` returns them.
-        after_each: called when one more run has finished.
 
     Returns:
         The reason of each run that failed, by its name.
@@ -123,36 +120,34 @@ def train_all(
     Raises:
         Stopped: a signal, after every run has saved its state.
     """
-    waiting, failed = deque(plan.runs), dict[str, str]()
-    retry_at: dict[str, float] = {}
+    runs = plan.runs
+    waiting = [(0.0, run) for run in runs]
+    failed: dict[str, str] = {}
     active: dict[str | None, tuple[Run, subprocess.Popen[bytes]]] = {}
     try:
         with stop_requests() as stop:
             while waiting or active:
                 for gpu in gpus:
-                    run = None if gpu in active else _next_run(waiting, retry_at)
-                    if run is not None:
+                    if gpu not in active and (run := _next_run(waiting)):
                         active[gpu] = run, _start(run, device, gpu)
                         log.info(
                             "%s: training, %d of %d runs finished; log: %s",
                             run.name,
-                            sum(run.result() is not None for run in plan.runs),
-                            len(plan.runs),
+                            sum(run.result() is not None for run in runs),
+                            len(runs),
                             _log_path(run),
                         )
                 time.sleep(POLL_SECONDS)
                 for gpu, (run, process) in list(active.items()):
-                    code = process.poll()
-                    if code is None:
+                    if (code := process.poll()) is None:
                         continue
                     del active[gpu]
                     if code == BusyError.exit_code:
                         log.info("%s: another process trains it; tried again later", run.name)
-                        retry_at[run.name] = time.monotonic() + BUSY_WAIT_SECONDS
-                        waiting.append(run)
+                        waiting.append((time.monotonic() + BUSY_WAIT_SECONDS, run))
                     elif code == 0 and run.result() is not None:
                         log.info("%s: finished", run.name)
-                        after_each()
+                        write_results(plan, failed, command)
                     else:
                         failed[run.name] = _reason(code, run)
                         log.warning("%s: %s", run.name, failed[run.name])
@@ -172,27 +167,29 @@ def train_all(
     return failed
 
 
-def _next_run(waiting: deque[Run], retry_at: dict[str, float]) -> Run | None:
-    """Take the first run that is due; drop those that have finished, here or elsewhere."""
-    for run in list(waiting):
+def _next_run(waiting: list[tuple[float, Run]]) -> Run | None:
+    """Take the first run whose time has come; drop those that have finished, here or elsewhere."""
+    for due, run in list(waiting):
         finished = run.result() is not None
-        if finished or time.monotonic() >= retry_at.get(run.name, 0):
-            waiting.remove(run)
+        if finished or time.monotonic() >= due:
+            waiting.remove((due, run))
             if not finished:
                 return run
     return None
 
 
 def _start(run: Run, device: str, gpu: str | None) -> subprocess.Popen[bytes]:
-    recipe = run.folder.parent / "recipes" / f"{run.name}.yaml"
+    """Start `seenet train` with the run's recipe, or resume the run."""
+    recipe, log_path = run.folder.parent / "recipes" / f"{run.name}.yaml", _log_path(run)
     write_text(recipe, dump(run.recipe))
-    log_path = _log_path(run)
     log_path.parent.mkdir(parents=True, exist_ok=True)
+    resume = ["--resume"] if (run.folder / "recipe.yaml").exists() else []
+    command = ["train", str(recipe), "--out", str(run.folder), "--device", device, *resume]
     with log_path.open("ab") as stream:
         # In a session of its own: Ctrl-C in the terminal reaches this process alone, which asks
         # its runs to stop once. Not by `run_module`: the run must outlive a killed parent.
         return subprocess.Popen(
-            [sys.executable, "-m", train_run.__name__, str(recipe), str(run.folder), device],
+            [sys.executable, "-m", "seenet", *command],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -210,5 +207,6 @@ def _reason(code: int, run: Run) -> str:
         return "ended without a score: every pixel of the val split is ignored"
     if code < 0:
         return f"killed by signal {-code}{' (out of memory?)' * (-code == signal.SIGKILL)}"
-    lines = _log_path(run).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"exit {code}: {lines[-1] if lines else 'no message in its log'}"
+    log_text = _log_path(run).read_text(encoding="utf-8", errors="replace").strip()
+    last = (log_text or "no message in its log").splitlines()[-1]
+    return f"exit {code}: {last.removeprefix('seenet: ')}"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -34,17 +34,16 @@ CHANNELS = 4
 """Number of single channels that a figure shows."""
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     """Sums of the attention near predicted boundaries and elsewhere.
 
     A pixel's attention is the mean over the channels, enlarged to the picture.
     """
 
-    near_sum: float
-    near_pixels: int
-    elsewhere_sum: float
-    elsewhere_pixels: int
+    near_sum: float = 0.0
+    near_pixels: int = 0
+    elsewhere_sum: float = 0.0
+    elsewhere_pixels: int = 0
 
     def result(self) -> dict[str, Any]:
         """Return the means (0..1, None where there is no pixel) and their difference."""
@@ -81,21 +80,14 @@ class AttentionReport:
     @property
     def all(self) -> Attention:
         """Pool the pixels of all pictures."""
-        parts = self.found.values()
-        return Attention(
-            sum(part.near_sum for part in parts),
-            sum(part.near_pixels for part in parts),
-            sum(part.elsewhere_sum for part in parts),
-            sum(part.elsewhere_pixels for part in parts),
-        )
+        return Attention(*map(sum, zip(*self.found.values(), strict=True)))
 
     def result(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        images = [{"image": path, **attention.result()} for path, attention in self.found.items()]
         return {
             "model": self.pictures.model,
             "width": WIDTH,
-            "images": images,
+            "images": [{"image": path, **found.result()} for path, found in self.found.items()],
             "all": self.all.result(),
         }
 
@@ -117,6 +109,7 @@ def write_attention(
     path = find_model_with_stages(model)
     variant = read_options(path).get("variant")
     having = [name for name, row in VARIANTS.items() if row.refine == "bam"]
+    # A file that is no model of SeENet has no variant, and loading it says so.
     if variant is not None and variant not in having:
         raise UsageError(
             f"{path}: variant {variant} has no boundary attention; "
@@ -143,8 +136,7 @@ def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, At
     mask = to_mask(features["logits"][0])
 
     def enlarge(part: Tensor, size: tuple[int, int] | None = None) -> np.ndarray:
-        values: np.ndarray = network.resize(part, features["logits"], size)[0, 0].numpy()
-        return values
+        return np.asarray(network.resize(part, features["logits"], size)[0, 0])
 
     mean = enlarge(maps.mean(1, keepdim=True))
     distance = transition_distance(mask, labels.ignore)
@@ -167,15 +159,15 @@ def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, At
         "colours, from the least value (dark blue) to the greatest (yellow). Second row: the "
         f"channels that vary most over this picture. Mean attention: {attention.line()}."
     )
-    return panel_grid([top, below], caption, class_legend([mask], labels)), attention
+    return panel_grid([("", top), ("", below)], caption, class_legend([mask], labels)), attention
 
 
-def compare(attention: np.ndarray, distance: np.ndarray | None, width: int = WIDTH) -> Attention:
-    """Sum an H x W map where `distance` is at most `width`, and elsewhere.
+def compare(attention: np.ndarray, distance: np.ndarray | None) -> Attention:
+    """Sum an H x W map where `distance` is at most `WIDTH`, and elsewhere.
 
     `distance` is the `transition_distance` of the predicted mask; None: it has no boundary.
     """
-    near = np.zeros(attention.shape, bool) if distance is None else distance <= width
+    near = np.zeros(attention.shape, bool) if distance is None else distance <= WIDTH
     return Attention(
         float(attention[near].sum()),
         int(near.sum()),

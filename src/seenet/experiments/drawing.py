@@ -5,18 +5,19 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import check_free, replacing, writing_to
-from seenet.core.images import read_image
+from seenet.core.images import image_size, read_image
 from seenet.core.labels import LabelSet
 from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
@@ -32,6 +33,18 @@ PANEL, GAP, TEXT, LINE = 2.9, 0.1, 0.24, 0.17
 """Inches: width of a panel, space between panels, height of a label with its margin, and of a line
 of the caption.
 """
+STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a $ in a user's text starts no formula
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titlepad": 4,
+    "axes.labelsize": 8.5,
+    "axes.labelpad": 3,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
+    **{f"figure.constrained_layout.{side}_pad": GAP / 2 for side in "wh"},
+    **{f"figure.constrained_layout.{side}space": 0 for side in "wh"},
+}
+"""Settings of matplotlib for a grid of panels."""
 DPI = 130
 COLOURS = "viridis"
 """Perceptually uniform, also in grey print."""
@@ -47,73 +60,58 @@ class Panel:
     title: str = ""
     note: str = ""
     """Text below."""
-    side: str = ""
-    """Text to the left, for a whole row."""
 
 
-def map_panel(
-    values: np.ndarray, title: str, tensor: Tensor | None = None, side: str = ""
-) -> Panel:
+Row = tuple[str, Sequence[Panel | None]]
+"""Text to the left of a row, and its panels; None leaves a place empty."""
+
+
+def map_panel(values: np.ndarray, title: str, tensor: Tensor | None = None) -> Panel:
     """Return a map with its range below, and the grid of the 1 x C x h x w tensor it comes from."""
     note = f"{values.min():.3g} to {values.max():.3g}"
     if tensor is not None:
         channels, height, width = tensor.shape[1:]
         note += f" ({channels} channels, {height} x {width} points)"
-    return Panel(values, title, note, side)
+    return Panel(values, title, note)
 
 
-def panel_grid(
-    rows: Sequence[Sequence[Panel | None]], caption: str, legend: Sequence[Patch] = ()
-) -> bytes:
-    """Draw panels in rows (None leaves a place empty), then legend and caption; return a PNG."""
-    columns = max(len(row) for row in rows)
-    left = TEXT if any(panel and panel.side for row in rows for panel in row) else 0
-    width = left + columns * (PANEL + GAP) + GAP
+def panel_grid(rows: Sequence[Row], caption: str, legend: Sequence[Patch] = ()) -> bytes:
+    """Draw rows of panels, then legend and caption; return a PNG."""
+    columns = max(len(panels) for _, panels in rows)
+    width = columns * (PANEL + GAP) + GAP
     lines = textwrap.wrap(caption, round(14.5 * width))
-    heights = [PANEL * _aspect(row) for row in rows]
-    above = [TEXT * any(panel.title for panel in row if panel) for row in rows]
-    below = [TEXT * any(panel.note for panel in row if panel) for row in rows]
-    panels = sum(heights) + sum(above) + sum(below) + GAP * (len(rows) + 1)
-    keys = -(-len(legend) // (2 * columns))
-    height = panels + TEXT * keys + LINE * len(lines) + GAP
-    # A $ in a user's text starts no formula.
-    with rc_context({"text.parse_math": False}):
-        # No pyplot: it would keep state and pick a backend. Places in inches, from the top left.
-        figure = Figure(figsize=(width, height), dpi=DPI)
-        FigureCanvasAgg(figure)
-        y = GAP
-        for row, inches, over, under in zip(rows, heights, above, below, strict=True):
-            y += over
-            bottom = 1 - (y + inches) / height
-            for column, panel in enumerate(row):
+    heights = [PANEL * _aspect(panels) + 2 * TEXT for _, panels in rows]
+    below = TEXT * -(-len(legend) // (2 * columns)) + LINE * len(lines) + 2 * GAP
+    size = width, sum(heights) + below
+    with rc_context(STYLE):
+        # No pyplot: it would keep state and pick a backend.
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        (upper,), (lower,) = figure.subfigures(
+            2, squeeze=False, height_ratios=(sum(heights), below)
+        )
+        grid = upper.subplots(
+            len(rows), columns, squeeze=False, height_ratios=heights,
+            subplot_kw={"xticks": [], "yticks": []},
+        )  # fmt: skip
+        for places, (side, panels) in zip(grid, rows, strict=True):
+            places[0].set_ylabel(side)
+            for axes, panel in zip(places, panels, strict=False):
                 if panel is not None:
-                    x = left + GAP + column * (PANEL + GAP)
-                    place = (x / width, bottom, PANEL / width, inches / height)
-                    _draw(figure.add_axes(place), panel)
-            y += inches + under + GAP
+                    axes.imshow(panel.picture, cmap=COLOURS)
+                    axes.set(title=panel.title, xlabel=panel.note)
         if legend:
-            figure.legend(
-                handles=list(legend), ncols=2 * columns, fontsize=8.5, frameon=False,
-                loc="upper center", bbox_to_anchor=(0.5, 1 - y / height), borderaxespad=0,
-                borderpad=0,
+            lower.legend(
+                handles=list(legend), ncols=2 * columns, frameon=False, loc="upper center",
+                borderaxespad=0, borderpad=0,
             )  # fmt: skip
         text = "\n".join(lines)
-        figure.text(GAP / width, GAP / height, text, fontsize=8.5, va="bottom", linespacing=1.3)
+        lower.text(GAP / width, GAP / below, text, va="bottom", linespacing=1.3)
         return png_bytes(figure)
 
 
-def _draw(axes: Axes, panel: Panel) -> None:
-    axes.imshow(panel.picture, cmap=COLOURS)
-    axes.set_title(panel.title, fontsize=9.5, pad=4)
-    axes.set_xlabel(panel.note, fontsize=8.5, labelpad=3)
-    axes.set_ylabel(panel.side, fontsize=9.5, labelpad=4)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-
-
-def _aspect(row: Sequence[Panel | None]) -> float:
+def _aspect(panels: Sequence[Panel | None]) -> float:
     """Return height / width of the tallest panel, from 0.15 to 2: a strip has a figure too."""
-    ratios = [panel.picture.shape[0] / panel.picture.shape[1] for panel in row if panel]
+    ratios = [panel.picture.shape[0] / panel.picture.shape[1] for panel in panels if panel]
     return float(min(2.0, max([0.15, *ratios])))
 
 
@@ -121,7 +119,6 @@ def plot_of(width: float, height: float) -> tuple[Figure, Axes]:
     """Return a figure of this size in inches with one pair of axes, open at the top and right."""
     # No pyplot: it would keep state and pick a backend.
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -133,9 +130,9 @@ def legend_key(name: str, colour: Sequence[int]) -> Patch:
     return Patch(facecolor=rgb, edgecolor="0.6", linewidth=0.6, label=name)
 
 
-def class_legend(masks: Iterable[np.ndarray], labels: LabelSet) -> list[Patch]:
+def class_legend(masks: Iterable[np.ndarray | None], labels: LabelSet) -> list[Patch]:
     """Return an entry for each class in any of the masks, and one for ignored pixels."""
-    ids = sorted({int(i) for mask in masks for i in np.unique(mask)})
+    ids = sorted({int(i) for mask in masks if mask is not None for i in np.unique(mask)})
     keys = [
         legend_key(labels.classes[i], labels.colours[i]) for i in ids if 0 <= i < labels.num_classes
     ]
@@ -152,10 +149,7 @@ def miou_note(truth: np.ndarray | None, mask: np.ndarray, labels: LabelSet) -> s
 
 def in_colours(values: np.ndarray) -> np.ndarray:
     """Colour an H x W map as a panel does: H x W x 3 uint8."""
-    low, high = float(values.min()), float(values.max())
-    scaled = (values - low) / (high - low) if high > low else np.zeros(values.shape)
-    picture: np.ndarray = colormaps[COLOURS](scaled, bytes=True)[..., :3]
-    return picture
+    return np.asarray(ScalarMappable(cmap=COLOURS).to_rgba(values, bytes=True)[..., :3])
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
@@ -217,24 +211,20 @@ def draw_each(
     with bar(what, len(pictures)) as advance:
         for item, path in zip(pictures, paths, strict=True):
             try:
-                write_figure(path, _draw_picture(item, draw))
-            except DataError as error:
-                log.warning("failed: %s", error)
-                report.failed.append((item.path, str(error)))
+                write_figure(path, draw(item, read_image(item.path)))
+            except (DataError, MemoryError, RuntimeError) as error:
+                reason = str(error)
+                if lacks_memory(error):
+                    size = "x".join(map(str, image_size(item.path)))
+                    reason = (
+                        f"{item.path}: {size} pixels are too many for this machine's memory; "
+                        "use a smaller copy"
+                    )
+                elif not isinstance(error, DataError):
+                    raise
+                log.warning("failed: %s", reason)
+                report.failed.append((item.path, reason))
             else:
                 report.written += 1
             advance(note=item.name)
     return report
-
-
-def _draw_picture(item: Input, draw: Callable[[Input, np.ndarray], bytes]) -> bytes:
-    image = read_image(item.path)
-    try:
-        return draw(item, image)
-    except (MemoryError, RuntimeError) as error:
-        if not lacks_memory(error):
-            raise
-        size = "x".join(map(str, image.shape[:2]))
-        raise DataError(
-            f"{item.path}: {size} pixels are too many for this machine's memory; use a smaller copy"
-        ) from None

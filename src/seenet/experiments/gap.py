@@ -22,7 +22,6 @@ from seenet.evaluation.pictures import png_bytes
 from seenet.evaluation.run import data_settings, default_out
 from seenet.experiments.drawing import model_names, plot_of, write_figure
 from seenet.experiments.probe import find_model_with_stages
-from seenet.model import SeENet, StageProbe
 from seenet.model.seenet import SeEM, pool_to
 from seenet.prediction.batch import prefetch
 from seenet.prediction.loading import load_trained
@@ -124,11 +123,11 @@ def write_gap(
 def pairs_of(model: Any) -> list[Pair]:
     """Return those of `PAIRS` that a network has."""
     strides = {f"B{place}": stride for place, stride in enumerate(model.backbone.strides, start=1)}
-    levels = {}
-    if isinstance(model, SeENet) and model.pyramid is not None:
-        levels = {"P2": model.pyramid.P2, "P3": model.pyramid.P3}
-    elif isinstance(model, StageProbe) and model.P2 is not None:
-        levels = {"P2": model.P2}
+    levels = {
+        path[-2:]: module
+        for path, module in model.named_modules()
+        if path.removeprefix("pyramid.") in {"P2", "P3"}
+    }
     strides |= {name: strides[f"B{name[1]}"] for name in levels}
     branches = {
         name: len(level.rates) * model.options["width"]
@@ -313,10 +312,8 @@ def figure(result: dict[str, Any]) -> bytes:
     axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=9)
     names = [_name(entry).replace(" and ", "\nand ") for entry in entries]
     axes.set_xticks(places, names, fontsize=9)
-    axes.set_ylim(0, 1.08)
-    axes.set_ylabel("linear CKA (1: alike)")
-    model = Path(result["model"]["file"])
-    (name,) = model_names([model], [str(model)])
+    axes.set(ylim=(0, 1.08), ylabel="linear CKA (1: alike)")
+    (name,) = model_names([Path(result["model"]["file"])], [""])
     points = " and ".join(f"{n:,}" for n in dict.fromkeys(entry["pixels"] for entry in entries))
     title = f"{name} on {result['data']}/{result['split']}, {points} points"
     axes.set_title(title, fontsize=10, loc="left", parse_math=False)

@@ -13,6 +13,7 @@ from seenet.data.split import size_mismatch
 from seenet.evaluation.confusion import pair_codes
 from seenet.experiments.drawing import (
     Panel,
+    Row,
     class_legend,
     draw_each,
     map_panel,
@@ -95,29 +96,26 @@ def heat_figure(
     network: Segmenter = predictor.model  # type: ignore[assignment]
     labels, size = predictor.labels, shown_size(*image.shape[:2])
     variant = str(network.options["variant"])
-    kinds = dict(zip(INPUTS, VARIANTS[variant].levels, strict=True)) if variant in VARIANTS else {}
-    levels = {name: kind for name, kind in kinds.items() if kind and name in features}
-    enhanced = {name for name, kind in levels.items() if kind != "conv"}
+    kinds = zip(INPUTS, VARIANTS[variant].levels, strict=True) if variant in VARIANTS else ()
+    levels = {name: kind for name, kind in kinds if kind and name in features}
+    stages = [name for name in ("B1", "B2", "B3", "B4") if name in features]
 
-    def panel(tensor: Tensor, title: str, side: str) -> Panel:
+    def panel(tensor: Tensor, title: str) -> Panel:
         enlarged = network.resize(heat_map(tensor.cpu()), features["logits"], size)
-        return map_panel(enlarged[0, 0].numpy(), title, tensor, side)
+        return map_panel(enlarged[0, 0].numpy(), title, tensor)
 
-    def level(name: str) -> Panel | None:
-        if name not in levels:
-            return None
-        tensor, title = features[name], f"{name}: {KINDS[levels[name]]}"
-        if name in enhanced:
-            title += ", with its input" if whole else ", what it adds"
-            tensor = tensor if whole else added(features, name)
-        return panel(tensor, title, "enhanced" if name == next(iter(levels)) else "")
+    def level(name: str) -> Panel:
+        title = f"{name}: {KINDS[levels[name]]}"
+        if levels[name] == "conv":
+            return panel(features[name], title)
+        if whole:
+            return panel(features[name], f"{title}, with its input")
+        return panel(added(features, name), f"{title}, what it adds")
 
-    first = "B1" if variant in PEERS else "B2"
-    backbone = [
-        panel(features[name], name, "backbone" if name == first else "")
-        for name in ("B1", "B2", "B3", "B4")
-        if name >= first and name in features
-    ]
+    first = 0 if variant in PEERS else 1
+    rows: list[Row] = [("backbone", [panel(features[name], name) for name in stages[first:]])]
+    if levels:
+        rows.append(("enhanced", [level(name) if name in levels else None for name in INPUTS]))
     mask = to_mask(features["logits"][0])
     shown = [Panel(image, "picture")]
     if truth is not None:
@@ -128,13 +126,11 @@ def heat_figure(
         "bilinearly, in its own colours: dark blue is the least value, yellow the greatest; both "
         "stand below it."
     )
-    if enhanced:
+    if {"seem", "fs"} & set(levels.values()):
         caption += " SeEM passes its input on beside what it adds" + (
             ": both are shown together." if whole else ", which is shown alone."
         )
-    enhanced_row = [[level(name) for name in INPUTS]] if levels else []
-    legend = class_legend([mask] if truth is None else [truth, mask], labels)
-    return panel_grid([backbone, *enhanced_row, shown], caption, legend)
+    return panel_grid([*rows, ("", shown)], caption, class_legend([truth, mask], labels))
 
 
 def heat_map(tensor: Tensor) -> Tensor:

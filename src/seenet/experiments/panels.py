@@ -98,12 +98,10 @@ def write_panels(
                 f"{file}: knows other classes ({predictor.labels.name}) than {files[-1]} "
                 f"({labels.name}); models of one figure need the same"
             )
-    rows = (
-        _picture_rows(predictors, images, out)
-        if opened is None
-        else _split_rows(predictors, opened, count)
-    )
-    split_name = None if opened is None else opened.name
+    if opened is None:
+        rows, split_name = _picture_rows(predictors, images, out), None
+    else:
+        rows, split_name = _split_rows(predictors, opened, count), opened.name
     write_figure(out, panels_figure(rows, model_names(files, models), labels, split_name))
 
 
@@ -150,17 +148,16 @@ def panels_figure(
     rows: Sequence[Row], names: Sequence[str], labels: LabelSet, split: str | None
 ) -> bytes:
     """Draw a row for each picture, a column for each model and its mIoU below; return a PNG."""
-    grid: list[list[Panel]] = []
-    masks: list[np.ndarray] = []
+    grid: list[tuple[str, list[Panel]]] = []
     for row in rows:
-        panels = [Panel(row.image, "picture", row.name, row.side)]
+        panels = [Panel(row.image, "picture", row.name)]
         if row.truth is not None:
             panels.append(Panel(colourize(row.truth, labels), "ground truth"))
-            masks.append(row.truth)
         for name, mask in zip(names, row.masks, strict=True):
             panels.append(Panel(colourize(mask, labels), name, miou_note(row.truth, mask, labels)))
-        masks += row.masks
-        grid.append([replace(panel, title="") for panel in panels] if grid else panels)
+        # Titles stand above the first row alone.
+        grid.append((row.side, [replace(panel, title="") for panel in panels] if grid else panels))
+    masks = [mask for row in rows for mask in (row.truth, *row.masks)]
     caption = (
         f"{split}: pictures with the highest and the lowest mIoU of {names[-1]}, over each "
         "picture's own classes."

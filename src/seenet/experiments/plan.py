@@ -1,4 +1,4 @@
-"""The plan of an ablation: its rows, and every run with its resolved recipe.
+"""The plan of an ablation: its rows with their resolved recipes, and its runs.
 
 A row is a row of Table 1 by its letter, a variant or a peer by its name, or a network of the user's
 own by `package.module:callable`.
@@ -8,7 +8,8 @@ import json
 import logging
 import re
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -19,14 +20,16 @@ import torch
 from seenet.core.errors import UsageError, nearest
 from seenet.core.files import digest
 from seenet.core.recipe_files import load_recipe
-from seenet.core.settings import Recipe
+from seenet.core.settings import ModelSettings, Recipe
 from seenet.data import open_split
-from seenet.model import PEERS, VARIANTS, Segmenter, create_model
+from seenet.model import PEERS, VARIANTS, StageProbe, create_model
 from seenet.model.summary import summarize
 from seenet.training.logging import read_metrics
 
 OWN_OPTIONS = {"seed": "--seeds", "model.variant": "--rows", "model.factory": "--rows"}
 """Settings that an option of the command sets."""
+PAPERS_SETTINGS = {"model.variant", "model.backbone", "model.factory"}
+"""Settings of the network in which the paper's rows differ; no factory makes those."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class Row:
 
     name: str
     settings: tuple[str, ...]
-    """Settings by which it differs from the recipe, as `key=value`."""
+    """Settings by which it differs from the plan's recipe, as `key=value`."""
+    recipe: Recipe
     paper: PaperRow | None
     parameters: int
     flops: int | None
@@ -77,12 +81,15 @@ class Run:
 
     row: Row
     seed: int
-    recipe: Recipe
     folder: Path
 
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.row.recipe.model_copy(update={"seed": self.seed})
 
     def result(self) -> dict[str, Any] | None:
         """Return the content of val.json if the run has finished with a model and a score."""
@@ -106,13 +113,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs of an ablation, all rows with the first seed before any with the second."""
+    """Rows of an ablation, each trained with the seeds 0, 1, ..."""
 
     out: Path
     recipe: Recipe
     rows: list[Row]
     seeds: int
-    runs: list[Run]
     reference: Row
     """The row that the others are compared with."""
     unit: str = "row"
@@ -121,6 +127,15 @@ class Plan:
     """Explanations of the numbers that differ from an ablation's, by the number's name."""
     about: dict[str, Any] = field(default_factory=dict)
     """Things that all runs start from, such as a model. A folder has one `unit` and one `about`."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """Return the runs, all rows with the first seed before any with the second."""
+        return [
+            Run(row, seed, self.out / f"{row.name}-seed-{seed}")
+            for seed in range(self.seeds)
+            for row in self.rows
+        ]
 
 
 def make_plan(
@@ -133,14 +148,14 @@ def make_plan(
     vary: list[str],
     reference: str | None,
 ) -> Plan:
-    """Resolve every run and build every network, without memory for its weights.
+    """Resolve every row and build every network, without memory for its weights.
 
     Args:
         recipe: name or file; the stages of a recipe with stages are left out.
         settings: `key=value` for all runs.
         out: folder of the runs and results.
         rows: names with commas between, as for `parse_rows`.
-        seeds: number of runs of each row, with the seeds 0, 1, ...
+        seeds: number of runs of each row.
         vary: texts as for `parse_vary`; each combination of their values makes a row of its own.
         reference: name or letter of the row to compare with; None: the first.
 
@@ -149,51 +164,38 @@ def make_plan(
         DataError: the data is missing.
     """
     base = load_without_stages(recipe, settings)
-    check_comparable(base, seeds)
+    num_classes = check_comparable(base, seeds)
     points = list(product(*(parse_vary(text, rows is not None) for text in vary)))
     grid = [
-        ("-".join([name, *map(_short, point)]), (*network, *point), point)
+        ("-".join([name, *map(_short, point)]), (*network, *point))
         for name, network in parse_rows(rows, base).items()
         for point in points
     ]
-    recipes = [
-        [load_without_stages(recipe, [*settings, *own, f"seed={seed}"]) for seed in range(seeds)]
-        for _, own, _ in grid
-    ]
-    num_classes = open_split(base.data, base.data.train).labels.num_classes
     # Two values may differ only in characters that a folder's name cannot hold.
-    counts = Counter(name for name, _, _ in grid)
-    compared = [
-        _make_row(
-            name if counts[name] == 1 else f"{name}-{digest(*own)[:6]}",
-            own,
-            point,
-            seeded[0],
-            num_classes,
-        )
-        for (name, own, point), seeded in zip(grid, recipes, strict=True)
-    ]
-    runs = [
-        Run(row, seed, seeded[seed], out / f"{row.name}-seed-{seed}")
-        for seed in range(seeds)
-        for row, seeded in zip(compared, recipes, strict=True)
-    ]
+    counts = Counter(name for name, _ in grid)
+    compared = {}
+    for name, own in grid:
+        unique = name if counts[name] == 1 else f"{name}-{digest(*own)[:6]}"
+        resolved = load_without_stages(recipe, [*settings, *own])
+        paper = paper_row(resolved.model, own)
+        compared[unique] = make_row(unique, own, resolved, paper, num_classes)
     if reference in LETTERS:
         (reference,) = parse_rows(reference, base)
-    by_name = {row.name: row for row in compared}
-    if reference is not None and reference not in by_name:
+    reference = reference or next(iter(compared))
+    if reference not in compared:
         raise UsageError(
-            f"--reference {reference}: not among the rows; expected one of {', '.join(by_name)}"
+            f"--reference {reference}: not among the rows; expected one of {', '.join(compared)}"
         )
-    return Plan(out, base, compared, seeds, runs, by_name[reference or compared[0].name])
+    return Plan(out, base, list(compared.values()), seeds, compared[reference])
 
 
-def check_comparable(recipe: Recipe, seeds: int) -> None:
-    """Raise UsageError where the runs of a recipe would have no score to compare."""
+def check_comparable(recipe: Recipe, seeds: int) -> int:
+    """Return the number of classes; UsageError where runs would have no score to compare."""
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: expected at least 1")
     if recipe.data.val is None:
         raise UsageError("data.val is null: scores on a val split are compared; name one")
+    return open_split(recipe.data, recipe.data.train).labels.num_classes
 
 
 def load_without_stages(recipe: str | Path, settings: list[str]) -> Recipe:
@@ -245,9 +247,8 @@ def _parse_row(name: str, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
             f"--rows {name}: no such row; {nearest(name, known)}, a letter a to j of Table 1, "
             "or package.module:callable"
         )
-    settings: tuple[str, ...] = (f"model.variant={variant}",)
-    if recipe.model.factory:
-        settings += ("model.factory=null",)
+    of_table = ["model.factory=null"] if recipe.model.factory else []
+    settings = (f"model.variant={variant}", *of_table)
     if paper and recipe.model.backbone == "resnet101" != paper.backbone:
         weights = recipe.model.weights
         if weights not in (None, "imagenet"):
@@ -259,10 +260,16 @@ def _parse_row(name: str, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     return variant, settings
 
 
-def paper_row(variant: str, backbone: str) -> PaperRow | None:
-    """Return the paper's row of a variant, on this backbone where the paper has two."""
-    rows = [row for row in TABLE_1 if row.variant == variant]
-    return next((row for row in rows if row.backbone == backbone), rows[-1] if rows else None)
+def paper_row(model: ModelSettings, settings: Sequence[str]) -> PaperRow | None:
+    """Return the paper's row of a variant, on this backbone where the paper has two.
+
+    It is None where `settings` make a network that the paper did not measure.
+    """
+    keys = {setting.partition("=")[0] for setting in settings} - PAPERS_SETTINGS
+    if any(key.startswith("model") for key in keys):
+        return None
+    rows = [row for row in TABLE_1 if row.variant == model.variant]
+    return next((row for row in rows if row.backbone == model.backbone), rows[-1] if rows else None)
 
 
 def _folder_name(factory: str) -> str:
@@ -274,45 +281,35 @@ def _short(setting: str) -> str:
     return re.sub(r"[^\w.=-]+", "_", re.sub(r"^[^=]*\.", "", setting)).strip("_")
 
 
-def _make_row(
+def make_row(
     name: str,
     settings: tuple[str, ...],
-    varied: tuple[str, ...],
     recipe: Recipe,
+    paper: PaperRow | None,
     num_classes: int,
 ) -> Row:
-    """Make a row with the cost of what predicts: the network without its auxiliary head."""
-    model = uninitialized_model(recipe, num_classes)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    flops: int | None = None
-    try:
-        flops = sum(part.flops for part in summarize(model, *recipe.transforms.crop))
-    except Exception:
-        # A network of the user's own may compute something that needs real numbers.
-        if recipe.model.factory is None:
-            raise
-    # Varied otherwise than by variant or backbone it is a network that the paper did not measure.
-    keys = {setting.partition("=")[0] for setting in varied} - {"model.variant", "model.backbone"}
-    is_papers = not any(key.partition(".")[0] == "model" for key in keys)
-    paper = paper_row(recipe.model.variant, recipe.model.backbone) if is_papers else None
-    return Row(name, settings, paper, parameters, flops, model.options.get("output_stride"))
+    """Build the recipe's network without weights, and make a row with its costs.
 
-
-def uninitialized_model(recipe: Recipe, num_classes: int) -> Segmenter:
-    """Build the recipe's network without weights, and without memory for them.
-
-    A network of the user's own gets memory: its code may need real numbers when it is built.
+    The parameters are those of what predicts, the network without its auxiliary head; of a probe
+    those of its own head.
     """
     log = logging.getLogger("seenet")
     level = log.level
     log.setLevel(logging.WARNING)  # that its weights are random does not matter here
+    options = {**recipe.model.model_dump(), "weights": None, "num_classes": num_classes}
     try:
+        # The code of a network of the user's own may need real numbers when it is built.
         with nullcontext() if recipe.model.factory else torch.device("meta"):
-            return create_model(
-                **{**recipe.model.model_dump(), "weights": None, "num_classes": num_classes}
-            )
+            model = create_model(**options)
     finally:
         log.setLevel(level)
+    flops: int | None = None
+    # And it may compute something that needs them.
+    with suppress(Exception) if recipe.model.factory else nullcontext():
+        flops = sum(part.flops for part in summarize(model, *recipe.transforms.crop))
+    predicting = model.head if isinstance(model, StageProbe) else model
+    parameters = sum(parameter.numel() for parameter in predicting.parameters())
+    return Row(name, settings, recipe, paper, parameters, flops, model.options.get("output_stride"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

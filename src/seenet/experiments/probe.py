@@ -5,28 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seenet.core.errors import UsageError, nearest
+from seenet.core.errors import UsageError
 from seenet.core.files import sha256
 from seenet.core.recipe_files import refuse_code
-from seenet.core.settings import ModelSettings, Recipe
-from seenet.data import open_split
+from seenet.core.settings import ModelSettings
 from seenet.experiments.plan import (
     PaperRow,
     Plan,
-    Row,
-    Run,
     check_comparable,
     load_without_stages,
-    uninitialized_model,
+    make_row,
 )
 from seenet.model.factory import unknown_parts
 from seenet.model.files import find_model, load_model, read_options
-from seenet.model.probe import PROBES, StageProbe, probes_of
-from seenet.model.summary import summarize
+from seenet.model.probe import probes_of
 
-TABLE_2 = {"B2": 50.1, "EB2": 62.4, "B3": 69.4, "B3+B2": 71.5, "B3+EB2": 73.5}
-"""mIoU in percent of the stages of SeENet on ResNet-101, VOC 2012 val."""
-
+MIOUS = {"B2": 50.1, "EB2": 62.4, "B3": 69.4, "B3+B2": 71.5, "B3+EB2": 73.5}
+TABLE_2 = {stage: PaperRow(stage, "seenet", "resnet101", miou) for stage, miou in MIOUS.items()}
 RULES = {
     "parameters": "of the probe alone: a conv unit 3x3x256 and a 1x1 classifier",
     "paper": "Table 2 of the paper, which does not say whether everything was trained: SeENet on "
@@ -34,10 +29,14 @@ RULES = {
     "are the same",
 }
 MODES = {
-    False: {
-        "frozen below": "everything under the probe keeps its weights and batch norm's statistics"
-    },
-    True: {"joint": "everything under the probe is trained with it, from the weights of the model"},
+    False: (
+        "frozen below",
+        "everything under the probe keeps its weights and batch norm's statistics",
+    ),
+    True: (
+        "joint",
+        "everything under the probe is trained with it, from the weights of the model",
+    ),
 }
 """Name and rule of a mode, by `joint`."""
 
@@ -89,78 +88,55 @@ def make_probe_plan(
         )
     # The network as it was built, with its weights.
     network = {key: value for key, value in options.items() if key in ModelSettings.model_fields}
-    forced = {
+    own = {
         "model": {**network, "weights": str(path)},
         "loss.auxiliary": 0,
         "training.start_from": None,
         "training.freeze_below": not joint,
     }
-    _check_settings(settings, {*forced, "seed"})
-
-    def load_probe(stage: str, seed: int) -> Recipe:
-        own = [f"{key}={json.dumps(value)}" for key, value in forced.items()]
-        own += [f"model.probe={stage}", f"seed={seed}"]
-        return load_without_stages(source, [*settings, *own])
-
-    base = load_probe(names[0], 0)
+    for setting in settings:
+        key = setting.partition("=")[0]
+        if key in {*own, "seed"} or key.startswith("model."):
+            raise UsageError(
+                f"{setting}: a probe sets {key} itself, by the model, --stages, --joint and "
+                "--seeds; leave it out"
+            )
+    all_settings = [*settings, *(f"{key}={json.dumps(value)}" for key, value in own.items())]
+    recipes = {
+        name: load_without_stages(source, [*all_settings, f"model.probe={name}"]) for name in names
+    }
+    base = recipes[names[0]]
     if recipe is None:
         refuse_code(base, settings, source)
-    check_comparable(base, seeds)
-    num_classes = open_split(base.data, base.data.train).labels.num_classes
-    folder = out or _default_out(path, joint)
-    rows = [_make_row(load_probe(name, 0), name, num_classes) for name in names]
-    runs = [
-        Run(row, seed, load_probe(row.name, seed), folder / f"{row.name}-seed-{seed}")
-        for seed in range(seeds)
-        for row in rows
+    num_classes = check_comparable(base, seeds)
+    papers = TABLE_2 if options["variant"] == "seenet" else {}
+    rows = [
+        make_row(name, (f"model.probe={name}",), resolved, papers.get(name), num_classes)
+        for name, resolved in recipes.items()
     ]
-    (mode,) = MODES[joint]
     about = {"model": {"file": str(path), "sha256": sha256(path)}}
-    rules = {**RULES, **MODES[joint]}
-    return Plan(folder, base, rows, seeds, runs, rows[0], f"stage ({mode})", rules, about)
+    mode, rule = MODES[joint]
+    rules = {**RULES, mode: rule}
+    folder = out or _default_out(path, joint)
+    return Plan(folder, base, rows, seeds, rows[0], f"stage ({mode})", rules, about)
 
 
 def _parse_stages(path: Path, options: dict[str, Any], stages: str | None) -> list[str]:
     if options.get("probe"):
         raise UsageError(f"{path}: a probe itself; expected a row of Table 1 or a peer")
     known = probes_of(options["variant"])
-    if stages is None:
-        return known
-    names = list(dict.fromkeys(name.strip() for name in stages.split(",")))
+    names = known if stages is None else [name.strip() for name in stages.split(",")]
     for name in names:
-        if name not in PROBES:
-            raise UsageError(f"--stages {name}: no such stage; {nearest(name, PROBES)}")
         if name not in known:
             raise UsageError(
-                f"--stages {name}: {path} ({options['variant']}) has no enhanced B2; "
-                f"it has {', '.join(known)}"
+                f"--stages {name}: no such stage in {path} ({options['variant']}); "
+                f"expected of {', '.join(known)}"
             )
     return names
 
 
-def _check_settings(settings: Sequence[str], taken: set[str]) -> None:
-    for setting in settings:
-        key = setting.partition("=")[0]
-        if key in taken or key.partition(".")[0] == "model":
-            raise UsageError(
-                f"{setting}: a probe sets {key} itself, by the model, --stages, --joint and "
-                "--seeds; leave it out"
-            )
-
-
 def _default_out(path: Path, joint: bool) -> Path:
     kind = "-joint" if joint else ""
-    if (path.parent / "recipe.yaml").is_file():
-        return path.parent / f"probe{kind}{'' if path.stem == 'model' else f'-{path.stem}'}"
-    return Path("probes") / f"{path.stem}{kind}"
-
-
-def _make_row(recipe: Recipe, stage: str, num_classes: int) -> Row:
-    model = uninitialized_model(recipe, num_classes)
-    assert isinstance(model, StageProbe)
-    is_papers = recipe.model.variant == "seenet"
-    paper = PaperRow(stage, "seenet", "resnet101", TABLE_2[stage]) if is_papers else None
-    flops = sum(part.flops for part in summarize(model, *recipe.transforms.crop))
-    parameters = sum(parameter.numel() for parameter in model.head.parameters())
-    settings = (f"model.probe={stage}",)
-    return Row(stage, settings, paper, parameters, flops, model.options["output_stride"])
+    if not (path.parent / "recipe.yaml").is_file():
+        return Path("probes") / f"{path.stem}{kind}"
+    return path.parent / f"probe{kind}{'' if path.stem == 'model' else f'-{path.stem}'}"

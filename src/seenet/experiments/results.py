@@ -149,14 +149,14 @@ def _row(plan: Plan, row: Row, results: dict[str, dict[str, Any]]) -> dict[str, 
 
 def _run(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     steps = read_metrics(run.folder / "metrics.jsonl")
-    validations = [entry["val"]["miou"] for entry in steps if "val" in entry]
+    validations = [None, *(entry["val"]["miou"] for entry in steps if "val" in entry)]
     model = run.folder / "model.safetensors"
     return {
         "seed": run.seed,
         "folder": str(run.folder),
         "miou": result["miou"],
         "step": result.get("step"),
-        "last_miou": validations[-1] if validations else None,
+        "last_miou": validations[-1],
         "absent": result.get("absent"),
         "model": {"file": str(model), "sha256": sha256(model)},
     }
@@ -259,17 +259,15 @@ def plot(result: dict[str, Any]) -> bytes:
         seeds = [100 * run["miou"] for run in row["runs"]]
         axes.scatter(seeds, [place] * len(seeds), s=22, color="#0072b2", alpha=0.6, zorder=2)
         if row["miou"]:
-            mean = 100 * row["miou"]["mean"]
-            ends = [100 * end for end in row["miou"]["interval"] or ()] or [mean, mean]
-            axes.plot(ends, [place, place], color=orange, linewidth=1.6, zorder=1)
-            axes.plot(
-                [mean], [place], color=orange, marker="|", markersize=15, markeredgewidth=2.4,
-                zorder=3,
+            mean = row["miou"]["mean"]
+            low, high = row["miou"]["interval"] or (mean, mean)
+            axes.errorbar(
+                100 * mean, place, xerr=[[100 * (mean - low)], [100 * (high - mean)]], color=orange,
+                elinewidth=1.6, marker="|", markersize=15, markeredgewidth=2.4, zorder=3,
             )  # fmt: skip
     axes.set_yticks(range(len(rows)), [row["row"] for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_ylabel(result["unit"])
-    axes.set_xlabel(f"mIoU on {protocol['data']}/{protocol['split']}, %" if protocol else "mIoU, %")
+    where = f" on {protocol['data']}/{protocol['split']}" if protocol else ""
+    axes.set(ylim=(len(rows) - 0.5, -0.5), ylabel=result["unit"], xlabel=f"mIoU{where}, %")
     axes.set_title("dot: a seed; bar: mean and its 95 % interval", fontsize=9, loc="left")
     if not result["complete"]:
         title = f"PARTIAL: {result['finished']} of {result['planned']} runs"

@@ -27,40 +27,31 @@ NAMES = {SeEM: "SeEM", SeEMFS: "SeEM-FS"}
 REACHED, BEYOND, MISSED, MIDDLE = (0, 114, 178), (140, 200, 235), (228, 228, 228), (213, 94, 0)
 
 
-def _middle(square: np.ndarray, reach: int) -> np.ndarray:
-    """Return the part of a square array up to `reach` points from its middle."""
-    middle = len(square) // 2
-    inside = slice(middle - reach, middle + reach + 1)
-    part: np.ndarray = square[inside, inside]
-    return part
-
-
 @dataclass(frozen=True)
 class Pattern:
     """Points where the gradient of one output point is not zero."""
 
+    title: str
     rate: int
     """Rate of the dilated kernel; of a whole module the largest."""
     support: np.ndarray
     """Bool S x S, S odd and large enough for all of it; the output point is in the middle."""
 
     @property
-    def window(self) -> np.ndarray:
-        """Return the support within the dilated kernel, (2 rate + 1) x (2 rate + 1)."""
-        return _middle(self.support, self.rate)
-
-    @property
-    def reach(self) -> int:
-        """Return the Chebyshev distance, in points, of the farthest point of window and support."""
-        offsets = np.argwhere(self.support) - len(self.support) // 2
-        return max(self.rate, int(np.abs(offsets).max(initial=0)))
+    def distance(self) -> np.ndarray:
+        """Return the Chebyshev distance of every point from the output point, S x S."""
+        offsets = np.abs(np.arange(len(self.support)) - len(self.support) // 2)
+        return np.maximum(offsets, offsets[:, None])
 
     def result(self) -> dict[str, int]:
-        """Return the rate, and the number of points in the window, reached in it, and reached."""
+        """Return the rate, and the number of points in the window, reached in it, and reached.
+
+        The window is that of the dilated kernel, (2 rate + 1) x (2 rate + 1).
+        """
         return {
             "rate": self.rate,
-            "window": self.window.size,
-            "reached_in_window": int(self.window.sum()),
+            "window": (2 * self.rate + 1) ** 2,
+            "reached_in_window": int(self.support[self.distance <= self.rate].sum()),
             "reached": int(self.support.sum()),
         }
 
@@ -80,10 +71,9 @@ class ModulePatterns:
     branches: list[Pattern]
     whole: Pattern
 
-    def titled(self) -> list[tuple[str, Pattern]]:
-        """Return the patterns with their titles, the whole module last."""
-        branches = [(f"rate {branch.rate}", branch) for branch in self.branches]
-        return [*branches, ("the whole module", self.whole)]
+    @property
+    def all(self) -> list[Pattern]:
+        return [*self.branches, self.whole]
 
     def result(self) -> dict[str, Any]:
         """Return the patterns as JSON values."""
@@ -114,36 +104,31 @@ def measure(kind: type[SeEM], rates: Sequence[int], name: str) -> ModulePatterns
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.uniform_(part.weight, 0.1, 1, generator=generator)
-    # One point more than both kernels reach: a border of zeros shows that nothing is cut off.
-    reaches = [rate + local_size(rate) // 2 + 1 for rate in rates]
+
+    def pattern(title: str, part: nn.Module, rate: int) -> Pattern:
+        # One point more than both kernels reach: a border of zeros shows that nothing is cut off.
+        # SeEM, which has no local kernel, is drawn at the same scale as SeEM-FS.
+        reach = rate + local_size(rate) // 2 + 1
+        return Pattern(title, rate, gradient_support(part, reach))
+
     branches = [
-        Pattern(rate, gradient_support(branch, 1, reach))
-        for rate, branch, reach in zip(rates, module.branches, reaches, strict=True)
+        pattern(f"rate {rate}", branch, rate)
+        for rate, branch in zip(rates, module.branches, strict=True)
     ]
-    whole = Pattern(max(rates), gradient_support(module, 1, max(reaches)))
-    return ModulePatterns(name, branches, whole)
+    return ModulePatterns(name, branches, pattern("the whole module", module, max(rates)))
 
 
-def gradient_support(function: Callable[[Tensor], Tensor], channels: int, reach: int) -> np.ndarray:
+def gradient_support(function: Callable[[Tensor], Tensor], reach: int) -> np.ndarray:
     """Return where the gradient of the middle output point is not zero: bool (2 reach + 1)^2.
 
     Args:
-        function: maps positive float64 1 x channels x h x w to 1 x c x h x w.
-        channels: of its input.
+        function: maps positive float64 1 x 1 x h x w to 1 x c x h x w.
         reach: distance from the middle to the border of the input.
     """
     side = 2 * reach + 1
-    generator = torch.Generator().manual_seed(0)
-    points = torch.rand(1, channels, side, side, dtype=torch.float64, generator=generator) + 0.1
-    points.requires_grad_()
+    points = torch.ones(1, 1, side, side, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(function(points)[0, :, reach, reach].sum(), points)
-    support: np.ndarray = (gradient[0] != 0).any(0).numpy()
-    return support
-
-
-def sparse_and_full(rates: Sequence[int]) -> list[ModulePatterns]:
-    """Measure SeEM and SeEM-FS with the same rates. UsageError as for `measure`."""
-    return [measure(SeEM, rates, "SeEM: sparse"), measure(SeEMFS, rates, "SeEM-FS: full")]
+    return np.asarray(gradient[0, 0] != 0)
 
 
 def levels_of(name: str) -> list[ModulePatterns]:
@@ -188,11 +173,12 @@ def write_sampling(
     if model is not None and rates is not None:
         listed = ",".join(map(str, rates))
         raise UsageError(f"{model} has rates of its own; leave --rates {listed} out, or the model")
-    found = (
-        levels_of(model)
-        if model is not None
-        else sparse_and_full(RATES if rates is None else rates)
-    )
+    if model is not None:
+        found = levels_of(model)
+    else:
+        kinds = {SeEM: "SeEM: sparse", SeEMFS: "SeEM-FS: full"}
+        wanted = RATES if rates is None else rates
+        found = [measure(kind, wanted, name) for kind, name in kinds.items()]
     write_figure(out, sampling_figure(found))
     return found
 
@@ -200,30 +186,22 @@ def write_sampling(
 def lines(modules: Sequence[ModulePatterns]) -> str:
     """Return a line for each branch and each whole module."""
     return "\n".join(
-        f"{module.name}, {title}: {pattern.line(' in the window')}"
+        f"{module.name}, {pattern.title}: {pattern.line(' in the window')}"
         for module in modules
-        for title, pattern in module.titled()
+        for pattern in module.all
     )
 
 
 def sampling_figure(modules: Sequence[ModulePatterns]) -> bytes:
     """Draw a row for each module, its branches and then the whole; return a PNG."""
-    # Patterns of one rate in one column have one scale, such as sparse over full.
-    reaches: dict[tuple[int, int], int] = {}
-    for module in modules:
-        for column, (_, pattern) in enumerate(module.titled()):
-            place = column, pattern.rate
-            reaches[place] = max(reaches.get(place, 0), pattern.reach)
     rows = [
-        [
-            Panel(
-                pattern_picture(pattern, reaches[column, pattern.rate]),
-                title,
-                pattern.line(),
-                module.name if column == 0 else "",
-            )
-            for column, (title, pattern) in enumerate(module.titled())
-        ]
+        (
+            module.name,
+            [
+                Panel(pattern_picture(pattern), pattern.title, pattern.line())
+                for pattern in module.all
+            ],
+        )
         for module in modules
     ]
     caption = (
@@ -240,12 +218,14 @@ def sampling_figure(modules: Sequence[ModulePatterns]) -> bytes:
     return panel_grid(rows, caption, keys)
 
 
-def pattern_picture(pattern: Pattern, reach: int, side: int = 400) -> np.ndarray:
-    """Draw the points up to `reach` from the middle as squares: RGB uint8, about `side` wide."""
-    points = np.where(pattern.support[..., None], BEYOND, (255, 255, 255)).astype(np.uint8)
-    _middle(points, pattern.rate)[:] = np.where(pattern.window[..., None], REACHED, MISSED)
-    _middle(points, 0)[:] = MIDDLE
-    points = _middle(points, reach)
+def pattern_picture(pattern: Pattern, side: int = 400) -> np.ndarray:
+    """Draw every point of the support's square as a square: RGB uint8, about `side` wide."""
+    inside = pattern.distance <= pattern.rate
+    points = np.full((*inside.shape, 3), 255, np.uint8)
+    points[pattern.support] = BEYOND
+    points[inside] = MISSED
+    points[inside & pattern.support] = REACHED
+    points[pattern.distance == 0] = MIDDLE
     size = max(1, round(side / len(points)))
     picture = points.repeat(size, 0).repeat(size, 1)
     if size >= 4:

@@ -47,10 +47,12 @@ def widths_figure(results: dict[str, dict[str, Any]]) -> bytes:
             if miou is not None
         ]
         axes.plot(*zip(*points, strict=True), marker=MARKERS[place % len(MARKERS)], label=name)
-    axes.set_title(_title(next(iter(results.values()))))
-    axes.set_xlabel("width of the band, pixels")
-    axes.set_ylabel("mIoU in the band, %")
-    axes.set_xlim(left=0)
+    axes.set(
+        title=_title(next(iter(results.values()))),
+        xlabel="width of the band, pixels",
+        ylabel="mIoU in the band, %",
+        xlim=(0, None),
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     return png_bytes(figure)
