@@ -72,7 +72,8 @@ def measured(folder: Path, names: list[str]) -> list[tuple[str, str, float, floa
 @pytest.mark.parametrize("files", [BOMBS, HARMLESS], ids=["bombs", "harmless"])
 def test_hostile_files_cost_little(tmp_path: Path, files: dict[str, object]) -> None:
     for name, error, seconds, mebibytes in measured(tmp_path, list(files)):
-        assert files is HARMLESS or error in {"large", "animated", "damaged"}, name
+        kind = "animated" if Path(name).name in {"frames.gif", "pages.tif"} else "large"
+        assert files is HARMLESS or error == kind, name
         assert seconds < SECONDS and mebibytes < MEBIBYTES, (name, seconds, mebibytes)
 
 
@@ -215,23 +216,6 @@ def test_several_pages_are_refused(tmp_path: Path, name: str, big: bool) -> None
         assert caught.value.kind == "animated"
 
 
-def test_compressed_pages_with_copies(tmp_path: Path) -> None:
-    """libtiff opens the file again, at the page that was chosen."""
-    rasterio = pytest.importorskip("rasterio")
-    path, pixels = tmp_path / "a.tif", RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    profile = {
-        "driver": "GTiff", "width": 64, "height": 48, "count": 3, "dtype": "uint8",
-        "compress": "deflate", "tiled": True, "blockxsize": 16, "blockysize": 16,
-    }  # fmt: skip
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile) as file:
-        file.write(np.moveaxis(pixels, 2, 0))
-        file.write_mask(pixels[..., 0] > 9)
-    with rasterio.open(path, "r+") as file:
-        file.build_overviews([2, 4])
-    assert np.array_equal(read_image(path), pixels)
-    assert np.array_equal(read_encoded(path.read_bytes(), "a"), pixels)
-
-
 @pytest.mark.parametrize("next_page", [None, 2**32 - 1], ids=["cyclic", "beyond the end"])
 def test_a_wrong_link_to_the_next_page_ends_the_file(next_page: int | None) -> None:
     content = tiff_of(Page(WHOLE), COPY)
@@ -252,12 +236,3 @@ def test_damaged_directories_of_a_tiff(big: bool, changes: list[tuple[int, int]]
     with suppress(DataError):
         pixels = read_encoded(bytes(content[: cut or None]), "a")
         assert pixels.dtype == np.uint8 and pixels.ndim == 3
-
-
-@pytest.mark.skipif(not HAS_AVIF, reason="this Pillow reads no AVIF")
-def test_an_avif_over_the_pixel_limit_is_named_as_such(tmp_path: Path) -> None:
-    path = write(tmp_path, "declared.avif")
-    for read in (image_size, read_image):
-        with pytest.raises(DataError, match="60000 x 60000") as caught:
-            read(path)
-        assert caught.value.kind == "large"

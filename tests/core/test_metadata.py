@@ -14,7 +14,6 @@ from PIL import Image
 
 from seenet.core.errors import DataError
 from seenet.core.images import from_pil, png_header, read_encoded, read_header, read_ids, read_image
-from seenet.core.metadata import FileRanges, exif_orientation
 from tests.core.blocks import (
     BLOCKS,
     COLOURS,
@@ -43,18 +42,6 @@ many = settings(
 )
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.parametrize("form", FORMS)
-def test_exif_blocks(tmp_path: Path, form: str, name: str) -> None:
-    block, orientation = BLOCKS[name]
-    if (form, name) == ("JPEG", "letters for a number"):
-        pytest.skip("Pillow fails there; no such file is known from practice")
-    plain = read(tmp_path / "plain", saved(form))
-    assert np.array_equal(read(tmp_path / "a", saved(form, block)), turned(plain, orientation))
-    notes = (f"EXIF orientation {orientation}",) if orientation > 1 else ()
-    assert read_header(tmp_path / "a").notes == notes
-
-
 @pytest.mark.skipif(not HAS_AVIF, reason="this Pillow reads no AVIF")
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_the_boxes_of_an_avif_rotate_it(tmp_path: Path, orientation: int) -> None:
@@ -70,6 +57,8 @@ XMP = b'<x tiff:Orientation="6"/>'
 @pytest.mark.parametrize(
     ("block", "xmp", "orientation"),
     [
+        *(pytest.param(block, None, value, id=name) for name, (block, value) in BLOCKS.items()),
+        # XMP is used if EXIF has no orientation.
         (None, XMP, 6),
         (None, b'\xff\xfe<x <<tiff:Orientation="6', 6),
         (None, b"<tiff:Orientation>6<", 6),
@@ -81,11 +70,15 @@ XMP = b'<x tiff:Orientation="6"/>'
     ],
 )
 @pytest.mark.parametrize("form", FORMS)
-def test_xmp_is_used_if_exif_has_no_orientation(
-    tmp_path: Path, form: str, block: bytes | None, xmp: bytes, orientation: int
+def test_exif_and_xmp(
+    tmp_path: Path, form: str, block: bytes | None, xmp: bytes | None, orientation: int
 ) -> None:
+    if (form, block) == ("JPEG", BLOCKS["letters for a number"][0]):
+        pytest.skip("Pillow fails there; no such file is known from practice")
     plain = read(tmp_path / "plain", saved(form))
     assert np.array_equal(read(tmp_path / "a", saved(form, block, xmp)), turned(plain, orientation))
+    notes = (f"EXIF orientation {orientation}",) if orientation > 1 else ()
+    assert read_header(tmp_path / "a").notes == notes
 
 
 PROFILE = exif(turn(6))
@@ -298,42 +291,3 @@ def test_pixels_do_not_depend_on_other_parts(tmp_path: Path, case: tuple[str, by
     for place in part_places(form, content):
         with suppress(*FAILS[form]):
             assert is_turned(read(tmp_path / "a", insert(content, place, part)), plain)
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    orientation=st.integers(0, 9),
-    others=st.dictionaries(
-        st.sampled_from([270, 271, 272, 305, 315]),
-        st.sampled_from(["x", "a longer text"]),
-        max_size=4,
-    ),
-)
-def test_blocks_that_pillow_writes(orientation: int, others: dict[int, str]) -> None:
-    written = Image.Exif()
-    written.update({**others, ORIENTATION: orientation})
-    assert exif_orientation(written.tobytes()) == (orientation or -1)
-    del written[ORIENTATION]
-    assert exif_orientation(written.tobytes()) == 0
-
-
-FILE = bytes(range(256)) * 400
-
-
-@given(
-    ranges=st.lists(
-        st.tuples(st.integers(0, len(FILE)), st.integers(0, len(FILE))).map(sorted).map(tuple),
-        min_size=1,
-        max_size=6,
-    ),
-    reads=st.lists(st.tuples(st.integers(0, 3 * len(FILE)), st.integers(0, 3000)), max_size=8),
-)
-def test_ranges_of_a_file_read_as_one_stream(
-    ranges: list[tuple[int, int]], reads: list[tuple[int, int]]
-) -> None:
-    joined = b"".join(FILE[slice(*part)] for part in ranges)
-    stream = io.BufferedReader(FileRanges(io.BytesIO(FILE), ranges))
-    assert (stream.read(), stream.seek(0, io.SEEK_END)) == (joined, len(joined))
-    for place, count in reads:
-        stream.seek(place)
-        assert stream.read(count) == joined[place : place + count]

@@ -1,10 +1,10 @@
 """Many pictures into a folder: what is written, skipped, refused, listed, and done after a kill."""
 
-import json
 import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,28 +21,14 @@ from seenet.prediction.result import Result
 from tests.prediction.doubles import draw, raising, red_predictor, tree
 
 
-def test_masks_overlays_probabilities_and_manifest(photos, tmp_path):
-    report = predict_files(red_predictor(), [photos], tmp_path / "out", probabilities=True)
-    assert (report.written, report.skipped, report.failed) == (3, 0, [])
-    kinds = (("masks", "png"), ("overlays", "jpg"), ("probabilities", "npz"))
-    assert tree(tmp_path / "out").keys() == {
-        "manifest.json",
-        *(f"{kind}/{name}.{suffix}" for name in ("a", "sub/b", "sub/c") for kind, suffix in kinds),
-    }
-    for source in ("a.png", "sub/b.png", "sub/c.bmp"):
-        mask = np.asarray(Image.open(tmp_path / "out/masks" / f"{source[:-4]}.png"))
-        red = np.asarray(Image.open(photos / source))[:, :, 0]
-        assert np.array_equal(mask, np.minimum(red // 85, 2))
-    report.check()
-    assert 0 < report.result()["network_seconds"] <= report.result()["seconds"]
-
-
-def test_a_second_run_does_only_what_is_missing(photos, tmp_path):
+def test_files_are_written_once_and_a_second_run_does_only_what_is_missing(photos, tmp_path):
     out = tmp_path / "out"
 
     def run(**options):
         predictor = red_predictor()
         report = predict_files(predictor, [photos], out, **options)
+        report.check()
+        assert 0 <= report.result()["network_seconds"] <= report.result()["seconds"]
         return report.written, report.skipped, predictor.model.calls
 
     assert run() == (3, 0, 3)
@@ -52,6 +38,16 @@ def test_a_second_run_does_only_what_is_missing(photos, tmp_path):
     assert run() == (1, 2, 1)
     assert tree(out) == before
     assert run(probabilities=True) == (3, 0, 3)
+    kinds = (("masks", "png"), ("overlays", "jpg"), ("probabilities", "npz"))
+    assert tree(out).keys() == {
+        "manifest.json",
+        *(f"{kind}/{name}.{suffix}" for name in ("a", "sub/b", "sub/c") for kind, suffix in kinds),
+    }
+    for source in ("a.png", "sub/b.png", "sub/c.bmp"):
+        red = np.asarray(Image.open(photos / source))[:, :, 0]
+        assert np.array_equal(
+            Image.open(out / f"masks/{source[:-4]}.png"), np.minimum(red // 85, 2)
+        )
 
 
 CHANGES = {
@@ -95,36 +91,26 @@ def test_a_file_that_appears_during_the_run_is_not_replaced(photos, tmp_path, mo
     assert tree(tmp_path / "out").keys() == {"masks/a.png"}
 
 
-def test_bad_files_are_listed_and_the_rest_is_done(photos, tmp_path):
+def test_bad_files_are_listed_and_the_rest_is_done(photos, tmp_path, monkeypatch):
     (photos / "bad.jpg").write_bytes(b"no picture")
     (photos / "sub/cut.png").write_bytes((photos / "a.png").read_bytes()[:60])
-    report = predict_files(red_predictor(), [photos], tmp_path / "out")
+    # Too large for memory.
+    draw(photos / "huge.png", size=(50, 4))
+    predictor = red_predictor()
+    mask, fails = predictor.mask, raising(torch.OutOfMemoryError("CUDA out of memory"))
+    monkeypatch.setattr(
+        predictor, "mask", lambda image: (fails if len(image) == 50 else mask)(image)
+    )
+    report = predict_files(predictor, [photos], tmp_path / "out")
     assert report.written == 3
-    assert {path.name for path, _ in report.failed} == {"bad.jpg", "cut.png"}
-    with pytest.raises(PartialError, match=r"2 of 5 .*bad\.jpg.*cut\.png"):
+    failed = {Path(entry["input"]).name: entry["error"] for entry in report.result()["failed"]}
+    assert failed.keys() == {"bad.jpg", "cut.png", "huge.png"}
+    assert "50x4 pixels are too many for this machine's memory" in failed["huge.png"]
+    with pytest.raises(PartialError, match=r"3 of 6 .*bad\.jpg.*cut\.png"):
         report.check()
-    assert json.loads(json.dumps(report.result()))["failed"][0]["input"].endswith("bad.jpg")
-    assert not (tmp_path / "out/masks/bad.png").exists()
     with pytest.raises(DataError):
         predict_files(red_predictor(), [photos / "bad.jpg"], tmp_path / "none").check()
     assert tree(tmp_path / "none") == {}
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-    ],
-)
-def test_too_large_for_memory_is_one_failure(photos, tmp_path, monkeypatch, error):
-    one = red_predictor()
-    mask = one.mask
-    fails = raising(error)
-    monkeypatch.setattr(one, "mask", lambda image: (fails if len(image) == 6 else mask)(image))
-    report = predict_files(one, [photos], tmp_path / "out")
-    assert report.written == 2
-    assert "memory" in report.failed[0][1]
 
 
 MOMENTS = {
@@ -158,53 +144,52 @@ def test_interrupted_and_run_again_gives_what_one_run_gives(
         if kill:
             # A kill leaves temporary files and the journal.
             patch.setattr(Path, "unlink", lambda *_, **__: None)
-            patch.setattr(manifest, "_merge_journals", lambda *_: None)
+            patch.setattr(manifest, "_merge_journals", lambda _: {})
         with pytest.raises(KeyboardInterrupt):
             predict_files(red_predictor(), [photos], out)
-    assert ([path.name for path in out.glob(".*")] == [".manifest.jsonl"]) == kill
+    assert ([path.name for path in out.glob(".*")] == [".manifest.0-1.jsonl"]) == kill
     predict_files(red_predictor(), [photos], out)
     assert tree(out) == tree(whole)
 
 
-def test_a_full_disk_stops_the_job(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(Result, "write", raising(OSError(28, "No space left on device")))
-    with pytest.raises(DataError, match="No space left"):
+@pytest.mark.parametrize(
+    ("owner", "name", "error", "expected", "message"),
+    [
+        (Result, "write", OSError(28, "No space left"), DataError, "No space left"),
+        (base, "to_mask", NotFiniteError("scores are NaN"), NotFiniteError, "are NaN"),
+    ],
+    ids=["a full disk", "a network of NaN"],
+)
+def test_what_stops_the_job(photos, tmp_path, monkeypatch, owner, name, error, expected, message):
+    monkeypatch.setattr(owner, name, raising(error))
+    with pytest.raises(expected, match=message):
         predict_files(red_predictor(), [photos], tmp_path / "out")
     assert tree(tmp_path / "out") == {}
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
-def test_names_that_are_not_utf8_are_done_and_known_again(photos, tmp_path):
-    draw(photos / os.fsdecode(b"caf\xe9.png"))
-    assert predict_files(red_predictor(), [photos], tmp_path / "out").written == 4
-    assert predict_files(red_predictor(), [photos], tmp_path / "out").skipped == 4
-    assert (tmp_path / "out/masks" / os.fsdecode(b"caf\xe9.png")).is_file()
-
-
-def test_a_picture_longer_than_a_jpeg_and_a_name_as_long_as_allowed(photos, tmp_path):
-    Image.new("L", (66_000, 2)).save(photos / "long.png")
-    for name in ("ü" * 125 + ".png", "x" * 251 + ".png", "x" * 251 + ".bmp"):
+def test_names_and_sizes_at_the_limits(photos, tmp_path):
+    not_utf8 = os.fsdecode(b"caf\xe9.png")
+    for name in (not_utf8, "ü" * 125 + ".png", "x" * 251 + ".png", "x" * 251 + ".bmp"):
         draw(photos / name)
+    # Longer than a JPEG may be.
+    Image.new("L", (66_000, 2)).save(photos / "long.png")
     report = predict_files(red_predictor(), [photos], tmp_path / "out")
-    # The last two keep their suffixes, for which there is no room; the rest is done.
-    assert (report.written, [path.name[:5] for path, _ in report.failed]) == (5, ["xxxxx", "xxxxx"])
+    # Two keep their suffixes, for which there is no room; the rest is done.
+    assert (report.written, [path.name[:5] for path, _ in report.failed]) == (6, ["xxxxx", "xxxxx"])
+    assert (tmp_path / "out/masks" / not_utf8).is_file()
     with (
         Image.open(tmp_path / "out/masks/long.png") as mask,
         Image.open(tmp_path / "out/overlays/long.jpg") as overlay,
     ):
         assert (mask.size, overlay.size) == ((66_000, 2), (65_500, 2))
+    assert predict_files(red_predictor(), [photos], tmp_path / "out").skipped == 6
 
 
 def test_outputs_by_another_name_are_not_inputs(photos, tmp_path):
     (tmp_path / "link").symlink_to(photos)
     for written in (3, 0):
         assert predict_files(red_predictor(), [photos], tmp_path / "link/out").written == written
-
-
-def test_a_network_of_nan_stops_the_job(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "to_mask", raising(NotFiniteError("nan")))
-    with pytest.raises(NotFiniteError):
-        predict_files(red_predictor(), [photos], tmp_path / "out")
 
 
 def test_a_file_as_out_and_a_model_without_a_file_are_refused(photos, tmp_path):
@@ -225,34 +210,20 @@ def test_the_writer_runs_all_jobs_in_order_beside_the_block():
     assert done == list(range(6))
 
 
-def run_jobs(job, numbers, started=None):
-    with background_writer() as later:
-        for number in numbers:
-            later(lambda number=number: job(number))
-        if started:
-            started.wait()
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("numbers", [range(50), range(1, 2)], ids=["many", "the last one"])
-def test_an_error_of_a_job_is_raised_and_the_rest_is_dropped(numbers):
-    done = []
-    with pytest.raises(ZeroDivisionError):
-        run_jobs(lambda number: (time.sleep(0.01), done.append(1 // (1 - number))), numbers)
-    assert len(done) <= 2 + QUEUED_JOBS
-
-
 def test_after_a_signal_the_running_job_is_finished_and_no_thread_stays():
     before, started, done = threading.active_count(), threading.Event(), []
 
-    def job(number):
+    def job():
         started.set()
         time.sleep(0.05)
-        done.append(number)
+        done.append("finished")
 
-    with pytest.raises(KeyboardInterrupt):
-        run_jobs(job, range(2), started)
-    assert done == [0]
+    with suppress(KeyboardInterrupt), background_writer() as later:
+        later(job)
+        later(job)
+        started.wait()
+        raise KeyboardInterrupt
+    assert done == ["finished"]
     assert threading.active_count() == before
 
 

@@ -35,8 +35,9 @@ def test_a_run_and_its_file_are_the_same_model(run):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 2), (31, 33)])
-def test_a_network_takes_every_size_scale_and_flip(run, size):
-    predictor = seenet.load(run, device="cpu", scales=(0.5, 1.0), flip=True)
+@pytest.mark.parametrize("scale", [0.001, 0.4, 2.3])
+def test_a_network_takes_every_size_scale_and_flip(run, size, scale):
+    predictor = seenet.load(run, device="cpu", scales=(scale, 1.0), flip=True)
     scores = predictor.scores(np.full((*size, 3), 90, np.uint8))
     assert scores.shape == (6, *size)
     torch.testing.assert_close(scores.exp().sum(0), torch.ones(size))

@@ -1,10 +1,12 @@
-"""The manifest of a folder of predictions, after a kill and with several processes at once."""
+"""The manifest of a folder of predictions: kills, several processes at once, several backends."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,12 +15,13 @@ from seenet.data.shapes import SHAPES
 from seenet.model import create_model
 from seenet.model.files import save_model
 from seenet.prediction import manifest
-from seenet.prediction.batch import predict_files
+from seenet.prediction.batch import PredictReport, predict_files
 from seenet.prediction.manifest import open_manifest
 from tests.prediction.doubles import draw, raising, red_predictor, tree
 from tests.training.launching import ROOT, torchrun
 
 SOURCE = {"input": "1", "model": "2", "settings": "3"}
+FP32, BF16 = ("eager", "fp32"), ("eager", "bf16")
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def test_shares_one_after_the_other_make_the_same_tree(seven: Path, tmp_path: Pa
     assert predict_files(red_predictor(), [seven], three, share=(1, 2)).skipped == 3
 
 
-def test_shares_lock_the_folder_together(tmp_path: Path) -> None:
+def test_shares_hold_the_folder_together(tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def busy(*share: int) -> None:
@@ -51,6 +54,7 @@ def test_shares_lock_the_folder_together(tmp_path: Path) -> None:
         first.record("a", SOURCE, {})
         busy(0, 1)
         busy(1, 2)
+        busy(2, 3)
         second.record("b", SOURCE, {})
     assert set(json.loads((out / "manifest.json").read_text())) == {"a", "b"}
     assert [path.name for path in out.iterdir()] == ["manifest.json"]
@@ -59,14 +63,15 @@ def test_shares_lock_the_folder_together(tmp_path: Path) -> None:
         busy(0, 1)
 
 
-@pytest.mark.parametrize("share", [(0, 1), (0, 3)])
+@pytest.mark.parametrize("share", [(0, 1), (1, 2), (0, 3)])
 def test_the_journal_of_a_killed_process_is_merged_but_for_a_cut_line(
     tmp_path: Path, share: tuple[int, int]
 ) -> None:
     line = json.dumps({"name": "left", "entry": {**SOURCE, "outputs": {}}})
     (tmp_path / ".manifest.1-2.jsonl").write_text(f'{line}\n{{"name": "cut')
     with open_manifest(tmp_path, share) as opened:
-        assert set(opened.entries) == {"left"}
+        opened.record("new", SOURCE, {})
+    assert set(json.loads((tmp_path / "manifest.json").read_text())) == {"left", "new"}
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
@@ -87,6 +92,52 @@ def test_a_disk_that_is_full_at_the_end_loses_nothing(photos, tmp_path, monkeypa
             predict_files(red_predictor(), [photos], tmp_path / "out")
     assert predict_files(red_predictor(), [photos], tmp_path / "out").skipped == whole.written
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def switching(many: int = 0, accepted: tuple[Any, ...] = (FP32, BF16), **options: Any) -> Any:
+    """A chooser that reverses the pictures; the first `many` are done in fp32, the rest in bf16."""
+    fp32, bf16 = (red_predictor(precision=precision, **options) for precision in ("fp32", "bf16"))
+    seen: list[str] = []
+    return SimpleNamespace(
+        accepts=lambda backend: backend in accepted,
+        begin=lambda todo: todo[::-1],
+        predictor_for=lambda item: fp32 if len(seen) < many else bf16,
+        done=lambda item, seconds: seen.append(item.name),
+        first=fp32,
+        seen=seen,
+    )
+
+
+def run(chooser: Any, photos: Path) -> PredictReport:
+    return predict_files(chooser.first, [photos], photos.parent / "out", chooser=chooser)
+
+
+def backends(out: Path) -> str:
+    """The precisions of the pictures, in order of their names."""
+    entries = json.loads((out / "manifest.json").read_text())
+    assert {entry["runtime"] for entry in entries.values()} == {"eager"}
+    return " ".join(entry["precision"] for _, entry in sorted(entries.items()))
+
+
+def test_a_second_run_keeps_the_outputs_of_accepted_backends(seven: Path) -> None:
+    (seven / "bad.png").write_bytes(b"no picture")
+    out, chooser = seven.parent / "out", switching(2)
+    report = run(chooser, seven)
+    assert (report.written, len(report.failed), report.settings["precision"]) == (7, 1, "bf16")
+    assert backends(out) == "bf16 bf16 bf16 bf16 bf16 fp32 fp32"
+    assert chooser.seen == ["6", "5", "4", "3", "2", "1", "0"]
+    (seven / "bad.png").unlink()
+    before = tree(out)
+    report = run(switching(9), seven)
+    assert (report.written, report.skipped, tree(out)) == (0, 7, before)
+    for other in (switching(accepted=(FP32,)), switching(accepted=()), switching(flip=True)):
+        with pytest.raises(DataError, match="--overwrite"):
+            run(other, seven)
+    assert tree(out) == before
+    # A picture that is done again replaces the mask of the other backend.
+    (out / "overlays/0.jpg").unlink()
+    assert run(switching(9), seven).written == 1
+    assert backends(out) == "fp32 bf16 bf16 bf16 bf16 fp32 fp32"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from seenet.core.errors import DataError
-from seenet.core.images import read_image
+from seenet.core.images import read_encoded, read_image
 from seenet.prediction import raster
 from seenet.prediction.batch import predict_files
 from tests.core.tiffs import Page, long, tiff_of
@@ -59,41 +59,93 @@ def test_large_files_are_read_by_windows_too(field: Path, monkeypatch: pytest.Mo
     assert (field.parent / "out/masks/field.tif").is_file()
 
 
+def read_alike(path: Path, rounding: int = 0) -> np.ndarray:
+    """Compare windows, mirrored ones too, with what the one decoder reads, and return that."""
+    whole = read_image(path).astype(int)
+    assert np.array_equal(read_encoded(path.read_bytes(), path.name), whole)
+    assert raster.by_windows(path)
+    with raster.opened_raster(path) as picture:
+        assert abs(picture[2:9, 5:400] - whole[2:9, 5:]).max() <= rounding
+        assert abs(picture[:, ::-1][0:9, 3:25] - whole[0:9, ::-1][:, 3:25]).max() <= rounding
+        assert picture[0:5, 0:5].shape == picture.reduced(5, 5).shape == (5, 5, 3)
+    return whole
+
+
+def with_alpha(bands: int, dtype: type) -> np.ndarray:
+    """Noise whose last band, alpha, has rows of the smallest and of the largest value."""
+    values = noise(bands, 20, 30, dtype)
+    values[-1, :5], values[-1, 5:9] = 0, np.iinfo(dtype).max
+    return values
+
+
+RGB, DEFLATE, BANDS = {"photometric": "RGB"}, {"compress": "deflate"}, {"interleave": "band"}
+WHITE_IS_0, PREMULTIPLIED = {"photometric": "MINISWHITE"}, {"alpha": "PREMULTIPLIED"}
+TILED = {"tiled": True, "blockxsize": 16, "blockysize": 16}
+
+
 @pytest.mark.parametrize(
     ("values", "options"),
     [
-        (noise(1, 20, 30), {}),
-        (noise(1, 20, 30), {"photometric": "MINISWHITE"}),
+        *((noise(bands, 20, 30), {}) for bands in (1, 2, 3, 4)),
+        (noise(1, 20, 30), WHITE_IS_0),
         (noise(1, 20, 30, np.uint16), {}),
-        (noise(1, 20, 30, np.uint16), {"photometric": "MINISWHITE"}),
+        (noise(1, 20, 30, np.uint16), WHITE_IS_0),
         (noise(1, 20, 30, np.uint16) >> 4, {"nbits": 12}),
-        *[(noise(1, 20, 30) >> 8 - bits, {"nbits": bits}) for bits in (1, 2, 4)],
-        *[
-            (noise(1, 20, 30) >> 8 - bits, {"nbits": bits, "photometric": "MINISWHITE"})
-            for bits in (1, 2, 4)
-        ],
-        (noise(2, 20, 30), {}),
-        (noise(3, 20, 30), {}),
-        (noise(4, 20, 30), {}),
-        (
-            noise(3, 20, 30),
-            {"interleave": "band", "tiled": True, "blockxsize": 16, "blockysize": 16},
-        ),
+        *((noise(1, 20, 30) >> 8 - bits, {"nbits": bits}) for bits in (1, 2, 4)),
+        *((noise(1, 20, 30) >> 8 - bits, {"nbits": bits, **WHITE_IS_0}) for bits in (1, 2, 4)),
+        (noise(3, 20, 30), {**BANDS, **TILED}),
+        (noise(3, 20, 30), {**BANDS, **RGB}),
+        (noise(3, 20, 30, np.uint16), {**BANDS, **RGB, **DEFLATE}),
+        (noise(4, 20, 30, np.uint16), {**BANDS, **RGB, **DEFLATE}),
         (noise(4, 20, 30), {"photometric": "CMYK"}),
+        *(
+            (with_alpha(bands, dtype), {**PREMULTIPLIED, **options})
+            for bands, dtype, options in (
+                (2, np.uint8, {}),
+                (2, np.uint8, DEFLATE),
+                (4, np.uint8, RGB),
+                (4, np.uint8, RGB | DEFLATE),
+                (4, np.uint16, RGB),
+                (4, np.uint16, RGB | DEFLATE),
+                (4, np.uint8, RGB | DEFLATE | BANDS),
+                (4, np.uint16, RGB | DEFLATE | BANDS),
+            )
+        ),
     ],
 )
 def test_windows_are_what_the_one_decoder_reads(
     field: Path, values: np.ndarray, options: dict[str, Any]
 ) -> None:
-    write(field, values, **options)
-    whole = read_image(field).astype(int)
-    assert raster.by_windows(field) and whole.std() > 20
+    write(field, values, **{"interleave": "pixel", **options})
     # GDAL and Pillow round colours of CMYK each in its own way.
-    rounding = int(options.get("photometric") == "CMYK")
-    with raster.opened_raster(field) as picture:
-        assert abs(picture[2:9, 5:40] - whole[2:9, 5:40]).max() <= rounding
-        assert np.array_equal(picture[:, ::-1][2:9, 5:25], picture[0:20, 0:30][:, ::-1][2:9, 5:25])
-        assert picture[0:5, 0:5].shape == (5, 5, 3)
+    assert read_alike(field, rounding=int(options.get("photometric") == "CMYK")).std() > 20
+
+
+def test_palettes_are_applied(field: Path) -> None:
+    write(field, np.tile(np.array([[[0, 1]]], np.uint8), (1, 100, 100)))
+    with rasterio.open(field, "r+") as file:
+        file.write_colormap(1, {0: (200, 1, 2), 1: (10, 3, 4)})
+        file.build_overviews([2, 4])
+    assert read_alike(field)[0, :2].tolist() == [[200, 1, 2], [10, 3, 4]]
+
+
+@pytest.mark.parametrize("compress", [{}, DEFLATE])
+def test_smaller_copies_and_masks_are_not_pages(field: Path, compress: dict[str, str]) -> None:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        pixels = write(field, noise(3, 40, 50), **TILED, **compress)
+        with rasterio.open(field, "r+") as file:
+            file.write_mask(np.indices((40, 50)).sum(0) > 9)
+            file.build_overviews([2, 4])
+    assert np.array_equal(read_alike(field), np.moveaxis(pixels, 0, 2))
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["last", "first"])
+def test_thumbnails_are_not_pages(field: Path, order: int) -> None:
+    whole = np.moveaxis(noise(3, 40, 50), 0, 2)
+    geo = {33550: (12, 3, np.array([0.5, 0.5, 0]).tobytes()), 33922: (12, 6, bytes(48))}
+    pages = [Page(whole, geo), Page(np.ascontiguousarray(whole[::2, ::2]), {254: long(1)})]
+    field.write_bytes(tiff_of(*pages[::order]))
+    assert np.array_equal(read_alike(field), whole)
 
 
 @pytest.mark.parametrize(
@@ -112,140 +164,42 @@ def test_unknown_colours_are_refused(
     assert message in failure(field)
 
 
-def test_palettes_are_applied(field: Path) -> None:
-    write(field, np.tile(np.array([[[0, 1]]], np.uint8), (1, 100, 100)))
-    with rasterio.open(field, "r+") as file:
-        file.write_colormap(1, {0: (200, 1, 2), 1: (10, 3, 4)})
-        file.build_overviews([2, 4])
-    assert raster.by_windows(field)
-    with raster.opened_raster(field) as picture:
-        assert picture[0:1, 0:2].tolist() == [[[200, 1, 2], [10, 3, 4]]]
-
-
-THUMBNAIL, GEO = (
-    {254: long(1)},
-    {33550: (12, 3, np.array([0.5, 0.5, 0]).tobytes()), 33922: (12, 6, np.zeros(6).tobytes())},
-)
-
-
-def read_alike(path: Path, whole: np.ndarray) -> None:
-    assert raster.by_windows(path)
-    with raster.opened_raster(path) as picture:
-        assert np.array_equal(picture[0:40, 0:50], whole)
-    assert np.array_equal(read_image(path), whole)
-
-
-@pytest.mark.parametrize("compress", [{}, {"compress": "deflate"}])
-def test_smaller_copies_and_masks_are_not_pages(field: Path, compress: dict[str, str]) -> None:
-    pixels = noise(3, 40, 50)
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        write(field, pixels, tiled=True, blockxsize=16, blockysize=16, **compress)
-        with rasterio.open(field, "r+") as file:
-            file.write_mask(np.indices((40, 50)).sum(0) > 9)
-            file.build_overviews([2, 4])
-    read_alike(field, np.moveaxis(pixels, 0, 2))
-
-
-@pytest.mark.parametrize("order", [1, -1], ids=["last", "first"])
-def test_thumbnails_are_not_pages(field: Path, order: int) -> None:
-    whole = np.moveaxis(noise(3, 40, 50), 0, 2)
-    pages = [Page(whole, GEO), Page(np.ascontiguousarray(whole[::2, ::2]), THUMBNAIL)]
-    field.write_bytes(tiff_of(*pages[::order]))
-    read_alike(field, whole)
-
-
-def read_by_windows(path: Path) -> None:
-    with raster.opened_raster(path):
-        pass
-
-
-def test_several_pages_are_refused(field: Path) -> None:
-    whole = np.moveaxis(noise(3, 40, 50), 0, 2)
-    field.write_bytes(tiff_of(Page(whole, GEO), Page(whole, GEO)))
-    assert not raster.by_windows(field)
-    assert "several pages" in failure(field)
+BOTH_SIGNS = [-3, 104]
 
 
 @pytest.mark.parametrize(
-    ("dtype", "values", "limits"),
+    ("values", "options", "message"),
     [
-        (np.float32, [-3, 104], "from -3 to 104"),
-        (np.int16, [-3, 104], "from -3 to 104"),
-        (np.int32, [-3, 104], "from -3 to 104"),
-        (np.int8, [-3, 104], "from -3 to 104"),
-        (np.uint32, [0, 104], "from 0 to 104"),
-        (np.float32, [np.nan, -np.inf], "none of them finite"),
-        (np.float32, [2, np.nan, -np.inf], "from 2 to 2"),
-    ],
-)
-def test_values_without_a_scale_are_refused_as_in_a_whole_picture(
-    field: Path, dtype: type, values: list[float], limits: str
-) -> None:
-    write(field, np.array([[values]], dtype))
-    assert raster.by_windows(field)
-    with pytest.raises(DataError, match=limits) as caught:
-        read_image(field)
-    assert failure(field) == str(caught.value)
-
-
-RGB, DEFLATE = {"photometric": "RGB"}, {"compress": "deflate"}
-
-
-@pytest.mark.parametrize(
-    ("bands", "dtype", "options"),
-    [
-        (2, np.uint8, {}),
-        (2, np.uint8, DEFLATE),
-        (4, np.uint8, RGB),
-        (4, np.uint8, RGB | DEFLATE),
-        (4, np.uint16, RGB),
-        (4, np.uint16, RGB | DEFLATE),
-        (4, np.uint8, {**RGB, **DEFLATE, "interleave": "band"}),
-        (4, np.uint16, {**RGB, **DEFLATE, "interleave": "band"}),
-    ],
-)
-def test_colours_multiplied_by_alpha(
-    field: Path, bands: int, dtype: type, options: dict[str, str]
-) -> None:
-    values = noise(bands, 20, 30, dtype)
-    values[-1, :5] = 0
-    values[-1, 5:9] = np.iinfo(dtype).max
-    write(field, values, alpha="PREMULTIPLIED", **{"interleave": "pixel", **options})
-    whole = read_image(field)
-    with raster.opened_raster(field) as picture:
-        assert np.array_equal(picture[2:19, 3:25], whole[2:19, 3:25])
-        assert np.array_equal(picture[:, ::-1][0:9, 0:30], whole[0:9, ::-1])
-        assert picture.reduced(5, 6).shape == (5, 6, 3)
-
-
-@pytest.mark.parametrize(
-    ("bands", "dtype", "options", "readable"),
-    [
+        *(
+            (np.array([[BOTH_SIGNS]], dtype), {}, "from -3 to 104")
+            for dtype in (np.float32, np.int16, np.int32, np.int8)
+        ),
+        (np.array([[[0, 104]]], np.uint32), {}, "from 0 to 104"),
+        (np.array([[[np.nan, -np.inf]]], np.float32), {}, "none of them finite"),
+        (np.array([[[2, np.nan, -np.inf]]], np.float32), {}, "from 2 to 2"),
         # Pillow reads something else from these, without an error.
-        (3, np.uint16, {}, False),
-        (3, np.uint16, {"tiled": True, "blockxsize": 16, "blockysize": 16}, False),
-        (4, np.uint16, RGB, False),
-        (2, np.uint8, {"alpha": "NON-PREMULTIPLIED"}, False),
-        (4, np.uint8, {**RGB, "alpha": "PREMULTIPLIED"}, False),
-        (2, np.uint8, {"alpha": "PREMULTIPLIED"}, False),
-        (2, np.uint8, {"alpha": "PREMULTIPLIED", "compress": "deflate"}, False),
-        (3, np.uint8, RGB, True),
-        (3, np.uint16, RGB | DEFLATE, True),
-        (4, np.uint16, RGB | DEFLATE, True),
+        *(
+            (noise(bands, 20, 30, dtype), BANDS | options, "bands of 16 bits or with alpha")
+            for bands, dtype, options in (
+                (3, np.uint16, {}),
+                (3, np.uint16, TILED),
+                (4, np.uint16, RGB),
+                (2, np.uint8, {"alpha": "NON-PREMULTIPLIED"}),
+                (4, np.uint8, RGB | PREMULTIPLIED),
+                (2, np.uint8, PREMULTIPLIED),
+                (2, np.uint8, PREMULTIPLIED | DEFLATE),
+            )
+        ),
     ],
 )
-def test_band_interleaved_files_are_read_right_or_refused(
-    field: Path, bands: int, dtype: type, options: dict[str, Any], readable: bool
+def test_what_the_one_decoder_refuses_is_refused_alike(
+    field: Path, values: np.ndarray, options: dict[str, Any], message: str
 ) -> None:
-    values = write(field, noise(bands, 20, 30, dtype), interleave="band", **options)
-    if readable:
-        write(field.with_name("pixel.tif"), values, interleave="pixel", **options)
-        assert np.array_equal(read_image(field), read_image(field.with_name("pixel.tif")))
-        return
-    with pytest.raises(DataError) as caught:
+    write(field, values, **options)
+    assert raster.by_windows(field) == (not options)
+    with pytest.raises(DataError, match=message) as caught:
         read_image(field)
-    assert caught.value.kind == "format"
-    assert failure(field) == str(caught.value)
+    assert (failure(field), caught.value.kind) == (str(caught.value), "format")
 
 
 def test_without_the_extra_the_error_names_it(field: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,13 +210,6 @@ def test_without_the_extra_the_error_names_it(field: Path, monkeypatch: pytest.M
     assert (field.parent / "small/masks/field.png").is_file()
     monkeypatch.setattr(raster, "LARGE", 1000)
     assert "pip install 'seenet[geo]'" in failure(field)
-
-
-def test_too_many_pixels_are_refused(field: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(field, noise(3, 40, 40))
-    monkeypatch.setattr(raster, "MAX_PIXELS", 1000)
-    with pytest.raises(DataError, match="1600 pixels, expected at most 1000"):
-        read_by_windows(field)
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.labels import LabelSet, voc_colours
@@ -100,10 +100,20 @@ BOTH = pytest.mark.parametrize("kind", [np.array, torch.tensor])
 
 
 @BOTH
-def test_the_mask_is_the_argmax_and_the_lower_id_wins(kind) -> None:
+def test_mask_probabilities_and_likelihood_against_float64(kind) -> None:
     mask = to_mask(kind(SCORES))
     assert (mask[0] == 1).all()
     assert np.array_equal(mask, SCORES.argmax(0))
+    probabilities = to_probabilities(kind(SCORES))
+    assert probabilities.dtype == np.float32
+    expected = softmax(SCORES.astype(np.float64), axis=0)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    truth = np.random.default_rng(1).integers(0, 5, (7, 9)).astype(np.uint8)
+    truth[2:4] = 255
+    nats = -sum(np.log(expected[truth[y, x], y, x]) for y, x in np.argwhere(truth != 255))
+    found = negative_log_likelihood(kind(SCORES), truth, 255)
+    assert found == pytest.approx(nats, rel=1e-6)
+    assert negative_log_likelihood(kind(SCORES), np.full_like(truth, 255), 255) == 0.0
 
 
 @BOTH
@@ -125,22 +135,3 @@ def test_scores_that_are_not_finite_are_an_error(kind, value) -> None:
     scores[2, 3, 4] = value
     with pytest.raises(NotFiniteError):
         to_mask(kind(scores))
-
-
-@BOTH
-def test_probabilities_against_float64(kind) -> None:
-    probabilities = to_probabilities(kind(SCORES))
-    assert probabilities.dtype == np.float32
-    expected = softmax(SCORES.astype(np.float64), axis=0)
-    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
-
-
-@BOTH
-def test_likelihood_against_float64(kind) -> None:
-    truth = np.random.default_rng(1).integers(0, 5, (7, 9)).astype(np.uint8)
-    truth[2:4] = 255
-    logs = log_softmax(SCORES.astype(np.float64), axis=0)
-    expected = -sum(logs[truth[y, x], y, x] for y, x in np.argwhere(truth != 255))
-    found = negative_log_likelihood(kind(SCORES), truth, 255)
-    assert found == pytest.approx(expected, rel=1e-6)
-    assert negative_log_likelihood(kind(SCORES), np.full_like(truth, 255), 255) == 0.0

@@ -69,23 +69,15 @@ def test_one_predictor_in_many_threads(warm: bool, options: dict[str, object]) -
     pictures = [picture(*SIZES[number % len(SIZES)]) for number in range(THREADS)]
     model = network()
     alone, shared = (Predictor(model, LABELS, device="cpu", **options) for _ in range(2))
-    expected = [alone.mask(image) for image in pictures]
+    # Runs the same network whole, while others may run it in tiles.
+    beside = Predictor(model, LABELS, device="cpu")
+    expected = [*map(alone.mask, pictures), beside.mask(pictures[3])]
     for _ in range(2 * warm):
         shared.mask(pictures[0])
     for _ in range(3):
-        found = at_once(*(lambda image=image: shared.mask(image) for image in pictures))
+        works = [lambda image=image: shared.mask(image) for image in pictures]
+        found = at_once(*works, lambda: beside.mask(pictures[3]))
         assert all(map(same, found, expected))
-
-
-def test_one_network_whole_and_in_tiles_at_once() -> None:
-    model, image = network(), picture(150, 140)
-    whole, tiled = (
-        Predictor(model, LABELS, device="cpu", tiling=tiling)
-        for tiling in (None, Tiling(tile=128, margin=32))
-    )
-    expected = [whole.mask(image), tiled.mask(image)]
-    found = at_once(*[lambda: whole.mask(image), lambda: tiled.mask(image)] * 4)
-    assert all(map(same, found, expected * 4))
 
 
 def test_a_network_in_training_mode_in_many_threads() -> None:

@@ -203,12 +203,6 @@ def test_tilings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
         Tiling(**wrong)
 
 
-def bar_lines(predictor: Predictor, size: tuple[int, int]) -> list[str]:
-    """The lines that the progress bar of a picture must have."""
-    count = predictor.tiles(size)
-    return [f"tiles of {size[1]}.png: {done}/{count}" for done in range(1, count + 1)]
-
-
 @pytest.mark.parametrize(("scales", "flip"), [((1.0,), False), ((0.5, 1.0), True)])
 def test_each_thread_shows_the_tiles_of_its_own_picture(
     scales: tuple[float, ...],
@@ -233,7 +227,11 @@ def test_each_thread_shows_the_tiles_of_its_own_picture(
         list(pool.map(work, sizes))
     lines = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]
     assert predictor.tiles(sizes[0]) == 1 < len(scales) + 1 < predictor.tiles(sizes[1])
-    assert sorted(lines) == sorted(bar_lines(predictor, sizes[1]) + bar_lines(predictor, sizes[2]))
+    assert sorted(lines) == sorted(
+        f"tiles of {size[1]}.png: {done}/{predictor.tiles(size)}"
+        for size in sizes[1:]
+        for done in range(1, predictor.tiles(size) + 1)
+    )
 
 
 SIDE = st.integers(1, 40)
@@ -243,49 +241,44 @@ def grid_of(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
-    st.integers(0, 99), st.integers(1, 7), SIDE, SIDE, SIDE, SIDE, st.integers(0, 5), st.booleans()
+    seed=st.integers(0, 99),
+    classes=st.one_of(st.integers(1, 7), st.integers(2, 300)),
+    shape=st.tuples(SIDE, SIDE),
+    full=st.tuples(SIDE, SIDE),
+    cut=st.integers(0, 5),
+    last=st.booleans(),
+    ties=st.booleans(),
+    numbers=st.integers(1, 20000),
 )
-def test_rows_are_those_of_torchs_resize(
-    seed: int, classes: int, height: int, width: int, h: int, w: int, cut: int, last: bool
+def test_rows_and_chunks_are_those_of_torchs_resize(
+    seed: int,
+    classes: int,
+    shape: tuple[int, int],
+    full: tuple[int, int],
+    cut: int,
+    last: bool,
+    ties: bool,
+    numbers: int,
 ) -> None:
-    scores, full = grid_of(seed, 2, classes, height, width), (h, w)
+    scores = grid_of(seed, 2, classes, *shape)
+    scores = scores.round() if ties else scores
     if last:
         scores = scores.contiguous(memory_format=torch.channels_last)
-    h, w = max(1, h - cut), max(1, w - cut)
-    grid = Grid(scores, full)
+    (h, w), grid = (max(1, side - cut) for side in full), Grid(scores, full)
     expected = F.interpolate(scores, full, mode="bilinear", align_corners=False)[..., :h, :w]
     whole = grid.rows(0, h, w)
     torch.testing.assert_close(whole, expected, rtol=1e-6, atol=2e-5)
     for top, bottom in ((0, 1), (h - 1, h), (h // 2, h)):
         assert torch.equal(grid.rows(top, bottom, w), whole[:, :, top:bottom])
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    st.integers(0, 99),
-    st.integers(2, 300),
-    SIDE,
-    SIDE,
-    SIDE,
-    SIDE,
-    st.booleans(),
-    st.integers(1, 20000),
-)
-def test_chunks_of_rows_are_the_whole(
-    seed: int, classes: int, height: int, width: int, h: int, w: int, ties: bool, numbers: int
-) -> None:
-    scores = grid_of(seed, 1, classes, height, width)
-    grid = Grid(scores.round() if ties else scores, (h, w))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiled, "MIN_CHUNK_ROWS", 1)
         patch.setattr(tiled, "CHUNK", {"cpu": numbers})
-        masks = [to_mask(chunk) for chunk in raw_row_chunks(grid, (h, w))]
-        whole = stack_chunks(raw_row_chunks(grid, (h, w)), h)
-    assert len(masks) == math.ceil(h / max(1, numbers // (classes * w)))
-    assert torch.equal(torch.as_tensor(whole), grid.rows(0, h, w)[0])
-    assert np.array_equal(np.concatenate(masks), to_mask(whole))
+        chunks = list(raw_row_chunks(grid, (h, w)))
+    assert len(chunks) == math.ceil(h / max(1, numbers // (classes * w)))
+    assert torch.equal(torch.as_tensor(stack_chunks(chunks, h)), whole[0])
+    assert np.array_equal(np.concatenate([*map(to_mask, chunks)]), to_mask(whole[0]))
 
 
 def test_the_mean_probability_against_float64() -> None:

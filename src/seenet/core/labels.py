@@ -86,9 +86,7 @@ def voc_colours(count: int) -> tuple[tuple[int, int, int], ...]:
 
     The lowest three bits of the id are the highest bits of red, green and blue, and so on.
     """
-    ids = np.arange(count)
-    table = np.zeros((count, 3), int)
-    for bit in range(8):
-        for channel in range(3):
-            table[:, channel] |= ((ids >> (3 * bit + channel)) & 1) << (7 - bit)
+    bits, channels = np.arange(8)[:, None], np.arange(3)
+    stored = np.arange(count)[:, None, None] >> (3 * bits + channels)
+    table = ((stored & 1) << (7 - bits)).sum(1)
     return tuple((int(r), int(g), int(b)) for r, g, b in table)

@@ -12,25 +12,21 @@ _held: set[int] = set()
 
 
 @contextmanager
-def locked(handle: int, *, shared: bool = False, busy: str | None = None) -> Iterator[None]:
+def locked(handle: int, *, busy: str | None = None) -> Iterator[None]:
     """Lock an open file or folder while the block runs.
 
     Args:
         handle: its file descriptor.
-        shared: let others hold a shared lock at the same time.
         busy: message of the error if another process holds the lock; None: wait for it.
 
     Raises:
         BusyError: another process holds the lock, and `busy` is given.
     """
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     _held.add(handle)
     try:
         try:
-            fcntl.flock(handle, kind if busy is None else kind | fcntl.LOCK_NB)
-        except OSError:
-            if busy is None:
-                raise
+            fcntl.flock(handle, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise BusyError(busy) from None
         yield
     finally:

@@ -1,9 +1,9 @@
 """Refuse to start processes from a script that lacks `if __name__ == "__main__":`."""
 
 import ast
-import inspect
 import multiprocessing
 import sys
+import traceback
 from pathlib import Path
 
 from seenet.core.errors import UsageError
@@ -47,12 +47,14 @@ def _unguarded_call() -> str:
     # New processes run neither an interactive session nor a package's own `__main__`.
     if path is None or name.endswith(".__main__"):
         return ""
-    frame = inspect.currentframe()
-    while frame and not (frame.f_globals is vars(main) and frame.f_code.co_name == "<module>"):
-        frame = frame.f_back
-    if frame is None:
+    lines = (
+        line
+        for frame, line in traceback.walk_stack(None)
+        if frame.f_globals is vars(main) and frame.f_code.co_name == "<module>"
+    )
+    line = next(lines, None)
+    if line is None:
         return ""
-    line = frame.f_lineno
     try:
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError):

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import TypeVar
 
 from rich.console import Console
@@ -23,6 +22,8 @@ Advance = Callable[..., None]
 """`advance(count=1, note="")`: `count` more are done; `note` is shown at the end of the bar."""
 
 LINE_EVERY_SECONDS = 15.0
+CONSOLE = Console(stderr=True)
+"""Shared, so that nested bars are drawn below one another."""
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def bar(what: str, total: int, done: int = 0, *, inner: bool = False) -> Iterato
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    with Progress(*columns, console=_console(), transient=inner) as progress:
+    with Progress(*columns, console=CONSOLE, transient=inner) as progress:
         task = progress.add_task(what, total=total, completed=done, note="")
 
         def advance(count: int = 1, note: str = "") -> None:
@@ -62,12 +63,6 @@ def track(items: Iterable[T], what: str, total: int, done: int = 0) -> Iterator[
         for item in items:
             yield item
             advance()
-
-
-@cache
-def _console() -> Console:
-    # Shared, so that nested bars are drawn below one another.
-    return Console(stderr=True)
 
 
 def _lines(what: str, total: int, done: int, inner: bool) -> Advance:

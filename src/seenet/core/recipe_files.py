@@ -142,11 +142,11 @@ def _reset_in_stages(values: dict[str, Any], override: str) -> None:
             known = f"its stages: {', '.join(stages)}" if stages else "this recipe has no stages"
             raise UsageError(f"{override}: expected stages.NAME.KEY=VALUE; {known}")
         return
-    for section in stages.values():
+    for stage in stages:
+        section = _section(stages, stage)
         for name in path[:-1]:
             section = _section(section, name)
-        if isinstance(section, dict):
-            section.pop(path[-1], None)
+        section.pop(path[-1], None)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -133,12 +133,13 @@ class BasePredictor(ABC):
         Args:
             image: H x W x 3 uint8.
             name: Stem of the result's files.
-            probabilities: Keep the scores, on the device.
+            probabilities: Keep the scores, in main memory.
         """
         if not probabilities:
             return Result(self.mask(image), self.labels, image, None, name)
         scores = self.scores(image)
-        return Result(to_mask(scores), self.labels, image, scores, name)
+        kept = scores if isinstance(scores, np.ndarray) else scores.cpu()
+        return Result(to_mask(scores), self.labels, image, kept, name)
 
     @overload
     def __call__(self, pictures: Picture) -> Result: ...
@@ -159,17 +160,11 @@ class BasePredictor(ABC):
             UsageError: The argument is not a picture.
         """
         if not several(pictures):
-            return self._result(pictures, "image")
+            return self.result(*as_array(pictures, "image"))
         return [
-            self._result(picture, f"image-{number}")
+            self.result(*as_array(picture, f"image-{number}"))
             for number, picture in enumerate(pictures, start=1)
         ]
-
-    def _result(self, picture: Any, name: str) -> Result:
-        image, name = as_array(picture, name)
-        scores = self.scores(image)
-        kept = scores if isinstance(scores, np.ndarray) else scores.cpu()
-        return Result(to_mask(scores), self.labels, image, kept, name)
 
     def _check(self, image: np.ndarray) -> None:
         if (

@@ -6,7 +6,7 @@ With it a second run does only what is missing, and overwrites nothing that it d
 import json
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +15,6 @@ from seenet.core.files import sha256, write_text, writing_to
 from seenet.core.locks import locked
 
 NAME = "manifest.json"
-JOURNAL = ".manifest.jsonl"
 JOURNALS = ".manifest*.jsonl"
 
 VersionedBackend = tuple[str, str]
@@ -64,10 +63,11 @@ class Manifest:
 
 @contextmanager
 def open_manifest(out: Path, share: tuple[int, int] = (0, 1)) -> Iterator[Manifest]:
-    """Lock the folder for this process, and merge its journal into the manifest at the end.
+    """Open the folder for this process, and merge its journal into the manifest at the end.
 
     Entries are appended to a journal before the outputs get their names. So after a kill at any
-    moment each file is either recorded or foreign, and the next run merges the journal.
+    moment each file is either recorded or foreign, and the next run merges the journal. A process
+    holds a lock on its journal, and one on the folder while it opens or merges journals.
 
     Args:
         out: The folder; created if it is missing.
@@ -80,61 +80,57 @@ def open_manifest(out: Path, share: tuple[int, int] = (0, 1)) -> Iterator[Manife
     with writing_to(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
     rank, world = share
-    own = out / (JOURNAL if world == 1 else f".manifest.{rank}-{world}.jsonl")
-    busy = f"{out}: another process predicts into this folder; wait for it or choose another --out"
-    with _locked(out, shared=world > 1, busy=busy):
-        # First the journals of killed processes: their last lines may be cut.
-        _merge_journals(out, world)
-        with _open_journal(own, busy) as journal:
-            manifest = Manifest(out, _entries(out), journal)
-            try:
-                yield manifest
-            finally:
-                fix = f"make room and run it again: what is done is recorded in {own.name}"
-                with writing_to(out / NAME, fix):
-                    journal.flush()
-                    _merge_journals(out, world, own)
+    own, *others = (
+        out / f".manifest.{(rank + shift) % world}-{world}.jsonl" for shift in range(world)
+    )
+    held = ExitStack()
+    with _locked(out):
+        entries = _merge_journals(out)
+        # What remains is held by living processes.
+        if not set(out.glob(JOURNALS)) <= set(others):
+            raise BusyError(
+                f"{out}: another process predicts into this folder; wait for it or choose another "
+                "--out"
+            )
+        journal = held.enter_context(own.open("a", encoding="utf-8"))
+        held.enter_context(locked(journal.fileno()))
+    try:
+        yield Manifest(out, entries, journal)
+    finally:
+        fix = f"make room and run it again: what is done is recorded in {own.name}"
+        with writing_to(out / NAME, fix):
+            held.close()
+            with _locked(out):
+                _merge_journals(out)
 
 
 @contextmanager
-def _locked(path: Path, *, shared: bool = False, busy: str | None = None) -> Iterator[None]:
+def _locked(path: Path, *, busy: str | None = None) -> Iterator[None]:
     """Lock a file or folder; with `busy` raise BusyError of that text if it is held."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        with locked(handle, shared=shared, busy=busy):
+        with locked(handle, busy=busy):
             yield
     finally:
         os.close(handle)
 
 
-@contextmanager
-def _open_journal(own: Path, busy: str) -> Iterator[IO[str]]:
-    """Open and lock this process's journal until the block ends."""
-    while True:
-        with own.open("a", encoding="utf-8") as journal, _locked(own, busy=busy):
-            # A process that merges unlocked journals may have deleted it in between.
-            if own.exists() and os.path.samestat(own.stat(), os.fstat(journal.fileno())):
-                yield journal
-                return
+def _merge_journals(out: Path) -> dict[str, dict[str, Any]]:
+    """Merge the journals that no process holds into the manifest, and return its entries.
 
-
-def _merge_journals(out: Path, world: int, own: Path | None = None) -> None:
-    """Merge this process's journal, and those that no process holds, into the manifest."""
-    # A process that predicts alone has locked the folder already.
-    with _locked(out.resolve().parent) if world > 1 else nullcontext():
-        entries, merged = _read(out / NAME), []
-        for journal in sorted(out.glob(JOURNALS)):
-            try:
-                with nullcontext() if journal == own else _locked(journal, busy="held"):
-                    entries |= _recorded(journal)
-                    merged.append(journal)
-            except BusyError:
-                continue
-        if merged and entries:
-            text = json.dumps(entries, indent=1, sort_keys=True, ensure_ascii=False)
-            write_text(out / NAME, text + "\n")
-        for journal in merged:
-            journal.unlink(missing_ok=True)
+    Call it with the folder locked.
+    """
+    entries, merged = _read(out / NAME), []
+    for journal in sorted(out.glob(JOURNALS)):
+        with suppress(BusyError), _locked(journal, busy="held"):
+            entries |= _recorded(journal)
+            merged.append(journal)
+    if merged and entries:
+        text = json.dumps(entries, indent=1, sort_keys=True, ensure_ascii=False)
+        write_text(out / NAME, text + "\n")
+    for journal in merged:
+        journal.unlink()
+    return entries
 
 
 def recorded_backends(out: Path, model: str) -> list[VersionedBackend]:
@@ -147,8 +143,14 @@ def recorded_backends(out: Path, model: str) -> list[VersionedBackend]:
     Raises:
         DataError: The manifest is damaged.
     """
-    entries = _entries(out).values()
-    return list(dict.fromkeys(backend_of(entry) for entry in entries if entry["model"] == model))
+    # The journals first: one that another process merges meanwhile is then in the manifest.
+    recorded: dict[str, dict[str, Any]] = {}
+    for journal in sorted(out.glob(JOURNALS)):
+        with suppress(FileNotFoundError):
+            recorded |= _recorded(journal)
+    entries = _read(out / NAME) | recorded
+    found = (backend_of(entry) for entry in entries.values() if entry["model"] == model)
+    return list(dict.fromkeys(found))
 
 
 def backend_of(entry: dict[str, Any]) -> VersionedBackend:
@@ -156,21 +158,9 @@ def backend_of(entry: dict[str, Any]) -> VersionedBackend:
     return entry.get("runtime", "eager"), entry.get("precision", "fp32")
 
 
-def _entries(out: Path) -> dict[str, dict[str, Any]]:
-    # The journals first: one that another process merges meanwhile is then in the manifest.
-    recorded: dict[str, dict[str, Any]] = {}
-    for journal in sorted(out.glob(JOURNALS)):
-        recorded |= _recorded(journal)
-    return _read(out / NAME) | recorded
-
-
 def _recorded(journal: Path) -> dict[str, dict[str, Any]]:
-    try:
-        text = journal.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
     # A kill may have cut the last line; its outputs had no names yet.
-    lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    lines = journal.read_text(encoding="utf-8").split("\n")[:-1]
     return {record["name"]: record["entry"] for record in map(json.loads, lines)}
 
 

@@ -94,7 +94,7 @@ class Predictor(BasePredictor):
 
     def __getstate__(self) -> dict[str, Any]:
         # The form is made again: torch cannot copy weights in oneDNN's own order.
-        left_out = ("_lock", "_form", "_process")
+        left_out = ("_lock", "_form", "_state", "_process")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -103,7 +103,8 @@ class Predictor(BasePredictor):
 
     def _prepare(self) -> None:
         self._lock, self._process = threading.Lock(), os.getpid()
-        self._form = self._make_form()
+        self._form, self._state = self.model, ()
+        self._network()
 
     def row_chunks(
         self, image: np.ndarray, size: tuple[int, int] | None = None
@@ -249,26 +250,17 @@ class Predictor(BasePredictor):
         """
         self._after_fork()
         if self.device.type != "cpu":
-            return self._form[1]
-        known, form = self._form
-        if known == state_of(self.model):
-            return form
+            return self.model
         with self._lock:
-            known, form = self._form
-            if known != state_of(self.model):
+            state = state_of(self.model)
+            if state != self._state:
                 # The old form is freed first: both would be in memory at once.
-                form = self.model
-                self._form = (None, form)
-                self._form = known, form = self._make_form()
-        return form
-
-    def _make_form(self) -> tuple[tuple[Any, ...] | None, nn.Module]:
-        """Return the model's state and the form of it that predicts."""
-        if self.device.type != "cpu":
-            return None, self.model
-        return state_of(self.model), prediction_form(
-            self.model, "fused" if self.precision == "fp32" else "plain"
-        )
+                self._form = self.model
+                self._form = prediction_form(
+                    self.model, "fused" if self.precision == "fp32" else "plain"
+                )
+                self._state = state
+            return self._form
 
     def _after_fork(self) -> None:
         """Let torch compute on one thread in a forked process: it would wait forever for the
@@ -317,7 +309,7 @@ def resized(pixels: Tensor, scale: float) -> Tensor:
     )
 
 
-_in_eval_mode: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
+_in_eval_mode: WeakKeyDictionary[nn.Module, list[Any]] = WeakKeyDictionary()
 """By network: the number of blocks of `evaluating` that are open, and the modules that were in
 training mode before.
 """
@@ -342,19 +334,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     last to leave restores them.
     """
     with _eval_mode_lock:
-        if model not in _in_eval_mode:
-            _in_eval_mode[model] = 0, [module for module in model.modules() if module.training]
-        blocks, training = _in_eval_mode[model]
-        _in_eval_mode[model] = blocks + 1, training
-        for module in training:
+        training = [module for module in model.modules() if module.training]
+        entry = _in_eval_mode.setdefault(model, [0, training])
+        entry[0] += 1
+        for module in entry[1]:
             module.training = False
     try:
         yield
     finally:
         with _eval_mode_lock:
-            blocks, training = _in_eval_mode.pop(model)
-            if blocks > 1:
-                _in_eval_mode[model] = blocks - 1, training
-            else:
-                for module in training:
+            entry[0] -= 1
+            if entry[0] == 0:
+                del _in_eval_mode[model]
+                for module in entry[1]:
                     module.training = True

@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 
 from seenet.core.errors import DataError
 from seenet.core.files import beside
-from seenet.core.image_files import MAX_PIXELS, safe_image_open
+from seenet.core.image_files import safe_image_open
 from seenet.core.images import eight_bits, from_pil, no_range, orientation, tiff_values
 from seenet.prediction.result import blend, to_mask
 
@@ -144,13 +144,6 @@ def opened_raster(path: Path) -> Iterator[RasterPicture]:
         with gdal_errors(str(path)):
             dataset = rasterio.open(file, driver="GTiff")
         with dataset:
-            pixels = dataset.width * dataset.height
-            if pixels > MAX_PIXELS:
-                raise DataError(
-                    f"{path}: {pixels} pixels, expected at most {MAX_PIXELS}",
-                    fix="cut it into tiles",
-                    kind="large",
-                )
             if dataset.dtypes[0] not in ("uint8", "uint16"):
                 raise no_range(str(path), dataset.dtypes[0], _limits(dataset, str(path)))
             yield RasterPicture(dataset, str(path), values)
@@ -182,8 +175,8 @@ def _limits(dataset: Any, name: str) -> tuple[float, float] | None:
             values = dataset.read(1, window=window)
         values = values[np.isfinite(values)]
         if values.size:
-            limits = [min([*limits[:1], values.min()]), max([*limits[1:], values.max()])]
-    return (limits[0], limits[1]) if limits else None
+            limits += [values.min(), values.max()]
+    return (min(limits), max(limits)) if limits else None
 
 
 @dataclass
@@ -225,11 +218,6 @@ def _write_mask(predictor: "BasePredictor", picture: RasterPicture, path: Path) 
     height, width, _ = picture.shape
     factor = max(1, -(-max(height, width) // OVERLAY_SIDE))
     size = (-(-height // factor), -(-width // factor))
-    rows, columns = (
-        ((np.arange(count) + 0.5) * length / count).astype(int)
-        for count, length in zip(size, (height, width), strict=True)
-    )
-    sampled, top = [], 0
     one_byte = labels.num_classes <= 256
     profile = {
         "driver": "GTiff", "height": height, "width": width, "count": 1,
@@ -242,21 +230,21 @@ def _write_mask(predictor: "BasePredictor", picture: RasterPicture, path: Path) 
     elif source.crs or not source.transform.is_identity:
         profile |= {"transform": source.transform, "crs": source.crs}
     any_picture: Any = picture
-    with (
-        environment(path) as rasterio,
-        gdal_errors(str(path)),
-        rasterio.open(os.path.abspath(path), "w", **profile) as mask,
-    ):
-        if one_byte:
-            colours = enumerate(labels.palette())
-            mask.write_colormap(1, {index: (*map(int, colour), 255) for index, colour in colours})
-        for chunk in predictor.row_chunks(any_picture):
-            ids = to_mask(chunk)
-            bottom = top + len(ids)
-            mask.write(ids, 1, window=((top, bottom), (0, width)))
-            sampled.append(ids[rows[(rows >= top) & (rows < bottom)] - top][:, columns])
-            top = bottom
-    return Image.fromarray(blend(picture.reduced(*size), np.concatenate(sampled), labels))
+    top = 0
+    with environment(path) as rasterio, gdal_errors(str(path)):
+        with rasterio.open(os.path.abspath(path), "w", **profile) as mask:
+            if one_byte:
+                colours = enumerate(labels.palette())
+                mask.write_colormap(
+                    1, {index: (*map(int, colour), 255) for index, colour in colours}
+                )
+            for chunk in predictor.row_chunks(any_picture):
+                ids = to_mask(chunk)
+                mask.write(ids, 1, window=((top, top + len(ids)), (0, width)))
+                top += len(ids)
+        with rasterio.open(os.path.abspath(path)) as mask:
+            sampled = mask.read(1, out_shape=size)
+    return Image.fromarray(blend(picture.reduced(*size), sampled, labels))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ for tensors only.
 import io
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -184,23 +185,19 @@ def blend(image: np.ndarray, mask: np.ndarray, labels: LabelSet, alpha: float = 
 
 def stack_chunks(row_chunks: Iterable[Scores], height: int) -> Scores:
     """Join row chunks K x r x w, from the top, into one K x height x w."""
-    whole: Any = None
+    chunks = iter(row_chunks)
+    first: Any = next(chunks)
+    if first.shape[1] == height:
+        return first  # type: ignore[no-any-return]
+    # Filled chunk by chunk: joined at the end, all scores would be in memory twice.
+    make = np.empty if isinstance(first, np.ndarray) else first.new_empty
+    whole: Any = make((first.shape[0], height, first.shape[2]), dtype=first.dtype)
     top = 0
-    for chunk in row_chunks:
-        classes, rows, width = chunk.shape
-        if rows == height:
-            return chunk
-        if whole is None:
-            shape = (classes, height, width)
-            whole = (
-                np.empty(shape, np.float32)
-                if isinstance(chunk, np.ndarray)
-                else chunk.new_empty(shape)
-            )
-        whole[:, top : top + rows] = chunk
-        top += rows
-    result: Scores = whole
-    return result
+    for chunk in chain([first], chunks):
+        bottom = top + chunk.shape[1]
+        whole[:, top:bottom] = chunk
+        top = bottom
+    return whole  # type: ignore[no-any-return]
 
 
 def to_mask(scores: Scores) -> np.ndarray:
@@ -217,19 +214,17 @@ def to_mask(scores: Scores) -> np.ndarray:
         # numpy's argmax takes the first NaN for the largest, as torch's max does.
         ids = scores.argmax(0)
         check_finite(np.take_along_axis(scores, ids[None], 0))
-        return np.asarray(ids, np.uint8 if small else np.uint16)
-    import torch
-
-    with torch.inference_mode():
-        best, index = scores.max(0)
-        if not torch.isfinite(best).all():
-            raise NotFiniteError(NOT_FINITE)
-        return np.asarray(index.to(torch.uint8 if small else torch.uint16).cpu())
+    else:
+        best, index = scores.detach().max(0)
+        check_finite(best)
+        ids = (index.byte() if small else index).cpu().numpy()
+    return np.asarray(ids, np.uint8 if small else np.uint16)
 
 
-def check_finite(best: np.ndarray) -> None:
+def check_finite(best: Scores) -> None:
     """Raise NotFiniteError if a best score is NaN or infinite."""
-    if not np.isfinite(best).all():
+    finite = np.isfinite(best) if isinstance(best, np.ndarray) else best.isfinite()
+    if not finite.all():
         raise NotFiniteError(NOT_FINITE)
 
 
@@ -252,12 +247,12 @@ def negative_log_likelihood(scores: Scores, truth: np.ndarray, ignore: int) -> f
         ignore: The ignored id.
     """
     if isinstance(scores, np.ndarray):
+        from scipy.special import log_softmax
+
         valid = truth != ignore
-        chosen = scores[:, valid]
-        largest = chosen.max(0, initial=-np.inf)
-        true = np.take_along_axis(chosen, truth[valid].astype(np.int64)[None], 0)[0]
-        logs = np.log(np.exp(chosen - largest).sum(0))
-        return float((largest - true + logs).sum(dtype=np.float64))
+        logs = log_softmax(scores[:, valid], axis=0)
+        true = np.take_along_axis(logs, truth[valid].astype(np.int64)[None], 0)
+        return -float(true.sum(dtype=np.float64))
     import torch
     from torch.nn import functional as F
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from seenet.core.errors import UsageError
 from seenet.model.segmenter import Window, stride_of
@@ -269,7 +269,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.storages: dict[int, tuple[Any, int]] = {}
+        self.storages = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
         self.peak = 0
 
     def __torch_dispatch__(
@@ -283,14 +283,8 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in out if isinstance(out, tuple | list) else (out,):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-                self.storages[storage._cdata] = reference, storage.nbytes()
-        self.storages = {
-            key: (reference, size)
-            for key, (reference, size) in self.storages.items()
-            if not reference.expired()
-        }
-        self.peak = max(self.peak, sum(size for _, size in self.storages.values()))
+                self.storages[storage] = storage.nbytes()
+        self.peak = max(self.peak, sum(self.storages.values()))
         return out
 
 
