@@ -15,9 +15,6 @@ RULE = (
     f"with replacement, seed {SEED}"
 )
 
-BATCH = 50
-"""Draws made at a time, which bounds the memory."""
-
 
 def class_sums(scores: Sequence[ImageScore], num_classes: int) -> np.ndarray:
     """Return hits, row sums and column sums of each image's C[t, p], float64 images x 3 x K.
@@ -38,12 +35,8 @@ def draws(images: int) -> np.ndarray:
     Returns:
         How often each draw holds each image: int64 DRAWS x images; each row sums to `images`.
     """
-    rng = np.random.default_rng(SEED)
-    rows = []
-    for _ in range(0, DRAWS, BATCH):
-        drawn = rng.integers(0, images, (BATCH, images)) + np.arange(BATCH)[:, None] * images
-        rows.append(np.bincount(drawn.ravel(), minlength=BATCH * images).reshape(BATCH, images))
-    return np.concatenate(rows)
+    drawn = np.random.default_rng(SEED).integers(0, images, (DRAWS, images))
+    return np.stack([np.bincount(places, minlength=images) for places in drawn])
 
 
 def miou_interval(
