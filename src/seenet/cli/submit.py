@@ -172,6 +172,6 @@ def _submit(
             benchmark, masks, images, out, folder=folder, stored=stored, overwrite=overwrite
         )
     else:
-        predictor = load(str(model), scales=numbers(scales, "--scales"), **options)
+        predictor = load(str(model), scales=numbers(scales, "--scales", float), **options)
         done = submit_model(benchmark, predictor, images, out, folder=folder, overwrite=overwrite)
     print(done.line())

@@ -16,7 +16,7 @@ INK, FAINT, LINE, SECOND = "#010203", "#020304", "#030405", "#040506"
 VARIABLES = {INK: "var(--soft)", FAINT: "var(--line)", LINE: "var(--blue)", SECOND: "var(--orange)"}
 
 _TICKS = {"color": INK, "labelsize": 9.5, "major.size": 0}
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     # As wide as a phone, so that the text is not shrunk there.
     "figure.figsize": (4.2, 2.7),
     "figure.constrained_layout.use": True,

@@ -69,16 +69,13 @@ class Benchmark:
         wrong = [value for value in found if value not in allowed]
         if not wrong:
             return ""
-        hint = ""
+        hint = "; 255 is no answer, every pixel needs a class" if 255 in wrong else ""
         if max(found) < len(self.stored):
             hint = (
                 "; looks like trainIds, of which labelIds are to be made: "
                 f"seenet submit {self.name} --masks FOLDER"
             )
-        elif 255 in wrong:
-            hint = "; 255 is no answer, every pixel needs a class"
+        consecutive = allowed == list(range(len(allowed)))
+        names = f"0 to {allowed[-1]}" if consecutive else ", ".join(map(str, allowed))
         listed = ", ".join(map(str, wrong[:6])) + (", ..." if len(wrong) > 6 else "")
-        names = ", ".join(map(str, allowed))
-        if allowed == list(range(len(allowed))):
-            names = f"0 to {allowed[-1]}"
         return f"values {listed}, expected {names} alone{hint}"
