@@ -222,17 +222,16 @@ def _check_labels(predictor: BasePredictor, split: Split, boundary: Boundary | N
     The classes must agree in number, names and order.
     """
     model, data = predictor.labels, split.labels
-    if model.num_classes != data.num_classes:
+    if model.classes != data.classes:
+        both = zip(model.classes, data.classes, strict=False)
+        first = next(
+            (f", such as {one!r} for {other!r}" for one, other in both if one != other), ""
+        )
         raise DataError(
             f"{split.name}: the model knows {model.num_classes} classes ({model.name}), the data "
-            f"has {data.num_classes} ({data.name}); use a model trained on these labels"
+            f"has {data.num_classes} ({data.name}){first}; expected the same names in the same "
+            "order; use a model trained on these labels"
         )
-    for index, (one, other) in enumerate(zip(model.classes, data.classes, strict=True)):
-        if one != other:
-            raise DataError(
-                f"{split.name}: class {index} is {one!r} in the model and {other!r} in the data; "
-                "expected the same names in the same order"
-            )
     if boundary == "trimap" and not data.rim:
         fix = "use --boundary transition"
         if data.name == "folder":

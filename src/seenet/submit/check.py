@@ -14,9 +14,7 @@ from seenet.core.files import files_below
 from seenet.core.images import IMAGE_SUFFIXES, image_size, png_header, png_ids
 from seenet.core.progress import bar, track
 from seenet.data.split import read_list
-from seenet.submit.benchmark import Benchmark
-from seenet.submit.cityscapes import CITYSCAPES
-from seenet.submit.voc import VOC
+from seenet.submit.benchmark import CITYSCAPES, VOC, Benchmark
 
 # What the readers raise for damaged archives.
 _DAMAGED = (

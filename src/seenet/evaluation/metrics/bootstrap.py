@@ -48,15 +48,13 @@ def miou_interval(
     None where no pixel of these classes is scored.
     """
     sums = class_sums(scores, num_classes)
-    if not sums.any():
-        return None
     pooled = draws(len(scores)).astype(np.float64) @ sums.reshape(len(scores), -1)
     chosen = slice(None) if classes is None else list(classes)
     hits, rows, columns = pooled.reshape(DRAWS, 3, num_classes)[:, :, chosen].transpose(1, 0, 2)
     union = rows + columns - hits
     present = union > 0
     iou = np.divide(hits, union, out=np.zeros_like(hits), where=present)
-    # A draw may hold no image in which something is scored; it has no mIoU.
+    # A draw that holds no image in which something is scored has no mIoU.
     valid = present.any(1)
     if not valid.any():
         return None
