@@ -10,8 +10,6 @@ import pytest
 import torch
 
 import seenet
-from seenet.core.errors import UsageError
-from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.data.shapes import SHAPES
 from seenet.export import run
@@ -52,13 +50,6 @@ def test_export_is_function_and_package_in_any_order(first: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_settings_are_accepted_as_a_recipe() -> None:
-    assert load_recipe(RECIPE) is RECIPE
-    assert load_recipe(RECIPE, ["training.steps=7"]).training.steps == 7
-    with pytest.raises(UsageError, match=r"training\.stepz"):
-        load_recipe(RECIPE, ["training.stepz=7"])
 
 
 def test_all_public_names_exist() -> None:

@@ -47,15 +47,14 @@ def test_demo_shows_photographs_first_and_continues(
     page = tmp_path / "index.html"
     assert all(path.name in page.read_text() for path in photographs)
 
-    report = demo.run_demo(tmp_path, device="cpu", overrides=TINY)
-    assert report.page == page
+    result = demo.run_demo(tmp_path, device="cpu", overrides=TINY)
     assert 'href="shapes/report/index.html"' in page.read_text()
     assert (tmp_path / "shapes/report/index.html").is_file()
-    assert f"{100 * report.result['miou']:.1f} %" in page.read_text()
-    assert report.result["split"] == "test"
+    assert f"{100 * result['miou']:.1f} %" in page.read_text()
+    assert result["split"] == "test"
     for path in photographs:
         mask = tmp_path / "photos" / "masks" / f"{path.stem}.png"
         assert Image.open(mask).size == Image.open(path).size
     assert len(list((tmp_path / "scenes-predicted" / "masks").iterdir())) == demo.SCENES
     again = demo.run_demo(tmp_path, device="cpu", overrides=TINY)
-    assert again.result["miou"] == report.result["miou"]
+    assert again["miou"] == result["miou"]

@@ -74,6 +74,9 @@ def test_wrong_stages(stages: str, message: str) -> None:
 
 
 def test_values_of_overrides() -> None:
+    settings = load_recipe("shapes")
+    assert load_recipe(settings) is settings
+    assert load_recipe(settings, ["training.steps=7"]).training.steps == 7
     assert load_recipe("shapes", ["optimizer.rate=1e-3"]).optimizer.rate == 0.001
     assert load_recipe("camvid-drives", ["data.hold_out=0016E5"]).data.hold_out == "0016E5"
     assert load_recipe("shapes", ["transforms.crop=[32, 64]"]).transforms.crop == (32, 64)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,19 +31,13 @@ HELD_OUT = "test"
 SCENES = 6
 
 
-@dataclass(frozen=True)
-class DemoReport:
-    """Page to open, and result of the network that the demo trained."""
-
-    page: Path
-    result: dict[str, Any]
-
-
-def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = None) -> DemoReport:
+def run_demo(
+    out: Path, *, device: str = "auto", overrides: list[str] | None = None
+) -> dict[str, Any]:
     """Segment the photographs into OUT/photos, then train, evaluate and run `shapes` in OUT/shapes.
 
     OUT/index.html shows the photographs and links to the report of the network. A second call
-    continues an interrupted one.
+    continues an interrupted one. Returns the result of the evaluation.
 
     Args:
         overrides: settings of the recipe.
@@ -66,8 +59,9 @@ def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = N
     recipe = load_recipe(RECIPE, overrides)
     train(recipe, run, resume=(run / "recipe.yaml").exists(), device=device)
     log.info("[3/5] evaluating on scenes not used for training")
-    report = run_evaluation(run, split=HELD_OUT, out=out / "eval", overwrite=True, device=device)
-    result = report.result
+    result = run_evaluation(
+        run, split=HELD_OUT, out=out / "eval", overwrite=True, device=device
+    ).result
 
     log.info("[4/5] predicting %d drawn scenes", SCENES)
     _draw_scenes(out / "scenes", recipe.data.size)
@@ -80,7 +74,7 @@ def run_demo(out: Path, *, device: str = "auto", overrides: list[str] | None = N
     )
     links = [("Its report, with the scores that selected its best step", address)]
     _write_page(page, predictor, photographs, out / "photos", text, links)
-    return DemoReport(page, result)
+    return result
 
 
 def _check_folder(out: Path) -> None:

@@ -60,7 +60,8 @@ def write_val(run: Path, labels: LabelSet) -> None:
     matrix[[1, -1]] = matrix[:, -1] = 0
     cells = np.flatnonzero(matrix)
     scores = [ImageScore(0, cells, matrix.ravel()[cells])]
-    found = Evaluation("toy/val", ["nowhere"], labels, scores, None, (), False, {}, {})
+    settings = {"scales": [1.0], "flip": False, "precision": "fp32"}
+    found = Evaluation("toy/val", ["nowhere"], labels, scores, None, (), False, settings, {})
     (run / "val.json").write_text(json.dumps(found.result()))
 
 

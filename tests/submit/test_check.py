@@ -155,7 +155,7 @@ def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes, message: str)
 def test_damage_is_refused(tmp_path: Path, suffix: str) -> None:
     path, files = tmp_path / f"a{suffix}", list(GOOD.items())
     write_archive(path, suffix, files)
-    assert list(read_archive(path)) == files
+    assert list(read_archive(path, suffix)) == files
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 3] ^= 1
@@ -164,4 +164,4 @@ def test_damage_is_refused(tmp_path: Path, suffix: str) -> None:
     for content in (bytes(flipped), *cut):
         path.write_bytes(content)
         with pytest.raises(CheckError):
-            list(read_archive(path))
+            list(read_archive(path, suffix))

@@ -3,16 +3,20 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from seenet.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from seenet.prediction.tiles import TileSize
+
+Number = TypeVar("Number", int, float)
 
 Recipe = Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")]
 Model = Annotated[str, typer.Argument(help="Run folder, .safetensors file or bundled name.")]
@@ -57,24 +61,15 @@ Tile = Annotated[
 ]
 
 
-def numbers(text: str, option: str) -> list[float]:
-    """`0.75,1,1.25` -> [0.75, 1.0, 1.25]; UsageError names the option."""
+def numbers(text: str, option: str, kind: Callable[[str], Number]) -> list[Number]:
+    """`0.75,1` -> [0.75, 1.0] as floats, `1,3` -> [1, 3] as int; UsageError names the option."""
     try:
-        return [float(part) for part in text.split(",")]
+        return [kind(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(
-            f"{option} {text}: expected numbers separated by commas, such as 0.75,1,1.25"
-        ) from None
-
-
-def whole_numbers(text: str, option: str) -> list[int]:
-    """`1,3,5` -> [1, 3, 5]; UsageError names the option."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"{option} {text}: expected whole numbers separated by commas, such as 1,3,5"
-        ) from None
+        expected = "whole numbers separated by commas, such as 1,3,5"
+        if kind is float:
+            expected = "numbers separated by commas, such as 0.75,1,1.25"
+        raise UsageError(f"{option} {text}: expected {expected}") from None
 
 
 def tile_size(text: str) -> "TileSize":
@@ -113,13 +108,14 @@ def command_line() -> str:
     return shlex.join(["seenet", *sys.argv[1:]])
 
 
-def refuse_options(given: Mapping[str, object], why: str) -> None:
-    """Raise UsageError for the first of these options that was given."""
-    for option, value in given.items():
-        if value:
-            raise UsageError(f"{option}: {why}")
+def output(value: Any, text: str, *, as_json: bool, table: "RenderableType | None" = None) -> None:
+    """Print a value as JSON, or a table of it and a text."""
+    if as_json:
+        print(json.dumps(value, indent=1, ensure_ascii=False))
+        return
+    if table is not None:
+        # Not imported for `seenet --help`.
+        from rich.console import Console
 
-
-def output(value: Any, text: str, *, as_json: bool) -> None:
-    """Print a value as JSON, or its text."""
-    print(json.dumps(value, indent=1, ensure_ascii=False) if as_json else text)
+        Console().print(table)
+    print(text)

@@ -21,6 +21,5 @@ def demo(
     from seenet.demo import run_demo
     from seenet.evaluation.outcome import tables
 
-    report = run_demo(out, device=device)
-    Console().print(tables(report.result))
-    print(f"open {report.page}")
+    Console().print(tables(run_demo(out, device=device)))
+    print(f"open {out / 'index.html'}")

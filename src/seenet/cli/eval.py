@@ -1,6 +1,5 @@
 """seenet eval"""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,8 +64,6 @@ def eval_(
     Writes result.json, the confusion matrix, and the worst and best images. If it is interrupted,
     the same command continues.
     """
-    from rich.console import Console
-
     from seenet.evaluation.outcome import tables
     from seenet.evaluation.run import run_evaluation
 
@@ -76,10 +73,10 @@ def eval_(
         recipe,
         overrides,
         split=split,
-        scales=shared.numbers(scales, "--scales"),
+        scales=shared.numbers(scales, "--scales", float),
         flip=flip,
         boundary=None if boundary == "none" else boundary,
-        widths=shared.whole_numbers(widths, "--widths"),
+        widths=shared.numbers(widths, "--widths", int),
         boundary_iou=boundary_iou,
         conventions=conventions,
         metrics=metric or [],
@@ -94,10 +91,10 @@ def eval_(
         command=shared.command_line(),
         factory=factory,
     )
-    if not report.first:
-        return
-    if as_json:
-        print(json.dumps(report.result, indent=1, ensure_ascii=False))
-    else:
-        Console().print(tables(report.result, report.evaluation.metrics))
-        print(f"written: {report.out}/result.json, confusion.png, images/")
+    if report.first:
+        shared.output(
+            report.result,
+            f"written: {report.out}/result.json, confusion.png, images/",
+            as_json=as_json,
+            table=tables(report.result, report.evaluation.metrics),
+        )

@@ -1,12 +1,11 @@
 """seenet export"""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seenet.cli.arguments import AsJson, Factory, Model, Overwrite, Split, refuse_options
+from seenet.cli.arguments import AsJson, Factory, Model, Overwrite, Split, output
 
 
 def export(
@@ -66,25 +65,25 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export a model to a file for other programs, and check the file."""
-    from rich.console import Console
-
     if kind == "fp16":
+        from seenet.core.errors import UsageError
         from seenet.export.torch import export_half
 
-        refuse_options(
-            {
-                "--int8": int8,
-                "--fp16": half,
-                "--plain": plain,
-                "--json": as_json,
-                "--images": images,
-                "--recipe": recipe,
-                "--split": split,
-                "--factory": factory,
-                "KEY=VALUE": settings,
-            },
-            "--format fp16 takes none of it; give --format onnx, openvino or torch",
-        )
+        given = {
+            "--int8": int8,
+            "--fp16": half,
+            "--plain": plain,
+            "--json": as_json,
+            "--images": images,
+            "--recipe": recipe,
+            "--split": split,
+            "--factory": factory,
+            "KEY=VALUE": settings,
+        }
+        for option in (name for name, value in given.items() if value):
+            raise UsageError(
+                f"{option}: --format fp16 takes none of it; give --format onnx, openvino or torch"
+            )
         error = export_half(model, out, overwrite=overwrite)
         print(
             f"{out}: {out.stat().st_size / 1e6:.1f} MB in {kind}, "
@@ -107,8 +106,5 @@ def export(
         factory=factory,
         overwrite=overwrite,
     )
-    if as_json:
-        print(json.dumps(report.result(), indent=1, ensure_ascii=False))
-    else:
-        Console().print(table(report))
-        print(f"written: {', '.join(map(str, report.files))}")
+    files = ", ".join(map(str, report.files))
+    output(report.result(), f"written: {files}", as_json=as_json, table=table(report))

@@ -16,9 +16,9 @@ from seenet.cli.arguments import (
     Split,
     command_line,
     models_and_overrides,
+    numbers,
     output,
     recipe_and_overrides,
-    whole_numbers,
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -112,7 +112,7 @@ def sampling(
     found = write_sampling(
         out,
         model=model,
-        rates=None if rates is None else whole_numbers(rates, "--rates"),
+        rates=None if rates is None else numbers(rates, "--rates", int),
         overwrite=overwrite,
     )
     value = [module.result() for module in found]

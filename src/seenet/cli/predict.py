@@ -65,7 +65,7 @@ def predict(
             runtime=runtime,
             precision=precision,
             device=device,
-            scales=shared.numbers(scales, "--scales"),
+            scales=shared.numbers(scales, "--scales", float),
             flip=flip,
             tile=shared.tile_size(tile),
             margin=margin,

@@ -68,7 +68,7 @@ def voc(
 
     It holds palette PNGs of the images' sizes, and is checked after packing.
     """
-    from seenet.submit.voc import VOC, VOC_FOLDER
+    from seenet.submit.benchmark import VOC, VOC_FOLDER
 
     _submit(
         VOC,
@@ -108,7 +108,7 @@ def cityscapes(
 
     It holds PNGs of labelIds, 2048 x 1024, and is checked after packing.
     """
-    from seenet.submit.cityscapes import CITYSCAPES
+    from seenet.submit.benchmark import CITYSCAPES
 
     _submit(
         CITYSCAPES,
@@ -163,15 +163,14 @@ def _submit(
     from seenet.prediction.loading import load
     from seenet.submit.archive import submit_masks, submit_model
 
-    if model is None and masks is None:
-        raise UsageError("neither a model nor --masks; give one of them")
-    if model is not None and masks is not None:
-        raise UsageError(f"{model}: found a model and --masks; give one of them")
+    if (model is None) == (masks is None):
+        found = "neither a model nor" if model is None else "both a model and"
+        raise UsageError(f"found {found} --masks; give one of them")
     if masks is not None:
         done = submit_masks(
             benchmark, masks, images, out, folder=folder, stored=stored, overwrite=overwrite
         )
     else:
-        predictor = load(str(model), scales=numbers(scales, "--scales"), **options)
+        predictor = load(str(model), scales=numbers(scales, "--scales", float), **options)
         done = submit_model(benchmark, predictor, images, out, folder=folder, overwrite=overwrite)
     print(done.line())

@@ -1,6 +1,5 @@
 """seenet train"""
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -51,11 +50,12 @@ def train(
         return
     folder = out or Path("runs") / Path(recipe).stem
     result = train_recipe(resolved, folder, resume=resume, device=device, command=command_line())
-    if not result.first:
-        return
-    if as_json:
-        print(json.dumps({"out": str(result.out), "steps": result.steps, "miou": result.miou}))
-    elif result.miou is None:
-        print(f"{result.steps} steps, no validation: {result.out}/model.safetensors")
-    else:
-        print(f"best val mIoU {100 * result.miou:.1f} %: {result.out}/model.safetensors")
+    if result.first:
+        reached = f"{result.steps} steps, no validation"
+        if result.miou is not None:
+            reached = f"best val mIoU {100 * result.miou:.1f} %"
+        output(
+            {"out": str(result.out), "steps": result.steps, "miou": result.miou},
+            f"{reached}: {result.out}/model.safetensors",
+            as_json=as_json,
+        )

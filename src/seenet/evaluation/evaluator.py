@@ -1,7 +1,7 @@
 """Score a predictor on a split, in one process or several."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ import numpy as np
 import PIL
 
 import seenet
-from seenet.core.errors import DataError, Terminated, UsageError
+from seenet.core.errors import DataError, UsageError
 from seenet.core.progress import track
 from seenet.data.split import Split
 from seenet.distributed import all_gather, rank_and_world
@@ -79,15 +79,7 @@ def evaluate(
     _check_labels(predictor, split, kind)
     metrics = dict(metrics or {})
     scorer = Scorer(predictor, split, kind, widths, loss, metrics)
-    rank, world = rank_and_world()
-    share, title = order[rank::world], what if rank == 0 else None
-
-    def score_share() -> list[ImageScore]:
-        if journal:
-            return _score_with_journal(scorer, share, title, journal, rank)
-        return list(scorer.scores(share, title, len(share)))
-
-    scores = _gather(score_share, rank, world)
+    scores = _score_all(scorer, order, what, journal)
     if kind and not any(score.has_boundary for score in scores):
         if boundary != "auto":
             outline = "rim" if boundary == "trimap" else "edge"
@@ -107,58 +99,50 @@ def evaluate(
     )
 
 
-def _gather(score_share: Callable[[], list[ImageScore]], rank: int, world: int) -> list[ImageScore]:
-    """Score this rank's share and return the scores of all ranks, by index.
+def _score_all(
+    scorer: "Scorer", order: Sequence[int], what: str | None, journal: Path | None
+) -> list[ImageScore]:
+    """Score this rank's share of the images; return the scores of all ranks, by index.
 
     Raises:
         DataError: another rank failed. An error of this rank is raised after it told the others.
     """
-    if world == 1:
-        return score_share()
+    rank, world = rank_and_world()
     try:
-        own = score_share()
+        own = _score_share(scorer, order[rank::world], None if rank else what, journal, rank)
     except Exception:
-        all_gather([(rank, None)])
+        all_gather([None])
         raise
-    gathered: list[tuple[int, list[ImageScore] | None]] = all_gather([(rank, own)])
-    for other, scores in gathered:
-        if scores is None:
-            raise DataError(f"rank {other} could not score its images; see its own message")
-    return sorted(
-        (score for _, scores in gathered for score in scores or []), key=lambda score: score.index
-    )
+    shares = all_gather([own])
+    if None in shares:
+        raise DataError(
+            f"rank {shares.index(None)} could not score its images; see its own message"
+        )
+    return sorted((score for share in shares for score in share), key=lambda score: score.index)
 
 
-def _score_with_journal(
-    scorer: "Scorer", share: Sequence[int], title: str | None, folder: Path, rank: int
+def _score_share(
+    scorer: "Scorer", share: Sequence[int], title: str | None, folder: Path | None, rank: int
 ) -> list[ImageScore]:
-    """Score `share`: take scores that the journal already has, append the others to it."""
-    name, stamps = scorer.split.name, {index: scorer.stamp(index) for index in share}
+    """Score `share`; with a journal in `folder` take the scores it has and append the others."""
+    if folder is None:
+        return list(scorer.scores(share, title, len(share)))
+    stamps = {index: scorer.stamp(index) for index in share}
     with open_journal(folder, scorer.key(), rank) as journal:
         scores = [
             replace(journal.scores[stamp], index=index)
             for index, stamp in stamps.items()
             if stamp in journal.scores
         ]
+        if scores:
+            counts = len(scores), len(share)
+            log.info("%s: %d of %d images were counted before", scorer.split.name, *counts)
         done = {score.index for score in scores}
-        if done:
-            log.info(
-                "%s: %d of %d images were counted before; continuing", name, len(done), len(share)
-            )
         todo = [index for index in share if index not in done]
-        try:
-            for score in scorer.scores(todo, title, len(share)):
-                journal.add(stamps[score.index], score)
-                scores.append(score)
-        except (KeyboardInterrupt, Terminated):
-            log.info(
-                "%s: %d of %d images are counted; run the same command to continue",
-                name,
-                len(scores),
-                len(share),
-            )
-            raise
-    return sorted(scores, key=lambda score: score.index)
+        for score in scorer.scores(todo, title, len(share)):
+            journal.add(stamps[score.index], score)
+            scores.append(score)
+    return scores
 
 
 @dataclass(frozen=True)
@@ -238,17 +222,16 @@ def _check_labels(predictor: BasePredictor, split: Split, boundary: Boundary | N
     The classes must agree in number, names and order.
     """
     model, data = predictor.labels, split.labels
-    if model.num_classes != data.num_classes:
+    if model.classes != data.classes:
+        both = zip(model.classes, data.classes, strict=False)
+        first = next(
+            (f", such as {one!r} for {other!r}" for one, other in both if one != other), ""
+        )
         raise DataError(
             f"{split.name}: the model knows {model.num_classes} classes ({model.name}), the data "
-            f"has {data.num_classes} ({data.name}); use a model trained on these labels"
+            f"has {data.num_classes} ({data.name}){first}; expected the same names in the same "
+            "order; use a model trained on these labels"
         )
-    for index, (one, other) in enumerate(zip(model.classes, data.classes, strict=True)):
-        if one != other:
-            raise DataError(
-                f"{split.name}: class {index} is {one!r} in the model and {other!r} in the data; "
-                "expected the same names in the same order"
-            )
     if boundary == "trimap" and not data.rim:
         fix = "use --boundary transition"
         if data.name == "folder":

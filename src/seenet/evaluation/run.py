@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from seenet.core.errors import DataError, UsageError
+from seenet.core.errors import UsageError
 from seenet.core.files import (
     check_free,
     find_model,
@@ -113,12 +113,14 @@ def run_evaluation(
         "boundary_iou": boundary_iou,
         "conventions": conventions,
     }
-    names = [*(name for name, chosen in by_flag.items() if chosen), *metrics]
-    counted = open_metrics(names, opened)
+    chosen = [name for name, flag in by_flag.items() if flag]
+    counted = open_metrics([*chosen, *metrics], opened)
     # The user's own code may change between two calls, so its counts are not kept.
     own_code = predict_options.factory or any(":" in name for name in (settings.kind, *metrics))
     with init_process_group(predict_options.device) as group:
-        _check_labels(opened, boundary)
+        # Wrong labels are found before the model is loaded.
+        if isinstance(opened, FileSplit):
+            check_split(opened)
         predictor = open_predictor(path, predict_options)
         evaluation = evaluate(
             predictor,
@@ -135,23 +137,6 @@ def run_evaluation(
         with writing_to(folder, "make room and run it again; the counts are kept"):
             _write(folder, predictor, opened, evaluation, result)
     return EvalReport(evaluation, result, folder, first=group.first)
-
-
-def _check_labels(split: Split, boundary: Boundary | Literal["auto"] | None) -> None:
-    """Check every label file before the model is loaded.
-
-    Raises:
-        DataError: a label is wrong, or `boundary` is "trimap" and no label has an ignored pixel,
-            which `evaluate` would find only after the last image.
-    """
-    if not isinstance(split, FileSplit):
-        return
-    ids = {label for counts in check_split(split) for label in counts}
-    if boundary == "trimap" and split.labels.rim and split.labels.ignore not in ids:
-        raise DataError(
-            f"{split.name}: found no ignored pixel ({split.labels.ignore}) in {len(split)} masks, "
-            "so no rim for --boundary trimap; use --boundary transition or none"
-        )
 
 
 def _write(

@@ -76,39 +76,38 @@ def open_journal(folder: Path, key: dict[str, Any], rank: int = 0) -> Iterator[S
     busy = f"{path}: another process evaluates into this folder; wait for it or give another --out"
     with stream, locked(stream.fileno(), busy=busy):
         scores: dict[bytes, ImageScore] = {}
-        for other in sorted(folder.glob("rank-*")):
-            content = other.read_bytes()
-            if content.startswith(line):
-                end, found = read_records(content, len(line))
-                scores |= found
-                if other == path:
-                    stream.truncate(end)
-            elif other == path and content:
-                changed = _first_difference(content, line)
-                log.info("%s: counts of another evaluation (%s); starting anew", path, changed)
+        ends = {}
+        for file in folder.glob("rank-*"):
+            found, ends[file] = read_records(file.read_bytes(), line)
+            scores |= found
+        if not ends[path] and path.stat().st_size:
+            log.info("%s: counts with another model, data, settings or machine: new start", path)
         with writing_to(path, FIX):
-            if not path.read_bytes().startswith(line):
-                stream.truncate(0)
+            stream.truncate(ends[path])
+            if not ends[path]:
                 _append(stream, line)
         yield ScoreJournal(scores, path, stream)
 
 
-def read_records(content: bytes, start: int) -> tuple[int, dict[bytes, ImageScore]]:
-    """Read the records from `start` up to the first damaged one.
+def read_records(content: bytes, line: bytes) -> tuple[dict[bytes, ImageScore], int]:
+    """Read the records after the first line up to the first damaged one.
 
     Returns:
-        The end of the last good record, and its and all earlier scores by stamp.
+        The scores by stamp, and the end of the last good record; none and 0 where the first line is
+        not `line`.
     """
-    scores = {}
+    scores: dict[bytes, ImageScore] = {}
+    if not content.startswith(line):
+        return scores, 0
+    start = len(line)
     while start + HEAD.size <= len(content):
         length, crc = HEAD.unpack_from(content, start)
         payload = content[start + HEAD.size : start + HEAD.size + length]
         if length < STAMP_BYTES or len(payload) < length or zlib.crc32(payload) != crc:
             break
-        flat = np.frombuffer(payload[STAMP_BYTES:], "<i8").astype(np.int64)
-        scores[payload[:STAMP_BYTES]] = unpack(flat)
+        scores[payload[:STAMP_BYTES]] = unpack(np.frombuffer(payload[STAMP_BYTES:], "<i8"))
         start += HEAD.size + length
-    return start, scores
+    return scores, start
 
 
 def pack(score: ImageScore) -> np.ndarray:
@@ -117,8 +116,8 @@ def pack(score: ImageScore) -> np.ndarray:
     It holds index, has_boundary, the bits of the loss, the number of arrays that follow, their
     lengths, and the arrays: cells, counts, and the counts of each metric.
     """
-    bits = np.array([score.loss], np.float64).view(np.int64)[0]
     arrays = [score.cells, score.counts, *score.metric_counts]
+    bits = np.float64(score.loss).view(np.int64)
     head = np.array([score.index, score.has_boundary, bits, len(arrays), *map(len, arrays)])
     # Each is converted before: beside an array of another type the bits would become a float.
     return np.concatenate([one.astype(np.int64) for one in (head, *arrays)])
@@ -126,23 +125,13 @@ def pack(score: ImageScore) -> np.ndarray:
 
 def unpack(flat: np.ndarray) -> ImageScore:
     """Return the score that `pack` wrote."""
-    index, has_boundary, _, count = flat[:4].tolist()
-    loss = float(flat[2:3].view(np.float64)[0])
+    index, has_boundary, bits, count = flat[:4]
     ends = np.cumsum(flat[4 : 4 + count])
     cells, counts, *metric_counts = np.split(flat[4 + count :], ends[:-1])
-    return ImageScore(index, cells, counts, bool(has_boundary), loss, tuple(metric_counts))
+    loss = float(bits.view(np.float64))
+    return ImageScore(int(index), cells, counts, bool(has_boundary), loss, tuple(metric_counts))
 
 
 def _append(stream: FileIO, content: bytes) -> None:
     while content:
         content = content[stream.write(content) :]
-
-
-def _first_difference(content: bytes, line: bytes) -> str:
-    """Describe the first setting in which two keys differ."""
-    try:
-        before, now = json.loads(content.partition(b"\n")[0]), json.loads(line)
-        name = next(name for name in now if before.get(name) != now[name])
-    except (ValueError, AttributeError, StopIteration):
-        return "its first line cannot be read"
-    return f"{name} was {before.get(name)} and is now {now[name]}"

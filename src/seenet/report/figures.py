@@ -15,6 +15,29 @@ from matplotlib.ticker import MaxNLocator
 INK, FAINT, LINE, SECOND = "#010203", "#020304", "#030405", "#040506"
 VARIABLES = {INK: "var(--soft)", FAINT: "var(--line)", LINE: "var(--blue)", SECOND: "var(--orange)"}
 
+_TICKS = {"color": INK, "labelsize": 9.5, "major.size": 0}
+STYLE: Any = {
+    # As wide as a phone, so that the text is not shrunk there.
+    "figure.figsize": (4.2, 2.7),
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.edgecolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.5,
+    "grid.color": FAINT,
+    **{f"{axis}tick.{name}": value for axis in "xy" for name, value in _TICKS.items()},
+    "lines.linewidth": 2,
+    "font.family": "sans-serif",
+    "svg.fonttype": "none",
+}
+
 Points = list[tuple[int, float]]
 
 
@@ -30,6 +53,7 @@ def points(entries: list[dict[str, Any]], *keys: str) -> Points:
     return found
 
 
+@rc_context(STYLE)
 def curves(entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Draw loss, mIoU on val and learning rate, as far as they are recorded: (caption, SVG) each.
 
@@ -41,16 +65,11 @@ def curves(entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
     rate = points(entries, "rate")
     drawn = []
     if loss:
-        dots = "; dots: validation loss" if val_loss else ""
-        caption = f"Training loss: each step faint, running mean strong{dots}."
-        drawn.append((caption, _loss(loss, val_loss)))
+        drawn.append(_loss(loss, val_loss))
     if miou:
-        best = max(miou, key=lambda point: point[1])
-        caption = f"mIoU on val, percent. Best: {best[1]:.1f} % at step {best[0]:,}."
-        drawn.append((caption, _miou(miou, best)))
+        drawn.append(_miou(miou))
     if rate:
-        highest = max(value for _, value in rate)
-        drawn.append((f"Learning rate of the backbone. Highest: {highest:.3g}.", _rate(rate)))
+        drawn.append(_rate(rate))
     return drawn
 
 
@@ -62,67 +81,55 @@ def running_mean(values: Sequence[float], width: int) -> np.ndarray:
     return np.asarray((sums[high] - sums[low]) / (high - low))
 
 
-def _loss(loss: Points, val: Points) -> str:
+def _loss(loss: Points, val: Points) -> tuple[str, str]:
     figure, axes = _axes()
     steps, values = zip(*loss, strict=True)
     # More than two thousand points are more than the figure has pixels.
     every = max(1, len(steps) // 2000)
     mean = running_mean(values, max(3, len(values) // 30))
     axes.plot(steps[::every], values[::every], color=LINE, alpha=0.3, linewidth=0.8)
-    axes.plot(steps[::every], mean[::every], color=LINE, linewidth=2)
-    if val:
-        axes.plot(*zip(*val, strict=True), "o", color=SECOND, markersize=4)
+    axes.plot(steps[::every], mean[::every], color=LINE)
+    axes.plot([step for step, _ in val], [value for _, value in val], "o", color=SECOND, ms=4)
     # The quantile keeps a few large losses at the start from flattening the rest.
     shown = np.concatenate([values, [value for _, value in val]])
     axes.set_ylim(0, 1.08 * max(float(np.quantile(shown, 0.99)), 1e-6))
-    return _svg(figure, "loss")
+    dots = "; dots: validation loss" if val else ""
+    caption = f"Training loss: each step faint, running mean strong{dots}."
+    return caption, _svg(figure, "loss")
 
 
-def _miou(miou: Points, best: tuple[int, float]) -> str:
+def _miou(miou: Points) -> tuple[str, str]:
     figure, axes = _axes()
-    axes.plot(*zip(*miou, strict=True), "o-", color=LINE, markersize=3.5, linewidth=2)
+    best = max(miou, key=lambda point: point[1])
+    axes.plot(*zip(*miou, strict=True), "o-", color=LINE, markersize=3.5)
     axes.plot(*best, "o", color=SECOND, markersize=8, fillstyle="none", markeredgewidth=2)
     axes.set_ylim(0, min(100, max(10, 1.15 * best[1])))
     axes.set_xlim(left=0)
-    return _svg(figure, "miou")
+    caption = f"mIoU on val, percent. Best: {best[1]:.1f} % at step {best[0]:,}."
+    return caption, _svg(figure, "miou")
 
 
-def _rate(rate: Points) -> str:
+def _rate(rate: Points) -> tuple[str, str]:
     figure, axes = _axes()
-    axes.plot(*zip(*rate, strict=True), color=LINE, linewidth=2)
+    axes.plot(*zip(*rate, strict=True), color=LINE)
     axes.set_ylim(0, None)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=False)
-    return _svg(figure, "rate")
+    highest = max(value for _, value in rate)
+    return f"Learning rate of the backbone. Highest: {highest:.3g}.", _svg(figure, "rate")
 
 
 def _axes() -> tuple[Figure, Any]:
-    # As wide as a phone, so that the text is not shrunk there.
-    figure = Figure(figsize=(4.2, 2.7), layout="constrained")
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.grid(axis="y", color=FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, labelsize=9.5, length=0)
-    axes.set_xlabel("step", color=INK, fontsize=9.5)
+    figure = Figure()
+    axes = figure.add_subplot(xlabel="step")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.get_offset_text().set_color(INK)
     return figure, axes
 
 
 def _svg(figure: Figure, name: str) -> str:
     """Return the figure as an <svg> element with text as text and no external reference."""
     stream = io.StringIO()
-    settings: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.family": "sans-serif",
-        "svg.id": f"curve-{name}",
-    }
-    with rc_context(settings):
+    with rc_context({"svg.hashsalt": name, "svg.id": f"curve-{name}"}):
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})  # type: ignore[no-untyped-call]
     text = stream.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

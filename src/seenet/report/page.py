@@ -15,7 +15,7 @@ import seenet
 from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
 from seenet.core.recipe_files import dump, load_recipe
-from seenet.core.settings import DataSettings, Recipe
+from seenet.core.settings import DataSettings
 from seenet.data import open_split
 from seenet.evaluation.pictures import ERROR_COLOURS, MOST_NAMED, confusion_figure
 from seenet.evaluation.run import data_settings
@@ -25,7 +25,7 @@ from seenet.prediction.loading import load
 from seenet.prediction.predictor import Predictor
 from seenet.report.figures import curves, points
 from seenet.report.gallery import Group, image_groups
-from seenet.report.html import number, percent, png_uri, render
+from seenet.report.html import png_uri, render
 from seenet.training.logging import read_metrics
 from seenet.training.run import PACKAGES, stage_folders
 
@@ -75,29 +75,30 @@ def write_report(
     entries = read_metrics(run / "metrics.jsonl")
     predictor = _predictor(saved, model, device)
     groups, missing = _image_groups(data, predictor, result, images)
-    name = run.resolve().name or "run"
-    path = run / "report" / "index.html"
+    path, name = run / "report" / "index.html", run.resolve().name or "run"
     render(
         path,
         "page.html.j2",
         title=f"{name}: SeENet report",
         name=name,
+        run=str(run),
         recipe=recipe,
+        saved=saved,
         labels=saved.labels,
-        about=_about(recipe, saved, result),
+        parameters=sum(parameter.numel() for parameter in saved.model.parameters()),
+        megabytes=saved.path.stat().st_size / 1e6,
+        steps=max((entry["step"] for entry in entries), default=0),
         curves=curves(entries),
         speed=_speed(entries),
         result=result,
-        images=counted(result["images"], "image") if result else "",
         **(confusion_values(result, saved.labels) if result else {}),
         groups=groups,
         missing=missing,
         predicted_with=_describe(predictor) if model else "the run's model",
         error_colours=ERROR_COLOURS,
-        card=_card(recipe, saved, result, entries),
         recipe_text=dump(recipe),
         versions=_versions(saved),
-        commands=_commands(run, recipe, result),
+        quote=shlex.quote,
     )
     return path
 
@@ -136,35 +137,20 @@ def confusion_values(result: dict[str, Any], labels: LabelSet) -> dict[str, Any]
     large = labels.num_classes > MOST_NAMED
     return {
         "confusions": frequent_confusions(shares, labels),
-        "matrix": [] if large else confusion_rows(shares, labels),
+        "matrix": [] if large else shares.tolist(),
         "figure": png_uri(confusion_figure(matrix, labels)) if large else "",
     }
 
 
-def confusion_rows(
-    shares: np.ndarray, labels: LabelSet
-) -> list[tuple[str, list[tuple[str, float]]]]:
-    """List (class, (text, share) of each cell); cells below 0.5 % have no text."""
-    return [
-        (name, [(f"{100 * s:.0f}" if s >= 0.005 else "", round(s, 3)) for s in row])
-        for name, row in zip(labels.classes, shares.tolist(), strict=True)
-    ]
-
-
-def frequent_confusions(shares: np.ndarray, labels: LabelSet) -> list[tuple[str, str, str]]:
-    """List (truth, prediction, percent of the truth's pixels) of the most frequent confusions."""
+def frequent_confusions(shares: np.ndarray, labels: LabelSet) -> list[tuple[str, str, float]]:
+    """List (truth, prediction, share of the truth's pixels) of the most frequent confusions."""
     wrong = shares * (1 - np.eye(labels.num_classes))
     order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
     return [
-        (labels.classes[t], labels.classes[p], percent(float(wrong[t, p])))
+        (labels.classes[t], labels.classes[p], float(wrong[t, p]))
         for t, p in zip(*np.unravel_index(order, wrong.shape), strict=True)
         if wrong[t, p] >= 0.0005
     ]
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun: `1 image`, `233 images`."""
-    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def _predictor(saved: SavedModel, model: str | Path | None, device: str) -> BasePredictor:
@@ -198,33 +184,6 @@ def _image_groups(
     return image_groups(predictor, split, result, count), ""
 
 
-def _about(recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None) -> str:
-    data, training = recipe.data, recipe.training
-    held_out = f" without drive {data.hold_out}" if data.hold_out else ""
-    text = (
-        f"A {_network(recipe)} that assigns one of {saved.labels.num_classes} classes to each "
-        f"pixel, trained on {data.kind}/{data.train}{held_out} for "
-        f"{counted(training.steps, 'step')} of {counted(training.batch, 'crop')}"
-    )
-    if "step" in saved.notes:
-        text += f"; the weights are those of step {saved.notes['step']:,}"
-    if result is None:
-        return text + "."
-    present = len(result["classes"]) - len(result["absent"])
-    return (
-        f"{text}. The scores are pooled over all pixels of {counted(result['images'], 'image')}, "
-        f"which also selected the best step. The mIoU is the mean over {present} classes."
-    )
-
-
-def _network(recipe: Recipe) -> str:
-    model = recipe.model
-    if model.factory:
-        return f"network of {model.factory}"
-    probe = f"probe {model.probe} in a " if model.probe else ""
-    return f"{probe}{model.variant} network on {model.backbone}"
-
-
 def _speed(entries: list[dict[str, Any]]) -> str:
     speeds = [value for _, value in points(entries, "images_per_s")]
     memory = [value for _, value in points(entries, "memory_mib")]
@@ -232,45 +191,6 @@ def _speed(entries: list[dict[str, Any]]) -> str:
         return ""
     most = f", at most {max(memory):,.0f} MiB of memory" if memory else ""
     return f"Median speed {np.median(speeds):.1f} images per second{most}."
-
-
-def _card(
-    recipe: Recipe, saved: SavedModel, result: dict[str, Any] | None, entries: list[dict[str, Any]]
-) -> list[tuple[str, str]]:
-    """List (name, text) of the model card."""
-    labels, options = saved.labels, saved.model.options
-    parameters = sum(parameter.numel() for parameter in saved.model.parameters())
-    # As built: some peers have an output stride of their own.
-    stride = f"output stride {options['output_stride']}, " if "output_stride" in options else ""
-    size = f"{saved.path.stat().st_size / 1e6:.1f} MB"
-    card = {
-        "Model file": f"{saved.path.name}, {size}, SHA-256 {saved.sha256}",
-        "Network": f"{_network(recipe)}, {stride}{parameters:,} parameters",
-        "Started from": recipe.training.start_from or recipe.model.weights or "random weights",
-        "Classes": f"{labels.num_classes} ({labels.name}), label {labels.ignore} is not scored",
-        "Trained on": f"{recipe.data.kind}, split {recipe.data.train}; "
-        "the data set has its own terms of use",
-    }
-    if entries:
-        steps = max(entry["step"] for entry in entries)
-        card["Trained for"] = f"{steps:,} of {recipe.training.steps:,} steps, seed {recipe.seed}"
-    if result is None:
-        reason = "not validated yet" if recipe.data.val else "this run has no validation split"
-        return [*card.items(), ("Scores", f"none: {reason}")]
-    scales = ", ".join(f"{scale:g}" for scale in result.get("scales", []))
-    flip = "with" if result.get("flip") else "without"
-    precision = result.get("precision", "unknown precision")
-    absent = ", ".join(result["absent"]) or "none"
-    card |= {
-        "Selected by": f"the best mIoU on {result['data']}/{result['split']}, "
-        "so this score is slightly optimistic",
-        "Scored": f"scale {scales}, {flip} flip, {precision}; {result['size_rule']}",
-        "Ignored": result["ignore_rule"],
-        "Absent classes": f"{absent}; {result['absent_rule']}",
-        "Limits": "measured on this split only; "
-        "other cameras, places, weather and light may give lower scores",
-    }
-    return list(card.items())
 
 
 def _versions(saved: SavedModel) -> list[tuple[str, str]]:
@@ -292,21 +212,3 @@ def _versions(saved: SavedModel) -> list[tuple[str, str]]:
         if saved.notes.get(key) != value
     ]
     return [*trained, *changed]
-
-
-def _commands(run: Path, recipe: Recipe, result: dict[str, Any] | None) -> str:
-    folder, file = shlex.quote(str(run)), shlex.quote(str(run / "recipe.yaml"))
-    again = shlex.quote(f"{run}-again")
-    # A data set that is code runs only where the command names it.
-    kind = recipe.data.kind
-    data = f" {shlex.quote(f'data.kind={kind}')}" if ":" in kind else ""
-    lines = [f"seenet train {file} --out {again}   # train again"]
-    if result and result.get("command"):
-        lines.insert(0, f"{result['command']}   # the command of this run")
-    if result is not None:
-        lines.append(f"seenet eval {folder}{data}   # evaluate")
-    lines += [
-        f"seenet predict {folder} picture.jpg   # predict",
-        f"seenet report {folder}{data}   # write this page",
-    ]
-    return "\n".join(lines)

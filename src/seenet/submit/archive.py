@@ -56,7 +56,8 @@ def submit_model(
             f"{benchmark.name} has {expected.num_classes} ({expected.name}); "
             "use a model trained on these"
         )
-    pictures, sizes = _find_pictures(images, benchmark)
+    pictures = find_pictures(images, benchmark)
+    sizes = sizes_of(pictures, benchmark)
     work = predictions_folder(out, benchmark)
     predict_files(predictor, list(pictures.values()), work, overwrite=overwrite).check()
     masks = {key: work / "masks" / f"{path.stem}.png" for key, path in pictures.items()}
@@ -85,7 +86,8 @@ def submit_masks(
         DataError: bad pictures or masks, or the archive exists.
     """
     _check_out(out, benchmark, overwrite=overwrite)
-    pictures, sizes = _find_pictures(images, benchmark)
+    pictures = find_pictures(images, benchmark)
+    sizes = sizes_of(pictures, benchmark)
     if not masks.is_dir():
         raise DataError(
             f"{masks}: no such folder; expected predicted masks, one PNG a picture (--masks)"
@@ -103,12 +105,11 @@ def submit_masks(
             raise CheckError(
                 f"{path}: a second mask of {match['id']}, besides {first}; take one out"
             )
-    for key, picture in pictures.items():
-        if key not in paths:
-            raise CheckError(
-                f"{masks}: no mask of {picture.name} ({len(paths)} of {len(pictures)} are there); "
-                "every picture needs one"
-            )
+    if missing := pictures.keys() - paths.keys():
+        raise CheckError(
+            f"{masks}: no mask of {pictures[min(missing)].name} ({len(paths)} of {len(pictures)} "
+            "are there); every picture needs one"
+        )
     table = {value: value for value in benchmark.stored.values()} if stored else benchmark.stored
     return _build(benchmark, paths, sizes, out, folder, table)
 
@@ -124,18 +125,6 @@ def _check_out(out: Path, benchmark: Benchmark, *, overwrite: bool) -> None:
             f"--out {out}: {benchmark.name} takes {benchmark.suffix}; name the archive so"
         )
     check_free([out], overwrite=overwrite)
-
-
-def _find_pictures(
-    images: Path, benchmark: Benchmark
-) -> tuple[dict[str, Path], dict[str, tuple[int, int]]]:
-    """Return path and size of each picture; CheckError for a size that the benchmark never has."""
-    pictures = find_pictures(images, benchmark)
-    sizes = sizes_of(pictures)
-    for key, size in sizes.items():
-        if fault := benchmark.size_fault(size, None):
-            raise CheckError(f"{pictures[key]}: {fault}")
-    return pictures, sizes
 
 
 def _build(

@@ -1,4 +1,4 @@
-"""Rules of an evaluation server, as data; `voc` and `cityscapes` have one each."""
+"""Rules of the evaluation servers of Pascal VOC 2012 and Cityscapes, as data."""
 
 import re
 from collections.abc import Mapping
@@ -9,6 +9,8 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.core.labels import LabelSet
+from seenet.data.cityscapes import CITYSCAPES19, CITYSCAPES_TRAIN_IDS
+from seenet.data.voc import VOC21
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,61 @@ class Benchmark:
         wrong = [value for value in found if value not in allowed]
         if not wrong:
             return ""
-        hint = ""
+        hint = "; 255 is no answer, every pixel needs a class" if 255 in wrong else ""
         if max(found) < len(self.stored):
             hint = (
                 "; looks like trainIds, of which labelIds are to be made: "
                 f"seenet submit {self.name} --masks FOLDER"
             )
-        elif 255 in wrong:
-            hint = "; 255 is no answer, every pixel needs a class"
+        consecutive = allowed == list(range(len(allowed)))
+        names = f"0 to {allowed[-1]}" if consecutive else ", ".join(map(str, allowed))
         listed = ", ".join(map(str, wrong[:6])) + (", ..." if len(wrong) > 6 else "")
-        names = ", ".join(map(str, allowed))
-        if allowed == list(range(len(allowed))):
-            names = f"0 to {allowed[-1]}"
         return f"values {listed}, expected {names} alone{hint}"
+
+
+VOC_FOLDER = "results/VOC2012/Segmentation/comp{}_test_cls"
+
+_ID = r"(?P<id>\d{4}_\d{6})"
+
+VOC = Benchmark(
+    name="voc",
+    suffix=".tar.gz",
+    labels=VOC21,
+    stored={label: label for label in range(VOC21.num_classes)},
+    modes=frozenset({"P"}),
+    member=re.compile(
+        r"(?P<folder>results/VOC2012/Segmentation/comp[56]_test_cls)/" + _ID + r"\.png", re.ASCII
+    ),
+    mask=re.compile(rf"{_ID}\.png", re.ASCII),
+    written="{}.png",
+    picture=re.compile(_ID, re.ASCII),
+    example="2008_000001.jpg",
+    expected="results/VOC2012/Segmentation/comp5_test_cls/2008_000001.png (or comp6)",
+    test_count=1456,  # Sec. 4.1
+    size=None,
+    largest=(500, 500),
+)
+"""Development kit, section 3.3: one .tar.gz of palette PNGs of the picture's size with the classes
+0 to 20."""
+
+_FRAME = r"(?P<id>[A-Za-z-]+_\d{6}_\d{6})"
+_FRAME_FILE = _FRAME + r"(?:[^/\d][^/]*)?\.png"
+
+CITYSCAPES = Benchmark(
+    name="cityscapes",
+    suffix=".zip",
+    labels=CITYSCAPES19,
+    stored={train_id: label for label, train_id in CITYSCAPES_TRAIN_IDS.items()},
+    modes=frozenset({"L", "P"}),
+    member=re.compile(r"(?:\w[^/]*/)*" + _FRAME_FILE, re.ASCII),
+    mask=re.compile(_FRAME_FILE, re.ASCII),
+    written="{}_labelIds.png",
+    picture=re.compile(rf"{_FRAME}(_leftImg8bit)?", re.ASCII),
+    example="berlin_000000_000019_leftImg8bit.png",
+    expected="berlin_000000_000019*.png",
+    test_count=1525,  # Sec. 4.3
+    size=(1024, 2048),
+    largest=(1024, 2048),
+)
+"""evalPixelLevelSemanticLabeling.py: a .zip of CITY_SEQUENCE_FRAME*.png in any folder, with one
+channel of labelIds, 2048 x 1024."""

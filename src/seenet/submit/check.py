@@ -14,9 +14,7 @@ from seenet.core.files import files_below
 from seenet.core.images import IMAGE_SUFFIXES, image_size, png_header, png_ids
 from seenet.core.progress import bar, track
 from seenet.data.split import read_list
-from seenet.submit.benchmark import Benchmark
-from seenet.submit.cityscapes import CITYSCAPES
-from seenet.submit.voc import VOC
+from seenet.submit.benchmark import CITYSCAPES, VOC, Benchmark
 
 # What the readers raise for damaged archives.
 _DAMAGED = (
@@ -54,8 +52,8 @@ def check_submission(path: Path, images: Path | None = None) -> Submission:
         CheckError: the server would refuse it; the error names the first wrong file.
         DataError: archive or pictures cannot be read.
     """
-    benchmark = CITYSCAPES if suffix_of(path) == ".zip" else VOC
-    sizes = None if images is None else sizes_of(find_pictures(images, benchmark))
+    benchmark = benchmark_of(path)
+    sizes = None if images is None else sizes_of(find_pictures(images, benchmark), benchmark)
     return check_archive(path, benchmark, sizes)
 
 
@@ -67,7 +65,7 @@ def check_archive(
     folder: str | None = None
     total = benchmark.test_count if sizes is None else len(sizes)
     with bar(f"checking for {benchmark.name}", total) as advance:
-        for name, content in read_archive(path):
+        for name, content in read_archive(path, benchmark.suffix):
             where = f"{path}: {name}"
             match = benchmark.member.fullmatch(name)
             if match is None:
@@ -87,7 +85,7 @@ def check_archive(
                     "or give other --images"
                 )
             names[key] = name
-            _check_png(content, where, benchmark, sizes[key] if sizes is not None else None)
+            _check_png(content, where, benchmark, sizes[key] if sizes else None)
             advance()
     if sizes is not None and len(names) < len(sizes):
         raise CheckError(
@@ -119,12 +117,12 @@ def _check_png(
         raise CheckError(f"{where}: {fault}")
 
 
-def suffix_of(path: Path) -> str:
-    """Return `.tar.gz` or `.zip` by the first bytes of a file.
+def benchmark_of(path: Path) -> Benchmark:
+    """Return the benchmark that takes such an archive, by the first bytes of the file.
 
     Raises:
         DataError: the file cannot be read.
-        CheckError: it is neither.
+        CheckError: it is neither a .tar.gz nor a .zip.
     """
     try:
         with path.open("rb") as stream:
@@ -133,22 +131,25 @@ def suffix_of(path: Path) -> str:
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}); expected an archive to check"
         ) from None
-    if start[:2] == b"\x1f\x8b":
-        return ".tar.gz"
+    if start.startswith(b"\x1f\x8b"):
+        return VOC
     if start in (b"PK\x03\x04", b"PK\x05\x06"):
-        return ".zip"
+        return CITYSCAPES
     raise CheckError(
         f"{path}: neither a .tar.gz nor a .zip; expected results packed as the benchmark asks"
     )
 
 
-def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
+def read_archive(path: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each plain file, in the archive's order, without unpacking to disk.
+
+    Args:
+        suffix: kind of archive, `.tar.gz` or `.zip`.
 
     Raises:
         CheckError: a damaged archive.
     """
-    members = _zip_files if suffix_of(path) == ".zip" else _tar_files
+    members = _zip_files if suffix == ".zip" else _tar_files
     try:
         for name, content in members(path):
             # Other tools pack `./name`.
@@ -204,12 +205,19 @@ def find_pictures(images: Path, benchmark: Benchmark) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def sizes_of(pictures: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
-    """Read height and width of each picture; DataError for one that cannot be read."""
-    return {
-        key: image_size(path)
-        for key, path in track(pictures.items(), "sizes of the pictures", len(pictures))
-    }
+def sizes_of(pictures: Mapping[str, Path], benchmark: Benchmark) -> dict[str, tuple[int, int]]:
+    """Read height and width of each picture.
+
+    Raises:
+        DataError: a picture cannot be read.
+        CheckError: a size that no picture of the benchmark has.
+    """
+    sizes = {}
+    for key, path in track(pictures.items(), "sizes of the pictures", len(pictures)):
+        sizes[key] = image_size(path)
+        if fault := benchmark.size_fault(sizes[key], None):
+            raise CheckError(f"{path}: {fault}")
+    return sizes
 
 
 def _listed_picture(images: Path, line: str) -> Path:

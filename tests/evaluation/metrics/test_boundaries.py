@@ -5,11 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seenet.cli.arguments import whole_numbers
+from seenet.cli.arguments import numbers
 from seenet.cli.eval import eval_
 from seenet.evaluation.metrics.boundaries import (
     WIDTHS,
-    band_index,
     transition_distance,
     trimap_distance,
 )
@@ -73,17 +72,6 @@ def test_transition_by_hand(mask, distance):
     assert (None if found is None else found.tolist()) == distance
 
 
-@given(
-    st.lists(st.integers(0, 60), min_size=1, max_size=30),
-    st.sets(st.one_of(st.integers(1, 50), st.just(10**12)), min_size=1, max_size=8),
-)
-def test_band_index_is_the_narrowest_width(distances, widths):
-    widths = tuple(sorted(widths))
-    bands = band_index(np.array(distances), widths)
-    for distance, band in zip(distances, bands, strict=True):
-        assert band == next((i for i, width in enumerate(widths) if distance <= width), len(widths))
-
-
 def test_default_widths_are_the_papers():
     default = inspect.signature(eval_).parameters["widths"].default
-    assert (1, 3, 5, 10, 21, 30, 40) == WIDTHS == tuple(whole_numbers(default, "--widths"))
+    assert (1, 3, 5, 10, 21, 30, 40) == WIDTHS == tuple(numbers(default, "--widths", int))

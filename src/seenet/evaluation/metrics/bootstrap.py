@@ -15,9 +15,6 @@ RULE = (
     f"with replacement, seed {SEED}"
 )
 
-BATCH = 50
-"""Draws made at a time, which bounds the memory."""
-
 
 def class_sums(scores: Sequence[ImageScore], num_classes: int) -> np.ndarray:
     """Return hits, row sums and column sums of each image's C[t, p], float64 images x 3 x K.
@@ -38,12 +35,8 @@ def draws(images: int) -> np.ndarray:
     Returns:
         How often each draw holds each image: int64 DRAWS x images; each row sums to `images`.
     """
-    rng = np.random.default_rng(SEED)
-    rows = []
-    for _ in range(0, DRAWS, BATCH):
-        drawn = rng.integers(0, images, (BATCH, images)) + np.arange(BATCH)[:, None] * images
-        rows.append(np.bincount(drawn.ravel(), minlength=BATCH * images).reshape(BATCH, images))
-    return np.concatenate(rows)
+    drawn = np.random.default_rng(SEED).integers(0, images, (DRAWS, images))
+    return np.stack([np.bincount(places, minlength=images) for places in drawn])
 
 
 def miou_interval(
@@ -55,15 +48,13 @@ def miou_interval(
     None where no pixel of these classes is scored.
     """
     sums = class_sums(scores, num_classes)
-    if not sums.any():
-        return None
     pooled = draws(len(scores)).astype(np.float64) @ sums.reshape(len(scores), -1)
     chosen = slice(None) if classes is None else list(classes)
     hits, rows, columns = pooled.reshape(DRAWS, 3, num_classes)[:, :, chosen].transpose(1, 0, 2)
     union = rows + columns - hits
     present = union > 0
     iou = np.divide(hits, union, out=np.zeros_like(hits), where=present)
-    # A draw may hold no image in which something is scored; it has no mIoU.
+    # A draw that holds no image in which something is scored has no mIoU.
     valid = present.any(1)
     if not valid.any():
         return None

@@ -26,17 +26,11 @@ TABLE: tuple[tuple[str, str | float, str], ...] = (
 """Size at which labels and predictions are compared, IoU of an absent class, tools that do so."""
 
 
-def copies(height: int, width: int, shorter: int = SHORTER_SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """Return how often a resize of H x W ids to this shorter side copies each row and each column.
+def copies(side: int, resized: int) -> np.ndarray:
+    """Return how often a resize of a side of ids copies each of its pixels.
 
-    The longer side is in proportion, rounded down. The nearest pixel is found by pixel centres, as
-    Pillow's NEAREST does. A long, narrow image needs no memory for its resized form.
+    The nearest pixel is found by pixel centres, as Pillow's NEAREST does.
     """
-    least = min(height, width)
-    return _copies(height, shorter * height // least), _copies(width, shorter * width // least)
-
-
-def _copies(side: int, resized: int) -> np.ndarray:
     # Pixel k of the resized side is floor((k + 0.5) * side / resized) of this side, in integers,
     # since a float could round to the wrong side of a whole number. The pixels that come from
     # places below i are those with (2 k + 1) * side < 2 * resized * i.
@@ -69,7 +63,10 @@ class Conventions(Metric):
         """
         classes = self.labels.num_classes
         pairs = pair_codes(truth, prediction, classes, self.labels.ignore)
-        rows, columns = copies(*truth.shape)
+        # The longer side is in proportion, rounded down. No resized image is made: that of a long,
+        # narrow one would be huge.
+        least = min(truth.shape)
+        rows, columns = (copies(side, SHORTER_SIDE * side // least) for side in truth.shape)
         # bincount adds in float64, which holds these whole numbers exactly.
         counts = np.bincount(pairs, np.outer(rows, columns).ravel(), minlength=classes**2 + 1)
         counts = counts[:-1].astype(np.int64)
