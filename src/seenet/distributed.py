@@ -89,19 +89,12 @@ class Ranks:
         return int(self.sum(torch.tensor(value if self.first else 0)))
 
     def share(self, tensors: "Iterable[Tensor]") -> None:
-        """Copy rank 0's values of all floating tensors to every rank, in place; collective."""
-        floating = [tensor for tensor in tensors if tensor.is_floating_point()]
-        if self.world == 1 or not floating:
-            return
-        import torch
-        from torch import distributed
+        """Copy rank 0's values to every rank, in place; collective."""
+        if self.world > 1:
+            from torch import distributed
 
-        # One message instead of hundreds.
-        packed = torch.cat([tensor.detach().flatten() for tensor in floating])
-        distributed.broadcast(packed, 0)
-        parts = torch.split(packed, [tensor.numel() for tensor in floating])
-        for tensor, part in zip(floating, parts, strict=True):
-            tensor.detach().copy_(part.view_as(tensor))
+            for tensor in tensors:
+                distributed.broadcast(tensor.detach(), 0)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is true on at least one rank; collective."""

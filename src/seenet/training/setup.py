@@ -1,8 +1,7 @@
 """The parts of a run, built from its recipe: data, network, loss, precision, loader."""
 
 import logging
-import multiprocessing
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -288,23 +287,16 @@ def _grouped(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batc
     A worker's error is raised with its own message: torch wraps it in the worker's traceback, whose
     last line is `type: message`.
     """
-    batches: Iterator[Batch] = iter(())
-    workers: list[Any] = []
+    batches: Any = iter(())
     try:
         with signals_blocked():
-            others = multiprocessing.active_children()
-            try:
-                batches = iter(loader)
-            except (ConnectionError, EOFError):
-                # A spawned worker, not a forked one, that ended before it received its data.
-                raise LostError(
-                    "a loader worker ended at its start; see its own message, "
-                    "or set training.workers=0"
-                ) from None
-            workers = [
-                process for process in multiprocessing.active_children() if process not in others
-            ]
+            batches = iter(loader)
         yield from zip(*[batches] * accumulate, strict=True)
+    except (ConnectionError, EOFError) as error:
+        # A spawned worker, not a forked one, that ended before it received its data.
+        raise LostError(
+            "a loader worker ended; see its own message, or set training.workers=0"
+        ) from error
     except SeenetError as error:
         _, _, message = str(error).strip().rpartition("\n")[2].partition(": ")
         raise (type(error)(message) if "\n" in str(error) else error) from None
@@ -318,6 +310,7 @@ def _grouped(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batc
     finally:
         # torch's own shutdown sends SIGTERM, which workers ignore, and then waits forever for one
         # that hangs.
-        getattr(batches, "_shutdown_workers", lambda: None)()
-        for worker in workers:
-            worker.kill()
+        if hasattr(batches, "_workers"):
+            batches._shutdown_workers()
+            for worker in batches._workers:
+                worker.kill()
