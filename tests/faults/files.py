@@ -1,6 +1,5 @@
 """C5 to C7, X5, Z: damaged checkpoints, pickled files, other networks, hostile models."""
 
-import builtins
 import os
 import subprocess
 from collections.abc import Callable
@@ -23,9 +22,10 @@ from seenet.model.files import save_model
 from seenet.prediction.loading import load
 from tests.faults.fault import Attempt, cut, flipped
 from tests.faults.processes import seenet
-from tests.faults.runs import STEPS, losses, reference, same, train
+from tests.faults.runs import STEPS, reference, same, train
 from tests.prediction.bundles import hostile as onnx
 from tests.prediction.bundles.red import write_red
+from tests.training.tiny import losses
 
 
 @cache
@@ -77,12 +77,12 @@ def payloads(mark: Path) -> dict[str, Any]:
     return {
         "os.system": Payload(os.system, f"touch {mark}"),
         "subprocess": Payload(subprocess.call, ["touch", str(mark)]),
-        "eval": Payload(builtins.eval, code),
-        "exec": Payload(builtins.exec, code),
-        "open": Payload(builtins.open, str(mark), "w"),
-        "within a state": {"weight": torch.ones(2), "bias": Payload(builtins.exec, code)},
+        "eval": Payload(eval, code),
+        "exec": Payload(exec, code),
+        "open": Payload(open, str(mark), "w"),
+        "within a state": {"weight": torch.ones(2), "bias": Payload(exec, code)},
         "within a tuple": (torch.ones(1), Payload(os.system, f"touch {mark}")),
-        "a key": {Payload(builtins.exec, code): torch.ones(1)},
+        "a key": {Payload(exec, code): torch.ones(1)},
     }
 
 
@@ -141,13 +141,11 @@ EDITS = (
 def hostile_onnx(attempt: Attempt) -> None:
     edit = EDITS[attempt.number]
     attempt.note(edit.__name__)
-    path = write_red(attempt.folder / "hostile.onnx", edit=edit)
+    path, said = write_red(attempt.folder / "hostile.onnx", edit=edit), "it was loaded"
     try:
         load(path)
     except DataError as error:
         said = str(error)
-    else:
-        said = "it was loaded"
     assert "\n" not in said and said.startswith(str(path)), said
 
 
@@ -181,5 +179,5 @@ def hostile_model(attempt: Attempt) -> None:
     attempt.note("harmless" if child.ends(0, 4) == 0 else "refused")
     entries = {entry.name for entry in attempt.folder.iterdir()}
     assert entries <= {path.name, "picture.png", "predictions", "log-0"}, entries
-    if child.code:
+    if child.exitcode:
         child.refuses(str(path))
