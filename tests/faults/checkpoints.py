@@ -16,7 +16,7 @@ import torch
 from seenet.core.errors import DataError
 from seenet.training import checkpoint
 from tests.faults.fault import Attempt, flipped, tree
-from tests.faults.preload import armed
+from tests.faults.preload import arm
 from tests.faults.processes import Child
 
 MOUNT = "mount -t tmpfs -o size=8m none"
@@ -96,9 +96,9 @@ def calls_of_a_save(store: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "checkpoints"
         save(store, root, 1, 2)
-        with armed(root) as library:
-            save(store, root, 3)
-            return library.fault_met()
+        library = arm(root)
+        save(store, root, 3)
+        return library.fault_met()
 
 
 def refused_or_saved(attempt: Attempt, child: Child, reason: str) -> None:
@@ -117,8 +117,8 @@ def call_fails(store: Any, error: int, attempt: Attempt) -> None:
     before = tree(root, "*2/*")
 
     def work() -> None:
-        with armed(root, call, error, stays=bool(error and turn % 2)):
-            save(store, root, 3)
+        arm(root, call, error, stays=bool(error and turn % 2))
+        save(store, root, 3)
 
     child = Child(attempt, work, temporary(attempt))
     child.ends()

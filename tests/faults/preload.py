@@ -6,8 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 NAME = "seenet-failing.so"
@@ -31,17 +29,11 @@ def missing() -> str:
     return "" if preloaded else "no C compiler for the library that makes calls fail"
 
 
-@contextmanager
-def armed(
-    below: Path, call: int = -1, error: int = 0, *, stays: bool = False
-) -> Iterator[ctypes.CDLL]:
+def arm(below: Path, call: int = -1, error: int = 0, *, stays: bool = False) -> ctypes.CDLL:
     """Let a call that changes something below the folder fail with `error`; 0: SIGKILL.
 
     `call` counts from 0; -1: none fails, `fault_met` counts them. `stays`: later calls fail too.
     """
     library = ctypes.CDLL(None)
     library.fault_arm(str(below).encode(), call, error, int(stays))
-    try:
-        yield library
-    finally:
-        library.fault_arm(b"/nowhere", -1, 0, 0)
+    return library

@@ -17,7 +17,7 @@ from seenet.training import checkpoint
 from seenet.training.stages import train_recipe
 from tests.faults.fault import Attempt
 from tests.faults.numbers import FACTORY
-from tests.faults.preload import armed
+from tests.faults.preload import arm
 from tests.faults.processes import Child, wait_until
 from tests.faults.runs import SETTINGS, STEPS, VALIDATE_EVERY, moment, same, train, until_training
 from tests.training.tiny import lines, losses
@@ -86,8 +86,8 @@ def killed_at_a_call(attempt: Attempt) -> None:
         call = int(attempt.rng.integers(FIRST_CALLS, CALLS))
 
     def work() -> None:
-        with armed(attempt.run, call):
-            train_recipe(load_recipe("shapes", list(SETTINGS)), attempt.run, device="cpu")
+        arm(attempt.run, call)
+        train_recipe(load_recipe("shapes", list(SETTINGS)), attempt.run, device="cpu")
 
     # Some calls depend on the clock.
     done = Child(attempt, work).ends(0, -signal.SIGKILL) == 0

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from seenet.core.errors import UsageError
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import LossSettings
-from seenet.training.losses import CrossEntropy, LossModel
-from seenet.training.own_loss import OwnLoss
+from seenet.training.losses import CrossEntropy, LossModel, OwnLoss
 from tests.training.test_losses import IGNORE, Convolution, batch, gradient
 
 made: list[Any] = []

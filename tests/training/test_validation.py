@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from seenet.core.errors import Stopped
 from seenet.data.sampling import TrainingSet
 from seenet.model.files import load_model
 from seenet.prediction.predictor import Predictor
 from seenet.training.trainer import train
-from tests.training.tiny import equal, lines, losses, recipe, same_models, signal_in
+from tests.training.tiny import lines, losses, recipe, same_models, same_weights, signal_in
 
 
 @pytest.mark.parametrize(("step", "image"), [(3, 10), (6, 60)])
@@ -29,8 +28,7 @@ def test_an_interrupted_validation_is_repeated(tmp_path: Path, step: int, image:
     assert lines(cut) == lines(whole)
     assert [line["step"] for line in lines(cut) if "val" in line] == [3, 6]
     assert same_models(cut, whole)
-    optimizer = "checkpoints/step-00000006/optimizer.safetensors"
-    assert equal(load_file(cut / optimizer), load_file(whole / optimizer))
+    assert same_weights(cut, whole, "checkpoints/step-00000006/optimizer")
 
 
 def test_a_signal_between_validation_and_step_does_not_repeat_the_entry(tmp_path: Path) -> None:
@@ -46,11 +44,8 @@ def test_a_signal_between_validation_and_step_does_not_repeat_the_entry(tmp_path
 
 
 def test_a_validation_names_its_model_and_command(tmp_path: Path) -> None:
-    train(recipe("training.steps=1"), tmp_path / "run", device="cpu", command="seenet train shapes")
-    result, saved = (
-        json.loads((tmp_path / "run" / "val.json").read_text()),
-        load_model(tmp_path / "run"),
-    )
+    train(recipe("training.steps=1"), tmp_path, device="cpu", command="seenet train shapes")
+    result, saved = json.loads((tmp_path / "val.json").read_text()), load_model(tmp_path)
     assert result["model"] == {"file": "model.safetensors", "sha256": saved.sha256}
     assert result["command"] == saved.notes["command"] == "seenet train shapes"
     assert str(saved.notes["torch"]) == torch.__version__.partition("+")[0]

@@ -17,7 +17,7 @@ from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.distributed import Ranks
 from seenet.training.logging import read_metrics
-from seenet.training.setup import ONE_PROCESS, Batch, step_batches
+from seenet.training.setup import Batch, step_batches
 from seenet.training.trainer import Learner, Trainer
 
 TINY = [
@@ -33,8 +33,8 @@ def recipe(*overrides: str) -> Recipe:
     return load_recipe("shapes", [*TINY, *overrides])
 
 
-def trainer_of(settings: Recipe, folder: Path, group: Ranks = ONE_PROCESS) -> Trainer:
-    return Trainer(settings, folder, torch.device("cpu"), group)
+def trainer_of(settings: Recipe, folder: Path, group: Ranks | None = None) -> Trainer:
+    return Trainer(settings, folder, torch.device("cpu"), group or Ranks())
 
 
 def first_batches(learner: Learner) -> tuple[Batch, ...]:

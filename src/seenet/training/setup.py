@@ -26,14 +26,11 @@ from seenet.model import Segmenter, StageProbe, create_model
 from seenet.model.fast import use_fast
 from seenet.model.files import fit_weights, from_card, load_model
 from seenet.model.summary import dead_taps
-from seenet.training.losses import CrossEntropy, LossModel, class_weights
-from seenet.training.own_loss import OwnLoss
+from seenet.training.losses import CrossEntropy, LossModel, OwnLoss, class_weights
 from seenet.training.precision import Name, Precision, choose
 from seenet.training.run import ignore_stop_signals, signals_blocked
 
 log = logging.getLogger("seenet")
-
-ONE_PROCESS = Ranks()
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images N x 3 x h x w, masks N x h x w, and (epoch, index) of each, N x 2."""
@@ -228,9 +225,8 @@ def choose_precision(
     recipe: Recipe,
     model: Segmenter,
     device: torch.device,
-    group: Ranks = ONE_PROCESS,
-    *,
-    before: Name | None = None,
+    group: Ranks,
+    before: Name | None,
 ) -> Precision:
     """Choose the training precision; rank 0 chooses for all.
 
