@@ -4,9 +4,8 @@ import os
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, ignore_patterns
 from typing import Any
 
 import numpy as np
@@ -22,22 +21,9 @@ from seenet.model.files import save_model
 from seenet.prediction.loading import load
 from tests.faults.fault import Attempt, cut, flipped
 from tests.faults.processes import seenet
-from tests.faults.runs import STEPS, reference, same, train
+from tests.faults.runs import reference, same, train
 from tests.prediction.bundles import hostile as onnx
 from tests.prediction.bundles.red import write_red
-from tests.training.tiny import losses
-
-
-@cache
-def unfinished() -> Path:
-    """Return a run with three checkpoints, killed."""
-    attempt = Attempt(0, reference().parent / "unfinished")
-    attempt.folder.mkdir()
-    child = train(attempt, "training.keep=3")
-    child.until(lambda: len(losses(attempt.run)) >= STEPS - 3, "steps are made")
-    child.kill()
-    return attempt.run
-
 
 DAMAGE: dict[str, Callable[[Path, np.random.Generator], object]] = {
     "flipped": lambda path, rng: path.write_bytes(flipped(path.read_bytes(), rng)),
@@ -48,13 +34,14 @@ DAMAGE: dict[str, Callable[[Path, np.random.Generator], object]] = {
 
 
 def damaged_checkpoint(attempt: Attempt) -> None:
-    copytree(unfinished(), attempt.run)
+    # As if it was killed in its last validation.
+    copytree(reference(), attempt.run, ignore=ignore_patterns("model*.safetensors", "val.json"))
     newest = sorted(attempt.run.glob("checkpoints/step-*"))[-1 - attempt.number % 2 :]
     for folder in newest:
         kind = list(DAMAGE)[int(attempt.rng.integers(len(DAMAGE)))]
         attempt.note(kind)
         DAMAGE[kind](sorted(folder.iterdir())[int(attempt.rng.integers(5))], attempt.rng)
-    child = train(attempt, "training.keep=3", resume=True)
+    child = train(attempt, resume=True)
     child.ends(0)
     said = child.said.count("trying the one before")
     assert said == len(newest), f"{said} of {len(newest)} damaged checkpoints are reported"

@@ -17,7 +17,7 @@ SETTINGS = (
     "data.size=48", "data.count=30", "transforms.crop=48", "transforms.jitter=0.2",
     f"training.steps={STEPS}", f"training.validate_every={VALIDATE_EVERY}", "training.batch=4",
     "training.checkpoint_every=2", "training.ema=0.9", "training.precision=fp32",
-    "training.workers=0",
+    "training.workers=0", "training.keep=3",
 )  # fmt: skip
 
 

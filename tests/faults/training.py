@@ -239,8 +239,8 @@ def second_process(attempt: Attempt) -> None:
     for resume in (False, True):
         second = train(attempt, resume=resume)
         second.ends(75)
-        holder = f"host {socket.gethostname()} pid {first.pid}"
-        assert holder in second.last_line, second.last_line
+        said = second.last_line
+        assert f"host {socket.gethostname()} pid {first.pid}" in said, said
     if attempt.number % 2:
         os.kill(first.pid, signal.SIGCONT)
         first.ends(0)

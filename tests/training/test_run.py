@@ -1,7 +1,6 @@
 """The folder of a run: its lock, its recipe, its exit record; and signals while it trains."""
 
 import os
-import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 import seenet
 from seenet.core import locks
 from seenet.core.errors import BusyError, DataError, UsageError
-from seenet.core.files import write_text
 from seenet.data.shapes import SHAPES
 from seenet.model import create_model
 from seenet.model.files import save_model
@@ -65,8 +63,9 @@ def test_nothing_is_overwritten_or_mixed(tmp_path: Path) -> None:
     train(settings, run, device="cpu")
     with pytest.raises(DataError, match="--resume"):
         train(settings, run, device="cpu")
-    with pytest.raises(UsageError, match=r"training\.batch was 4 and is now 8"):
-        train(recipe("training.steps=1", "training.batch=8"), run, resume=True, device="cpu")
+    for name, was, now in (("training.batch", 4, 8), ("seed", 0, 1)):
+        with pytest.raises(UsageError, match=f": {name} was {was} and is now {now};"):
+            train(recipe("training.steps=1", f"{name}={now}"), run, resume=True, device="cpu")
     with pytest.raises(DataError, match="no run to resume"):
         train(settings, tmp_path / "none", resume=True, device="cpu")
     # Files of the user's are refused, a recipe too.
@@ -92,27 +91,21 @@ def test_a_failed_start_can_be_repeated(tmp_path: Path, resume: bool) -> None:
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("after", ["recipe.yaml", "exit.json"])
+@pytest.mark.parametrize("files", [{"lock", "exit.json"}, {"lock", "exit.json", "recipe.yaml"}])
 def test_a_start_killed_between_its_first_files_can_be_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool, after: str
+    tmp_path: Path, resume: bool, files: set[str]
 ) -> None:
-    def killed_after(path: Path, text: str) -> None:
-        write_text(path, text)
-        if path.name == after:
-            shutil.copytree(tmp_path / "first", tmp_path / "run")
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("seenet.training.run.write_text", killed_after)
-        with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "first", recipe(), resume=False):
-            pass
-    if resume and after == "exit.json":
+    with open_run(tmp_path, recipe(), resume=False):
+        for path in tmp_path.iterdir():
+            if path.name not in files:
+                path.unlink()
+    if resume and "recipe.yaml" not in files:
         with pytest.raises(DataError, match="start it without --resume"):
-            train(recipe(), tmp_path / "run", resume=True, device="cpu")
+            train(recipe(), tmp_path, resume=True, device="cpu")
         return
-    with open_run(tmp_path / "run", recipe(), resume=resume):
+    with open_run(tmp_path, recipe(), resume=resume):
         pass
-    assert exit_codes(tmp_path / "run") == {"0": 0}
+    assert exit_codes(tmp_path) == {"0": 0}
 
 
 @pytest.mark.parametrize("job", ["job-7", "none"])
