@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,10 @@ DAMAGE: dict[str, Callable[[Path, np.random.Generator], object]] = {
 
 
 def damaged_checkpoint(attempt: Attempt) -> None:
+    copytree(reference(), attempt.run)
     # As if it was killed in its last validation.
-    copytree(reference(), attempt.run, ignore=ignore_patterns("model*.safetensors", "val.json"))
+    for name in ("model.safetensors", "model-last.safetensors", "val.json"):
+        (attempt.run / name).unlink()
     newest = sorted(attempt.run.glob("checkpoints/step-*"))[-1 - attempt.number % 2 :]
     for folder in newest:
         kind = list(DAMAGE)[int(attempt.rng.integers(len(DAMAGE)))]

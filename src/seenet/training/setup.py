@@ -237,8 +237,7 @@ def choose_precision(
     chosen: Name = "fp32"
     if group.first:
         layout, count = memory_format(recipe), min(recipe.training.batch, 4)
-        images = torch.zeros(count, 3, *recipe.transforms.crop, device=device)
-        images = images.contiguous(memory_format=layout)
+        images = torch.zeros(count, 3, *recipe.transforms.crop).to(device, memory_format=layout)
         setting = before or recipe.training.precision
         chosen = choose(setting, device, layout, model, images).name
     return Precision(names[group.from_first(names.index(chosen))], device)
