@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from seenet.core.errors import LostError, UsageError
 
@@ -29,17 +29,11 @@ ANSWER_TIMEOUT = timedelta(seconds=10)
 """How long rank 0 waits for answers to a roll call; the other ranks wait twice as long."""
 
 
-class _Groups(NamedTuple):
-    """gloo groups of all processes beside torch's default group.
+_groups: dict[str, Any] = {}
+"""gloo groups of all processes beside torch's default group: `uneven` and `roll call`.
 
-    A failed operation closes the connections of its group, so the roll call has a group of its own.
-    """
-
-    uneven: Any
-    roll_call: Any
-
-
-_groups: _Groups | None = None
+A failed operation closes the connections of its group, so the roll call has a group of its own.
+"""
 _runs = count()
 
 
@@ -89,19 +83,12 @@ class Ranks:
         return int(self.sum(torch.tensor(value if self.first else 0)))
 
     def share(self, tensors: "Iterable[Tensor]") -> None:
-        """Copy rank 0's values of all floating tensors to every rank, in place; collective."""
-        floating = [tensor for tensor in tensors if tensor.is_floating_point()]
-        if self.world == 1 or not floating:
-            return
-        import torch
-        from torch import distributed
+        """Copy rank 0's values to every rank, in place; collective."""
+        if self.world > 1:
+            from torch import distributed
 
-        # One message instead of hundreds.
-        packed = torch.cat([tensor.detach().flatten() for tensor in floating])
-        distributed.broadcast(packed, 0)
-        parts = torch.split(packed, [tensor.numel() for tensor in floating])
-        for tensor, part in zip(floating, parts, strict=True):
-            tensor.detach().copy_(part.view_as(tensor))
+            for tensor in tensors:
+                distributed.broadcast(tensor.detach(), 0)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is true on at least one rank; collective."""
@@ -121,7 +108,7 @@ def all_gather(items: list[Any]) -> list[Any]:
     from torch import distributed
 
     gathered: list[list[Any]] = [[] for _ in range(world)]
-    distributed.all_gather_object(gathered, items, group=_groups.uneven if _groups else None)
+    distributed.all_gather_object(gathered, items, group=_groups.get("uneven"))
     return [item for of_rank in gathered for item in of_rank]
 
 
@@ -150,7 +137,6 @@ def init_process_group(
 
     from seenet.core.device import choose_device
 
-    global _groups
     device = choose_device(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -168,16 +154,14 @@ def init_process_group(
             # monitored_barrier applies its timeout on rank 0 only: the others wait as long as
             # their group does. Rank 0 must report before they give up, since torchrun ends all
             # processes when one has ended.
-            _groups = _Groups(
-                uneven=distributed.new_group(backend="gloo", timeout=UNEVEN_TIMEOUT),
-                roll_call=distributed.new_group(backend="gloo", timeout=2 * ANSWER_TIMEOUT),
-            )
+            for name, wait in (("uneven", UNEVEN_TIMEOUT), ("roll call", 2 * ANSWER_TIMEOUT)):
+                _groups[name] = distributed.new_group(backend="gloo", timeout=wait)
             if rank:
                 # Messages that all ranks would log are logged once.
                 logging.getLogger("seenet").setLevel(logging.WARNING)
             yield Ranks(rank, world)
     finally:
-        _groups = None
+        _groups.clear()
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
@@ -206,9 +190,9 @@ def _lost(error: RuntimeError) -> LostError:
     from torch import distributed
 
     who = "another process has ended, its own message or torchrun's gives the reason"
-    if _groups is not None:
+    if "roll call" in _groups:
         try:
-            distributed.monitored_barrier(_groups.roll_call, ANSWER_TIMEOUT, wait_all_ranks=True)
+            distributed.monitored_barrier(_groups["roll call"], ANSWER_TIMEOUT, wait_all_ranks=True)
             who = "all processes answer now"
         except RuntimeError as silent:
             named = re.search(r"Ranks? (\d+(?:, *\d+)*) failed to pass", str(silent))

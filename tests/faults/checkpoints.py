@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ import torch
 from seenet.core.errors import DataError
 from seenet.training import checkpoint
 from tests.faults.fault import Attempt, flipped, tree
-from tests.faults.preload import armed
-from tests.faults.processes import Child, forked
+from tests.faults.preload import arm
+from tests.faults.processes import Child
 
 MOUNT = "mount -t tmpfs -o size=8m none"
 
@@ -80,7 +81,7 @@ def killed_at_a_moment(store: Any, attempt: Attempt) -> None:
             save(store, root, step)
             print(step, flush=True)
 
-    child = forked(attempt, keep_saving, temporary(attempt))
+    child = Child(attempt, keep_saving, temporary(attempt))
     child.until(lambda: len(child.said.split()) > enough, "it saves", every=0.0005)
     time.sleep(attempt.rng.uniform(0, 0.05))
     assert child.kill() != 0
@@ -95,24 +96,17 @@ def calls_of_a_save(store: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "checkpoints"
         save(store, root, 1, 2)
-        with armed(root) as library:
-            save(store, root, 3)
-            return int(library.fault_met())
-
-
-def try_to_save(store: Any, root: Path, step: int) -> None:
-    try:
-        save(store, root, step)
-    except DataError as error:
-        print(error)
-        raise SystemExit(4) from None
+        library = arm(root)
+        save(store, root, 3)
+        return library.fault_met()
 
 
 def refused_or_saved(attempt: Attempt, child: Child, reason: str) -> None:
-    """Require a message of one line; a save whose cleanup alone failed is a success."""
-    attempt.note("saved all the same" if child.ends() == 0 else "refused")
-    if child.code:
-        child.refuses(reason, "make room")
+    """Require a DataError of one line; a save whose cleanup alone failed is a success."""
+    attempt.note("saved all the same" if child.ends(0, 1) == 0 else "refused")
+    if child.exitcode:
+        said = child.last_line
+        assert all(word in said for word in ("DataError: ", reason, "make room")), said
 
 
 def call_fails(store: Any, error: int, attempt: Attempt) -> None:
@@ -123,10 +117,10 @@ def call_fails(store: Any, error: int, attempt: Attempt) -> None:
     before = tree(root, "*2/*")
 
     def work() -> None:
-        with armed(root, call, error, stays=bool(error and turn % 2)):
-            try_to_save(store, root, 3)
+        arm(root, call, error, stays=bool(error and turn % 2))
+        save(store, root, 3)
 
-    child = forked(attempt, work, temporary(attempt))
+    child = Child(attempt, work, temporary(attempt))
     child.ends()
     assert before.items() <= tree(root).items(), "the last good checkpoint has changed"
     continues(store, root, 2)
@@ -153,7 +147,7 @@ def full_disk(attempt: Attempt) -> None:
         before = tree(root)
         left = int(attempt.rng.integers(sum(map(len, before.values()))))
         (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - left))
-        child = forked(attempt, lambda: try_to_save(checkpoint, root, 2))
+        child = Child(attempt, lambda: save(checkpoint, root, 2))
         assert child.ends() != 0, "there was room"
         assert newest_step(checkpoint, root) == 1
         assert tree(root) == before
@@ -164,28 +158,16 @@ def full_disk(attempt: Attempt) -> None:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@cache
-def checkpoint_of(store: Any) -> Path:
-    """Return a folder with one checkpoint, which this process keeps."""
-    root = Path(tempfile.mkdtemp(prefix="fault-flips-"))
-    save(store, root, 7)
-    return root
-
-
 def flipped_byte(store: Any, attempt: Attempt) -> None:
     """A byte of any file; each file as often, whatever its size."""
-    files = sorted(path for path in checkpoint_of(store).rglob("*") if path.is_file())
+    save(store, attempt.folder, 7)
+    files = sorted(path for path in attempt.folder.rglob("*") if path.is_file())
     path = files[attempt.number % len(files)]
-    whole = path.read_bytes()
     attempt.note(path.name)
-    path.write_bytes(flipped(whole, attempt.rng))
-    try:
-        store.newest(checkpoint_of(store))
-    except DataError:
-        return
-    finally:
-        path.write_bytes(whole)
-    raise AssertionError(f"{path.name}: a byte of {len(whole)} changed unnoticed")
+    path.write_bytes(flipped(path.read_bytes(), attempt.rng))
+    with suppress(DataError):
+        store.newest(attempt.folder)
+        raise AssertionError(f"{path.name}: a byte changed unnoticed")
 
 
 def only_plain_files(attempt: Attempt) -> None:

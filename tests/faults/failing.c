@@ -15,15 +15,15 @@
 #include <unistd.h>
 
 static char folder[PATH_MAX];
-static long left = -1, met = 0;
+static int left = -1, met = 0;
 static int error = 0; /* 0: SIGKILL */
 static int lasting = 0;
 
-void fault_arm(const char *below, long countdown, int number, int stays) {
+void fault_arm(const char *below, int countdown, int number, int stays) {
     snprintf(folder, sizeof folder, "%s", below);
     left = countdown; error = number; lasting = stays; met = 0;
 }
-long fault_met(void) { return met; }
+int fault_met(void) { return met; }
 
 /* 1 where this call must fail with errno set; does not return where it must end the process. */
 static int strikes(const char *path) {

@@ -13,13 +13,12 @@ import numpy as np
 
 @dataclass
 class Attempt:
-    """One try: its number, its folder, its random generator, the processes that it started."""
+    """One try: its number, its folder, its random generator, and the situations it met."""
 
     number: int
     folder: Path
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     notes: list[str] = field(default_factory=list)
-    groups: list[int] = field(default_factory=list)
 
     @property
     def run(self) -> Path:
@@ -30,11 +29,21 @@ class Attempt:
         """Record a situation of this try; the page of results counts them."""
         self.notes.append(situation)
 
+    def processes(self) -> list[int]:
+        """List the living processes of this try: those that work in its folder."""
+        found = []
+        for link in Path("/proc").glob("[0-9]*/cwd"):
+            # Others may end meanwhile, or belong to others.
+            with suppress(OSError):
+                if link.readlink() == self.folder:
+                    found.append(int(link.parent.name))
+        return found
+
     def close(self) -> None:
         """Kill the processes that still run, and remove the folder."""
-        for group in self.groups:
+        for process in self.processes():
             with suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+                os.kill(process, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -68,9 +77,9 @@ def tree(folder: Path, pattern: str = "*") -> dict[str, bytes]:
 
 def flipped(content: bytes, rng: np.random.Generator, end: int | None = None) -> bytes:
     """Change one random byte before `end`."""
-    place = int(rng.integers(end or len(content)))
-    changed = content[place] ^ int(rng.integers(1, 256))
-    return content[:place] + bytes([changed]) + content[place + 1 :]
+    changed = bytearray(content)
+    changed[int(rng.integers(end or len(content)))] ^= int(rng.integers(1, 256))
+    return bytes(changed)
 
 
 def cut(content: bytes, rng: np.random.Generator) -> bytes:

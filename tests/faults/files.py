@@ -1,11 +1,9 @@
 """C5 to C7, X5, Z: damaged checkpoints, pickled files, other networks, hostile models."""
 
-import builtins
 import os
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -23,21 +21,9 @@ from seenet.model.files import save_model
 from seenet.prediction.loading import load
 from tests.faults.fault import Attempt, cut, flipped
 from tests.faults.processes import seenet
-from tests.faults.runs import STEPS, losses, reference, same, train
+from tests.faults.runs import reference, same, train
 from tests.prediction.bundles import hostile as onnx
 from tests.prediction.bundles.red import write_red
-
-
-@cache
-def unfinished() -> Path:
-    """Return a run with three checkpoints, killed."""
-    attempt = Attempt(0, reference().parent / "unfinished")
-    attempt.folder.mkdir()
-    child = train(attempt, "training.keep=3")
-    child.until(lambda: len(losses(attempt.run)) >= STEPS - 3, "steps are made")
-    child.kill()
-    return attempt.run
-
 
 DAMAGE: dict[str, Callable[[Path, np.random.Generator], object]] = {
     "flipped": lambda path, rng: path.write_bytes(flipped(path.read_bytes(), rng)),
@@ -48,13 +34,16 @@ DAMAGE: dict[str, Callable[[Path, np.random.Generator], object]] = {
 
 
 def damaged_checkpoint(attempt: Attempt) -> None:
-    copytree(unfinished(), attempt.run)
+    copytree(reference(), attempt.run)
+    # As if it was killed in its last validation.
+    for name in ("model.safetensors", "model-last.safetensors", "val.json"):
+        (attempt.run / name).unlink()
     newest = sorted(attempt.run.glob("checkpoints/step-*"))[-1 - attempt.number % 2 :]
     for folder in newest:
         kind = list(DAMAGE)[int(attempt.rng.integers(len(DAMAGE)))]
         attempt.note(kind)
         DAMAGE[kind](sorted(folder.iterdir())[int(attempt.rng.integers(5))], attempt.rng)
-    child = train(attempt, "training.keep=3", resume=True)
+    child = train(attempt, resume=True)
     child.ends(0)
     said = child.said.count("trying the one before")
     assert said == len(newest), f"{said} of {len(newest)} damaged checkpoints are reported"
@@ -77,12 +66,12 @@ def payloads(mark: Path) -> dict[str, Any]:
     return {
         "os.system": Payload(os.system, f"touch {mark}"),
         "subprocess": Payload(subprocess.call, ["touch", str(mark)]),
-        "eval": Payload(builtins.eval, code),
-        "exec": Payload(builtins.exec, code),
-        "open": Payload(builtins.open, str(mark), "w"),
-        "within a state": {"weight": torch.ones(2), "bias": Payload(builtins.exec, code)},
+        "eval": Payload(eval, code),
+        "exec": Payload(exec, code),
+        "open": Payload(open, str(mark), "w"),
+        "within a state": {"weight": torch.ones(2), "bias": Payload(exec, code)},
         "within a tuple": (torch.ones(1), Payload(os.system, f"touch {mark}")),
-        "a key": {Payload(builtins.exec, code): torch.ones(1)},
+        "a key": {Payload(exec, code): torch.ones(1)},
     }
 
 
@@ -141,13 +130,11 @@ EDITS = (
 def hostile_onnx(attempt: Attempt) -> None:
     edit = EDITS[attempt.number]
     attempt.note(edit.__name__)
-    path = write_red(attempt.folder / "hostile.onnx", edit=edit)
+    path, said = write_red(attempt.folder / "hostile.onnx", edit=edit), "it was loaded"
     try:
         load(path)
     except DataError as error:
         said = str(error)
-    else:
-        said = "it was loaded"
     assert "\n" not in said and said.startswith(str(path)), said
 
 
@@ -181,5 +168,5 @@ def hostile_model(attempt: Attempt) -> None:
     attempt.note("harmless" if child.ends(0, 4) == 0 else "refused")
     entries = {entry.name for entry in attempt.folder.iterdir()}
     assert entries <= {path.name, "picture.png", "predictions", "log-0"}, entries
-    if child.code:
+    if child.exitcode:
         child.refuses(str(path))

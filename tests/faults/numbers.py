@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from seenet.model import PEERS, VARIANTS
 from tests.faults.fault import Attempt
-from tests.faults.runs import losses, train
+from tests.faults.runs import train
+from tests.training.tiny import losses
 
 KINDS = ("loss-nan", "loss-inf", "gradient-nan", "gradient-inf")
 FACTORY = (

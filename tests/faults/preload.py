@@ -6,51 +6,34 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("failing.c")
-MARK = "SEENET_FAULTS_LIBRARY"
+NAME = "seenet-failing.so"
 
 
 def start_again() -> None:
     """Compile the library and restart this process with it; do nothing if that is impossible."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if MARK in os.environ or sys.platform != "linux" or compiler is None:
+    preloaded = NAME in os.environ.get("LD_PRELOAD", "")
+    if preloaded or sys.platform != "linux" or not shutil.which("cc"):
         return
-    library = str(Path(tempfile.mkdtemp(prefix="seenet-faults-")) / "failing.so")
-    build = [compiler, "-shared", "-fPIC", "-O1", "-o", library, str(SOURCE), "-ldl"]
+    library, source = Path(tempfile.mkdtemp()) / NAME, Path(__file__).with_name("failing.c")
+    build = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
     if subprocess.run(build, capture_output=True, check=False).returncode == 0:
         python = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(python[0], python, {**os.environ, MARK: library, "LD_PRELOAD": library})
+        os.execve(python[0], python, {**os.environ, "LD_PRELOAD": str(library)})
 
 
 def missing() -> str:
     """Return why calls cannot be made to fail on this machine."""
-    return "" if MARK in os.environ else "no C compiler for the library that makes calls fail"
+    preloaded = hasattr(ctypes.CDLL(None), "fault_arm")
+    return "" if preloaded else "no C compiler for the library that makes calls fail"
 
 
-@contextmanager
-def armed(
-    below: Path, call: int = -1, error: int = 0, *, stays: bool = False
-) -> Iterator[ctypes.CDLL]:
+def arm(below: Path, call: int = -1, error: int = 0, *, stays: bool = False) -> ctypes.CDLL:
     """Let a call that changes something below the folder fail with `error`; 0: SIGKILL.
 
     `call` counts from 0; -1: none fails, `fault_met` counts them. `stays`: later calls fail too.
     """
-    library = _library()
+    library = ctypes.CDLL(None)
     library.fault_arm(str(below).encode(), call, error, int(stays))
-    try:
-        yield library
-    finally:
-        library.fault_arm(b"/nowhere", -1, 0, 0)
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(os.environ[MARK])
-    library.fault_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int]
-    library.fault_met.restype = ctypes.c_long
     return library

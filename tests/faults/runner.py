@@ -5,18 +5,18 @@ import logging
 import os
 import platform
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import mkdtemp
 from traceback import extract_tb
 from typing import Any
 
 import numpy as np
+from benchmarks.machine import commit
 
 from seenet.core import processor
 from tests.faults.fault import Attempt, Fault
@@ -55,12 +55,13 @@ def run(faults: Sequence[Fault], path: Path, most: int | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Otherwise warnings about damaged checkpoints would be printed a thousand times.
     logging.getLogger("seenet").addHandler(logging.NullHandler())
+    signal.signal(signal.SIGALRM, _too_long)
     for fault in faults:
-        tries = fault.tries if most is None else min(fault.tries, most)
-        todo = [number for number in range(tries) if (fault.id, number) not in done]
+        tries = range(fault.tries)[:most]
+        todo = [number for number in tries if (fault.id, number) not in done]
         missing = fault.needs() if todo else ""
         for number in [] if missing else todo:
-            outcome = {**attempt(fault, number), **where}
+            outcome = attempt(fault, number) | where
             with path.open("a", encoding="utf-8") as file:
                 # A line of its own, also after one that a kill cut short.
                 file.write("\n" + json.dumps(outcome))
@@ -74,10 +75,9 @@ def run(faults: Sequence[Fault], path: Path, most: int | None = None) -> None:
 def attempt(fault: Fault, number: int) -> Outcome:
     """Make one try in a new folder, within the time limit of the fault."""
     rng = np.random.default_rng(np.random.SeedSequence([number, *fault.id.encode()]))
-    one = Attempt(number, Path(tempfile.mkdtemp(prefix=f"fault-{fault.id}-")), rng)
-    before = signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(fault.limit)
+    one = Attempt(number, Path(mkdtemp(prefix=f"fault-{fault.id}-")).resolve(), rng)
     started, error = time.monotonic(), ""
+    signal.alarm(fault.limit)
     try:
         fault.run(one)
     except Exception as caught:
@@ -87,7 +87,6 @@ def attempt(fault: Fault, number: int) -> Outcome:
         error = f"{type(caught).__name__}: {' '.join(words)}"[:400]
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
         seconds = round(time.monotonic() - started, 3)
         one.close()
     outcome = {"fault": fault.id, "number": number, "passed": not error, "seconds": seconds}
@@ -96,13 +95,6 @@ def attempt(fault: Fault, number: int) -> Outcome:
 
 def _too_long(*_: object) -> None:
     raise TimeoutError("the try took longer than its limit")
-
-
-def commit() -> str:
-    """Return the short hash of HEAD, with a plus if files differ from it."""
-    words = ["git", "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 def machine() -> str:
@@ -153,12 +145,16 @@ def page(rows: Sequence[Row]) -> str:
     commits = sorted({commit for row in rows for commit in row["commits"]})
     parts = [HEAD, f"Machine: {'; '.join(machines)}.", "", f"Commits: {', '.join(commits)}.", ""]
     parts += ["| fault | what is done | tries | passed | seconds | verdict |", "|---" * 6 + "|"]
-    for row in rows:
-        cells = (row["fault"], row["what"], row["tries"], row["passed"], f"{row['seconds']:.0f}")
-        parts.append(f"| {' | '.join(map(str, cells))} | {verdict(row)} |")
+    parts += [
+        f"| {row['fault']} | {row['what']} | {row['tries']} | {row['passed']} | "
+        f"{row['seconds']:.0f} | {verdict(row)} |"
+        for row in rows
+    ]
     parts += ["", "## Situations", "", "How often each situation occurred in the tries:", ""]
-    for row in rows:
-        notes = ", ".join(f"{note} {count}" for note, count in row["notes"].items())
-        parts += [f"- {row['fault']}: {notes}"] if notes else []
+    parts += [
+        f"- {row['fault']}: " + ", ".join(f"{note} {count}" for note, count in row["notes"].items())
+        for row in rows
+        if row["notes"]
+    ]
     failures = [f"- {row['fault']}, {error}" for row in rows for error in row["errors"]]
     return "\n".join([*parts, "", "## Failures", "", *failures]) + "\n"

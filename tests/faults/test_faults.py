@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,9 +10,9 @@ import pytest
 
 from tests.faults.__main__ import is_chosen
 from tests.faults.fault import Attempt, Fault
-from tests.faults.processes import ROOT
 from tests.faults.runner import page, read, row, run, verdict
 from tests.faults.table import FAULTS
+from tests.training import launching
 
 QUICK = "C1,C2,C3,C4,B.C2,B.C3,B.C4"
 
@@ -56,8 +55,8 @@ def test_verdicts(tmp_path: Path, fault: Fault, expected: str) -> None:
 
 
 def test_the_committed_page_is_made_of_its_json() -> None:
-    rows = json.loads((ROOT / "docs" / "faults.json").read_text(encoding="utf-8"))
-    assert (ROOT / "docs" / "faults.md").read_text(encoding="utf-8") == page(rows)
+    rows = json.loads((launching.ROOT / "docs" / "faults.json").read_text(encoding="utf-8"))
+    assert (launching.ROOT / "docs" / "faults.md").read_text(encoding="utf-8") == page(rows)
     assert {one["fault"] for one in rows} == {fault.id for fault in FAULTS}
 
 
@@ -80,18 +79,9 @@ def test_faults_are_chosen_by_the_beginning_of_their_id() -> None:
 def test_a_few_tries(tmp_path: Path, only: str, tries: int) -> None:
     results, page = str(tmp_path / "results"), str(tmp_path / "faults")
     options = ["--only", only, "--tries", str(tries), "--results", results, "--table", page]
-    paths = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults", *options],
-        cwd=ROOT,
-        env=os.environ | paths,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
+    _, said = launching.run(sys.executable, "-m", "tests.faults", *options, seconds=1200)
     rows = [one for one in json.loads((tmp_path / "faults.json").read_text()) if one["tries"]]
-    assert rows, done.stderr
+    assert rows, said
     for one in rows:
         held = one["passed"] == one["tries"]
-        assert held != one["must_fail"], (one["fault"], one["errors"], done.stderr)
+        assert held != one["must_fail"], (one["fault"], one["errors"], said)

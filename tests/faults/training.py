@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,26 +15,15 @@ from seenet.data.sampling import StepSampler
 from seenet.distributed import ANSWER_TIMEOUT
 from seenet.training import checkpoint
 from seenet.training.stages import train_recipe
-from tests.faults import processes
 from tests.faults.fault import Attempt
 from tests.faults.numbers import FACTORY
-from tests.faults.preload import armed
-from tests.faults.processes import Child, ended, forked, wait_until
-from tests.faults.runs import (
-    SETTINGS,
-    STEPS,
-    VALIDATE_EVERY,
-    lines,
-    losses,
-    moment,
-    reference,
-    same,
-    train,
-    until_training,
-)
+from tests.faults.preload import arm
+from tests.faults.processes import Child, wait_until
+from tests.faults.runs import SETTINGS, STEPS, VALIDATE_EVERY, moment, same, train, until_training
+from tests.training.tiny import lines, losses
 
-FIRST_CALLS = 50
-"""Calls of the start of a run, which are all tried."""
+FIRST_CALLS, CALLS = 50, 400
+"""Calls of the start of a run, which are all tried; calls of a run that change a file, about."""
 SECONDS = 15
 """From a signal to the end, at most."""
 TIMEOUT = 30
@@ -91,36 +80,17 @@ def killed(attempt: Attempt) -> None:
     resumed(attempt)
 
 
-def train_here(run: Path) -> None:
-    train_recipe(load_recipe("shapes", list(SETTINGS)), run, device="cpu")
-
-
-@cache
-def calls_of_a_run() -> int:
-    """Count the calls of a run that change a file, in a child."""
-
-    def count() -> None:
-        with armed(folder) as library:
-            train_here(folder)
-            print(library.fault_met())
-
-    folder = reference().parent / "counted"
-    child = forked(Attempt(0, folder.parent), count)
-    child.ends(0)
-    return int(child.last_line)
-
-
 def killed_at_a_call(attempt: Attempt) -> None:
     call = attempt.number
     if call >= FIRST_CALLS:
-        call = int(attempt.rng.integers(FIRST_CALLS, calls_of_a_run()))
+        call = int(attempt.rng.integers(FIRST_CALLS, CALLS))
 
     def work() -> None:
-        with armed(attempt.run, call):
-            train_here(attempt.run)
+        arm(attempt.run, call)
+        train_recipe(load_recipe("shapes", list(SETTINGS)), attempt.run, device="cpu")
 
-    # Some calls depend on the clock: this run may make fewer than the one that was counted.
-    done = forked(attempt, work).ends(0, -signal.SIGKILL) == 0
+    # Some calls depend on the clock.
+    done = Child(attempt, work).ends(0, -signal.SIGKILL) == 0
     attempt.note("had ended" if done else moment(attempt.run))
     resumed(attempt)
 
@@ -162,29 +132,28 @@ def resume_time(attempt: Attempt) -> None:
 
 def plain_loop(run: Path) -> None:
     """Known-bad baseline: `torch.save` now and then; the random generator is forgotten."""
-    state = {"step": 0, "weight": torch.zeros(10_000)}
-    if (run / "last.pt").exists():
-        state = torch.load(run / "last.pt", weights_only=False)
+    run.mkdir(exist_ok=True)
+    last, made, weight = run / "last.pt", 0, torch.zeros(10_000)
+    if last.exists():
+        made, weight = torch.load(last, weights_only=False)
     torch.manual_seed(0)
     with (run / "losses").open("a") as file:
-        while state["step"] < 60:
-            state = {"step": state["step"] + 1, "weight": state["weight"] + torch.randn(10_000)}
-            print(state["step"], state["weight"].norm().item(), file=file, flush=True)
+        for step in range(made + 1, 61):
+            weight = weight + torch.randn(10_000)
+            print(step, weight.norm().item(), file=file, flush=True)
             time.sleep(0.005)
-            if state["step"] % 5 == 0:
-                torch.save(state, run / "last.pt")
+            if step % 5 == 0:
+                torch.save((step, weight), last)
 
 
 def plain_loop_killed(attempt: Attempt) -> None:
-    attempt.run.mkdir()
-    whole = attempt.folder / "whole"
-    whole.mkdir()
-    forked(attempt, lambda: plain_loop(whole)).ends(0)
-    child = forked(attempt, lambda: plain_loop(attempt.run))
+    whole, loop = attempt.folder / "whole", partial(plain_loop, attempt.run)
+    Child(attempt, partial(plain_loop, whole)).ends(0)
+    child = Child(attempt, loop)
     child.until((attempt.run / "losses").exists, "steps are made")
     time.sleep(attempt.rng.uniform(0, 0.3))
     child.kill()
-    forked(attempt, lambda: plain_loop(attempt.run)).ends(0)
+    Child(attempt, loop).ends(0)
     first, second = ((run / "losses").read_text().splitlines() for run in (whole, attempt.run))
     assert set(first) == set(second)
 
@@ -204,12 +173,12 @@ def signalled(number: signal.Signals, code: int, attempt: Attempt) -> None:
         time.sleep(attempt.rng.uniform(0.1, 2))
     else:
         until_training(attempt, child, 0.5)
-    below, started = processes.descendants(attempt, child.pid), time.monotonic()
+    started = time.monotonic()
     (os.killpg if attempt.number // 2 % 2 else os.kill)(child.pid, number)
     before, done = len(losses(attempt.run)), child.ends(0, code) == 0
     assert time.monotonic() - started < SECONDS
     attempt.note("had ended" if done else moment(attempt.run))
-    wait_until(lambda: all(map(ended, below)), "its workers end", 10)
+    wait_until(lambda: not attempt.processes(), "its workers end", 10)
     if not done:
         saved_after(attempt.run, before)
     if losses(attempt.run):
@@ -226,19 +195,19 @@ def on_two_ranks(
     validate = f"training.validate_every={40 if number == signal.SIGTERM else 0}"
     launcher = train(attempt, *TWO_RANKS, validate, ranks=2)
     until_training(attempt, launcher, 0.5)
-    below = processes.descendants(attempt, launcher.pid)
     # Rank 0 holds the lock: `host NAME pid NUMBER ...`.
     first = int((attempt.run / "lock").read_text().split()[3])
-    ranks = sorted(processes.children(launcher.pid), key=lambda pid: pid != first)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    ranks = sorted(map(int, children), key=lambda pid: pid != first)
     assert len(ranks) == 2, f"no two ranks: {launcher.last_line}"
     attempt.note(f"rank {lost}, {moment(attempt.run)}")
     os.kill(launcher.pid if whom == "launcher" else ranks[lost], number)
     before = len(losses(attempt.run))
-    wait_until(lambda: all(map(ended, ranks)), "both ranks end", seconds)
+    wait_until(lambda: not set(ranks) & set(attempt.processes()), "both ranks end", seconds)
     assert launcher.ends() != 0
     ends = json.loads((attempt.run / "exit.json").read_text())
     assert ends[str(1 - lost)]["code"] in codes, ends
-    wait_until(lambda: all(map(ended, below)), "no process is left", 10)
+    wait_until(lambda: not attempt.processes(), "no process is left", 10)
     if number == signal.SIGTERM:
         assert ends[str(lost)]["code"] in codes, ends
         saved_after(attempt.run, before)
@@ -253,7 +222,7 @@ def interrupted_twice(attempt: Attempt) -> None:
     child.until((attempt.folder / "waiting").exists, "the slow step begins")
     os.kill(child.pid, signal.SIGINT)
     time.sleep(attempt.rng.uniform(0.05, 1))
-    assert child.code is None, "the first Ctrl-C did not wait for the step"
+    assert child.exitcode is None, "the first Ctrl-C did not wait for the step"
     started = time.monotonic()
     os.kill(child.pid, signal.SIGINT)
     child.ends(130)
@@ -266,12 +235,12 @@ def second_process(attempt: Attempt) -> None:
     first = train(attempt)
     until_training(attempt, first)
     os.kill(first.pid, signal.SIGSTOP)
-    assert first.code is None, "had ended before a second one could come"
+    assert first.exitcode is None, "had ended before a second one could come"
     for resume in (False, True):
         second = train(attempt, resume=resume)
         second.ends(75)
-        holder = f"host {socket.gethostname()} pid {first.pid}"
-        assert holder in second.last_line, second.last_line
+        said = second.last_line
+        assert f"host {socket.gethostname()} pid {first.pid}" in said, said
     if attempt.number % 2:
         os.kill(first.pid, signal.SIGCONT)
         first.ends(0)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 
 
 def torchrun(processes: int, *options: str) -> list[str]:
@@ -18,31 +19,21 @@ def torchrun(processes: int, *options: str) -> list[str]:
     ]  # fmt: skip
 
 
-def start(command: list[str]) -> subprocess.Popen[str]:
-    """Start a command in a session of its own, from the repository's root, with one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-    return subprocess.Popen(
+def run(*command: str, seconds: float = 500) -> tuple[int, str]:
+    """Run a command from the repository's root, with one thread; return exit code and stderr."""
+    process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, **ENVIRONMENT},
         text=True,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-
-
-def finish(process: subprocess.Popen[str], seconds: float) -> str:
-    """Wait for a process and return its stderr; kill what outlives the wait."""
     try:
-        return process.communicate(timeout=seconds)[1]
+        said = process.communicate(timeout=seconds)[1]
     finally:
+        # What outlives the wait, or the command.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def run(*command: str, seconds: float = 500) -> tuple[int, str]:
-    """Run a command; return its exit code and stderr."""
-    process = start([*command])
-    said = finish(process, seconds)
     return process.returncode, said

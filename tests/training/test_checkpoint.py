@@ -9,9 +9,7 @@ from safetensors import SafetensorError
 
 from seenet.core.errors import DataError
 from seenet.training import checkpoint
-from seenet.training.trainer import train
 from tests.faults.fault import tree
-from tests.training.tiny import losses, recipe
 
 CONTENT = checkpoint.Checkpoint({"model": {"weight": torch.arange(4.0)}}, {"step": 1})
 
@@ -30,26 +28,16 @@ def test_a_manifest_is_compared_byte_by_byte(tmp_path: Path) -> None:
     assert torch.equal(found["model"]["weight"], CONTENT.tensors["model"]["weight"])
 
 
-def test_a_damaged_newer_checkpoint_does_not_displace_an_intact_one(tmp_path: Path) -> None:
+def test_a_damaged_newer_checkpoint_does_not_displace_an_intact_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A run resumed from step 4, since 6 is damaged, and stopped at 5, continues from 5."""
     checkpoint.save(tmp_path, 4, CONTENT, keep=1)
     damaged = checkpoint.save(tmp_path, 6, CONTENT, keep=2)
     (damaged / "model.safetensors").write_bytes(b"")
     checkpoint.save(tmp_path, 5, checkpoint.Checkpoint(CONTENT.tensors, {"step": 5}), keep=1)
-    found = checkpoint.newest(tmp_path)
-    assert found is not None and found.state == {"step": 5}
-
-
-def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings, run = recipe("training.steps=3", "training.validate_every=0"), tmp_path / "run"
-    train(settings, run, device="cpu")
-    newest = sorted((run / "checkpoints").iterdir())[-1] / "model.safetensors"
-    data = bytearray(newest.read_bytes())
-    data[len(data) // 2] ^= 1
-    newest.write_bytes(data)
-    train(settings, run, resume=True, device="cpu")
-    assert "damaged" in caplog.text
-    assert len(losses(run)) == 3
+    assert checkpoint.newest(tmp_path).state == {"step": 5}  # type: ignore[union-attr]
+    assert f"{damaged}: damaged, model.safetensors differs" in caplog.text
 
 
 @pytest.mark.parametrize(

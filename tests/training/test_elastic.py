@@ -16,7 +16,7 @@ def test_killed_ranks_come_back_to_the_same_weights(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run(*torchrun(2), "-m", "seenet", *command, str(whole))[0] == 0
     launcher = torchrun(2, "--max-restarts", "2")
-    kills = ["-m", "tests.training.patched", "strike", "1:3:SIGKILL,0:3:SIGKILL"]
+    kills = ["-m", "tests.training.patched", "strike", "1:4:SIGKILL,0:4:SIGKILL"]
     code, said = run(*launcher, *kills, *command, str(cut))
     assert code == 0, said[-3000:]
     assert all(f"resumed after step {step}" in said for step in (2, 4))

@@ -4,16 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seenet.cli import main
-from seenet.core.errors import NotFiniteError
+from seenet.core.errors import Stopped
 from seenet.training.forecast import forecast
 from seenet.training.losses import LossModel
-from seenet.training.setup import step_batches
-from seenet.training.trainer import Learner
-from tests.training.tiny import TINY, copied, equal, recipe, trainer_of
+from seenet.training.setup import Batch
+from seenet.training.trainer import Learner, train
+from tests.training.tiny import TINY, lines, recipe, signal_in
 
 
 @pytest.mark.parametrize(("steps", "validations"), [(1, 1), (3000, 3)])
@@ -57,28 +56,21 @@ EVERYTHING = [
 def test_its_steps_are_those_of_the_trainer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ) -> None:
-    states: list[dict[str, Tensor]] = []
-    update = Learner.update
+    """The loss of the second step shows the update of the first."""
+    found, update = [], Learner.update
 
-    def recorded(learner: Learner, micro_batches: object) -> tuple[float, float]:
-        numbers = update(learner, micro_batches)  # type: ignore[arg-type]
-        average = learner.ema.state if learner.ema else {}
-        average = {f"average {key}": value.clone() for key, value in average.items()}
-        states.append({**copied(learner.model), **average, "numbers": torch.tensor(numbers)})
-        return numbers
+    def recorded(learner: Learner, micro_batches: tuple[Batch, ...]) -> tuple[float, float]:
+        found.append(update(learner, micro_batches))
+        return found[-1]
 
-    monkeypatch.setattr(Learner, "update", recorded)
     settings = recipe("training.steps=30", *overrides)
-    forecast(settings, "cpu")
-    trainer = trainer_of(settings, tmp_path)
-    batches = step_batches(settings, trainer.data, trainer.model, first_step=0, rank=0, world=1)
-    for trainer.step in range(2):
-        trainer.update(next(batches))
-    batches.close()
-    assert len(states) == 4
-    assert equal(states[0], states[2]) and equal(states[1], states[3])
-    assert all(torch.isfinite(value).all() for value in states[1].values())
-    assert not equal(states[0], states[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", recorded)
+        forecast(settings, "cpu")
+    with signal_in(2), pytest.raises(Stopped):
+        train(settings, tmp_path, device="cpu")
+    assert found == [(line["loss"], line["rate"]) for line in lines(tmp_path)]
+    assert found[0][0] != found[1][0]
 
 
 def test_what_training_compiles_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,12 +78,3 @@ def test_what_training_compiles_is_compiled(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
     forecast(recipe("training.compile=true"), "cpu")
     assert [type(module) for module in compiled] == [LossModel]
-
-
-def test_a_loss_that_is_not_finite_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: LossModel, images: Tensor, masks: Tensor) -> Tensor:
-        return next(self.parameters()).sum() * float("nan")
-
-    monkeypatch.setattr(LossModel, "forward", broken)
-    with pytest.raises(NotFiniteError, match="dry run: step 1: loss nan"):
-        forecast(recipe(), "cpu")

@@ -1,7 +1,5 @@
 """Optimizer groups, learning rates and the moving average, by value."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -56,15 +54,3 @@ def test_the_moving_average_by_value() -> None:
         expected = decay * expected + (1 - decay) * 2 * value
         assert ema.state["weight"].item() == pytest.approx(expected)
         assert ema.state["num_batches_tracked"] == value
-
-
-def test_the_moving_average_continues_from_its_state() -> None:
-    model = nn.Linear(2, 2)
-    one, other = EMA(model, 0.9), EMA(copy.deepcopy(model), 0.9)
-    nn.init.ones_(model.weight)
-    one.update(model)
-    other.load(one.state, one.updates)
-    nn.init.zeros_(model.weight)
-    for ema in (one, other):
-        ema.update(model)
-    assert all(torch.equal(one.state[key], other.state[key]) for key in one.state)

@@ -1,9 +1,8 @@
 """The folder of a run: its lock, its recipe, its exit record; and signals while it trains."""
 
 import os
-import shutil
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 import seenet
 from seenet.core import locks
 from seenet.core.errors import BusyError, DataError, UsageError
-from seenet.core.files import write_text
 from seenet.data.shapes import SHAPES
 from seenet.model import create_model
 from seenet.model.files import save_model
@@ -30,54 +28,34 @@ def test_a_signal_interrupts_idle_time_only_and_only_once() -> None:
                 signal.raise_signal(signal.SIGTERM)
             # Saving, which follows, is not interrupted.
             signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.code == 143
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_the_second_ctrl_c_exits_at_once() -> None:
-    with stop_requests() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.code == 130
+        # The second Ctrl-C exits at once.
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_another_thread_trains_and_scores_without_signal_handlers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "seenet")
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    scores: list[float | None] = []
-
-    def work() -> None:
-        settings = recipe("training.steps=2", "training.workers=1")
-        scores.append(seenet.train(settings, tmp_path / "run", device="cpu").miou)
-        scores.append(seenet.evaluate(tmp_path / "run", device="cpu")["miou"])
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert len(scores) == 2 and scores[0] == scores[1]
+    settings = recipe("training.steps=2", "training.workers=1")
+    with ThreadPoolExecutor(1) as pool:
+        trained = pool.submit(seenet.train, settings, tmp_path / "run", device="cpu").result()
+        scored = pool.submit(seenet.evaluate, tmp_path / "run", device="cpu").result()
+    assert trained.miou == scored["miou"]
     assert caplog.text.count("not in the main thread") == 1
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def test_runs_leave_no_lock_and_no_open_file(tmp_path: Path) -> None:
+def test_a_busy_run_names_its_holder_and_leaves_no_lock(tmp_path: Path) -> None:
     handles = len(list(Path("/dev/fd").iterdir()))
-    for number in range(3):
-        with open_run(tmp_path / str(number), recipe(), resume=False):
-            assert locks._held
+    with open_run(tmp_path, recipe(), resume=False):
+        with pytest.raises(BusyError, match=f"pid {os.getpid()}"):
+            train(recipe(), tmp_path, resume=True, device="cpu")
+        assert locks._held
     assert not locks._held
     assert len(list(Path("/dev/fd").iterdir())) == handles
-
-
-def test_a_busy_run_names_its_holder(tmp_path: Path) -> None:
-    with (
-        open_run(tmp_path / "run", recipe(), resume=False),
-        pytest.raises(BusyError, match=f"pid {os.getpid()}"),
-    ):
-        train(recipe(), tmp_path / "run", resume=True, device="cpu")
 
 
 def test_nothing_is_overwritten_or_mixed(tmp_path: Path) -> None:
@@ -85,8 +63,9 @@ def test_nothing_is_overwritten_or_mixed(tmp_path: Path) -> None:
     train(settings, run, device="cpu")
     with pytest.raises(DataError, match="--resume"):
         train(settings, run, device="cpu")
-    with pytest.raises(UsageError, match=r"training\.batch was 4 and is now 8"):
-        train(recipe("training.steps=1", "training.batch=8"), run, resume=True, device="cpu")
+    for name, was, now in (("training.batch", 4, 8), ("seed", 0, 1)):
+        with pytest.raises(UsageError, match=f": {name} was {was} and is now {now};"):
+            train(recipe("training.steps=1", f"{name}={now}"), run, resume=True, device="cpu")
     with pytest.raises(DataError, match="no run to resume"):
         train(settings, tmp_path / "none", resume=True, device="cpu")
     # Files of the user's are refused, a recipe too.
@@ -112,27 +91,21 @@ def test_a_failed_start_can_be_repeated(tmp_path: Path, resume: bool) -> None:
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("after", ["recipe.yaml", "exit.json"])
+@pytest.mark.parametrize("files", [{"lock", "exit.json"}, {"lock", "exit.json", "recipe.yaml"}])
 def test_a_start_killed_between_its_first_files_can_be_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool, after: str
+    tmp_path: Path, resume: bool, files: set[str]
 ) -> None:
-    def killed_after(path: Path, text: str) -> None:
-        write_text(path, text)
-        if path.name == after:
-            shutil.copytree(tmp_path / "first", tmp_path / "run")
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("seenet.training.run.write_text", killed_after)
-        with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "first", recipe(), resume=False):
-            pass
-    if resume and after == "exit.json":
+    with open_run(tmp_path, recipe(), resume=False):
+        for path in tmp_path.iterdir():
+            if path.name not in files:
+                path.unlink()
+    if resume and "recipe.yaml" not in files:
         with pytest.raises(DataError, match="start it without --resume"):
-            train(recipe(), tmp_path / "run", resume=True, device="cpu")
+            train(recipe(), tmp_path, resume=True, device="cpu")
         return
-    with open_run(tmp_path / "run", recipe(), resume=resume):
+    with open_run(tmp_path, recipe(), resume=resume):
         pass
-    assert exit_codes(tmp_path / "run") == {"0": 0}
+    assert exit_codes(tmp_path) == {"0": 0}
 
 
 @pytest.mark.parametrize("job", ["job-7", "none"])

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from seenet.core.errors import DataError, LostError, Stopped, UsageError
 from seenet.core.labels import LabelSet
@@ -20,7 +19,7 @@ from seenet.model.segmenter import Normalization
 from seenet.training.setup import open_data
 from seenet.training.trainer import train
 from tests.training.launching import run
-from tests.training.tiny import TINY, losses, recipe, same_models, signal_in
+from tests.training.tiny import TINY, losses, recipe, same_models, signal_in, write_pairs
 
 
 @pytest.mark.parametrize("what", ["classes", "train", "val"])
@@ -46,17 +45,11 @@ def test_a_checkpoint_of_other_data_is_refused(
 def test_labels_that_are_all_ignored_are_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("images", "masks"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "seenet.yaml").write_text("decode: index\nclasses: [a, b]\n")
     settings = recipe("data.kind=folder", f"data.root={tmp_path}")
-    for label in (255, 1):
-        for index in range(8):
-            Image.new("RGB", (48, 48)).save(tmp_path / "images" / f"{index}.png")
-            Image.new("L", (48, 48), label).save(tmp_path / "masks" / f"{index}.png")
-        if label == 255:
-            with pytest.raises(DataError, match="255"):
-                train(settings, tmp_path / "run", device="cpu")
+    write_pairs(tmp_path, label=255)
+    with pytest.raises(DataError, match="255"):
+        train(settings, tmp_path / "run", device="cpu")
+    write_pairs(tmp_path, label=1)
     open_data(settings)
     assert "val: no pixel of a in its" in caplog.text
 

@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import load_file
 
 from seenet.core.errors import DataError, Stopped, UsageError
@@ -18,7 +16,16 @@ from seenet.training.stages import StagesForecast, chain_stages, forecast_recipe
 from seenet.training.trainer import Trainer
 from tests.faults.fault import tree
 from tests.training.launching import run, torchrun
-from tests.training.tiny import copied, equal, exit_codes, losses, signal_in
+from tests.training.tiny import (
+    before_each,
+    copied,
+    equal,
+    exit_codes,
+    losses,
+    same_weights,
+    signal_in,
+    write_pairs,
+)
 
 TEXT = """
 data: {kind: shapes, size: 48, count: 24}
@@ -49,17 +56,12 @@ def recipe(path: Path, *overrides: str) -> Recipe:
 def test_the_second_stage_starts_from_the_last_weights_of_the_first(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started, update, out = [], Trainer.update, tmp_path / "run"
-
-    def recorded(self: Trainer, batches: object) -> tuple[float, float]:
-        if self.step == 0:
-            started.append(copied(self.model))
-        return update(self, batches)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Trainer, "update", recorded)
-    result = train_recipe(recipe(path), out, device="cpu", command="seenet train two")
+    begun, out = [], tmp_path / "run"
+    with before_each(Trainer, "update", lambda self, _: begun.append(copied(self.model))):
+        result = train_recipe(recipe(path), out, device="cpu", command="seenet train two")
     last = out / "1-first" / "model-last.safetensors"
-    assert equal(started[1], load_file(last)) and not equal(started[0], started[1])
+    # The first stage makes two updates.
+    assert equal(begun[2], load_file(last)) and not equal(begun[0], begun[2])
     second = (out / "2-second" / "model.safetensors").read_bytes()
     assert (out / "model.safetensors").read_bytes() == second
     assert (result.out, result.steps, result.miou) == (out, 3, None)
@@ -95,8 +97,7 @@ def test_a_run_stopped_in_the_second_stage_is_resumed(
     train_recipe(recipe(path), Path("moved"), resume=True, device="cpu")
     for name in STAGES:
         assert losses(tmp_path / "moved" / name) == losses(whole / name)
-    weights = (load_file(folder / "model.safetensors") for folder in (whole, Path("moved")))
-    assert equal(*weights)
+    assert same_weights(Path("moved"), whole)
     assert tree(Path("moved/1-first"), "*.safetensors") == before
 
 
@@ -119,20 +120,15 @@ def test_a_resumed_run_must_have_the_same_stages(path: Path, tmp_path: Path) -> 
     ("root", "message"),
     [
         ("nowhere", "stage second: nowhere"),
-        ("VOC", r"stage second: its data has 21 classes .*that of stage first has 6 "),
+        ("pairs", r"stage second: its data has 2 classes .*that of stage first has 6 "),
     ],
 )
 def test_data_of_a_later_stage_is_checked_before_the_first(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        Path("VOC", folder).mkdir(parents=True)
-    Image.new("RGB", (50, 50)).save("VOC/JPEGImages/a.jpg")
-    Image.fromarray(np.zeros((50, 50), np.uint8)).save("VOC/SegmentationClass/a.png")
-    Path("VOC/ImageSets/Segmentation/train.txt").write_text("a\n")
-    data = {"data.kind": "voc", "data.root": root, "data.train": "train"}
-    wrong = recipe(path, *(f"stages.second.{key}={value}" for key, value in data.items()))
+    write_pairs(Path("pairs"), label=1)
+    wrong = recipe(path, "stages.second.data.kind=folder", f"stages.second.data.root={root}")
     with pytest.raises(DataError, match=message):
         train_recipe(wrong, Path("run"), device="cpu")
     with pytest.raises(DataError, match=message):
@@ -173,13 +169,12 @@ def test_a_run_killed_in_the_second_stage_is_resumed(
         words = ["-m", "tests.training.patched", "strike", fault, "train", str(path)]
         return run(*launcher, *words, "--out", str(out), "--device", "cpu", *more)[0]
 
-    assert train("", whole) == 0
-    assert train("0:4:SIGKILL", cut) != 0
+    assert train("::", whole) == 0
+    assert train("0:5:SIGKILL", cut) != 0
     assert [len(losses(cut / name)) for name in STAGES] == [2, 2]
-    assert train("", cut, "--resume") == 0
+    assert train("::", cut, "--resume") == 0
     for name in STAGES:
         assert losses(cut / name) == losses(whole / name)
-    weights = (load_file(folder / "model.safetensors") for folder in (whole, cut))
-    assert equal(*weights)
+    assert same_weights(cut, whole)
     assert load_model(cut).notes["step"] == 3
     assert json.loads((whole / "exit.json").read_text()).keys() == set("01"[:ranks])

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,7 @@ from torch import nn
 
 from seenet.core.errors import DataError, NotFiniteError, Stopped, UsageError
 from seenet.core.recipe_files import load_recipe
-from seenet.core.settings import Recipe
 from seenet.data.shapes import SHAPES
-from seenet.distributed import Ranks
 from seenet.evaluation.run import run_evaluation
 from seenet.model import create_model
 from seenet.model.files import load_model, save_model
@@ -120,19 +119,14 @@ def test_numbers_that_are_not_finite_stop_before_the_update(tmp_path: Path, what
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_weights_that_overflow_are_not_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
-) -> None:
+def test_weights_that_overflow_are_not_saved(tmp_path: Path, value: float) -> None:
     trainer = trainer_of(recipe("training.steps=3"), tmp_path)
-    step = trainer.optimizer.step
 
-    def overflowing() -> None:
-        step()
+    def overflow(*_: object) -> None:
         if trainer.step == 1:
-            parameter = list(trainer.model.parameters())[3].detach()
-            parameter[(0,) * parameter.dim()] = value
+            nn.init.constant_(list(trainer.model.parameters())[3], value)
 
-    monkeypatch.setattr(trainer.optimizer, "step", overflowing)
+    trainer.optimizer.register_step_post_hook(overflow)
     with pytest.raises(NotFiniteError, match=r"step 2: loss \d.*weights that overflow"):
         trainer.fit()
     assert checkpoint.newest(tmp_path / "checkpoints").state["step"] == 1  # type: ignore[union-attr]
@@ -201,53 +195,44 @@ def test_other_networks_are_trained_scored_and_resumed(
     assert train(settings, tmp_path / "run", resume=True, device="cpu").steps == 2
 
 
+def moved_by_training(trainer: Trainer, part: nn.Module) -> set[str]:
+    """Train to the end; return the names of tensors in a part of the network that have changed."""
+    before = copied(part)
+    trainer.fit()
+    return {key for key, value in part.state_dict().items() if not torch.equal(value, before[key])}
+
+
 @pytest.mark.parametrize(
     "overrides", [TWO_STEPS, [*PEER, "model.variant=torchvision-deeplabv3"]], ids=["ours", "peer"]
 )
 def test_frozen_parts_do_not_move(tmp_path: Path, overrides: list[str]) -> None:
     frozen = ["training.freeze_stages=2", "training.freeze_norms=true", "training.ema=null"]
     trainer = trainer_of(recipe(*overrides, *frozen), tmp_path)
-    before = copied(trainer.model.backbone)
-    trainer.fit()
-    after = trainer.model.backbone.state_dict()
-    moved = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    moved = moved_by_training(trainer, trainer.model.backbone)
     assert moved
     assert all(key.split(".")[1] in {"layer3", "layer4"} and "running" not in key for key in moved)
 
 
-def probe_recipe(folder: Path, *overrides: str) -> Recipe:
-    path = folder / "source.safetensors"
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_probe_moves_alone_and_a_joint_one_with_all(tmp_path: Path, frozen: bool) -> None:
+    path = tmp_path / "source.safetensors"
     options: dict[str, Any] = {"backbone": "resnet10t", "width": 8, "output_stride": 16}
     save_model(path, create_model("seenet", num_classes=SHAPES.num_classes, **options), SHAPES)
     small = ["data.size=42", "data.count=4", "data.val=null", "transforms.crop=42"]
     probe = ["model.probe=B3+EB2", f"model.weights={path}", "model.p_out=auto"]
-    return recipe(*TWO_STEPS, *small, *probe, "training.batch=2", *overrides)
-
-
-def test_a_frozen_probe_moves_alone(tmp_path: Path) -> None:
-    trainer = trainer_of(probe_recipe(tmp_path, "training.freeze_below=true"), tmp_path)
-    before = copied(trainer.model)
-    features = trainer.model.train().forward_features(torch.randn(2, 3, 42, 42))
+    settings = [*TWO_STEPS, *small, *probe, f"training.freeze_below={frozen}", "training.batch=2"]
+    trainer = trainer_of(recipe(*settings), tmp_path)
+    keys = trainer.model.state_dict().keys()
+    moved = moved_by_training(trainer, trainer.model)
+    assert moved == {key for key in keys if not frozen or key.startswith("head.")}
+    assert equal(load_model(tmp_path / "model.safetensors").model.state_dict(), trainer.ema.state)
+    below = [module for part in trainer.model.below() for module in part.modules()]
+    assert all(module.training != frozen for module in below)
+    features = trainer.model.forward_features(torch.randn(2, 3, 42, 42))
     assert features["logits"].requires_grad
-    assert not any(features[key].requires_grad for key in ("B1", "B2", "B3", "P2"))
-    trainer.model.load_state_dict(before)
-    trainer.fit()
-    after = trainer.model.state_dict()
-    moved = {key for key, value in after.items() if not torch.equal(value, before[key])}
-    assert moved == {key for key in before if key.startswith("head.")}
-    kept = load_model(tmp_path / "model.safetensors").model.state_dict()
-    assert equal(*({key: state[key] for key in before.keys() - moved} for state in (kept, before)))
-    assert not any(module.training for part in trainer.model.below() for module in part.modules())
+    assert all(features[key].requires_grad != frozen for key in ("B1", "B2", "B3", "P2"))
     # It resumes from its own checkpoint.
     assert trainer_of(trainer.recipe, tmp_path).fit().steps == 2
-
-
-def test_a_joint_probe_moves_all(tmp_path: Path) -> None:
-    trainer = trainer_of(probe_recipe(tmp_path), tmp_path)
-    before = copied(trainer.model)
-    trainer.fit()
-    after = trainer.model.state_dict()
-    assert not [key for key, value in after.items() if torch.equal(value, before[key])]
 
 
 def test_freezing_below_belongs_to_probes() -> None:
@@ -257,17 +242,9 @@ def test_freezing_below_belongs_to_probes() -> None:
 
 def test_ranks_with_different_checkpoints_stop(tmp_path: Path) -> None:
     """As if each machine had its own folder under the same name."""
-
-    class Second(Ranks):
-        def from_first(self, value: int) -> int:
-            return 0
-
-        def any(self, flag: bool) -> bool:
-            return flag
-
-    trainer_of(recipe(), tmp_path, Second())
+    second = SimpleNamespace(rank=1, world=1, first=False, from_first=lambda value: 0, any=bool)
     trainer = trainer_of(recipe(), tmp_path)
     trainer.step = 2
     trainer.save()
-    with pytest.raises(DataError, match=r"checkpoint of step 2, rank 0 that of step 0"):
-        Trainer(recipe(), tmp_path, torch.device("cpu"), Second())
+    with pytest.raises(DataError, match=r"rank 1 .*checkpoint of step 2, rank 0 that of step 0"):
+        trainer_of(recipe(), tmp_path, second)  # type: ignore[arg-type]

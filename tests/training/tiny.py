@@ -2,20 +2,22 @@
 
 import json
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.distributed import Ranks
-from seenet.training.setup import ONE_PROCESS, Batch, step_batches
+from seenet.training.logging import read_metrics
+from seenet.training.setup import Batch, step_batches
 from seenet.training.trainer import Learner, Trainer
 
 TINY = [
@@ -31,8 +33,8 @@ def recipe(*overrides: str) -> Recipe:
     return load_recipe("shapes", [*TINY, *overrides])
 
 
-def trainer_of(settings: Recipe, folder: Path, group: Ranks = ONE_PROCESS) -> Trainer:
-    return Trainer(settings, folder, torch.device("cpu"), group)
+def trainer_of(settings: Recipe, folder: Path, group: Ranks | None = None) -> Trainer:
+    return Trainer(settings, folder, torch.device("cpu"), group or Ranks())
 
 
 def first_batches(learner: Learner) -> tuple[Batch, ...]:
@@ -43,8 +45,8 @@ def first_batches(learner: Learner) -> tuple[Batch, ...]:
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl without times and memory."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    """Read the complete lines of metrics.jsonl, without times and memory."""
+    found = read_metrics(run / "metrics.jsonl")
     return [{key: line[key] for key in line.keys() - TIMING} for line in found]
 
 
@@ -64,8 +66,20 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def same_models(run: Path, other: Path) -> bool:
     """Return whether the best and the last model of two runs are equal bit for bit."""
-    names = ("model.safetensors", "model-last.safetensors")
-    return all(equal(load_file(run / name), load_file(other / name)) for name in names)
+    return all(same_weights(run, other, name) for name in ("model", "model-last"))
+
+
+def same_weights(run: Path, other: Path, name: str = "model") -> bool:
+    return equal(*(load_file(folder / f"{name}.safetensors") for folder in (run, other)))
+
+
+def write_pairs(folder: Path, label: int, count: int = 8) -> None:
+    """Write pairs of 48 x 48 with one label everywhere, of the classes a and b."""
+    for name, mode, colour in (("images", "RGB", 0), ("masks", "L", label)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            Image.new(mode, (48, 48), colour).save(folder / name / f"{index}.png")
+    (folder / "seenet.yaml").write_text("decode: index\nclasses: [a, b]\n")
 
 
 def copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -73,14 +87,26 @@ def copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def signal_in(at: int, number: int = signal.SIGTERM) -> Iterator[None]:
-    """Send this process a signal in one of its updates, counted from 1."""
-    update, made = Trainer.update, count(1)
+def before_each(kind: type, method: str, call: Callable[..., object]) -> Iterator[None]:
+    """Call this with the arguments of each call of a method, before the method itself."""
+    original = getattr(kind, method)
 
-    def signalling(trainer: Trainer, batches: tuple[Batch, ...]) -> tuple[float, float]:
+    def watched(*arguments: Any, **options: Any) -> Any:
+        call(*arguments)
+        return original(*arguments, **options)
+
+    with patch.object(kind, method, watched):
+        yield
+
+
+def signal_in(
+    at: int, number: int = signal.SIGTERM, *, kind: type = Trainer, method: str = "update"
+) -> AbstractContextManager[None]:
+    """Send this process a signal in one of its updates, or other calls, counted from 1."""
+    made = count(1)
+
+    def strike(*_: object) -> None:
         if next(made) == at:
             signal.raise_signal(number)
-        return update(trainer, batches)
 
-    with patch.object(Trainer, "update", signalling):
-        yield
+    return before_each(kind, method, strike)

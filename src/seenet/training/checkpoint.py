@@ -43,7 +43,7 @@ def save(root: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
     """
     final = root / f"step-{step:08d}"
     temporary = root / f".{final.name}.{os.getpid()}"
-    with suppress(DataError):
+    with suppress(DataError, OSError):
         verify(final)
         return final
     with writing(root):
@@ -76,11 +76,16 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
             folder / f"{name}.safetensors",
         )
     (folder / "state.json").write_text(json.dumps(checkpoint.state), encoding="utf-8")
-    manifest = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (folder / MANIFEST).write_text(_manifest(folder), encoding="utf-8")
     for path in folder.iterdir():
         _sync(path)
     _sync(folder)
+
+
+def _manifest(folder: Path) -> str:
+    """Return the manifest of a checkpoint's files: their SHA-256 by name, as JSON."""
+    files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    return json.dumps({path.name: sha256(path) for path in files}, indent=1)
 
 
 def load(folder: Path) -> Checkpoint:
@@ -133,24 +138,20 @@ def check_shared(step: int, group: Ranks, name: str) -> None:
 
 def verify(folder: Path) -> None:
     """Raise DataError if a file is missing, extra, or differs from its SHA-256."""
+    found = _manifest(folder)
     try:
-        text = (folder / MANIFEST).read_bytes().decode()
-        manifest = json.loads(text)
-    except (OSError, ValueError):
-        manifest, text = None, ""
-    # Byte by byte: JSON would accept a changed blank.
-    if not isinstance(manifest, dict) or text != json.dumps(manifest, indent=1):
+        expected = (folder / MANIFEST).read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        expected = ""
+    # As text: JSON would accept a changed blank.
+    if found != expected:
+        # The last line has no comma.
+        lines = [set(text.replace(",", "").split("\n")) for text in (found, expected)]
+        names = sorted({line.split('"')[1] for line in lines[0] ^ lines[1] if '"' in line})
         raise DataError(
-            f"{folder / MANIFEST}: missing or damaged, expected the SHA-256 of each file"
+            f"{folder}: damaged, {', '.join(names) or 'a blank'} differs from the SHA-256 "
+            f"in its {MANIFEST}"
         )
-    names = {path.name for path in folder.iterdir()} - {MANIFEST}
-    if names != set(manifest):
-        raise DataError(
-            f"{folder}: contains {', '.join(sorted(names))}, but its manifest names other files"
-        )
-    for name, digest in manifest.items():
-        if sha256(folder / name) != digest:
-            raise DataError(f"{folder / name}: damaged, its SHA-256 differs from the manifest's")
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -10,11 +10,12 @@ import torch
 
 from seenet.core.device import choose_device
 from seenet.core.settings import Recipe
+from seenet.distributed import Ranks
 from seenet.evaluation.evaluator import evaluate
 from seenet.model.summary import dead_taps
 from seenet.training.logging import memory_mib
 from seenet.training.run import StopRequest
-from seenet.training.setup import ONE_PROCESS, step_batches
+from seenet.training.setup import step_batches
 from seenet.training.trainer import Learner
 from seenet.training.validation import validation_predictor
 
@@ -63,7 +64,7 @@ def forecast(recipe: Recipe, device: str = "auto") -> Forecast:
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
     idle = memory_mib(where)
-    learner = Learner(recipe, where, ONE_PROCESS, "dry run")
+    learner = Learner(recipe, where, Ranks(), "dry run")
     train, val = learner.data.train, learner.data.val
     step_seconds = image_seconds = 0.0
     # Two batches also of a run of one step.

@@ -1,4 +1,4 @@
-"""Cross entropy with class weights and hard examples, and the module of network and loss.
+"""Cross entropy, a loss of the user's own, and the module of network and loss.
 
 A loss sees one batch of logits and labels. It returns the *sum* of its terms, and computes from the
 labels alone the *weight* by which the sum is divided for a mean. `training.trainer` adds the
@@ -7,6 +7,7 @@ adds 0, and splitting a step changes nothing.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from seenet.core.errors import UsageError
+from seenet.core.files import load_callable, own_code
 from seenet.core.settings import LossSettings
 from seenet.model import Segmenter
+
+TRIED = (33, 47)
+"""Height and width of the scores on which it is tried before the first step."""
 
 
 class CrossEntropy(nn.Module):
@@ -45,18 +50,17 @@ class CrossEntropy(nn.Module):
         losses = F.cross_entropy(
             logits, masks, self.class_weights, ignore_index=self.ignore, reduction="none"
         )
-        if self.settings.ohem is None:
+        if (ohem := self.settings.ohem) is None:
             return losses.sum()
         return torch.stack(
-            [self._hard(*one) for one in zip(losses, logits, masks, strict=True)]
+            [self._hard(*one, ohem) for one in zip(losses, logits, masks, strict=True)]
         ).sum()
 
-    def _hard(self, losses: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
+    def _hard(self, losses: Tensor, logits: Tensor, mask: Tensor, ohem: float) -> Tensor:
         """Sum the losses of an image's hard pixels, scaled to the weight of all its valid pixels.
 
         So the weight does not depend on logits, and the mean over kept pixels remains a mean.
         """
-        assert self.settings.ohem is not None
         valid = mask != self.ignore
         total = int(valid.sum())
         if not total:
@@ -69,7 +73,7 @@ class CrossEntropy(nn.Module):
             least = max(1, math.ceil(self.settings.ohem_keep * total))
             threshold = torch.minimum(
                 plain.flatten().kthvalue(plain.numel() - least + 1).values,
-                plain.new_tensor(-math.log(self.settings.ohem)),
+                plain.new_tensor(-math.log(ohem)),
             )
             # Not `plain >= threshold`: a NaN must be kept, so that training stops.
             kept = valid & ~(plain < threshold)
@@ -78,6 +82,80 @@ class CrossEntropy(nn.Module):
             )
             scale = weights.sum() / weights[kept].sum().clamp(min=1e-12)
         return losses[kept].sum() * scale
+
+
+class OwnLoss(CrossEntropy):
+    """The user's own loss, `loss.function: package.module:callable`, in place of cross entropy.
+
+    The callable is called with `num_classes=K, ignore=I` and returns a function, or module, that
+    takes N x K x H x W scores and N x H x W labels to the loss of each pixel, N x H x W. It knows
+    nothing of micro-batches and processes: ignored pixels are left out, class weights multiply it,
+    and the weight is that of cross entropy. Since it is code, it comes from the user's settings
+    alone (`refuse_code`).
+
+    Raises UsageError: no such callable, one that fails, or a module with parameters, which nobody
+    would train.
+    """
+
+    may_draw = True
+
+    def __init__(
+        self, settings: LossSettings, weights: Tensor | None, ignore: int, num_classes: int
+    ) -> None:
+        super().__init__(settings, weights, ignore)
+        self.num_classes = num_classes
+        self.name = f"loss.function={settings.function}"
+        make = load_callable(str(settings.function), "loss.function", "(num_classes=, ignore=)")
+        with own_code(self.name):
+            self.function: Callable[[Tensor, Tensor], Tensor] = make(
+                num_classes=num_classes, ignore=ignore
+            )
+        if not callable(self.function):
+            raise UsageError(
+                f"{self.name}: gave a {type(self.function).__name__}, expected a function of "
+                "scores and labels"
+            )
+        if isinstance(self.function, nn.Module):
+            trained = [name for name, one in self.function.named_parameters() if one.requires_grad]
+            if trained:
+                raise UsageError(
+                    f"{self.name}: has parameters ({trained[0]}), which nothing trains; put them "
+                    "into the network (model.factory), or freeze them: requires_grad_(False)"
+                )
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Sum the losses of N x K x H x W scores against N x H x W labels."""
+        # In float32 throughout, whatever the network computes in.
+        with torch.autocast(logits.device.type, enabled=False):
+            losses = self.function(logits.float(), masks)
+        if not isinstance(losses, Tensor) or losses.shape != masks.shape:
+            shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise UsageError(
+                f"{self.name}: gave {shape} for labels {tuple(masks.shape)}, expected the loss of "
+                'each pixel (reduction="none")'
+            )
+        valid = masks != self.ignore
+        losses = losses.float()
+        if self.class_weights is not None:
+            losses = losses * self.class_weights[masks.masked_fill(~valid, 0)]
+        # A loss that is not finite stays so at valid pixels, and the trainer reports it.
+        return losses.masked_fill(~valid, 0).sum()
+
+    def try_out(self, device: torch.device) -> None:
+        """Call it once on random scores; raise UsageError where it fails or has no gradient."""
+        draw = torch.Generator().manual_seed(0)
+        scores = torch.randn(1, self.num_classes, *TRIED, generator=draw).to(device)
+        labels = torch.randint(self.num_classes, (1, *TRIED), generator=draw).to(device)
+        labels[:, :4] = self.ignore
+        with torch.random.fork_rng(devices=[]), own_code(self.name):
+            total = self(scores.requires_grad_(), labels)
+            if total.requires_grad:
+                torch.autograd.grad(total, scores)
+                return
+        raise UsageError(
+            f"{self.name}: does not depend on the scores, so that nothing is learnt; expected a "
+            "loss with a gradient (no argmax, no detach)"
+        )
 
 
 class LossModel(nn.Module):

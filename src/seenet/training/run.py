@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -41,8 +42,8 @@ RUNNING = "under way, or killed"
 
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
-MAY_DIFFER = {"training": {"workers", "checkpoint_every", "keep", "timeout_minutes"}}
-"""Settings that a resumed run may change, since no result depends on them."""
+MAY_DIFFER = {"workers", "checkpoint_every", "keep", "timeout_minutes"}
+"""Settings of `training` that a resumed run may change, since no result depends on them."""
 
 
 @contextmanager
@@ -176,18 +177,21 @@ def changed_setting(before: Recipe, now: Recipe) -> str:
             return f"stages were {had} and are now {have}"
         changes = ((name, changed_setting(earlier[name], later[name])) for name in later)
         return next((f"stages.{name}.{change}" for name, change in changes if change), "")
-    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
-    for section, values in new.items():
-        if not isinstance(values, dict):
-            values, old[section] = {section: values}, {section: old[section]}
-        for key, value in values.items():
-            was, given = old[section].get(key), value
-            if key == "start_from" and was and given:
-                # A resumed run does not read it; another working folder may name it differently.
-                was, given = Path(was).parts[-2:], Path(given).parts[-2:]
-            if key not in MAY_DIFFER.get(section, set()) | {"description"} and was != given:
-                return f"{section}.{key} was {old[section].get(key)} and is now {value}"
-    return ""
+    old, new = _that_matter(before), _that_matter(now)
+    changed = next((key for key, value in new.items() if old.get(key) != value), None)
+    return f"{changed} was {old.get(changed)} and is now {new[changed]}" if changed else ""
+
+
+def _that_matter(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings on which results depend, by `section.key`."""
+    values = recipe.model_dump(mode="json", exclude={"description": True, "training": MAY_DIFFER})
+    if start := recipe.training.start_from:
+        # A resumed run does not read it; another working folder may name it differently.
+        values["training"]["start_from"] = Path(*Path(start).parts[-2:]).as_posix()
+    flat = {"seed": values.pop("seed")}
+    for section, settings in values.items():
+        flat |= {f"{section}.{key}": value for key, value in settings.items()}
+    return flat
 
 
 @contextmanager
@@ -199,11 +203,8 @@ def _exit_recorded(out: Path, rank: int) -> Iterator[None]:
     try:
         with naming_lost():
             yield
-    except (SeenetError, Terminated) as error:
-        code, reason = error.exit_code, str(error) or "terminated"
-        raise
-    except KeyboardInterrupt:
-        code, reason = 130, "interrupted"
+    except (SeenetError, Terminated, KeyboardInterrupt) as error:
+        code, reason = getattr(error, "exit_code", 130), str(error) or "stopped by a signal"
         raise
     except BaseException as error:
         code, reason = 1, f"{type(error).__name__}: {error}"

@@ -1,8 +1,7 @@
 """The parts of a run, built from its recipe: data, network, loss, precision, loader."""
 
 import logging
-import multiprocessing
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,14 +26,11 @@ from seenet.model import Segmenter, StageProbe, create_model
 from seenet.model.fast import use_fast
 from seenet.model.files import fit_weights, from_card, load_model
 from seenet.model.summary import dead_taps
-from seenet.training.losses import CrossEntropy, LossModel, class_weights
-from seenet.training.own_loss import OwnLoss
+from seenet.training.losses import CrossEntropy, LossModel, OwnLoss, class_weights
 from seenet.training.precision import Name, Precision, choose
 from seenet.training.run import ignore_stop_signals, signals_blocked
 
 log = logging.getLogger("seenet")
-
-ONE_PROCESS = Ranks()
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images N x 3 x h x w, masks N x h x w, and (epoch, index) of each, N x 2."""
@@ -229,9 +225,8 @@ def choose_precision(
     recipe: Recipe,
     model: Segmenter,
     device: torch.device,
-    group: Ranks = ONE_PROCESS,
-    *,
-    before: Name | None = None,
+    group: Ranks,
+    before: Name | None,
 ) -> Precision:
     """Choose the training precision; rank 0 chooses for all.
 
@@ -242,8 +237,7 @@ def choose_precision(
     chosen: Name = "fp32"
     if group.first:
         layout, count = memory_format(recipe), min(recipe.training.batch, 4)
-        images = torch.zeros(count, 3, *recipe.transforms.crop, device=device)
-        images = images.contiguous(memory_format=layout)
+        images = torch.zeros(count, 3, *recipe.transforms.crop).to(device, memory_format=layout)
         setting = before or recipe.training.precision
         chosen = choose(setting, device, layout, model, images).name
     return Precision(names[group.from_first(names.index(chosen))], device)
@@ -288,23 +282,16 @@ def _grouped(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batc
     A worker's error is raised with its own message: torch wraps it in the worker's traceback, whose
     last line is `type: message`.
     """
-    batches: Iterator[Batch] = iter(())
-    workers: list[Any] = []
+    batches: Any = iter(())
     try:
         with signals_blocked():
-            others = multiprocessing.active_children()
-            try:
-                batches = iter(loader)
-            except (ConnectionError, EOFError):
-                # A spawned worker, not a forked one, that ended before it received its data.
-                raise LostError(
-                    "a loader worker ended at its start; see its own message, "
-                    "or set training.workers=0"
-                ) from None
-            workers = [
-                process for process in multiprocessing.active_children() if process not in others
-            ]
+            batches = iter(loader)
         yield from zip(*[batches] * accumulate, strict=True)
+    except (ConnectionError, EOFError) as error:
+        # A spawned worker, not a forked one, that ended before it received its data.
+        raise LostError(
+            "a loader worker ended; see its own message, or set training.workers=0"
+        ) from error
     except SeenetError as error:
         _, _, message = str(error).strip().rpartition("\n")[2].partition(": ")
         raise (type(error)(message) if "\n" in str(error) else error) from None
@@ -318,6 +305,7 @@ def _grouped(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batc
     finally:
         # torch's own shutdown sends SIGTERM, which workers ignore, and then waits forever for one
         # that hangs.
-        getattr(batches, "_shutdown_workers", lambda: None)()
-        for worker in workers:
-            worker.kill()
+        if hasattr(batches, "_workers"):
+            batches._shutdown_workers()
+            for worker in batches._workers:
+                worker.kill()

@@ -102,7 +102,7 @@ class Learner:
         self.step = 0
         setup.set_train_mode(self.model, recipe)
         self.precision = setup.choose_precision(
-            recipe, self.model, device, group, before=state.get("precision")
+            recipe, self.model, device, group, state.get("precision")
         )
         if found:
             self._restore(found)
