@@ -19,7 +19,7 @@ from seenet.model.files import save_model
 from seenet.prediction.predictor import Predictor
 from tests.cli.commands import run
 from tests.evaluation.doubles import MemorySplit
-from tests.model.test_baselines import randomize_norms
+from tests.model.networks import spread_norms
 
 SIZES = ((48, 64), (41, 50), (64, 33))
 RNG = np.random.default_rng(1)
@@ -84,7 +84,7 @@ def pictures(name: str = "toy/val") -> MemorySplit:
 
 def model(variant: str = "seenet", **options: object) -> Segmenter:
     torch.manual_seed(0)
-    return randomize_norms(create_model(variant, **{**SMALL, **options}))  # type: ignore[arg-type,return-value]
+    return spread_norms(create_model(variant, **{**SMALL, **options}))  # type: ignore[arg-type,return-value]
 
 
 def cka_by_hand(

@@ -1,7 +1,5 @@
 """Peers are the libraries' networks on our backbone: equal to theirs, and padded at other sizes."""
 
-from pathlib import Path
-
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -9,10 +7,8 @@ from torch.nn import functional as F
 from torchvision.models.segmentation import deeplabv3_resnet50, fcn_resnet50
 
 from seenet.core.errors import UsageError
-from seenet.data.camvid import CAMVID11
 from seenet.model import PEERS, create_model
-from seenet.model.files import load_model, save_model
-from tests.model.networks import images, randomize_norms, small
+from tests.model.networks import images, small, spread_norms
 
 
 @pytest.mark.parametrize(
@@ -20,7 +16,7 @@ from tests.model.networks import images, randomize_norms, small
     [("torchvision-fcn", fcn_resnet50), ("torchvision-deeplabv3", deeplabv3_resnet50)],
 )
 def test_equal_to_torchvision(variant: str, builder: object) -> None:
-    whole = randomize_norms(builder(weights=None, weights_backbone=None, num_classes=5))  # type: ignore[operator]
+    whole = spread_norms(builder(weights=None, weights_backbone=None, num_classes=5))  # type: ignore[operator]
     ours = create_model(variant, backbone="resnet50", num_classes=5).eval()
     ours.backbone.body.load_state_dict(whole.backbone.state_dict())
     ours.head.load_state_dict(whole.classifier.state_dict())
@@ -46,7 +42,7 @@ def test_equal_to_torchvision(variant: str, builder: object) -> None:
 def test_equal_to_segmentation_models(
     variant: str, builder: object, stride: int, options: dict[str, object]
 ) -> None:
-    whole = randomize_norms(builder("tu-resnet10t", encoder_weights=None, classes=5, **options))  # type: ignore[operator]
+    whole = spread_norms(builder("tu-resnet10t", encoder_weights=None, classes=5, **options))  # type: ignore[operator]
     ours = small(variant, output_stride=stride).eval()
     ours.backbone.body.load_state_dict(whole.encoder.model.state_dict())
     ours.decoder.load_state_dict(whole.decoder.state_dict())
@@ -110,14 +106,3 @@ def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"pip install 'seenet\[baselines\]'"):
         small("smp-fpn")
     small("torchvision-fcn")
-
-
-@pytest.mark.parametrize("variant", ["torchvision-deeplabv3", "smp-fpn"])
-def test_model_file(variant: str, tmp_path: Path) -> None:
-    model, path = randomize_norms(small(variant)), tmp_path / "peer.safetensors"
-    save_model(path, model, CAMVID11)
-    with torch.no_grad():
-        assert torch.equal(load_model(path).model(images(40, 50)), model(images(40, 50)))
-    # SeENet can start from the backbone of a peer.
-    loaded, expected = small(weights=str(path)).backbone, model.backbone.state_dict()
-    torch.testing.assert_close(loaded.state_dict(), expected, rtol=0, atol=0)

@@ -12,11 +12,21 @@ from safetensors.torch import save_file
 from seenet.core.errors import DataError
 from seenet.data.camvid import CAMVID11
 from seenet.model.files import load_model, read_options, save_model
-from tests.model.networks import images, small
+from tests.model.networks import images, small, spread_norms
 
 
-def test_round_trip(tmp_path: Path) -> None:
-    model, path = small(output_stride=16, auxiliary=True).eval(), tmp_path / "model.safetensors"
+@pytest.mark.parametrize(
+    ("variant", "options"),
+    [
+        ("seenet", {"auxiliary": True}),
+        ("seenet", {"probe": "B3+EB2"}),
+        ("torchvision-deeplabv3", {}),
+        ("smp-fpn", {}),
+    ],
+)
+def test_round_trip(tmp_path: Path, variant: str, options: dict[str, Any]) -> None:
+    model = spread_norms(small(variant, output_stride=16, **options))
+    path = tmp_path / "model.safetensors"
     save_model(path, model, CAMVID11, notes={"step": 3})
     saved = load_model(path)
     assert torch.equal(saved.model(images(40, 40)), model(images(40, 40)))

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 from seenet.core.errors import DataError, UsageError
 from seenet.data.camvid import CAMVID11
 from seenet.model import Segmenter
-from seenet.model.files import load_model, save_model
+from seenet.model.files import save_model
 from seenet.model.probe import PROBES, probes_of
-from tests.model.networks import images, randomize_norms, small
+from tests.model.networks import images, small, spread_norms
 
 
 def saved(path: Path, variant: str = "seenet", **options: object) -> Segmenter:
     """Build a network with norms of its own, and save it."""
-    model = randomize_norms(small(variant, **options))
+    model = spread_norms(small(variant, **options))
     save_model(path, model, CAMVID11)
     return model
 
@@ -43,16 +43,14 @@ def test_stages_are_those_of_the_network(tmp_path: Path, backbone: str, output_s
 
 def by_hand(probe: Segmenter, inputs: list[Tensor]) -> Tensor:
     """Compute the logits of an image of 70 x 53 from one or two stages."""
-    (conv, norm, _), classify = probe.head
+    conv = probe.head[0][0]
     assert conv.weight.shape[0] == 256 and conv.weight.shape[2:] == (3, 3)
     x, last = inputs[0], inputs[-1]
     if x.shape[-2:] != last.shape[-2:]:
         # Means of 2x2 points; of an odd side the last point has no neighbour.
         padded = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2), value=float("nan"))
         inputs = [padded.unfold(2, 2, 2).unfold(3, 2, 2).nanmean((-2, -1)), last]
-    hidden = F.conv2d(torch.cat(inputs, dim=1), conv.weight, padding=1)
-    hidden = F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    scores = F.conv2d(hidden.relu(), classify.weight, classify.bias)
+    scores = probe.head(torch.cat(inputs, dim=1))
     size = tuple(side + -side % probe.pad_multiple for side in (70, 53))
     return F.interpolate(scores, size, mode="bilinear", align_corners=False)[..., :70, :53]
 
@@ -104,10 +102,3 @@ def test_enhancement_is_loaded_whole_or_refused(
     caplog.set_level("INFO", logger="seenet")
     small(probe="EB2")
     assert "pyramid.P2: random weights" in caplog.text
-
-
-def test_model_file(tmp_path: Path) -> None:
-    path = tmp_path / "probe.safetensors"
-    probe = saved(path, probe="B3+EB2", output_stride=16)
-    with torch.no_grad():
-        assert torch.equal(load_model(path).model(images(40, 50)), probe(images(40, 50)))

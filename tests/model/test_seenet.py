@@ -23,24 +23,24 @@ def branch_support(module: SeEM, index: int, side: int) -> set[tuple[int, int]]:
     return {(y - centre, x - centre) for y, x in image.grad[0].abs().sum(0).nonzero().tolist()}
 
 
-@pytest.mark.parametrize("rates", [(7, 13, 19, 25), (3, 6, 9, 12), (2, 4, 5, 7)])
-def test_full_sampling_reaches_every_point(rates: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "rates"),
+    [
+        (SeEMFS, (7, 13, 19, 25)),
+        (SeEMFS, (3, 6, 9, 12)),
+        (SeEMFS, (2, 4, 5, 7)),
+        (SeEM, (1, 2, 4, 8)),
+        (SeEM, (3, 6, 9, 12)),
+    ],
+)
+def test_points_that_a_branch_samples(kind: type[SeEM], rates: tuple[int, ...]) -> None:
+    """Nine, or with full sampling every point of the window."""
     for index, rate in enumerate(rates):
-        reach = rate + local_size(rate) // 2
-        window = range(-reach, reach + 1)
-        support = branch_support(SeEMFS(2, rates, width=2), index, 2 * reach + 5)
-        assert support == {(y, x) for y in window for x in window}
-
-
-@pytest.mark.parametrize("rates", [(1, 2, 4, 8), (3, 6, 9, 12)])
-def test_sparse_sampling_reaches_nine_points(rates: tuple[int, ...]) -> None:
-    for index, rate in enumerate(rates):
-        support = branch_support(SeEM(2, rates, width=2), index, 2 * rate + 5)
-        assert support == {(y, x) for y in (-rate, 0, rate) for x in (-rate, 0, rate)}
-
-
-def test_local_size_is_the_smallest_odd_number() -> None:
-    assert [local_size(rate) for rate in (1, 2, 3, 8, 12, 25)] == [1, 3, 3, 9, 13, 25]
+        # The smallest odd number from the rate on, half of it on each side.
+        reach = rate + rate // 2 if kind is SeEMFS else rate
+        steps = range(-reach, reach + 1) if kind is SeEMFS else (-rate, 0, rate)
+        support = branch_support(kind(2, rates, width=2), index, 2 * reach + 5)
+        assert support == {(y, x) for y in steps for x in steps}
 
 
 def test_branches_are_concatenated_behind_the_input() -> None:
@@ -75,22 +75,6 @@ def test_local_conv_is_the_sum_of_two_pairs() -> None:
     expected = F.relu(local.norm(F.conv2d(x, kernel, padding=2)))
     # The border differs: each line of a pair pads for itself.
     torch.testing.assert_close(local(x)[..., 4:-4, 4:-4], expected[..., 4:-4, 4:-4])
-
-
-@pytest.mark.parametrize("kind", [SeEM, SeEMFS])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_gradients_against_float64(kind: type[SeEM], memory_format: torch.memory_format) -> None:
-    """In fp32; tests/training/test_precision.py has the other precisions."""
-    torch.manual_seed(0)
-    module = kind(16, (7, 13, 19, 25), width=16).to(memory_format=memory_format)
-    reference = kind(16, (7, 13, 19, 25), width=16).double()
-    reference.load_state_dict(module.state_dict())
-    x, upstream = torch.randn(2, 16, 32, 32), torch.randn(2, module.out_channels, 32, 32)
-    (module(x.contiguous(memory_format=memory_format)) * upstream).sum().backward()
-    (reference(x.double()) * upstream.double()).sum().backward()
-    found = {name: parameter.grad.double() for name, parameter in module.named_parameters()}
-    expected = {name: parameter.grad for name, parameter in reference.named_parameters()}
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_bam_by_value() -> None:

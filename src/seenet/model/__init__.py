@@ -99,8 +99,10 @@ def create_model(
                 "auxiliary": auxiliary,
             }
         )
-        if users_network.trunk is not None:
-            users_network.normalization = fill_backbone(users_network.trunk, weights, in_channels)
+        if isinstance(users_network.backbone, Backbone):
+            users_network.normalization = fill_backbone(
+                users_network.backbone, weights, in_channels
+            )
         elif weights is not None:
             raise UsageError(
                 f"weights={weights}: the network of factory={factory} has no seenet.model.Backbone "
@@ -128,7 +130,7 @@ def create_model(
         **({} if probe is None else {"probe": probe}),
     }
     _check_options(options)
-    trunk, normalization, options["stride_on"] = prepare_backbone(
+    trunk, normalization = prepare_backbone(
         backbone,
         weights,
         output_stride=output_stride,
@@ -136,6 +138,8 @@ def create_model(
         stride_on=stride_on,
         levels=levels_of(probe),
     )
+    # Weights of ResNet v1 have set it.
+    options["stride_on"] = trunk.stride_on
     model = assemble(trunk, normalization, options)
     if isinstance(model, StageProbe) and model.P2 is not None:
         load_part(model.P2, "pyramid.P2", weights)

@@ -123,7 +123,11 @@ class Backbone(nn.Module):
         modules = [
             (name.replace(".", "_"), module)
             for name, module in self.network.named_modules()
-            if name and (not list(module.children()) or _has_own_tensors(module))
+            if name
+            and (
+                not list(module.children())
+                or [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            )
         ]
         stages: list[list[nn.Module]] = []
         start = 0
@@ -172,14 +176,13 @@ class Backbone(nn.Module):
 
     def _misfit(self, in_channels: int, height: int, width: int) -> str:
         """Describe what is wrong with the stages of an image of this size; "" where they fit."""
-        was_training = self.body.training
         try:
             with torch.no_grad():
                 stages = self.body.eval()(torch.zeros(1, in_channels, height, width))
         except Exception as error:
             return _reason(error)
         finally:
-            self.body.train(was_training)
+            self.body.train()
         shapes = [tuple(stage.shape[1:]) for stage in stages]
         expected = [
             (channels, -(-height // stride), -(-width // stride))
@@ -213,10 +216,6 @@ def _reason(error: Exception) -> str:
         if "/timm/" in frame.filename and frame.line
     ]
     return line[:200] or (asserted[-1] if asserted else type(error).__name__)
-
-
-def _has_own_tensors(module: nn.Module) -> bool:
-    return bool([*module.parameters(recurse=False), *module.buffers(recurse=False)])
 
 
 def _move_strides(body: nn.Module) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seenet.core.errors import UsageError
 from seenet.core.files import load_callable, own_code
-from seenet.model.backbone import Backbone
+from seenet.model.backbone import BATCH_NORMS, Backbone
 from seenet.model.depthwise import use_exact_depthwise
 from seenet.model.segmenter import Normalization, Segmenter
 
@@ -48,21 +48,26 @@ class FactoryNetwork(Segmenter):
         )
         super().__init__(Normalization(mean, std), options)
         self._name = f"model.factory={options['factory']}"
-        self.network = self._make()
+        factory = load_callable(options["factory"], "model.factory", "(num_classes=)")
+        with own_code(self._name):
+            self.network = factory(num_classes=self.num_classes)
+        if not isinstance(self.network, nn.Module):
+            raise UsageError(
+                f"{self._name}: returned a {type(self.network).__name__}, "
+                "expected a torch.nn.Module"
+            )
         use_exact_depthwise(self.network)
-        self.backbone = FactoryBackbone(self.network)
         self.auxiliary = None
         self._find_pad_multiple(channels)
 
-    def _make(self) -> nn.Module:
-        factory = load_callable(self.options["factory"], "model.factory", "(num_classes=)")
-        with own_code(self._name):
-            network = factory(num_classes=self.num_classes)
-        if not isinstance(network, nn.Module):
-            raise UsageError(
-                f"{self._name}: returned a {type(network).__name__}, expected a torch.nn.Module"
-            )
-        return network
+    @property
+    def backbone(self) -> Any:
+        """Return the `Backbone` under the network's attribute `backbone`, or what stands for it."""
+        found = getattr(self.network, "backbone", None)
+        if isinstance(found, Backbone):
+            return found
+        part = found or getattr(self.network, "encoder", None)
+        return UnknownBackbone(part if isinstance(part, nn.Module) else self.network)
 
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         try:
@@ -95,19 +100,12 @@ class FactoryNetwork(Segmenter):
             )
         return features
 
-    @property
-    def trunk(self) -> Backbone | None:
-        """Return the `Backbone` under the network's attribute `backbone`, None without one."""
-        found = getattr(self.network, "backbone", None)
-        return found if isinstance(found, Backbone) else None
-
     def _find_pad_multiple(self, channels: int) -> None:
         """Set `pad_multiple` to the first of `MULTIPLES` with which a pass succeeds."""
-        was_training, reason = self.training, ""
         self.eval()
+        reason = ""
         # A `Backbone` would pad by itself, and its grid would be that of the padded image.
-        least = self.trunk.pad_multiple if self.trunk else 1
-        for multiple in (one for one in MULTIPLES if one >= least):
+        for multiple in (one for one in MULTIPLES if one >= self.backbone.pad_multiple):
             self.pad_multiple = multiple
             height, width = (5 * multiple, 3 * multiple) if multiple > 1 else (37, 35)
             try:
@@ -118,7 +116,7 @@ class FactoryNetwork(Segmenter):
             except Exception as error:  # the user's network may raise anything
                 reason = f"{height}x{width}: {type(error).__name__}: {error}"
             else:
-                self.train(was_training)
+                self.train()
                 return
         raise UsageError(
             f"{self._name}: the network takes no size that was tried "
@@ -126,30 +124,26 @@ class FactoryNetwork(Segmenter):
         )
 
 
-class FactoryBackbone:
-    """Parameters and batch norms of the backbone in a user's network, for their own settings.
+class UnknownBackbone:
+    """Parameters and batch norms of a user's own backbone, for their own settings.
 
-    The backbone is the network's attribute `backbone` or `encoder`; without them, the whole
-    network, which then has one learning rate. Only the stages of a `Backbone` are known.
+    It is the network's attribute `backbone` or `encoder`; without them, the whole network, which
+    then has one learning rate. Its stages are not known.
     """
 
     strides: tuple[int, ...] = ()
+    pad_multiple = 1
 
-    def __init__(self, network: nn.Module) -> None:
-        part = getattr(network, "backbone", None) or getattr(network, "encoder", None)
-        self._module = part if isinstance(part, nn.Module) else network
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self._module.parameters())
 
     def norms(self) -> list[nn.Module]:
-        if isinstance(self._module, Backbone):
-            return self._module.norms()
-        return [module for module in self._module.modules() if isinstance(module, nn.BatchNorm2d)]
+        return [module for module in self._module.modules() if isinstance(module, BATCH_NORMS)]
 
     def stage_modules(self) -> list[list[nn.Module]]:
-        if isinstance(self._module, Backbone):
-            return self._module.stage_modules()
         raise UsageError(
             "training.freeze_stages: the stages of a network of model.factory are not known; "
             "freeze them in your callable"
@@ -157,13 +151,11 @@ class FactoryBackbone:
 
     @property
     def recompute(self) -> bool:
-        return isinstance(self._module, Backbone) and self._module.recompute
+        return False
 
     @recompute.setter
     def recompute(self, value: bool) -> None:
-        if isinstance(self._module, Backbone):
-            self._module.recompute = value
-        elif value:
+        if value:
             raise UsageError(
                 "training.activation_checkpointing: not available for a network of model.factory; "
                 "do it in your module"

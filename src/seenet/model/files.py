@@ -108,34 +108,27 @@ def load_model(name: str | Path, *, factory: str | None = None) -> SavedModel:
             f"{path}: weights without SeENet's metadata; expected a model that seenet train wrote "
             "(or use it as model.weights)"
         )
-    card, labels = _read_card(path, metadata["seenet"])
-    options = card["options"]
-    _check_factory(path, options.get("factory"), factory)
-    check_installed(str(options.get("variant")))
-    # Outside of the try block: errors of the user's own code do not mean a damaged file.
-    users_network = FactoryNetwork(options) if factory else None
     try:
-        model = users_network or _build(card)
-        model.normalization = _normalization(card)
-        model.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _damaged(path, error) from None
-    return SavedModel(model.eval(), labels, card["notes"], path, sha256(path))
-
-
-def _read_card(path: Path, text: str) -> tuple[dict[str, Any], LabelSet]:
-    try:
-        card = json.loads(text)
+        card = json.loads(metadata["seenet"])
         if card["format"] > FORMAT:
             raise DataError(
                 f"{path}: has format {card['format']}, this version reads up to {FORMAT}; "
                 "install a newer seenet"
             )
-        if not isinstance(card["options"], dict) or not isinstance(card["notes"], dict):
-            raise TypeError("options or notes are not a mapping")
-        return card, LabelSet.from_json(card["labels"])
+        labels = LabelSet.from_json(card["labels"])
+        card |= {name: dict(card[name]) for name in ("options", "notes")}
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from None
+    _check_factory(path, card["options"].get("factory"), factory)
+    check_installed(str(card["options"].get("variant")))
+    try:
+        model = from_card(card, factory=factory)
+        model.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if factory and isinstance(error, UsageError):
+            raise  # an error of the user's own code, which does not mean a damaged file
+        raise _damaged(path, error) from None
+    return SavedModel(model.eval(), labels, card["notes"], path, sha256(path))
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
@@ -157,16 +150,13 @@ def from_card(card: dict[str, Any], *, factory: str | None = None) -> Segmenter:
 
     Raises UsageError where a peer's library is not installed.
     """
-    if factory:
-        model = FactoryNetwork({**card["options"], "factory": factory})
-        model.normalization = _normalization(card)
-        return model
-    check_installed(str(card["options"].get("variant")))
-    return _build(card)
-
-
-def _build(card: dict[str, Any]) -> Segmenter:
     options = card["options"]
+    mean, std = (tuple(card["normalization"][name]) for name in ("mean", "std"))
+    if factory:
+        users_network = FactoryNetwork({**options, "factory": factory})
+        users_network.normalization = Normalization(mean, std)
+        return users_network
+    check_installed(str(options.get("variant")))
     trunk = Backbone(
         options["backbone"],
         output_stride=options["output_stride"],
@@ -174,12 +164,7 @@ def _build(card: dict[str, Any]) -> Segmenter:
         stride_on=options["stride_on"],
         levels=levels_of(options.get("probe")),
     )
-    return assemble(trunk, _normalization(card), options)
-
-
-def _normalization(card: dict[str, Any]) -> Normalization:
-    mean, std = (tuple(card["normalization"][name]) for name in ("mean", "std"))
-    return Normalization(mean, std)
+    return assemble(trunk, Normalization(mean, std), options)
 
 
 def _check_factory(path: Path, saved: str | None, given: str | None) -> None:

@@ -84,7 +84,7 @@ class LocalConv(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.norm(self.column_row(x) + self.row_column(x)))
+        out: Tensor = self.activation(self.norm(self.row_column(x) + self.column_row(x)))
         return out
 
 
@@ -338,10 +338,10 @@ class SeENet(Segmenter):
         p3 = enhancement(variant.levels[1], 1, c3_in, strides, options)
         c4_in = c4 + (p3.out_channels if p3 else 0)
         p4 = enhancement(variant.levels[2], 2, c4_in, strides, options)
-        self.pyramid = ParallelPyramid(p2, p3, p4) if p2 and p3 else None
+        self.pyramid: Any = ParallelPyramid(p2, p3, p4) if p2 and p3 else None
         self.P4 = p4 if self.pyramid is None else None
         self.reduce: nn.Module | None = None
-        self.refine: BAM | Skip | None = None
+        self.refine: Any = None
         self.head: nn.Module | None = None
         if p4 is None:
             self.head = ASPP(c4_in, self.num_classes, scaled_rates(ASPP_RATES, strides[3], options))
@@ -377,7 +377,7 @@ class SeENet(Segmenter):
         p = self.upsampled(top, low, window)  # N x p_out x H/4 x W/4
         if isinstance(self.refine, BAM):
             features["scores"], features["attention"] = self.refine(p, low)  # N x K x H/4 x W/4
-        elif self.refine is not None:
+        else:
             features["scores"] = self.refine(p, low)
         return features
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
@@ -13,10 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seenet.core.errors import UsageError
 from seenet.core.files import bundled_models
-from seenet.model import PEERS, PeerNetwork, SeENet, Segmenter, StageProbe, create_model
-from seenet.model.backbone import Backbone
+from seenet.model import PEERS, VARIANTS, Segmenter, create_model
+from seenet.model.factory import FactoryNetwork
 from seenet.model.receptive_field import ReceptiveField, receptive_field
-from seenet.model.seenet import ASPP, VARIANTS, SeEM
 
 TRIED = (
     "resnet18",
@@ -75,11 +74,11 @@ def summarize(model: Segmenter, height: int, width: int) -> list[Part]:
     above the backbone. A network of `model.factory` is one part.
     """
     twin = copy.deepcopy(model).to("meta").eval()
-    flops: dict[nn.Module, int] = {}
+    flops: dict[nn.Module, int] = defaultdict(int)
 
     def count(module: nn.Conv2d | nn.Linear, _: tuple[Tensor, ...], output: Tensor) -> None:
         # A kernel is O x C / groups x h x w, a matrix O x C: an output value takes all but the O.
-        flops[module] = flops.get(module, 0) + 2 * module.weight[0].numel() * output.numel()
+        flops[module] += 2 * module.weight[0].numel() * output.numel()
 
     for module in twin.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -87,14 +86,12 @@ def summarize(model: Segmenter, height: int, width: int) -> list[Part]:
     image = torch.zeros(1, model.options["in_channels"], height, width, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         features = twin.forward_features(image)
-    parts = _parts_of(twin)
     totals: dict[str, list[int]] = {name: [0, 0] for name in features}
-    for module in twin.modules():
-        if own := sum(parameter.numel() for parameter in module.parameters(recurse=False)):
-            totals[parts[module]][0] += own
-            totals[parts[module]][1] += flops.get(module, 0)
     # Operations of other modules (attention, transposed convolutions) count for the last part.
-    totals["logits"][1] += counter.get_total_flops() - sum(flops.values())
+    totals["logits"][1] = counter.get_total_flops() - sum(flops.values())
+    for module, part in _parts_of(twin).items():
+        totals[part][0] += sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        totals[part][1] += flops[module]
     return [
         Part(name, tuple(features[name].shape[1:]), *totals[name])
         for name in PARTS
@@ -105,32 +102,20 @@ def summarize(model: Segmenter, height: int, width: int) -> list[Part]:
 def _parts_of(model: Segmenter) -> dict[nn.Module, str]:
     """Return the part that each module belongs to."""
     parts: dict[nn.Module, str] = dict.fromkeys(model.modules(), "logits")
-    if isinstance(model.backbone, Backbone):
+    if not isinstance(model, FactoryNetwork):
         try:
             stages = model.backbone.stage_modules()
         except UsageError:  # they are interleaved, and complete only together
             stages = [[], [], [], list(model.backbone.modules())]
         for index, modules in enumerate(stages, start=1):
             parts |= dict.fromkeys(modules, f"B{index}")
-    for name, level in _levels(model).items():
-        parts |= dict.fromkeys(level.modules(), name)
+    levels = getattr(model, "pyramid", None) or model
+    above = {name: getattr(levels, name, None) for name in ("P2", "P3", "P4")}
+    above |= {"P_out": getattr(model, "reduce", None), "auxiliary": model.auxiliary}
+    for name, part in above.items():
+        if part is not None:
+            parts |= dict.fromkeys(part.modules(), name)
     return parts
-
-
-def _levels(model: Segmenter) -> dict[str, nn.Module]:
-    if isinstance(model, StageProbe):
-        return {"P2": model.P2} if model.P2 is not None else {}
-    if not isinstance(model, SeENet):
-        return {"auxiliary": model.auxiliary} if model.auxiliary else {}
-    pyramid = model.pyramid
-    parts = {
-        "P2": pyramid and pyramid.P2,
-        "P3": pyramid and pyramid.P3,
-        "P4": pyramid.P4 if pyramid else model.P4,
-        "P_out": model.reduce,
-        "auxiliary": model.auxiliary,
-    }
-    return {name: part for name, part in parts.items() if part is not None}
 
 
 def dead_taps(model: Segmenter, crop: tuple[int, int]) -> list[str]:
@@ -141,40 +126,25 @@ def dead_taps(model: Segmenter, crop: tuple[int, int]) -> list[str]:
     Args:
         crop: Height and width of the training crop.
     """
-    warnings = []
-    for name, rates, stride in _dilated(model):
-        grid = (ceil(crop[0] / stride), ceil(crop[1] / stride))
-        dead = [str(rate) for rate in rates if rate >= min(grid)]
-        if dead:
-            warnings.append(
-                f"{name}: rates {', '.join(dead)} on a {grid[0]}x{grid[1]} grid "
-                "never see data off their centre"
-            )
-    return warnings
-
-
-def _dilated(model: Segmenter) -> list[tuple[str, Sequence[int], int]]:
-    """List name, rates and grid stride of each part with atrous convolutions above the backbone."""
     strides = model.backbone.strides
-    if isinstance(model, PeerNetwork):
-        rates = {
-            module.dilation[0]
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Conv2d) and name.startswith(("decoder.", "head."))
-        }
-        return [("ASPP", sorted(rates - {1}), strides[3])]
-    if not isinstance(model, SeENet | StageProbe):
-        return []
     # The backbone of a probe ends at the probe's stages.
     grids = dict(zip(("P2", "P3", "P4"), strides[1:], strict=False))
-    parts: list[tuple[str, Sequence[int], int]] = [
-        (name, level.rates, grids[name])
-        for name, level in _levels(model).items()
-        if isinstance(level, SeEM) and name in grids
-    ]
-    if isinstance(model.head, ASPP):
-        parts.append(("ASPP", model.head.rates, strides[3]))
-    return parts
+    if len(strides) == 4:
+        grids |= {"decoder": strides[3], "head": strides[3]}
+    warnings = []
+    for name, part in model.named_modules():
+        place = name.removeprefix("pyramid.")
+        if place not in grids:
+            continue
+        rates = {conv.dilation[0] for conv in part.modules() if isinstance(conv, nn.Conv2d)}
+        height, width = (ceil(side / grids[place]) for side in crop)
+        dead = [str(rate) for rate in sorted(rates - {1}) if rate >= min(height, width)]
+        if dead:
+            warnings.append(
+                f"{place if place.startswith('P') else 'ASPP'}: rates {', '.join(dead)} "
+                f"on a {height}x{width} grid never see data off their centre"
+            )
+    return warnings
 
 
 def catalogue() -> dict[str, list[str]]:
@@ -194,13 +164,13 @@ def summary_of(
 
     Raises UsageError as `create_model` does, and for options that are arguments here.
     """
-    for name, instead in (
-        ("variant", "the argument VARIANT"),
-        ("backbone", "--backbone"),
-        ("num_classes", "--classes"),
-    ):
-        if name in options:
-            raise UsageError(f"{name}={options[name]}: give it by {instead}")
+    arguments = {
+        "variant": "the argument VARIANT",
+        "backbone": "--backbone",
+        "num_classes": "--classes",
+    }
+    for name in arguments.keys() & options.keys():
+        raise UsageError(f"{name}={options[name]}: give it by {arguments[name]}")
     with torch.device("meta"):
         model = create_model(variant, backbone=backbone, num_classes=classes, **options)
         parts = summarize(model, size, size)

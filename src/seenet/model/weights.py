@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 from safetensors import SafetensorError, safe_open
@@ -30,34 +31,20 @@ class FitReport:
 
 
 def prepare_backbone(
-    name: str,
-    weights: str | None,
-    *,
-    output_stride: int,
-    in_channels: int,
-    stride_on: str,
-    levels: int = 4,
-) -> tuple[Backbone, Normalization, str]:
-    """Build the backbone with its starting weights.
+    name: str, weights: str | None, *, in_channels: int, stride_on: str, **options: Any
+) -> tuple[Backbone, Normalization]:
+    """Build the backbone with its starting weights, and return it with its normalisation.
 
-    Returns:
-        The backbone, its normalisation and the layer that strides ("conv1" or "conv2").
+    Weights of ResNet v1 let it stride on "conv1"; the options are those of `Backbone`.
     """
     state, metadata = _read_weights(weights)
     if metadata.get("architecture") == RESNET_V1:
         stride_on = "conv1"
-    backbone = Backbone(
-        name,
-        output_stride=output_stride,
-        in_channels=in_channels,
-        stride_on=stride_on,
-        levels=levels,
-    )
+    backbone = Backbone(name, in_channels=in_channels, stride_on=stride_on, **options)
     if weights is None:
         log.info("backbone %s: random weights", name)
-    else:
-        _load_weights(backbone, weights, state, in_channels)
-    return backbone, _normalization(name, metadata, in_channels), stride_on
+    _load_weights(backbone, weights, state, in_channels)
+    return backbone, _normalization(name, metadata, in_channels)
 
 
 def fill_backbone(backbone: Backbone, weights: str | None, in_channels: int) -> Normalization:
@@ -75,18 +62,8 @@ def fill_backbone(backbone: Backbone, weights: str | None, in_channels: int) -> 
             f"weights={weights}: of a ResNet v1, whose blocks stride on their first convolution; "
             f"make the network with Backbone({backbone.name!r}, stride_on='conv1')"
         )
-    if weights is not None:
-        _load_weights(backbone, weights, state, in_channels)
+    _load_weights(backbone, weights, state, in_channels)
     return _normalization(backbone.name, metadata, in_channels)
-
-
-def _load_weights(
-    backbone: Backbone, weights: str, state: dict[str, Tensor], in_channels: int
-) -> None:
-    if weights == "imagenet":
-        _load_timm(backbone, backbone.name, in_channels)
-    else:
-        _load_file(backbone, state, f"backbone {backbone.name} from {weights}")
 
 
 def backbone_normalization(name: str, weights: str | None) -> Normalization:
@@ -201,28 +178,24 @@ def fit_weights(model: nn.Module, state: dict[str, Tensor]) -> FitReport:
     return FitReport(len(fitting), skipped)
 
 
-def _load_timm(backbone: Backbone, name: str, in_channels: int) -> None:
-    try:
-        pretrained = timm.create_model(name, pretrained=True, in_chans=in_channels)
-    except Exception as error:  # timm and its hub client raise whatever their transport raises
-        raise DataError(
-            f"backbone {name}: no ImageNet weights ({str(error).splitlines()[0][:120]}); "
-            "the first time needs a network connection; or give a local file: "
-            "model.weights=FILE.safetensors, or model.weights=null for a random start"
-        ) from None
-    _load_file(backbone, pretrained.state_dict(), f"backbone {name} from timm")
+def _load_weights(
+    backbone: Backbone, weights: str | None, state: dict[str, Tensor], in_channels: int
+) -> None:
+    """Load timm's weights ("imagenet") or the tensors of a file, and log the result.
 
-
-def _load_file(backbone: Backbone, state: dict[str, Tensor], source: str) -> None:
-    """Load tensors by the names that timm and torchvision write, and log the result.
-
-    `features_only` joins the first two parts of some names with an underscore, or adds a prefix.
+    Files have the names that timm and torchvision write. `features_only` joins the first two parts
+    of some names with an underscore, or adds a prefix.
     """
+    if weights is None:
+        return
+    if weights == "imagenet":
+        state, weights = _timm_weights(backbone.name, in_channels), "timm"
+    source = f"backbone {backbone.name} from {weights}"
     own = backbone.body.state_dict()
-    targets = {key.replace(".", "_"): key for key in own}
-    targets |= {
+    targets = {
         name.replace(".", "_"): key
-        for name, key in zip(backbone.network.state_dict(), own, strict=True)
+        for names in (own, backbone.network.state_dict())
+        for name, key in zip(names, own, strict=True)
     }
     renamed = {
         targets[key.replace(".", "_")]: value
@@ -231,8 +204,8 @@ def _load_file(backbone: Backbone, state: dict[str, Tensor], source: str) -> Non
     }
     for key, value in renamed.items():
         shape = own[key].shape
-        is_rgb_kernel = value.dim() == 4 and value.shape[1] == 3 and value.shape[2:] == shape[2:]
-        if is_rgb_kernel and value.shape != shape:
+        is_kernel = value.dim() == 4 and value.shape[2:] == shape[2:]
+        if is_kernel and value.shape[1] == 3 != shape[1]:
             renamed[key] = adapt_input_conv(shape[1], value)
     report = fit_weights(backbone.body, renamed)
     counters = {key for key in own if key.endswith("num_batches_tracked")}
@@ -252,6 +225,17 @@ def _load_file(backbone: Backbone, state: dict[str, Tensor], source: str) -> Non
     )
     for line in absent:
         log.warning("%s: not loaded: %s", source, line)
+
+
+def _timm_weights(name: str, in_channels: int) -> dict[str, Tensor]:
+    try:
+        return timm.create_model(name, pretrained=True, in_chans=in_channels).state_dict()
+    except Exception as error:  # timm and its hub client raise whatever their transport raises
+        raise DataError(
+            f"backbone {name}: no ImageNet weights ({str(error).splitlines()[0][:120]}); "
+            "the first time needs a network connection; or give a local file: "
+            "model.weights=FILE.safetensors, or model.weights=null for a random start"
+        ) from None
 
 
 def _normalization(name: str, metadata: dict[str, str], in_channels: int) -> Normalization:

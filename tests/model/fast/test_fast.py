@@ -1,14 +1,17 @@
 """`use_fast`: every faster form of a convolution against the plain one in float64."""
 
 import copy
+import math
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from seenet.model.depthwise import DepthwiseConv2d
 from seenet.model.fast import fft_conv, use_fast, winograd
 from seenet.model.fast.depthwise import ShiftedDepthwiseConv2d
 from seenet.model.fast.fft_conv import FFTConv2d
@@ -17,7 +20,7 @@ from seenet.model.fast.winograd import WinogradConv2d
 
 def depthwise(channels: int, rate: int, **options: Any) -> nn.Conv2d:
     defaults = {"padding": rate, "dilation": rate, "groups": channels, "bias": False}
-    return nn.Conv2d(channels, channels, 3, **defaults | options)
+    return DepthwiseConv2d(channels, channels, 3, **defaults | options)
 
 
 def line(*kernel: int, channels: int = 64, **options: Any) -> nn.Conv2d:
@@ -36,17 +39,23 @@ def faster(plain: nn.Conv2d, form: type[nn.Conv2d]) -> nn.Conv2d:
     return fast
 
 
-def check(plain: nn.Conv2d, form: type[nn.Conv2d], x: torch.Tensor) -> None:
-    """Compare output and gradients in float32 with the plain form's in float64."""
-    fast, results = faster(plain, form), []
+def check(
+    plain: nn.Conv2d,
+    form: type[nn.Conv2d],
+    x: torch.Tensor,
+    dtype: torch.dtype = torch.float32,
+    tolerance: float = 1e-5,
+) -> None:
+    """Compare output and gradients with the plain form's in float64."""
+    fast, results = faster(plain, form).to(dtype), []
     grad = torch.randn(plain(x).shape)
-    for module, dtype in ((plain.double(), torch.float64), (fast, torch.float32)):
-        image = x.to(dtype).requires_grad_()
+    for module in (plain.double(), fast):
+        image = x.to(module.weight.dtype).requires_grad_()
         out = module(image)
-        gradients = torch.autograd.grad(out, [image, *module.parameters()], grad.to(dtype))
+        gradients = torch.autograd.grad(out, [image, *module.parameters()], grad.to(image.dtype))
         results.append([out.detach(), *gradients])
     for expected, found in zip(*results, strict=True):
-        atol = 1e-5 * float(expected.abs().max())
+        atol = tolerance * float(expected.abs().max())
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=atol)
 
 
@@ -73,6 +82,38 @@ def test_lines(kernel: tuple[int, int], memory_format: torch.memory_format) -> N
 @pytest.mark.parametrize(("rate", "bias"), [(1, False), (2, True)])
 def test_wide(rate: int, bias: bool) -> None:
     check(wide(rate, bias=bias), WinogradConv2d, torch.randn(2, 256, 15, 17))
+
+
+CHANNELS = st.integers(1, 4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 200), st.integers(0, 14), CHANNELS, CHANNELS)
+@example(side=64, half=12, into=3, out=2)
+@example(side=65, half=12, into=3, out=2)
+@example(side=129, half=12, into=3, out=2)
+def test_lines_of_any_length(side: int, half: int, into: int, out: int) -> None:
+    """In float64, where rounding does not matter; pieces of 64 points meet without a seam."""
+    plain = nn.Conv2d(into, out, (2 * half + 1, 1), padding=(half, 0), bias=False)
+    with patch.multiple(fft_conv, LEAST_CHANNELS=1, LEAST_SIZE=1):
+        check(plain, FFTConv2d, torch.randn(2, into, side, 2), torch.float64, 1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(CHANNELS, CHANNELS, st.integers(1, 26), st.integers(1, 26), st.integers(1, 5), st.booleans())
+def test_wide_of_any_size(
+    into: int, out: int, height: int, width: int, rate: int, chunks: bool
+) -> None:
+    """In float64, where rounding does not matter, whole and in the smallest chunks."""
+    plain = nn.Conv2d(into, out, 3, padding=rate, dilation=rate)
+    size = 1 if chunks else winograd.CHUNK_BYTES
+    with patch.multiple(winograd, LEAST_CHANNELS=1, MOST_WASTE=math.inf, CHUNK_BYTES=size):
+        check(plain, WinogradConv2d, torch.randn(2, into, height, width), torch.float64, 1e-9)
+
+
+def test_waste_counts_points_beyond_the_image() -> None:
+    found = [winograd.waste(8, 16, 2), winograd.waste(9, 16, 2), winograd.waste(45, 60, 12)]
+    assert found == [1, 16 / 9, 48 * 96 / (45 * 60)]
 
 
 def test_depthwise_computes_in_float32_under_bf16() -> None:
@@ -108,7 +149,7 @@ def test_the_plain_form_where_tiles_do_not_fit(monkeypatch: pytest.MonkeyPatch) 
     [
         depthwise(4, 1),
         depthwise(4, 2, groups=1),
-        nn.Conv2d(4, 8, 3, padding=2, dilation=2, groups=4, bias=False),
+        DepthwiseConv2d(4, 8, 3, padding=2, dilation=2, groups=4, bias=False),
         depthwise(4, 2, bias=True),
         depthwise(4, 2, padding=1),
         depthwise(4, 2, stride=2),
@@ -129,5 +170,6 @@ def test_the_plain_form_where_tiles_do_not_fit(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_other_convolutions_are_left(other: nn.Conv2d) -> None:
+    kind = type(other)
     use_fast(nn.Sequential(other))
-    assert type(other) is nn.Conv2d
+    assert type(other) is kind

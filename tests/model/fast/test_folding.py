@@ -8,11 +8,11 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seenet.model.fast.folded import FoldedConv
 from seenet.model.fast.folding import fold
-from seenet.model.fast.fused import fuse, is_available
+from seenet.model.fast.fused import fuse
 from seenet.model.seenet import ConvUnit, LocalConv
-from tests.model.fast.networks import spread_norms
+from tests.model.fast.networks import ONEDNN
+from tests.model.networks import spread_norms
 
 
 def conv(channels: int = 4, rate: int = 1) -> nn.Conv2d:
@@ -102,14 +102,11 @@ MODULES = {
 
 def made(name: str) -> nn.Module:
     torch.manual_seed(1)
-    module = MODULES[name]().eval()
-    spread_norms(module)
-    return module
+    return spread_norms(MODULES[name]())
 
 
 @pytest.mark.parametrize(
-    "fused",
-    [False, pytest.param(True, marks=pytest.mark.skipif(not is_available(), reason="no oneDNN"))],
+    "fused", [False, pytest.param(True, marks=pytest.mark.skipif(not ONEDNN, reason="no oneDNN"))]
 )
 @pytest.mark.parametrize("name", MODULES)
 def test_equal_to_the_module(name: str, fused: bool) -> None:
@@ -143,7 +140,3 @@ def test_norms_that_are_left(name: str, count: int) -> None:
     calls = [node for graph in graphs for node in graph.nodes if node.op == "call_module"]
     called = [type(folded.get_submodule(str(node.target))) for node in calls]
     assert called.count(nn.BatchNorm2d) == count
-
-
-def test_a_conv_unit_becomes_one_convolution() -> None:
-    assert isinstance(fold(made("unit")), FoldedConv)

@@ -13,17 +13,10 @@ from torch import nn
 from seenet.model import VARIANTS
 from seenet.model.fast import FORMS, fused, prediction, use_fast
 from seenet.model.fast.folded import FoldedConv
-from seenet.model.fast.fused import (
-    FoldedDepthwise,
-    FoldedLine,
-    FoldedWinograd,
-    FusedConv,
-    fuse,
-    is_available,
-)
+from seenet.model.fast.fused import FoldedDepthwise, FoldedLine, FoldedWinograd, FusedConv, fuse
 from seenet.model.fast.prediction import Form, prediction_form, state_of
 from seenet.prediction.predictor import Predictor
-from tests.model.fast.networks import network, off
+from tests.model.fast.networks import ONEDNN, network, off
 from tests.model.networks import images
 from tests.prediction.doubles import LABELS, TinyNet
 
@@ -34,7 +27,7 @@ def test_every_variant(variant: str, kind: Form) -> None:
     model = network(variant)
     form = prediction_form(model, kind)
     kinds = {type(part) for part in form.modules()} & {FusedConv, FoldedConv, nn.Conv2d}
-    assert kinds == {FusedConv if kind == "fused" and is_available() else FoldedConv}
+    assert kinds == {FusedConv if kind == "fused" and ONEDNN else FoldedConv}
     assert not any(isinstance(part, nn.BatchNorm2d) for part in form.modules())
     for height, width, count in ((33, 47, 1), (18, 9, 2), (1, 1, 1)):
         assert off(form, model, images(height, width, count)) <= 1e-5
@@ -210,10 +203,3 @@ def test_large_kernels_are_transformed_each_time(monkeypatch: pytest.MonkeyPatch
 
 def test_an_image_that_tiles_do_not_fit() -> None:
     check(FoldedWinograd, (1, 9, 1), activation=nn.ReLU())
-
-
-@pytest.mark.parametrize("change", [{"stride": 2}, {"padding": 0}, {"dilation": 1}])
-def test_other_convolutions_are_left_to_onednn(change: dict[str, int]) -> None:
-    root = nn.Sequential(FoldedConv(CONVOLUTIONS[FoldedDepthwise](**change)))
-    fuse(root)
-    assert type(root[0]) is FusedConv

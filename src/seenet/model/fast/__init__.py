@@ -9,19 +9,18 @@ from typing import Any
 
 from torch import nn
 
-from seenet.model.depthwise import DepthwiseConv2d
 from seenet.model.fast.concat_free import ConcatFreeSeENet
 from seenet.model.fast.depthwise import ShiftedDepthwiseConv2d
 from seenet.model.fast.fft_conv import FFTConv2d
 from seenet.model.fast.winograd import WinogradConv2d
-from seenet.model.seenet import SeENet
 
-FORMS: dict[type[ShiftedDepthwiseConv2d | WinogradConv2d | FFTConv2d], type[nn.Conv2d]] = {
-    ShiftedDepthwiseConv2d: DepthwiseConv2d,
-    WinogradConv2d: nn.Conv2d,
-    FFTConv2d: nn.Conv2d,
-}
-"""The faster forms of a convolution, each with the plain form that it stands for."""
+FORMS: tuple[Any, ...] = (
+    ShiftedDepthwiseConv2d,
+    WinogradConv2d,
+    FFTConv2d,
+    ConcatFreeSeENet,
+)
+"""The faster forms; each is a subclass of the plain form that it stands for."""
 
 
 def use_fast(model: nn.Module) -> None:
@@ -32,13 +31,10 @@ def use_fast(model: nn.Module) -> None:
     """
     module: Any
     for module in model.modules():
-        # A form has the attributes of the plain module, so only the class changes.
-        if type(module) in (nn.Conv2d, DepthwiseConv2d):
-            form = next((form for form in FORMS if form.fits(module)), None)
-            if form is not None:
+        for form in FORMS:
+            # A form has the attributes of the plain module, so only the class changes.
+            if type(module) is form.__base__ and form.fits(module):
                 module.__class__ = form
-        elif type(module) is SeENet and ConcatFreeSeENet.fits(module):
-            module.__class__ = ConcatFreeSeENet
 
 
 def use_plain(model: nn.Module) -> None:
@@ -46,6 +42,4 @@ def use_plain(model: nn.Module) -> None:
     module: Any
     for module in model.modules():
         if type(module) in FORMS:
-            module.__class__ = FORMS[type(module)]
-        elif type(module) is ConcatFreeSeENet:
-            module.__class__ = SeENet  # type: ignore[assignment]
+            module.__class__ = type(module).__base__

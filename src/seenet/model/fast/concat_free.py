@@ -57,34 +57,29 @@ class ConcatFreeSeENet(SeENet):
     @staticmethod
     def fits(model: SeENet) -> bool:
         """Tell whether this form can stand for `model`."""
-        pyramid = model.pyramid
-        return pyramid is not None and all(
-            isinstance(level, SeEM) for level in (pyramid.P2, pyramid.P3, pyramid.P4)
+        return model.pyramid is not None and all(
+            isinstance(level, SeEM) for level in model.pyramid.children()
         )
 
     def _scores(self, images: Tensor, window: Window | None = None) -> Tensor:
         self._check_batch_norm(images, self.backbone.strides[3])
         b1, b2, b3, b4 = self.backbone(images)
         low = b1 if self.options["refine_stride"] == 4 else pool_to(b1, b2)
-        pyramid: Any = self.pyramid
+        pyramid, refine = self.pyramid, self.refine
         parts = enhance(pyramid.P2, [b2])
         parts = enhance(pyramid.P3, [*(pool_to(part, b3) for part in parts), b3])
         parts = enhance(pyramid.P4, [*(pool_to(part, b4) for part in parts), b4])
         p_out = project(self.reduce, parts)
         # Free what is no longer needed before the refinement, which has the largest grid.
         del parts, b1, b2, b3, b4
-        refine: Any = self.refine
-        scores: Tensor
         if self.head is not None:
-            scores = self.head(p_out)
-            return scores
+            return self.head(p_out)  # type: ignore[no-any-return]
         if not isinstance(refine, BAM):
             fused = refine.fuse(low)
         elif self.training and window is None:
             # The input of the first convolution, on the largest grid of all, is computed again in
             # the backward pass.
-            unit: Any = refine.fuse[0]
-            convolution, norm, activation = unit
+            convolution, norm, activation = refine.fuse[0].children()
             x = checkpoint(
                 lambda z, b: convolution(self._boundary(z, b)),
                 refine.project(p_out),
@@ -96,7 +91,7 @@ class ConcatFreeSeENet(SeENet):
         else:
             fused = refine.fuse(self._boundary(refine.project(p_out), low, window))
         # Upsample last: the largest tensor then lives shortest in both passes.
-        scores = refine.classifier(fused + self.upsampled(p_out, low, window))
+        scores: Tensor = refine.classifier(fused + self.upsampled(p_out, low, window))
         return scores
 
     def _boundary(self, z: Tensor, b: Tensor, window: Window | None = None) -> Tensor:

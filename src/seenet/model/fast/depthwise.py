@@ -81,6 +81,18 @@ class _Depthwise(torch.autograd.Function):
         return grad_x, grad_weight, None
 
 
+def fits(conv: nn.Conv2d) -> bool:
+    """Tell whether this form can stand for a convolution, plain or folded, but for its bias."""
+    return (
+        conv.kernel_size == (3, 3)
+        and conv.groups == conv.in_channels == conv.out_channels
+        and conv.stride == (1, 1)
+        and conv.dilation[0] == conv.dilation[1] > 1
+        and conv.padding == conv.dilation
+        and conv.padding_mode == "zeros"
+    )
+
+
 class ShiftedDepthwiseConv2d(DepthwiseConv2d):
     """Depthwise 3x3 without bias, "same" padding; channels-last memory in and out.
 
@@ -88,17 +100,9 @@ class ShiftedDepthwiseConv2d(DepthwiseConv2d):
     """
 
     @staticmethod
-    def fits(conv: nn.Conv2d) -> bool:
+    def fits(conv: DepthwiseConv2d) -> bool:
         """Tell whether this form can stand for `conv`."""
-        return (
-            conv.kernel_size == (3, 3)
-            and conv.groups == conv.in_channels == conv.out_channels
-            and conv.stride == (1, 1)
-            and conv.dilation[0] == conv.dilation[1] > 1
-            and conv.padding == conv.dilation
-            and conv.padding_mode == "zeros"
-            and conv.bias is None
-        )
+        return conv.bias is None and fits(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         exact = torch.promote_types(x.dtype, torch.float32)

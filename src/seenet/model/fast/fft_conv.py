@@ -59,7 +59,10 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
     number, length = _pieces(x.shape[1])
     a, b, g = matrices(length, len(weight), number == 1, x.dtype)
     # Nested, so that neither factor is in memory longer than needed.
-    products = torch.bmm(_frequencies(x, b, number, length, len(weight)), _kernels(weight, g))
+    products = torch.bmm(
+        _frequencies(x, b, number, length, len(weight)),
+        (g @ weight.flatten(1)).view(-1, *weight.shape[1:]),
+    )
     out = torch.matmul(a, products.transpose(0, 1))
     return out.view(len(x), number * length, -1)[:, : x.shape[1]]
 
@@ -94,12 +97,6 @@ def _frequencies(x: Tensor, b: Tensor, number: int, length: int, size: int) -> T
         pieces = padded.unfold(1, b.shape[1], length).transpose(2, 3)
         x = pieces.reshape(-1, b.shape[1], x.shape[-1])
     return torch.matmul(b, x).transpose(0, 1)
-
-
-def _kernels(weight: Tensor, g: Tensor) -> Tensor:
-    """Return the weights r x C x C' transformed: 3F x C x C'."""
-    size, in_channels, out_channels = weight.shape
-    return (g @ weight.reshape(size, -1)).view(-1, in_channels, out_channels)
 
 
 class _Line(torch.autograd.Function):
@@ -140,6 +137,21 @@ def _lines(x: Tensor, vertical: bool) -> Tensor:
     return x.permute(0, 3, 2, 1) if vertical else x.permute(0, 2, 3, 1)
 
 
+def fits(conv: nn.Conv2d) -> bool:
+    """Tell whether this form can stand for a convolution, plain or folded, but for its bias."""
+    size = max(conv.kernel_size)
+    return (
+        min(conv.kernel_size) == 1
+        and size >= LEAST_SIZE
+        and size % 2 == 1
+        and conv.groups == 1
+        and min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS
+        and conv.stride == conv.dilation == (1, 1)
+        and conv.padding == tuple(side // 2 for side in conv.kernel_size)
+        and conv.padding_mode == "zeros"
+    )
+
+
 class FFTConv2d(nn.Conv2d):
     """`nn.Conv2d` r x 1 or 1 x r, "same" padding, without bias; channels-last memory in and out.
 
@@ -149,18 +161,7 @@ class FFTConv2d(nn.Conv2d):
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
         """Tell whether this form can stand for `conv`."""
-        size = max(conv.kernel_size)
-        return (
-            min(conv.kernel_size) == 1
-            and size >= LEAST_SIZE
-            and size % 2 == 1
-            and conv.groups == 1
-            and min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS
-            and conv.stride == conv.dilation == (1, 1)
-            and conv.padding == tuple(side // 2 for side in conv.kernel_size)
-            and conv.padding_mode == "zeros"
-            and conv.bias is None
-        )
+        return conv.bias is None and fits(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):

@@ -6,11 +6,8 @@ from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import get_same_padding
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from seenet.model.seenet import LocalConv
 
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
@@ -41,6 +38,8 @@ class FoldedConv(nn.Module):
         super().__init__()
         self.register_buffer("weight", conv.weight.detach())
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.kernel_size, self.padding_mode = conv.kernel_size, conv.padding_mode
         self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
         self.same = isinstance(conv, Conv2dSame)
         self.padding: Any = (0, 0) if self.same else conv.padding
@@ -61,7 +60,7 @@ class FoldedConv(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         if self.same:
-            x = pad_same(x, self.weight.shape[-2:], self.stride, self.dilation)
+            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
         y = F.conv2d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
@@ -86,27 +85,6 @@ def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
         scale = scale * norm.weight.detach().double()
     shift = -mean * scale
     return scale, shift if norm.bias is None else shift + norm.bias.detach().double()
-
-
-class FoldedLocalConv(nn.Module):
-    """`LocalConv` (Fig. 4b) with its norm and ReLU folded into the last of its convolutions."""
-
-    def __init__(self, local: LocalConv) -> None:
-        super().__init__()
-        pairs: Any = (local.column_row, local.row_column)
-        self.first, self.second = (
-            nn.ModuleList(FoldedConv(conv) for conv in pair) for pair in pairs
-        )
-        factor, shift = scale_and_shift(local.norm)
-        other: Any = self.first[1]
-        other.scale(factor)
-        last: Any = self.second[1]
-        last.scale(factor, shift)
-        last.activation, last.overwrites = nn.ReLU(inplace=True), True
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.second[1](self.second[0](x), self.first[1](self.first[0](x)))
-        return out
 
 
 class FoldedConcatConv(nn.Module):
@@ -156,10 +134,9 @@ def pad_same(
 def same_padding(side: int, kernel: int, stride: int, dilation: int) -> int:
     """Return TensorFlow's padding of a side.
 
-    For an effective kernel K at stride s, max((ceil(x / s) - 1) s + K - x, 0) = K - s + (-x mod s)
-    where K >= s.
+    For an effective kernel K at stride s, (ceil(x / s) - 1) s + K - x = K - s + (-x mod s), but at
+    least 0, which it is anyway where K >= s.
     """
     span = (kernel - 1) * dilation + 1
-    if span >= stride:
-        return span - stride + -side % stride
-    return int(get_same_padding(side, kernel, stride, dilation))
+    padding = span - stride + -side % stride
+    return padding if span >= stride else max(padding, 0)

@@ -7,7 +7,7 @@ conv'(x) + t, where each kernel of conv' is that of conv times its s, computed i
 import operator
 from functools import partial
 from inspect import signature
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
@@ -23,10 +23,8 @@ from seenet.model.fast.folded import (
     ACTIVATIONS,
     FoldedConcatConv,
     FoldedConv,
-    FoldedLocalConv,
     scale_and_shift,
 )
-from seenet.model.seenet import LocalConv
 
 CONVOLUTIONS = (nn.Conv2d, DepthwiseConv2d, Conv2dSame)
 """Convolutions with a known forward pass; a subclass may compute anything."""
@@ -47,8 +45,8 @@ def fold(module: nn.Module) -> nn.Module:
         The module itself, changed inside, or its replacement. Folded tensors are new, the others
         are those of `module`.
     """
-    if type(module) in CONVOLUTIONS and _is_zero_padded(module):
-        return FoldedConv(module)  # type: ignore[arg-type]
+    if _is_foldable(module):
+        return FoldedConv(module)
     if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
         return module
     # A unit of ours that holds none of ours, such as ConvUnit, is recorded; a backbone is not.
@@ -65,21 +63,11 @@ def fold(module: nn.Module) -> nn.Module:
     return module
 
 
-def fold_local_convs(module: nn.Module) -> None:
-    """Replace every `LocalConv` of a module by a `FoldedLocalConv`."""
-    for name, child in module.named_children():
-        if isinstance(child, LocalConv):
-            setattr(module, name, FoldedLocalConv(child))
-        else:
-            fold_local_convs(child)
-
-
 def fold_concatenations(model: Any) -> None:
     """Let the folded 1x1 units of a `ConcatFreeSeENet` take the parts of a concatenation."""
-    pyramid: Any = model.pyramid
     _, c2, c3, c4 = model.backbone.channels
     channels = [c2]
-    for level, stage in ((pyramid.P2, [c3]), (pyramid.P3, [c4]), (pyramid.P4, [])):
+    for level, stage in zip(model.pyramid.children(), ([c3], [c4], []), strict=True):
         for branch in level.branches:
             branch[0] = FoldedConcatConv(branch[0], channels)
         channels = [*channels, level.out_channels - sum(channels), *stage]
@@ -93,7 +81,6 @@ def _folded_graph(module: nn.Module) -> nn.Module | None:
     except Exception:  # of code that a stand-in for a tensor does not satisfy
         return None
     _GraphFolder(graph).run()
-    graph.graph.lint()
     graph.recompile()
     graph.delete_all_unused_submodules()
     nodes = [node for node in graph.graph.nodes if node.op not in ("placeholder", "output")]
@@ -168,25 +155,28 @@ class _GraphFolder:
             conv: Any = self.module.get_submodule(name)
             # A convolution that is called twice, or has two names, would be folded twice.
             once = sum(self.module.get_submodule(other) is conv for other in names) == 1
-            if once and type(conv) in CONVOLUTIONS and _is_zero_padded(conv):
+            if once and _is_foldable(conv):
                 self.module.set_submodule(name, FoldedConv(conv))
         for node in list(self.graph.nodes):
-            module = self._module_of(node)
-            if isinstance(module, IDENTITIES) and not module.training:
-                self._replace(node, node.args[0])
-            elif type(module) in NORMS and _uses_running_statistics(module):
-                self._fold_norm(node, module)
-            elif type(module) in ACTIVATIONS:
-                self._fold_activation(node, type(module))
-            elif node.op == "call_function" and node.target in SUMS:
-                self._fold_sum(node)
-            elif node.op == "call_function" and node.target in RELUS and len(node.args) == 1:
-                self._fold_activation(node, nn.ReLU)
+            self._fold(node)
         order = {node: place for place, node in enumerate(self.graph.nodes)}
         for node in order:
             module = self._module_of(node)
             if isinstance(module, FoldedConv) and len(node.args) == 2:
                 module.overwrites = self._may_overwrite(node, node.args[1], order)
+
+    def _fold(self, node: Any) -> None:
+        module, function = self._module_of(node), node.op == "call_function" and node.target
+        if isinstance(module, IDENTITIES):
+            self._replace(node, node.args[0])
+        elif type(module) in NORMS and module.running_mean is not None:
+            self._fold_norm(node, module)
+        elif type(module) in ACTIVATIONS:
+            self._fold_activation(node, type(module))
+        elif function in SUMS:
+            self._fold_sum(node)
+        elif function in RELUS and len(node.args) == 1:
+            self._fold_activation(node, nn.ReLU)
 
     def _fold_norm(self, node: Any, norm: Any) -> None:
         before: Any = node.args[0]
@@ -200,18 +190,14 @@ class _GraphFolder:
                 return
             other.scale(factor)
         conv.scale(factor, shift)
-        if isinstance(norm, BatchNormAct2d) and not isinstance(norm.act, nn.Identity):
-            if type(norm.act) not in ACTIVATIONS:
-                node.target = f"{node.target}_act"
-                self.module.set_submodule(node.target, norm.act)
-                return
-            conv.activation = _in_place(type(norm.act))
-        self._replace(node, before)
+        # What is left of the norm is its activation, which timm's have.
+        node.target = f"{node.target}_act"
+        self.module.set_submodule(node.target, getattr(norm, "act", nn.Identity()))
+        self._fold(node)
 
-    def _fold_activation(self, node: Any, kind: type[nn.Module]) -> None:
-        conv = self._unfinished_conv(node.args[0])
-        if conv is not None:
-            conv.activation = _in_place(kind)
+    def _fold_activation(self, node: Any, kind: Any) -> None:
+        if conv := self._unfinished_conv(node.args[0]):
+            conv.activation = kind(inplace=True)
             self._replace(node, node.args[0])
 
     def _fold_sum(self, node: Any) -> None:
@@ -254,20 +240,10 @@ class _GraphFolder:
         self.graph.erase_node(node)
 
 
-def _in_place(kind: Any) -> nn.Module:
-    activation: nn.Module = kind(inplace=True)
-    return activation
-
-
-def _is_zero_padded(conv: Any) -> bool:
-    """Tell whether a convolution pads with zeros, by numbers ("same" and "valid" are not)."""
-    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-
-
-def _uses_running_statistics(norm: Any) -> bool:
-    """Tell whether a norm uses running statistics, without dropout behind it."""
+def _is_foldable(module: Any) -> TypeGuard[nn.Conv2d]:
+    """Tell whether a module is a known convolution, zero-padded by numbers (not by "same")."""
     return (
-        not norm.training
-        and norm.running_mean is not None
-        and isinstance(getattr(norm, "drop", None), nn.Identity | None)
+        type(module) in CONVOLUTIONS
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
     )

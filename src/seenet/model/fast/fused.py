@@ -29,21 +29,19 @@ def fuse(module: nn.Module, *, compiled: bool = False) -> None:
             setattr(module, name, _fastest(child, compiled))
 
 
-def _fastest(conv: FoldedConv, compiled: bool) -> nn.Module:
-    for kind in (FoldedWinograd, FoldedLine, FoldedDepthwise):
-        if kind.fits(conv):
-            form: Any = kind(conv)
-            if compiled:
-                form.forward = torch.compiler.disable(form.forward)  # type: ignore[no-untyped-call]
-            return form  # type: ignore[no-any-return]
-    return conv if compiled else FusedConv(conv)
-
-
-def _keeps_grid(conv: FoldedConv) -> bool:
-    """Tell whether a convolution has stride 1 and "same" padding, equal on both sides."""
-    kernel = conv.weight.shape[-2:]
-    padding = tuple(rate * (side // 2) for rate, side in zip(conv.dilation, kernel, strict=True))
-    return conv.stride == (1, 1) and not conv.same and conv.padding == padding
+def _fastest(conv: Any, compiled: bool) -> nn.Module:
+    form: FoldedWinograd | FoldedLine | FoldedDepthwise
+    if winograd.WinogradConv2d.fits(conv):
+        form = FoldedWinograd(conv)
+    elif fft_conv.fits(conv):
+        form = FoldedLine(conv)
+    elif depthwise.fits(conv) and conv.dilation[0] > depthwise.QUICK_DILATION:
+        form = FoldedDepthwise(conv)
+    else:
+        return conv if compiled else FusedConv(conv)
+    if compiled:
+        form.forward = torch.compiler.disable(form.forward)  # type: ignore
+    return form
 
 
 def _finish(
@@ -66,18 +64,6 @@ class FoldedWinograd(nn.Module):
         size = 36 * self.weight.shape[0] * self.weight.shape[1] * self.weight.element_size()
         self.kernels = winograd.transform_kernels(self.weight) if size <= KEPT_BYTES else None
 
-    @staticmethod
-    def fits(conv: FoldedConv) -> bool:
-        """Tell whether this form can stand for `conv`."""
-        out_channels, in_channels, *kernel = conv.weight.shape
-        return (
-            _keeps_grid(conv)
-            and kernel == [3, 3]
-            and conv.dilation[0] == conv.dilation[1]
-            and conv.groups == 1
-            and min(out_channels, in_channels) >= winograd.LEAST_CHANNELS
-        )
-
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         if winograd.waste(x.shape[2], x.shape[3], self.dilation) > winograd.MOST_WASTE:
             out: Tensor = self.plain(x, other)
@@ -96,20 +82,6 @@ class FoldedLine(nn.Module):
         self.weight = conv.weight.flatten(2).permute(2, 1, 0).contiguous()
         self.bias, self.activation = conv.bias, conv.activation
 
-    @staticmethod
-    def fits(conv: FoldedConv) -> bool:
-        """Tell whether this form can stand for `conv`."""
-        out_channels, in_channels, *kernel = conv.weight.shape
-        return (
-            _keeps_grid(conv)
-            and min(kernel) == 1
-            and max(kernel) % 2 == 1
-            and max(kernel) >= fft_conv.LEAST_SIZE
-            and conv.dilation == (1, 1)
-            and conv.groups == 1
-            and min(out_channels, in_channels) >= fft_conv.LEAST_CHANNELS
-        )
-
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         y = fft_conv.convolve_lines(x, self.vertical, self.weight)
         return _finish(y, self.bias, other, self.activation)
@@ -122,18 +94,6 @@ class FoldedDepthwise(nn.Module):
         super().__init__()
         self.weight = conv.weight.reshape(-1, 9).t().contiguous()
         self.bias, self.activation, self.dilation = conv.bias, conv.activation, conv.dilation[0]
-
-    @staticmethod
-    def fits(conv: FoldedConv) -> bool:
-        """Tell whether this form can stand for `conv`."""
-        out_channels, in_channels, *kernel = conv.weight.shape
-        return (
-            _keeps_grid(conv)
-            and kernel == [3, 3]
-            and conv.dilation[0] == conv.dilation[1] > depthwise.QUICK_DILATION
-            and in_channels == 1
-            and conv.groups == out_channels
-        )
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         y = depthwise.shifted(x.permute(0, 2, 3, 1).contiguous(), self.weight, self.dilation)
@@ -148,8 +108,8 @@ class FusedConv(nn.Module):
     size restores these. Several threads may call one module: size and weights change together, by
     one assignment.
 
-    The operators are torch's own, for `torch.compile`, and not documented: `is_available` tells
-    whether they exist, and the caller must compare the results.
+    The operators are torch's own, for `torch.compile`, and not documented: they may be missing, and
+    the caller must compare the results.
     """
 
     def __init__(self, conv: FoldedConv) -> None:
@@ -179,8 +139,8 @@ class FusedConv(nn.Module):
         if other is None:
             y = mkldnn._convolution_pointwise(x, *conv, self.attribute, self.numbers, "")
         elif self.attribute not in ("none", "relu") or not self._is_output_shape(x, other):
-            y = mkldnn._convolution_pointwise(x, *conv, "none", [], "") + other
-            y = y if self.activation is None else self.activation(y)
+            y = mkldnn._convolution_pointwise(x, *conv, "none", [], "")
+            y = add_and_activate(y, other, self.activation)
         else:
             activation = None if self.attribute == "none" else self.attribute
             after: tuple[Any, ...] = ("add", 1.0, activation, [], "")
@@ -216,10 +176,3 @@ class FusedConv(nn.Module):
 def _plain(weight: Tensor) -> Tensor:
     """Return weights in torch's own order, which can be copied."""
     return weight.to_dense() if weight.is_mkldnn else weight
-
-
-def is_available() -> bool:
-    """Tell whether torch has oneDNN's fused convolutions on this CPU."""
-    operators = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return available and all(hasattr(torch.ops.mkldnn, name) for name in operators)

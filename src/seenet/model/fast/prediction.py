@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from seenet.model.fast import use_plain
 from seenet.model.fast.concat_free import ConcatFreeSeENet
-from seenet.model.fast.folding import fold, fold_concatenations, fold_local_convs
-from seenet.model.fast.fused import fuse, is_available
+from seenet.model.fast.folding import fold, fold_concatenations
+from seenet.model.fast.fused import fuse
 from seenet.model.seenet import SeENet
 from seenet.model.segmenter import Segmenter
 
@@ -40,13 +40,12 @@ def prediction_form(model: nn.Module, form: Form = "fused") -> nn.Module:
     """
     if not isinstance(model, Segmenter) or any(_has_hooks(module) for module in model.modules()):
         return model
-    lacks_operators = form == "fused" and not is_available()
+    lacks_operators = form == "fused" and not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     reasons = []
     with torch.inference_mode(False), torch.no_grad():
-        for kind in ("plain",) if form == "plain" or lacks_operators else (form, "plain"):
+        for kind in dict.fromkeys(("plain" if lacks_operators else form, "plain")):
             try:
-                folded = _folded_copy(model, kind)
-                error = _error(model, folded)
+                folded, error = _folded_copy(model, kind)
             except Exception as failure:  # of a user's network, or an operator of this processor
                 reasons.append(f"{type(failure).__name__}: {' '.join(str(failure).split())[:160]}")
                 continue
@@ -75,53 +74,37 @@ def state_of(model: nn.Module) -> tuple[Any, ...]:
     )
 
 
-def _folded_copy(model: Segmenter, form: str) -> nn.Module:
-    twin = _same_tensors(model)
+def _folded_copy(model: Segmenter, form: Form) -> tuple[nn.Module, float]:
+    """Return a folded copy, and its error: that of the scores of a random image, relative."""
+    tensors = (*model.parameters(), *model.buffers())
+    # Until it is folded, the copy shares the network's tensors, which saves their memory.
+    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
     twin.auxiliary = None
-    fold_local_convs(twin)
+    # A network in training may use faster forms; from its file it does not, with the same result.
+    use_plain(twin)
+    channels, generator = len(model.normalization.mean), torch.Generator().manual_seed(0)
+    images = torch.randn(1, channels, *SIDES, dtype=torch.float32, generator=generator)
+    images = images.contiguous(memory_format=torch.channels_last)
+    expected: Tensor = twin(images)
     fold(twin)
     if type(twin) is SeENet and ConcatFreeSeENet.fits(twin):
         twin.__class__ = ConcatFreeSeENet
         fold_concatenations(twin)
-    _copy_shared(twin, model)
+    _copy_shared(twin, {tensor.data_ptr() for tensor in tensors})
     if form != "plain":
         fuse(twin, compiled=form == "compiled")
-    return twin
-
-
-def _same_tensors(model: Segmenter) -> Segmenter:
-    """Copy the modules of a network, in eval mode, with its own tensors instead of copies."""
-    memo: dict[int, Any] = {
-        id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())
-    }
-    twin = copy.deepcopy(model, memo).eval()
-    # A network in training may use faster forms; from its file it does not, with the same result.
-    use_plain(twin)
-    return twin
-
-
-def _copy_shared(twin: nn.Module, model: nn.Module) -> None:
-    """Copy the tensors that a twin shares with its network."""
-    shared = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    for module in twin.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.data_ptr() in shared:
-                clone = parameter.detach().clone()
-                module._parameters[name] = nn.Parameter(clone, requires_grad=False)
-        for name, buffer in module._buffers.items():
-            if buffer is not None and buffer.data_ptr() in shared:
-                module._buffers[name] = buffer.detach().clone()
-
-
-def _error(model: Segmenter, twin: nn.Module) -> float:
-    """Return the largest difference of scores on a random image, relative to the largest score."""
-    generator = torch.Generator().manual_seed(0)
-    channels = len(model.normalization.mean)
-    images = torch.randn(1, channels, *SIDES, dtype=torch.float32, generator=generator)
-    images = images.contiguous(memory_format=torch.channels_last)
-    expected: Tensor = _same_tensors(model)(images)
     largest = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
-    return float((twin(images) - expected).abs().max() / largest)
+    return twin, float((twin(images) - expected).abs().max() / largest)
+
+
+def _copy_shared(twin: Any, shared: set[int]) -> None:
+    """Copy the tensors of a network whose memory is shared."""
+    for module in twin.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None and tensor.data_ptr() in shared:
+                    tensors[name] = copy.deepcopy(tensor)
+    twin.requires_grad_(False)
 
 
 def _has_hooks(module: nn.Module) -> bool:

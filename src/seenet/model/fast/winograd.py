@@ -186,7 +186,7 @@ class WinogradConv2d(nn.Conv2d):
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
-        """Tell whether this form can stand for `conv`."""
+        """Tell whether this form can stand for a convolution, plain or folded."""
         return (
             conv.kernel_size == (3, 3)
             and conv.groups == 1
