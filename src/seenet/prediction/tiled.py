@@ -269,7 +269,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.storages = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
+        self.storages: Any = WeakIdKeyDictionary()
         self.peak = 0
 
     def __torch_dispatch__(
