@@ -1,6 +1,7 @@
 """Decode images and masks to arrays, the same everywhere in SeENet."""
 
 import io
+import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ IMAGE_SUFFIXES = frozenset(
 )  # fmt: skip
 """Suffixes of the image files that are listed in a folder."""
 
+DEEP = 2**14
+"""Value below which pictures of 16 bits have fewer bits in truth."""
 _WIDE = {"I;16", "I;16B", "I;16L", "I;16N"}
 """Pillow's modes of 16-bit grey."""
 _SIDEWAYS = (5, 6, 7, 8)
@@ -285,6 +288,18 @@ def highest_value(path: Path) -> int | None:
         if image.mode not in _WIDE and not (image.mode == "I" and not value_type(image)):
             return None
         return int(np.asarray(image).max())
+
+
+def warn_if_dark(path: Path) -> None:
+    """Log a warning for a 16-bit picture whose values use less than a quarter of 16 bits."""
+    highest = highest_value(path) if "16-bit" in read_header(path).notes else None
+    if highest is not None and highest < DEEP:
+        logging.getLogger("seenet").warning(
+            "%s: 16 bits without a value above %d, so it is nearly black; scale its values to 8 "
+            "bits first (a value_range in seenet.yaml holds for training and eval)",
+            path,
+            highest,
+        )
 
 
 def _whole(values: np.ndarray, path: Path) -> np.ndarray:

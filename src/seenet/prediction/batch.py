@@ -19,7 +19,7 @@ import numpy as np
 
 from seenet.core.errors import DataError, PartialError, UsageError
 from seenet.core.files import remove_leftovers, sha256
-from seenet.core.images import read_image
+from seenet.core.images import read_image, warn_if_dark
 from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
 from seenet.prediction.base import BasePredictor
@@ -228,7 +228,10 @@ def _segment(
 
 def _read(item: Input) -> tuple[str, np.ndarray | None]:
     try:
-        return sha256(item.path), None if item.windows else read_image(item.path)
+        if item.windows:
+            return sha256(item.path), None
+        warn_if_dark(item.path)
+        return sha256(item.path), read_image(item.path)
     except OSError as error:
         raise DataError(f"{item.path}: cannot be read ({error.strerror or error})") from None
 

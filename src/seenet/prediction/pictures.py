@@ -16,7 +16,7 @@ from PIL import Image
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import files_below
 from seenet.core.image_files import BROKEN
-from seenet.core.images import IMAGE_SUFFIXES, from_pil, read_encoded, read_image
+from seenet.core.images import IMAGE_SUFFIXES, from_pil, read_encoded, read_image, warn_if_dark
 from seenet.prediction.raster import by_windows
 
 Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
@@ -53,6 +53,7 @@ def as_array(picture: Any, name: str) -> tuple[np.ndarray, str]:
         path = os.fsdecode(picture)
         if _URL.match(path):
             raise UsageError(f"{path}: URLs are not fetched; download it, and give the file")
+        warn_if_dark(Path(path))
         return read_image(Path(path)), Path(path).stem
     if isinstance(picture, bytes | bytearray | memoryview):
         return read_encoded(bytes(picture), name), name

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from seenet.core.errors import DataError
+from seenet.core.images import DEEP
 from seenet.data.check.scan import Examined
-from seenet.data.check.stats import DEEP, SplitStats, full_scale
+from seenet.data.check.stats import SplitStats, full_scale
 from seenet.data.split import Split
 
 MANY_IDS = 64

@@ -10,7 +10,7 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.core.files import files_below, write_text
-from seenet.core.images import highest_value, read_header, read_image
+from seenet.core.images import DEEP, highest_value, read_header, read_image
 from seenet.core.progress import track
 from seenet.data.check.beside import find_classes, splits_from_lists
 from seenet.data.check.choose import Choice, choose, init_command, name_of
@@ -23,7 +23,7 @@ from seenet.data.check.evidence import (
     values_of,
 )
 from seenet.data.check.layout import Layout, split_of
-from seenet.data.check.stats import DEEP, full_scale
+from seenet.data.check.stats import full_scale
 from seenet.data.check.values import propose_values, quoted
 from seenet.data.convert import OUT, Converted, convert, find_annotations, find_unsupported
 from seenet.data.folder import FILE

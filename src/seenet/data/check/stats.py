@@ -13,8 +13,6 @@ from seenet.core.labels import LabelSet
 
 Counted = tuple[dict[int, int], tuple[int, int]]
 """Pixels of each id in a mask, and its height and width."""
-DEEP = 2**14
-"""Value below which a whole set of 16-bit pictures has fewer bits."""
 BINARY = "looks like a 0/255 mask; set `decode: remap` with `remap: {0: 0, 255: 1}`"
 
 
