@@ -27,7 +27,7 @@ def test_every_row_has_a_data_set() -> None:
     assert len(ROWS) == len(SETS)
 
 
-@pytest.mark.parametrize(("name", "row"), zip(SETS, ROWS, strict=False))
+@pytest.mark.parametrize(("name", "row"), list(zip(SETS, ROWS, strict=False)))
 def test_what_you_type(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, row: str
 ) -> None:

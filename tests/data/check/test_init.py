@@ -30,7 +30,10 @@ PLACES = [f"{place}_{frame:04d}" for place in "abcdefghij" for frame in range(3)
 NUMBERS = [f"p{number:02d}" for number in range(50)]
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * ("-renamed" in name)) for name in LAYOUTS],
+)
 def test_what_is_read_is_the_truth(tmp_path: Path, capsys: Capsys, name: str) -> None:
     root, truth = write(tmp_path, LAYOUTS[name])
     text = settle(capsys, root, truth)

@@ -82,14 +82,14 @@ def choose(
         if _is(images, layout, "images") and _is(masks, layout, "masks")
     ][:CANDIDATES]
 
-    looked: dict[tuple[str, int], Series] = {}
+    looked: dict[tuple[str, ...], Series] = {}
 
     def look(side: Side, number: int) -> Series:
-        if (side, number) not in looked:
-            files = [pair[side == "masks"] for pair in layouts[number].pairs]
-            chosen = files[:: max(1, -(-len(files) // SAMPLED))]
-            looked[side, number] = series_of([folder / name for name in chosen])
-        return looked[side, number]
+        files = [pair[side == "masks"] for pair in layouts[number].pairs]
+        chosen = tuple(sorted(files[:: max(1, -(-len(files) // SAMPLED))]))
+        if chosen not in looked:  # many rules name the same files
+            looked[chosen] = series_of([folder / name for name in chosen])
+        return looked[chosen]
 
     def fits(number: int) -> bool:
         ours, theirs = look("images", number), look("masks", number)

@@ -19,9 +19,13 @@ from seenet.data.masks import packed
 
 MANY = 2**15
 """Distinct values of a file above which they are not counted one by one."""
+FEW = 64
+"""Colours of a file up to which they are compared exactly: there is no noise."""
+VARIED = 0.25
+"""Share of the eight most frequent colours below which a file is a picture."""
 BAND = 16
 """Rows of a band; the surroundings of pixels are looked at in bands of large files."""
-BAND_PIXELS = 400_000
+BAND_PIXELS = 200_000
 """Pixels of all bands of a file, at most about."""
 NEAR_GREY, NEAR_COLOUR = 4, 12
 """Differences up to which JPEG changes areas of one value."""
@@ -154,36 +158,35 @@ def _measure(
     palette: dict[int, tuple[int, ...]] | None = None,
     alpha: dict[int, int] | None = None,
 ) -> FileEvidence:
-    """Count values, and those that stand alone; colours come with their counts."""
+    """Count values, and those whose neighbours are like them; colours come with their counts."""
     whole = np.asarray(content)
     height, width = whole.shape[:2]
     step = max(1, round(height * width / BAND_PIXELS))
-    starts = range(0, max(1, height - BAND + 1), BAND * step)
-    bands = [
-        whole[start : start + BAND] if step > 1 else whole[start:]
-        for start in (starts if step > 1 else [0])
-    ]
+    starts = range(0, max(1, height - BAND + 1), BAND * step) if step > 1 else [0]
+    bands = [whole[start : start + BAND if step > 1 else height] for start in starts]
     if counted is None:
         counted = _counts(whole)
-    solid: Counter[int] = Counter()
-    seen: Counter[int] = Counter()
     if counted:
-        for band in bands:
-            values = packed(band) if band.ndim == 3 else band
-            inner = band[1:-1, 1:-1]
-            same = _alike(inner, band[:-2, 1:-1]) & _alike(inner, band[2:, 1:-1])
-            same &= _alike(inner, band[1:-1, :-2]) & _alike(inner, band[1:-1, 2:])
-            seen.update(_counts(values))
-            solid.update(_counts(values[1:-1, 1:-1][same]))
         frequencies = np.array(sorted(counted.values(), reverse=True), np.float64)
     else:
         first = packed(bands[0]) if bands[0].ndim == 3 else bands[0]
         frequencies = np.sort(np.unique(first, return_counts=True)[1])[::-1].astype(np.float64)
     shares = frequencies / max(1.0, frequencies.sum())
+    top = float(shares[:8].sum())
+    solid: Counter[int] = Counter()
+    seen: Counter[int] = Counter()
+    for band in bands if counted and (whole.ndim == 2 or top > VARIED) else []:
+        values = packed(band) if band.ndim == 3 else band
+        like = band if len(counted) > FEW else values
+        inner = like[1:-1, 1:-1]
+        same = _alike(inner, like[:-2, 1:-1]) & _alike(inner, like[2:, 1:-1])
+        same &= _alike(inner, like[1:-1, :-2]) & _alike(inner, like[1:-1, 2:])
+        seen.update(_counts(values))
+        solid.update(_counts(values[1:-1, 1:-1][same]))
     used = set(counted)
     return FileEvidence(
         path, (height, width), mode, turn, counted, dict(solid), dict(seen),
-        float(shares[:8].sum()), float(-(shares * np.log2(shares)).sum()) if len(shares) else 0.0,
+        top, float(-(shares * np.log2(shares)).sum()) if len(shares) else 0.0,
         {index: colour for index, colour in (palette or {}).items() if index in used},
         (alpha or {}) if len(counted) == 1 else {},
     )  # fmt: skip
@@ -194,8 +197,9 @@ def _alike(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     if ours.ndim == 2:
         same: np.ndarray = ours == theirs
         return same
-    near: np.ndarray = np.abs(ours.astype(np.int16) - theirs).max(2) <= NEAR_COLOUR // 2
-    return near
+    near = np.maximum(ours, theirs) - np.minimum(ours, theirs) <= NEAR_COLOUR // 2
+    every: np.ndarray = near[..., 0] & near[..., 1] & near[..., 2]
+    return every
 
 
 def _counts(values: np.ndarray) -> dict[int, int]:
@@ -275,7 +279,8 @@ class Series:
         top = median(file.top for file in self.files)
         few = median(len(file.values) or MANY for file in self.files)
         regions = self.single and few < MANY and self.solid_share > 0.8
-        if top < 0.6 and not regions and modes_with_noise(self) is None:
+        varied = not self.single and top <= VARIED
+        if varied or (top < 0.6 and not regions and modes_with_noise(self) is None):
             return "picture"
         if self.same:
             return "field of view"

@@ -183,7 +183,9 @@ def _choose(
         DataError: as `choose` and `convert`.
     """
     form = None
-    if images is None and masks is None and not (folder / OUT).exists():
+    if images is None and masks is None:
+        if (folder / OUT).exists():  # masks that were made of annotations before
+            return choose(folder, names, masks=OUT), None
         form = find_annotations(folder)
     if form is None or not form.startswith("a mask file"):
         try:
