@@ -63,7 +63,7 @@ def write_contact_sheet(split: FileSplit, out: Path) -> Path:
         "gallery.html.j2",
         title=f"{split.name.rpartition('/')[0]}: do the masks fit the pictures?",
         intro="Each row shows a picture, its mask over it, and the mask. If a mask lies wrongly or "
-        "classes are mixed up, change seenet.yaml; `seenet data check` reads all pairs.",
+        "classes are mixed up, change seenet.yaml. The command seenet data check reads all pairs.",
         rows=[
             {
                 "caption": key,
@@ -86,27 +86,33 @@ def _sheet(views: list[tuple[str, np.ndarray, np.ndarray]], labels: LabelSet) ->
     """Draw pairs in a grid, with a legend below."""
     names = list(zip(labels.classes, labels.colours, strict=True))[:SHOWN_CLASSES]
     in_row = 4
+    small = [[_thumbnail(pixels) for pixels in pair] for _, *pair in views]
+    tall = max(picture.height for pair in small for picture in pair)
     rows = -(-len(views) // COLUMNS)
     legend = -(-len(names) // in_row)
     width = COLUMNS * (2 * SIDE + GAP) + GAP
-    height = rows * (SIDE + LINE + GAP) + GAP + legend * LINE + GAP
+    height = rows * (tall + LINE + GAP) + GAP + legend * LINE + GAP
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, (key, image, over) in enumerate(views):
+    for number, ((key, *_), pair) in enumerate(zip(views, small, strict=True)):
         left = GAP + number % COLUMNS * (2 * SIDE + GAP)
-        top = GAP + number // COLUMNS * (SIDE + LINE + GAP)
-        for place, pixels in enumerate((image, over)):
-            small = Image.fromarray(pixels)
-            small.thumbnail((SIDE - 2, SIDE))
-            sheet.paste(small, (left + place * SIDE, top))
-        draw.text((left, top + SIDE + 2), _printable(key)[-70:], fill="black")
-    top = GAP + rows * (SIDE + LINE + GAP)
+        top = GAP + number // COLUMNS * (tall + LINE + GAP)
+        for place, picture in enumerate(pair):
+            sheet.paste(picture, (left + place * SIDE, top))
+        draw.text((left, top + tall + 2), _printable(key)[-70:], fill="black")
+    top = GAP + rows * (tall + LINE + GAP)
     for number, (name, colour) in enumerate(names):
         left = GAP + number % in_row * ((width - GAP) // in_row)
         line = top + number // in_row * LINE
         draw.rectangle((left, line, left + 12, line + 12), fill=colour, outline="black")
         draw.text((left + 18, line), _printable(name)[:40], fill="black")
     return sheet
+
+
+def _thumbnail(pixels: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((SIDE - 2, SIDE))
+    return picture
 
 
 def _printable(text: str) -> str:
