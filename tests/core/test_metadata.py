@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from seenet.core.errors import DataError
-from seenet.core.images import from_pil, png_header, read_encoded, read_header, read_ids, read_image
+from seenet.core.images import from_pil, read_encoded, read_header, read_ids, read_image
+from seenet.core.png import png_header
 from tests.core.blocks import (
     BLOCKS,
     COLOURS,

@@ -1,8 +1,6 @@
 """Decode images and masks to arrays, the same everywhere in SeENet."""
 
-import io
 import logging
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +9,13 @@ from PIL import Image
 from PIL.Image import Transpose
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from seenet.core.arrays import no_range, picture_from_array, read_array, scaled
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
-from seenet.core.image_files import BROKEN, SCALE, safe_image_open, tiff_value_type, too_large
+from seenet.core.image_files import BROKEN, safe_image_open, tiff_value_type, too_large
 from seenet.core.image_files import MAX_PIXELS as MAX_PIXELS
 from seenet.core.labels import LabelSet
-from seenet.core.metadata import ORIENTATION, png_chunks, stored_orientation
+from seenet.core.metadata import ORIENTATION, stored_orientation
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -136,7 +135,7 @@ def read_image(
         DataError: missing, empty, unreadable, truncated, animated, or over the pixel limit.
     """
     if path.suffix.lower() == ".npy":
-        return _from_array(path, value_range)
+        return picture_from_array(path, value_range)
     with safe_image_open(path) as image:
         if not upright:
             image.getexif()[ORIENTATION] = 1
@@ -144,13 +143,6 @@ def read_image(
             return from_pil(image, str(path))
         values = np.asarray(_upright(image)).astype(np.float64)
         return np.repeat(scaled(values, value_range)[:, :, None], 3, axis=2)
-
-
-def scaled(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """Scale values to uint8, the range to 0..255; clip those outside, NaN becomes 0."""
-    low, high = value_range
-    shares = np.nan_to_num((values - low) / (high - low), nan=0.0)
-    return (shares.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def read_encoded(content: bytes, name: str) -> np.ndarray:
@@ -199,19 +191,6 @@ def value_type(image: Image.Image) -> str:
     return "float32" if image.mode == "F" else ""
 
 
-def no_range(name: str, kind: str, limits: tuple[float, float] | None) -> DataError:
-    """Return the error for values whose black and white are unknown.
-
-    Args:
-        name: of the image.
-        kind: type of the values.
-        limits: smallest and largest finite value; None if no value is finite.
-    """
-    found = f" from {limits[0]:.7g} to {limits[1]:.7g}" if limits else ", none of them finite"
-    what = f"{name}: {kind} values{found}, expected 8 or 16 bits"
-    return DataError(what, fix=SCALE, kind="format")
-
-
 def tiff_values(image: Image.Image) -> tuple[int, bool]:
     """Return the bits of a TIFF's values, and whether 0 is white; (16, False) for other images."""
     if not isinstance(image, TiffImageFile):
@@ -230,56 +209,6 @@ def eight_bits(values: np.ndarray, bits: int, *, inverted: bool = False) -> np.n
         scaled = (values.astype(np.uint32) * 510 + top) // (2 * top)
         values = scaled.clip(max=255).astype(np.uint8)
     return 255 - values if inverted else values
-
-
-def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
-    """Read a NumPy array from a .npy file; `mapped`: without reading its values yet.
-
-    Raises:
-        DataError: missing, or no plain array of numbers of 2 or 3 dimensions.
-    """
-    try:
-        found: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file, expected an array", kind="missing") from None
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(
-            f"{path}: no NumPy array ({reason})",
-            fix="copy it again; save it by np.save, without objects",
-            kind="damaged",
-        ) from None
-    if found.ndim not in {2, 3} or found.dtype.kind not in "biuf":
-        raise DataError(
-            f"{path}: an array of shape {found.shape} and type {found.dtype}, "
-            "expected H x W or H x W x C numbers",
-            fix="save it in that form",
-            kind="format",
-        )
-    return found
-
-
-def _from_array(path: Path, value_range: tuple[float, float] | None) -> np.ndarray:
-    """Read a picture of one or three bands from a .npy file as H x W x 3 uint8.
-
-    Raises:
-        DataError: other bands, or values that are not uint8 and have no range.
-    """
-    values = read_array(path)
-    bands = 1 if values.ndim == 2 else values.shape[2]
-    if bands not in {1, 3}:
-        raise DataError(
-            f"{path}: an array of {bands} bands, expected 1 or 3",
-            fix="save the three that are red, green and blue",
-            kind="format",
-        )
-    if value_range is not None:
-        values = scaled(values.astype(np.float64), value_range)
-    elif values.dtype != np.uint8:
-        finite = values[np.isfinite(values)]
-        limits = (finite.min(), finite.max()) if finite.size else None
-        raise no_range(str(path), str(values.dtype), limits)
-    return np.repeat(values.reshape(*values.shape[:2], bands), 3 // bands, axis=2)
 
 
 def highest_value(path: Path) -> int | None:
@@ -396,43 +325,6 @@ def read_channel(path: Path, channel: str, *, upright: bool = True) -> np.ndarra
                 pixels=image.width * image.height,
             )
         return np.array(image.getchannel(letter))
-
-
-def png_header(content: bytes, name: str) -> tuple[str, tuple[int, int]]:
-    """Read the header of a PNG in memory, and verify the checksums of all chunks.
-
-    Args:
-        content: the file.
-        name: used in errors.
-
-    Returns:
-        Pillow's mode, and height and width as stored.
-
-    Raises:
-        DataError: not a PNG, or damaged: other readers may reject what Pillow tolerates.
-    """
-    with safe_image_open(Path(name), content) as image:
-        if image.format != "PNG":
-            raise DataError(f"{name}: a picture of kind {image.format}, expected PNG")
-        kind = b""
-        for kind, start, length in png_chunks(io.BytesIO(content)):
-            end = start + length
-            checksum = int.from_bytes(content[end : end + 4])
-            if zlib.crc32(content[start:end], zlib.crc32(kind)) != checksum:
-                raise OSError(f"wrong checksum of {kind!r}")
-        if kind != b"IEND":
-            raise OSError("no end")
-        return image.mode, (image.height, image.width)
-
-
-def png_ids(content: bytes, name: str) -> np.ndarray:
-    """Decode the H x W values of a PNG in memory, as stored; call `png_header` first.
-
-    Raises:
-        DataError: as `read_image`.
-    """
-    with safe_image_open(Path(name), content) as image:
-        return np.array(image)
 
 
 def read_colours(path: Path, *, upright: bool = True) -> np.ndarray:

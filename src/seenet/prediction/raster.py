@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 
+from seenet.core.arrays import no_range
 from seenet.core.errors import DataError
 from seenet.core.files import beside
 from seenet.core.image_files import safe_image_open
-from seenet.core.images import eight_bits, from_pil, no_range, orientation, tiff_values
+from seenet.core.images import eight_bits, from_pil, orientation, tiff_values
 from seenet.prediction.result import blend, to_mask
 
 if TYPE_CHECKING:

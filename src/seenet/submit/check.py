@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from seenet.core.errors import CheckError, DataError, UsageError
 from seenet.core.files import files_below
-from seenet.core.images import IMAGE_SUFFIXES, image_size, png_header, png_ids
+from seenet.core.images import IMAGE_SUFFIXES, image_size
+from seenet.core.png import png_header, png_ids
 from seenet.core.progress import bar, track
 from seenet.data.split import read_list
 from seenet.submit.benchmark import CITYSCAPES, VOC, Benchmark

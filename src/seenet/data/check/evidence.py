@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from seenet.core.arrays import read_array
 from seenet.core.errors import DataError
 from seenet.core.image_files import safe_image_open
-from seenet.core.images import orientation, read_array, read_ids
+from seenet.core.images import orientation, read_ids
 from seenet.data.masks import packed
 
 MANY = 2**15
