@@ -11,14 +11,14 @@ from seenet.evaluation.metrics import Metric, open_metrics
 from tests.evaluation.doubles import random_split, shown, tiny
 
 DOCS = Path(__file__).parents[3] / "docs/metrics.md"
-NAME = "wrong:WrongPixels"
+NAME = "own_metric:WrongPixels"
 
 
 @pytest.fixture
 def _docs_module(tmp_path, monkeypatch) -> None:
     """Make the class in docs/metrics.md a module that can be imported."""
     code = DOCS.read_text().split("```python\n")[1].split("```")[0]
-    (tmp_path / "wrong.py").write_text(code + "\n\ndef no_metric(split):\n    return 3\n")
+    (tmp_path / "own_metric.py").write_text(code + "\n\ndef no_metric(split):\n    return 3\n")
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
@@ -35,7 +35,7 @@ def test_the_metric_of_the_docs_is_counted_and_shown():
 
 
 @pytest.mark.usefixtures("_docs_module")
-@pytest.mark.parametrize("name", ["boundary_iuo", "wrong:Missing", "wrong:no_metric", "cityscapes"])
+@pytest.mark.parametrize("name", ["boundary_iuo", "own_metric:Missing", "own_metric:no_metric", "cityscapes"])
 def test_names_that_make_no_metric_are_refused(name):
     with pytest.raises(UsageError):
         open_metrics([name], random_split(1))

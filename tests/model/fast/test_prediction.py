@@ -126,7 +126,7 @@ def test_the_predictor_uses_the_form_and_follows_the_weights() -> None:
     model = network("baseline").train()
     predictor = Predictor(model, LABELS, device="cpu")
     scores = [predictor.scores(PICTURE)]
-    assert predictor._form[1] is not model and model.training
+    assert predictor._form is not model and model.training
     for tensor in (model.head.branches[0].weight, model.backbone.norms()[0].running_var):
         tensor.detach().mul_(-2 if tensor.requires_grad else 3)
         scores.append(predictor.scores(PICTURE))
