@@ -84,7 +84,7 @@ class LocalConv(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.norm(self.row_column(x) + self.column_row(x)))
+        out: Tensor = self.activation(self.norm(self.column_row(x) + self.row_column(x)))
         return out
 
 

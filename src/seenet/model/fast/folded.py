@@ -9,6 +9,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seenet.model.seenet import LocalConv
+
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
@@ -85,6 +87,27 @@ def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
         scale = scale * norm.weight.detach().double()
     shift = -mean * scale
     return scale, shift if norm.bias is None else shift + norm.bias.detach().double()
+
+
+class FoldedLocalConv(nn.Module):
+    """`LocalConv` (Fig. 4b) with its norm and ReLU folded into the last of its convolutions."""
+
+    def __init__(self, local: LocalConv) -> None:
+        super().__init__()
+        pairs: Any = (local.column_row, local.row_column)
+        self.first, self.second = (
+            nn.ModuleList(FoldedConv(conv) for conv in pair) for pair in pairs
+        )
+        factor, shift = scale_and_shift(local.norm)
+        other: Any = self.first[1]
+        other.scale(factor)
+        last: Any = self.second[1]
+        last.scale(factor, shift)
+        last.activation, last.overwrites = nn.ReLU(inplace=True), True
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second[1](self.second[0](x), self.first[1](self.first[0](x)))
+        return out
 
 
 class FoldedConcatConv(nn.Module):

@@ -4,6 +4,7 @@ In eval mode a batch norm is y = x s + t (`folded.scale_and_shift`), so norm(con
 conv'(x) + t, where each kernel of conv' is that of conv times its s, computed in float64.
 """
 
+import copy
 import operator
 from functools import partial
 from inspect import signature
@@ -23,8 +24,10 @@ from seenet.model.fast.folded import (
     ACTIVATIONS,
     FoldedConcatConv,
     FoldedConv,
+    FoldedLocalConv,
     scale_and_shift,
 )
+from seenet.model.seenet import LocalConv
 
 CONVOLUTIONS = (nn.Conv2d, DepthwiseConv2d, Conv2dSame)
 """Convolutions with a known forward pass; a subclass may compute anything."""
@@ -47,6 +50,8 @@ def fold(module: nn.Module) -> nn.Module:
     """
     if _is_foldable(module):
         return FoldedConv(module)
+    if isinstance(module, LocalConv):
+        return FoldedLocalConv(module)
     if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
         return module
     # A unit of ours that holds none of ours, such as ConvUnit, is recorded; a backbone is not.
@@ -190,9 +195,10 @@ class _GraphFolder:
                 return
             other.scale(factor)
         conv.scale(factor, shift)
-        # What is left of the norm is its activation, which timm's have.
+        # What is left of the norm is its activation, which timm's have; a copy, as only modules
+        # with one name are deleted where nothing calls them.
         node.target = f"{node.target}_act"
-        self.module.set_submodule(node.target, getattr(norm, "act", nn.Identity()))
+        self.module.set_submodule(node.target, copy.copy(getattr(norm, "act", nn.Identity())))
         self._fold(node)
 
     def _fold_activation(self, node: Any, kind: Any) -> None:
