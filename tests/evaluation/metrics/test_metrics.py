@@ -35,7 +35,9 @@ def test_the_metric_of_the_docs_is_counted_and_shown():
 
 
 @pytest.mark.usefixtures("_docs_module")
-@pytest.mark.parametrize("name", ["boundary_iuo", "own_metric:Missing", "own_metric:no_metric", "cityscapes"])
+@pytest.mark.parametrize(
+    "name", ["boundary_iuo", "own_metric:Missing", "own_metric:no_metric", "cityscapes"]
+)
 def test_names_that_make_no_metric_are_refused(name):
     with pytest.raises(UsageError):
         open_metrics([name], random_split(1))
