@@ -46,14 +46,15 @@ def init(
     where the data has none.
     """
     from seenet.core.settings import DataSettings
-    from seenet.data.check.propose import write_proposal
+    from seenet.data.check.propose import propose
     from seenet.data.folder import open_folder
     from seenet.data.pairing import OWN_FOLDER
     from seenet.report.contact_sheet import write_contact_sheet
 
-    proposal = write_proposal(
+    proposal = propose(
         folder, images=images, masks=masks, decode=decode, exif=exif, val=val, test=test
     )
+    proposal.write(folder)
     for remark in proposal.remarks:
         print(remark, file=sys.stderr)
     print(f"{proposal.text}\nwritten: {folder / 'seenet.yaml'}; put the classes' names in")
@@ -75,7 +76,7 @@ def convert(
 
     Reads COCO, Labelme, CVAT and YOLO, a mask file a class and a mask file an object.
     """
-    from seenet.data.convert import OUT
+    from seenet.data.annotations.tree import OUT
     from seenet.data.convert import convert as write_masks
 
     print(write_masks(folder, out or folder / OUT).text())

@@ -59,6 +59,11 @@ class Header:
     notes: tuple[str, ...]
     orientation: int = 1
 
+    @property
+    def sideways(self) -> bool:
+        """Whether the EXIF rotation swaps height and width."""
+        return self.orientation in _SIDEWAYS
+
 
 def read_header(path: Path) -> Header:
     """Read the header of an image file without decoding it.
@@ -221,7 +226,7 @@ def highest_value(path: Path) -> int | None:
 
 def warn_if_dark(path: Path) -> None:
     """Log a warning for a 16-bit picture whose values use less than a quarter of 16 bits."""
-    highest = highest_value(path) if "16-bit" in read_header(path).notes else None
+    highest = None if path.suffix.lower() == ".npy" else highest_value(path)
     if highest is not None and highest < DEEP:
         logging.getLogger("seenet").warning(
             "%s: 16 bits without a value above %d, so it is nearly black; scale its values to 8 "

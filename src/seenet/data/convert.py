@@ -14,12 +14,10 @@ from seenet.core.labels import IGNORE, LabelSet, voc_colours
 from seenet.core.progress import track
 from seenet.data.annotations import FORMATS, Format, Tree, find_formats
 from seenet.data.annotations import find_unsupported as name_unsupported
-from seenet.data.annotations.tree import Annotated, Annotations, kept
+from seenet.data.annotations.tree import OUT, Annotated, Annotations, kept
 from seenet.data.polygons import Instance, draw
 from seenet.data.split import need_folder, size_mismatch
 
-OUT = "seenet-masks"
-"""Folder of the masks in that of the data, unless another is given."""
 CLASSES = "classes.txt"
 BACKGROUND = "background"
 MOST_CLASSES = 65_535
@@ -30,7 +28,7 @@ HINT = "expected a folder with pictures and annotations"
 
 @dataclass(frozen=True)
 class Converted:
-    """What `convert` wrote.
+    """Result of `convert`.
 
     Attributes:
         format: name of the annotations' format.
@@ -235,8 +233,7 @@ def _size(entry: Annotated) -> tuple[int, int]:
     """
     header = read_header(entry.picture)
     size = entry.size or header.size
-    sideways = any(note in header.notes for note in (f"EXIF orientation {n}" for n in range(5, 9)))
-    if size != header.size and not (sideways and size == header.size[::-1]):
+    if size != header.size and not (header.sideways and size == header.size[::-1]):
         raise size_mismatch(entry.picture, header.size, entry.source, size)
     return size
 

@@ -14,7 +14,7 @@ from seenet.core.images import read_image
 from seenet.core.labels import IGNORE, LabelSet, voc_colours
 from seenet.core.recipe_files import explain, read_yaml
 from seenet.core.settings import DataSettings, Section
-from seenet.data.masks import Decode, MaskReader
+from seenet.data.masks import Decode, MaskReader, remap_line
 from seenet.data.pairing import SAME_NAME, PairRule, Pairs, normal, pair_files, without_suffix
 from seenet.data.split import FileSplit, file_split, need_folder, read_list
 
@@ -107,7 +107,7 @@ class FolderDescription(Section):
     test: Path | None = None
     """List of names or a folder of pictures, which are never trained on; null: none."""
     unlabelled: Literal["error", "skip"] = "error"
-    """What to do with pictures without masks."""
+    """Whether pictures without masks are an error or left out."""
     exif: Literal["apply", "ignore"] = "apply"
     """Whether pictures and masks are rotated by their EXIF tags, or taken as stored."""
     value_range: Annotated[tuple[float, float] | None, BeforeValidator(_check_range)] = None
@@ -182,10 +182,9 @@ class FolderDescription(Section):
             return f"{found}; use 255, or any id outside 0 to {last}"
         kept = [number for number in range(last + 2) if number != self.ignore]
         table = {number: place for place, number in enumerate(kept)} | {self.ignore: IGNORE}
-        rows = ", ".join(f"{number}: {table[number]}" for number in sorted(table))
         return (
             f"{found}; if the {last + 1} classes are the other ids, set `ignore: {IGNORE}`, "
-            f"`decode: remap` and `remap: {{{rows}}}`"
+            f"`decode: remap` and `{remap_line(table)}`"
         )
 
     def labels(self) -> LabelSet:

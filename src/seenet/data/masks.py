@@ -1,5 +1,6 @@
 """Read mask files as class ids, as a `seenet.yaml` declares them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,12 @@ def packed(colours: np.ndarray) -> np.ndarray:
     wide = colours.astype(np.int32)
     result: np.ndarray = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
     return result
+
+
+def pack(colour: Sequence[int]) -> int:
+    """Return the integer of `packed` for one colour."""
+    red, green, blue = colour
+    return red << 16 | green << 8 | blue
 
 
 def unpacked(value: int) -> Colour:
@@ -50,11 +57,6 @@ class MaskReader:
     tolerance: int = 0
     channel: str | None = None
     upright: bool = True
-
-    @property
-    def approximate(self) -> bool:
-        """Whether values may go to the nearest class."""
-        return self.decode in {"threshold", "nearest"} or self.tolerance > 0
 
     def __call__(self, path: Path) -> np.ndarray:
         """Read a mask.
@@ -122,10 +124,7 @@ class MaskReader:
             DataError: a colour is further than `tolerance` from that of each class.
         """
         values = packed(read_colours(path, upright=self.upright))
-        table = {
-            red << 16 | green << 8 | blue: label
-            for (red, green, blue), label in self.colours.items()
-        }
+        table = {pack(colour): label for colour, label in self.colours.items()}
         ids, missing = _look_up(values, table, 0)
         inexact = int(missing.sum())
         if inexact and self.tolerance:
@@ -148,6 +147,11 @@ class MaskReader:
             best[difference < distance] = index
             distance = np.minimum(distance, difference)
         return np.array(list(self.colours.values()))[best], distance <= self.tolerance
+
+
+def remap_line(table: dict[int, int]) -> str:
+    """Return a table of ids as the line `remap: {...}` of a `seenet.yaml`."""
+    return f"remap: {{{', '.join(f'{label}: {table[label]}' for label in sorted(table))}}}"
 
 
 def _sorted(table: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:

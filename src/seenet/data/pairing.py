@@ -15,6 +15,11 @@ SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 OWN_FOLDER = "seenet-init"
 """Folder of the contact sheet of `seenet data init`, which holds no data."""
 ANY_SUFFIX = ".*"
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Words for the splits in names of files and folders."""
 _FIELD = re.compile(r"\{(\w+)\}")
 
 

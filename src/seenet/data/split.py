@@ -13,6 +13,7 @@ from seenet.core.errors import DataError
 from seenet.core.files import digest, read_text
 from seenet.core.images import read_header, read_image
 from seenet.core.labels import LabelSet
+from seenet.data.masks import MaskReader
 
 
 class Split(Protocol):
@@ -73,6 +74,12 @@ class FileSplit:
     def mask(self, index: int) -> np.ndarray:
         """Read H x W class ids; raise DataError for a file that cannot be decoded as declared."""
         return self.decode(self.masks[index])
+
+    def decoded(self, index: int) -> tuple[np.ndarray, int]:
+        """Read a mask as `mask`, and how many of its pixels went to the nearest class."""
+        if isinstance(self.decode, MaskReader):
+            return self.decode.decoded(self.masks[index])
+        return self.mask(index), 0
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = self.image(index), self.mask(index)
@@ -141,7 +148,8 @@ def size_mismatch(
 ) -> DataError:
     """Return the error for an image and a mask of different sizes (height, width)."""
     fix = "resize the mask with nearest neighbour"
-    if image_shape[:2] == mask_shape[1::-1] and image.is_file() and _is_turned(image):
+    swapped = image_shape[:2] == mask_shape[1::-1]
+    if swapped and image.is_file() and read_header(image).sideways:
         fix = "the mask fits the picture as it is stored: set `exif: ignore` in seenet.yaml"
     return DataError(
         f"{mask}: {mask_shape[0]} x {mask_shape[1]} pixels, "
@@ -150,11 +158,6 @@ def size_mismatch(
         kind="size",
         pixels=mask_shape[0] * mask_shape[1],
     )
-
-
-def _is_turned(image: Path) -> bool:
-    """Return whether an image has an EXIF tag that swaps height and width."""
-    return read_header(image).orientation > 4
 
 
 def file_split(

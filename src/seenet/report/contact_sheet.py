@@ -10,7 +10,7 @@ from seenet.core.files import replacing, writing_to
 from seenet.core.labels import LabelSet
 from seenet.data.split import FileSplit
 from seenet.prediction.result import blend, colourize
-from seenet.report.html import photograph, render, shrunk
+from seenet.report.html import photograph, render, shrunk, spread
 
 PAIRS = 9
 COLUMNS = 3
@@ -37,15 +37,13 @@ def write_contact_sheet(split: FileSplit, out: Path) -> Path:
     """
     shown = []
     first: DataError | None = None
-    for index in range(0, len(split), max(1, len(split) // PAIRS)):
+    for index in spread(len(split), PAIRS):
         try:
             image, mask = split.read(index)
         except DataError as error:
             first = first or error
             continue
         shown.append((split.key(index), image, mask))
-        if len(shown) == PAIRS:
-            break
     if not shown:
         raise first or DataError(f"{split.name}: no pair can be read")
     views = [

@@ -99,7 +99,7 @@ def _section(
 ) -> dict[str, Any]:
     """Return the values of a split for the template."""
     summary = split_summary(verdict)
-    stats = verdict.stats()
+    stats = verdict.stats
     kinds = Counter(finding.kind for finding in verdict.findings)
     return {
         "summary": summary,

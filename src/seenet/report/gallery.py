@@ -20,7 +20,7 @@ from seenet.model.segmenter import Normalization
 from seenet.model.weights import backbone_normalization
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.result import blend, colourize
-from seenet.report.html import number, percent, photograph, png, render, shrunk
+from seenet.report.html import number, percent, photograph, png, render, shrunk, spread
 
 EPOCHS = 2
 """First epochs whose samples `data_page` shows."""
@@ -143,11 +143,6 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
     )
     write_gallery(path, f"What the network sees: {split.name}", intro, rows(), split.labels)
     return path
-
-
-def spread(total: int, count: int) -> list[int]:
-    """Return up to `count` of `total` indices, evenly spread."""
-    return sorted(set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()))
 
 
 def denormalized(pixels: Tensor, normalization: Normalization) -> np.ndarray:

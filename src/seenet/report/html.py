@@ -73,6 +73,11 @@ def shrunk(ids: np.ndarray, longest: int = LONGEST) -> np.ndarray:
     return ids[::step, ::step]
 
 
+def spread(total: int, count: int) -> list[int]:
+    """Return up to `count` of `total` indices, evenly spread."""
+    return sorted(set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()))
+
+
 def percent(share: float | None, missing: str = "absent") -> str:
     """Format a share: 0.4567 -> "45.7 %"; `missing` for None."""
     return missing if share is None else f"{100 * share:.1f} %"

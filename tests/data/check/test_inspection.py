@@ -143,4 +143,4 @@ def test_a_duplicate_with_another_mask(folder: Path) -> None:
 def test_drawn_data_is_good() -> None:
     inspection = inspect(DataSettings(kind="shapes", size=48, count=3))
     assert not inspection.errors
-    assert inspection.splits[0].stats() is not None
+    assert inspection.splits[0].stats is not None

@@ -3,7 +3,6 @@
 import mmap
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,17 +13,15 @@ from typing import Any, NamedTuple
 from seenet.core.errors import DataError
 from seenet.core.files import files_below
 from seenet.core.images import IMAGE_SUFFIXES
+from seenet.data.pairing import OWN_FOLDER, SPLIT_WORDS, normal
 
-WRITTEN = ("seenet-masks", "seenet-init")
+OUT = "seenet-masks"
+"""Folder of the masks that `convert` writes into that of the data, unless another is given."""
+WRITTEN = {OUT, OWN_FOLDER}
 """Folders that SeENet writes into a data set; nothing is searched in them."""
 SUFFIXES = (".json", ".xml", ".txt", ".yaml", ".yml", ".names", ".csv", ".mat", ".gz", ".nii")
 """Suffixes of files that annotate, beside those of images."""
 LARGEST_SIDE = 10**6
-SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""Words in names that tell a split."""
 
 
 class Shape(NamedTuple):
@@ -51,7 +48,7 @@ class Annotated:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a reader found: classes in the order of the format, and annotated pictures."""
+    """Result of a reader: classes in the order of the format, and annotated pictures."""
 
     classes: list[str]
     pictures: list[Annotated]
@@ -68,12 +65,12 @@ class Tree:
         self._others: dict[str, list[Path]] = defaultdict(list)
         for path in files_below(folder, IMAGE_SUFFIXES | set(SUFFIXES)):
             suffix = path.suffix.lower()
-            if set(path.relative_to(folder).parts[:-1]) & set(WRITTEN):
+            if set(path.relative_to(folder).parts[:-1]) & WRITTEN:
                 continue
             if suffix in IMAGE_SUFFIXES:
                 self.pictures.append(path)
-                self._by_name[_folded(path.name)].append(path)
-                self._by_stem[_folded(path.stem)].append(path)
+                self._by_name[normal(path.name)].append(path)
+                self._by_stem[normal(path.stem)].append(path)
             else:
                 self._others[suffix].append(path)
 
@@ -86,7 +83,7 @@ class Tree:
 
         What lies in another split is another picture.
         """
-        same = self._by_stem.get(_folded(stem.name), [])
+        same = self._by_stem.get(normal(stem.name), [])
         beside = [path for path in same if path.parent == stem.parent]
         splits = self._splits(stem.parent)
         return beside or [path for path in same if _agree(splits, self._splits(path.parent))]
@@ -103,7 +100,7 @@ class Tree:
             DataError: there is none (kind `missing`), or several.
         """
         parts = [part for part in name.replace("\\", "/").split("/") if part not in {"", "."}]
-        same = self._by_name.get(_folded(parts[-1]), []) if parts else []
+        same = self._by_name.get(normal(parts[-1]), []) if parts else []
         homes = (source.parent, source.parent / "images", self.folder, self.folder / "images")
         for home in homes:
             place = Path(os.path.normpath(home.joinpath(*parts)))
@@ -111,12 +108,12 @@ class Tree:
                 return place
         splits = _splits_in("/".join(parts[:-1])) or self._splits(source)
         paths = {
-            path: _folded(f"/{path.relative_to(self.folder).as_posix()}")
+            path: normal(f"/{path.relative_to(self.folder).as_posix()}")
             for path in same
             if _agree(splits, self._splits(path.parent))
         }
         for start in range(len(parts)):
-            tail = _folded("/" + "/".join(parts[start:]))
+            tail = normal("/" + "/".join(parts[start:]))
             found = [path for path, text in paths.items() if text.endswith(tail)]
             near = (
                 [path for path in found if path.is_relative_to(source.parent)],
@@ -141,16 +138,14 @@ class Tree:
 
 
 def _splits_in(text: str) -> set[str]:
-    return {SPLITS[word] for word in re.findall(r"[a-z]+", text.lower()) if word in SPLITS}
+    return {
+        SPLIT_WORDS[word] for word in re.findall(r"[a-z]+", text.lower()) if word in SPLIT_WORDS
+    }
 
 
 def _agree(one: set[str], other: set[str]) -> bool:
     """Whether two names may be of one split: neither tells any, or they share one."""
     return not one or not other or bool(one & other)
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def size_of(height: Any, width: Any) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.data.check.evidence import Series, series_of, values_of
-from seenet.data.check.layout import Layout, find_layouts, merged, split_word
+from seenet.data.check.layout import Layout, find_layouts, merged, split_word, spread
 from seenet.data.pairing import normal
 
 Side = Literal["images", "masks"]
@@ -86,7 +86,7 @@ def choose(
 
     def look(side: Side, number: int) -> Series:
         files = [pair[side == "masks"] for pair in layouts[number].pairs]
-        chosen = tuple(sorted(files[:: max(1, -(-len(files) // SAMPLED))]))
+        chosen = tuple(sorted(spread(files, SAMPLED)))
         if chosen not in looked:  # many rules name the same files
             looked[chosen] = series_of([folder / name for name in chosen])
         return looked[chosen]

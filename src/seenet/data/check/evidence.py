@@ -16,7 +16,8 @@ from seenet.core.arrays import read_array
 from seenet.core.errors import DataError
 from seenet.core.image_files import safe_image_open
 from seenet.core.images import orientation, read_ids
-from seenet.data.masks import packed
+from seenet.data.check.stats import count_ids
+from seenet.data.masks import pack, packed
 
 MANY = 2**15
 """Distinct values of a file above which they are not counted one by one."""
@@ -38,7 +39,7 @@ SINGLE = ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L", "I;16N", "LA", "PA"
 
 @dataclass(frozen=True)
 class FileEvidence:
-    """What one file holds.
+    """Measurements of one file.
 
     Attributes:
         path: the file.
@@ -124,7 +125,7 @@ def look_at(path: Path) -> FileEvidence:
             alpha = {value: count for value, count in enumerate(counts) if count}
         plain = image if image.mode == "RGB" else image.convert("RGB")
         found: Any = plain.getcolors(MANY) or []
-        counted = {red << 16 | green << 8 | blue: count for count, (red, green, blue) in found}
+        counted = {pack(colour): count for count, colour in found}
         return _measure(path, plain, image.mode, turn, counted=counted, alpha=alpha)
 
 
@@ -205,21 +206,8 @@ def _alike(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 def _counts(values: np.ndarray) -> dict[int, int]:
     """Return the pixels of each value; empty above `MANY` values."""
-    flat = values.ravel()
-    if not flat.size:
-        return {}
-    low, high = int(flat.min()), int(flat.max())
-    if high - low < 2**16:
-        counts = np.bincount(
-            (flat.astype(np.int64) - low) if low or flat.dtype.kind != "u" else flat
-        )
-        found = np.flatnonzero(counts)
-        numbers, pixels = found + low, counts[found]
-    else:
-        numbers, pixels = np.unique(flat, return_counts=True)
-    if len(numbers) > MANY:
-        return {}
-    return dict(zip(numbers.tolist(), pixels.tolist(), strict=True))
+    counts = count_ids(values)
+    return counts if len(counts) <= MANY else {}
 
 
 @dataclass(frozen=True)
@@ -269,8 +257,13 @@ class Series:
         return all(float((array != arrays[0]).mean()) < 0.01 for array in arrays[1:])
 
     @cached_property
+    def noise(self) -> list[int] | None:
+        """Values that noisy masks stand for, as `modes_with_noise`."""
+        return modes_with_noise(self)
+
+    @cached_property
     def kind(self) -> str:
-        """What the files are: `damaged`, `constant`, `alpha`, `picture`, `field of view`, `noise`,
+        """Kind of the files: `damaged`, `constant`, `alpha`, `picture`, `field of view`, `noise`,
         `instances`, `ids`, `colours` or `palette`.
         """
         if not self.files:
@@ -281,13 +274,13 @@ class Series:
         few = median(len(file.values) or MANY for file in self.files)
         regions = self.single and few < MANY and self.solid_share > 0.8
         varied = not self.single and top <= VARIED
-        if varied or (top < 0.6 and not regions and modes_with_noise(self) is None):
+        if varied or (top < 0.6 and not regions and self.noise is None):
             return "picture"
         if self.same:
             return "field of view"
         if any(file.mode == "P" for file in self.files):
             return "palette"
-        if modes_with_noise(self) is not None:
+        if self.noise is not None:
             return "noise"
         if self.single and looks_like_instances(self):
             return "instances"
@@ -371,11 +364,10 @@ def modes_with_noise(series: Series) -> list[int] | None:
 
 def inexact_share(series: Series) -> float:
     """Return the share of pixels of noisy masks that are none of the values they stand for."""
-    modes = modes_with_noise(series) if series.files else None
-    if modes is None:
+    if series.noise is None:
         return 0.0
     total = sum(series.values.values())
-    return 1 - sum(series.values[mode] for mode in modes) / total
+    return 1 - sum(series.values[mode] for mode in series.noise) / total
 
 
 def _distances(values: np.ndarray, other: int, *, single: bool) -> np.ndarray:

@@ -74,15 +74,17 @@ class SplitVerdict:
     def name(self) -> str:
         return self.split.name if self.split else self.which
 
+    @cached_property
     def stats(self) -> SplitStats | None:
-        """Return the counts of the masks that were read; None if there are none."""
+        """Counts of the masks that were read; None if there are none."""
         counted = [(pair.counts, pair.shape) for pair in self.pairs if pair.counts is not None]
         return gather(self.split.labels, counted) if self.split and counted else None
 
     def doubts(self) -> list[str]:
         """Return warnings about the split as a whole."""
-        stats = self.stats()
-        return list(doubts(self.split, self.pairs, stats)) if self.split and stats else []
+        if self.split is None or self.stats is None:
+            return []
+        return list(doubts(self.split, self.pairs, self.stats))
 
     def strange(self) -> dict[int, tuple[int, int]]:
         """Return numbers of pixels and masks of each id that is neither a class nor ignored."""
@@ -166,7 +168,7 @@ class Inspection:
         found = [
             f"{verdict.name}: {doubt}" for verdict in self.splits for doubt in verdict.doubts()
         ]
-        stats = [verdict.stats() for verdict in self.splits]
+        stats = [verdict.stats for verdict in self.splits]
         if len(stats) == 2 and stats[0] is not None and stats[1] is not None:
             found += [text for text in [untaught(stats[0], stats[1])] if text]
         return found
@@ -243,7 +245,7 @@ def _judge(
         findings.append(_finding(split.name, "", split.name, error))
     notes = [Note(split.name, key, *note) for key, pair in keyed for note in pair.notes]
     verdict = SplitVerdict(which, split, pairs, tuple(findings), tuple(notes))
-    stats = verdict.stats()
+    stats = verdict.stats
     if stats and not any(finding.kind == "mask-kind" for finding in findings):
         whole = [_finding(split.name, "", split.name, e) for e in implausible(split, pairs, stats)]
         verdict = replace(verdict, findings=(*verdict.findings, *whole))

@@ -9,8 +9,18 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import TypeVar
 
-from seenet.data.pairing import ANY_SUFFIX, PairRule, normal, without_suffix
+from seenet.data.pairing import (
+    ANY_SUFFIX,
+    SAME_NAME,
+    SPLIT_WORDS,
+    PairRule,
+    normal,
+    without_suffix,
+)
+
+T = TypeVar("T")
 
 SAMPLED = 48
 """Files from which rules are made."""
@@ -20,10 +30,7 @@ TRIED = 600
 """Files on which rules are tried."""
 NEIGHBOURS = 80
 """Files that share a part of a name with another, at most, of which rules are made."""
-SPLIT_WORDS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "dev": "val", "test": "test", "testing": "test",
-}  # fmt: skip
+FOLDER_WORDS = SPLIT_WORDS | {"dev": "val"}
 """Words for the splits in names of folders."""
 _TOKEN = re.compile(r"\d+|[^\W\d_]+|[\W_]")
 _SPLIT = re.compile(
@@ -51,13 +58,13 @@ class Layout:
     @property
     def same_name(self) -> bool:
         """Whether a mask is named as its picture, but for the suffix."""
-        return self.rule.image == self.rule.mask == "{id}" + ANY_SUFFIX
+        return self.rule == SAME_NAME
 
 
 def split_word(name: str) -> str | None:
     """Return `train`, `val` or `test` if the name of a folder says so, else None."""
     found = _SPLIT.search(name)
-    return SPLIT_WORDS[found[1].lower()] if found else None
+    return FOLDER_WORDS[found[1].lower()] if found else None
 
 
 def split_of(path: str) -> tuple[str, str] | None:
@@ -82,11 +89,11 @@ def find_layouts(names: Sequence[str]) -> list[Layout]:
             index[part].append(name)
     votes = Counter(
         rule
-        for name in _spread(names, SAMPLED)
+        for name in spread(names, SAMPLED)
         for rule in {_rule(name, other) for other in _neighbours(name, index)}
         if rule is not None
     )
-    tried = _spread(names, TRIED)
+    tried = spread(names, TRIED)
     found: dict[frozenset[tuple[str, str]], tuple[PairRule, int]] = {}
     for rule, _ in votes.most_common(TESTED):
         pairs = _paired(rule, tried, known)
@@ -102,7 +109,8 @@ def find_layouts(names: Sequence[str]) -> list[Layout]:
     return sorted(layouts, key=lambda one: (-len(one.pairs), str(one.rule)))
 
 
-def _spread(names: Sequence[str], count: int) -> Sequence[str]:
+def spread(names: Sequence[T], count: int) -> Sequence[T]:
+    """Return every so manyth of some names, at most `count`."""
     return names[:: max(1, -(-len(names) // count))]
 
 
@@ -197,9 +205,9 @@ def _folders(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[list[str],
 def _split_field(one: str, other: str, place: int) -> tuple[str, str]:
     """Return the names of two folders, the word for a split in both of them as a field."""
     field = f"{{split{place or ''}}}"
-    if one.lower() in SPLIT_WORDS and one in other:
+    if one.lower() in FOLDER_WORDS and one in other:
         return field, other.replace(one, field, 1)
-    if other.lower() in SPLIT_WORDS and other in one:
+    if other.lower() in FOLDER_WORDS and other in one:
         return one.replace(other, field, 1), field
     ours, theirs = _SPLIT.search(one), _SPLIT.search(other)
     if not ours or not theirs or ours[1].lower() != theirs[1].lower():
@@ -245,10 +253,9 @@ def _relative(rule: PairRule, pairs: list[tuple[str, str]]) -> Layout:
             text = next(iter(texts))
             image, mask = (side.replace(f"{{{field}}}", text) for side in (image, mask))
     sides = [side.split("/") for side in (image, mask)]
-    if all(side[-2:] == ["{below}", side[-1]] and side[-1].startswith("{id}") for side in sides):
-        sides = [[*side[:-2], side[-1]] for side in sides]
-    if all(side[-2:-1] == ["{dir}"] and side[-1].startswith("{id}") for side in sides):
-        sides = [[*side[:-2], side[-1]] for side in sides]
+    for field in ("{below}", "{dir}"):
+        if all(side[-2:-1] == [field] and side[-1].startswith("{id}") for side in sides):
+            sides = [[*side[:-2], side[-1]] for side in sides]
     homes = []
     for side in sides:
         home = 0

@@ -12,7 +12,9 @@ from seenet.core.errors import DataError
 from seenet.core.files import files_below, write_text
 from seenet.core.images import DEEP, highest_value, read_header, read_image
 from seenet.core.progress import track
+from seenet.data.annotations.tree import OUT
 from seenet.data.check.beside import find_classes, splits_from_lists
+from seenet.data.check.choose import SAMPLED as LOOKED_AT
 from seenet.data.check.choose import Choice, choose, init_command, name_of
 from seenet.data.check.divide import divide
 from seenet.data.check.evidence import (
@@ -22,10 +24,10 @@ from seenet.data.check.evidence import (
     series_of,
     values_of,
 )
-from seenet.data.check.layout import Layout, split_of
+from seenet.data.check.layout import Layout, split_of, spread
 from seenet.data.check.stats import full_scale
 from seenet.data.check.values import propose_values, quoted
-from seenet.data.convert import OUT, Converted, convert, find_annotations, find_unsupported
+from seenet.data.convert import Converted, convert, find_annotations, find_unsupported
 from seenet.data.folder import FILE
 from seenet.data.pairing import (
     OWN_FOLDER,
@@ -58,32 +60,11 @@ class Proposal:
     lists: dict[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
-
-def write_proposal(
-    folder: Path,
-    *,
-    images: str | None = None,
-    masks: str | None = None,
-    decode: str | None = None,
-    exif: str | None = None,
-    val: float = 0.2,
-    test: float = 0,
-) -> Proposal:
-    """Write FOLDER/seenet.yaml and the lists that it names, as `propose` makes them.
-
-    Raises:
-        DataError: a file exists, or as `propose`.
-    """
-    path = folder / FILE
-    if path.exists():
-        raise DataError(f"{path}: exists already; edit it, or remove it for a new proposal")
-    proposal = propose(
-        folder, images=images, masks=masks, decode=decode, exif=exif, val=val, test=test
-    )
-    for name, text in proposal.lists.items():
-        write_text(folder / name, text)
-    write_text(path, proposal.text)
-    return proposal
+    def write(self, folder: Path) -> None:
+        """Write the lists and the `seenet.yaml` into a folder."""
+        for name, text in self.lists.items():
+            write_text(folder / name, text)
+        write_text(folder / FILE, self.text)
 
 
 def propose(
@@ -106,8 +87,12 @@ def propose(
         val, test: shares of new splits, where the data set brings none.
 
     Raises:
-        DataError: no images with masks, or more than one reading remains; with what was found.
+        DataError: there is a `seenet.yaml`; no images with masks, or more than one reading
+            remains, with what was found.
     """
+    path = folder / FILE
+    if path.exists():
+        raise DataError(f"{path}: exists already; edit it, or remove it for a new proposal")
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder; "
@@ -120,7 +105,7 @@ def propose(
     pairs = pair_files(folder / layout.images, folder / layout.masks, layout.rule)
     pairs = Pairs(dict(sorted(pairs.images.items())), pairs.masks, pairs.lonely)
     paired = [name for name in pairs.images if name in pairs.masks]
-    chosen = paired[:: -(-len(paired) // SAMPLED)]
+    chosen = spread(paired, SAMPLED)
     found = _read_masks(choice, [pairs.masks[name] for name in chosen])
     classes = find_classes(folder)
     try:
@@ -140,12 +125,8 @@ def propose(
     lines = [f"images: {quoted(layout.images)}", f"masks: {quoted(layout.masks)}"]
     if not layout.same_name:
         lines.append(f"pair: {quoted(str(layout.rule))}")
-    held = {
-        name: set(file.values)
-        for name in chosen
-        for file in found.files
-        if file.path == pairs.masks[name]
-    }
+    measured = {file.path: set(file.values) for file in found.files}
+    held = {name: measured.get(pairs.masks[name], set()) for name in chosen}
     splits, lists, used = _splits(folder, pairs, paired, held, val, test)
     lines += splits
     remarks += used
@@ -202,7 +183,7 @@ def _choose(
         for name in converted.pictures
     )
     layout = Layout(converted.images, OUT, SAME_NAME, pairs)
-    some = pairs[:: max(1, len(pairs) // 8)]
+    some = spread(pairs, LOOKED_AT)
     pictures, drawn = (series_of([folder / pair[side] for pair in some]) for side in (0, 1))
     return Choice(layout, pictures, drawn, ()), converted
 

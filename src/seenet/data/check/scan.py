@@ -27,7 +27,6 @@ from seenet.core.main_guard import check_main_guard
 from seenet.core.processor import cores
 from seenet.core.progress import track
 from seenet.data.check.stats import Counted, SplitStats, check_ids, count_ids, gather, refuse_ids
-from seenet.data.masks import MaskReader
 from seenet.data.split import FileSplit, Split, size_mismatch
 from seenet.distributed import all_gather, rank_and_world
 
@@ -45,13 +44,15 @@ MASK_NOTES = ("16-bit", "alpha", "EXIF")
 class Pair:
     """An image and its mask as read; None, and no counts, for what could not be read.
 
-    `problems`: files with an error, in the order found.
+    `problems`: files with an error, in the order found. `inexact`: pixels of the mask that went to
+    the nearest class.
     """
 
     image: np.ndarray | None
     mask: np.ndarray | None
     counts: dict[int, int]
     problems: tuple[tuple[Path, DataError], ...]
+    inexact: int = 0
 
 
 def read_pair(split: Split, index: int) -> Pair:
@@ -68,7 +69,8 @@ def read_pair(split: Split, index: int) -> Pair:
             problems.append((path, error))
             return None
 
-    mask = attempt(mask_path, lambda: split.mask(index))
+    found = attempt(mask_path, lambda: split.decoded(index))
+    mask, inexact = found or (None, 0)
     counts = {} if mask is None else count_ids(mask)
     attempt(mask_path, lambda: refuse_ids(counts, split.labels, mask_path))
     # The whole image, since only that finds a truncated file.
@@ -79,7 +81,7 @@ def read_pair(split: Split, index: int) -> Pair:
             shape = image_size(mask_path)
     if image is not None and shape is not None and image.shape[:2] != shape:
         problems.append((mask_path, size_mismatch(image_path, image.shape[:2], mask_path, shape)))
-    return Pair(image, mask, counts, tuple(problems))
+    return Pair(image, mask, counts, tuple(problems), inexact)
 
 
 def _read_drawn(split: Split, index: int) -> Pair:
@@ -274,17 +276,8 @@ def examine(split: Split, index: int) -> Examined:
         _pixel_hash(pair.mask),
         None if pair.image is None else _moments(pair.image),
         highest_value(image_path) if image_path is not None and deep else None,
-        _inexact(split, index) if pair.mask is not None else 0,
+        pair.inexact,
     )
-
-
-def _inexact(split: Split, index: int) -> int:
-    """Return the pixels of a mask that were given to the nearest class."""
-    reader = split.decode if isinstance(split, FileSplit) else None
-    if not isinstance(reader, MaskReader) or not reader.approximate:
-        return 0
-    assert isinstance(split, FileSplit)
-    return reader.decoded(split.masks[index])[1]
 
 
 def _moments(image: np.ndarray) -> tuple[int, list[int], list[int]]:

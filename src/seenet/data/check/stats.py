@@ -10,9 +10,12 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.core.labels import LabelSet
+from seenet.data.masks import remap_line
 
 Counted = tuple[dict[int, int], tuple[int, int]]
 """Pixels of each id in a mask, and its height and width."""
+NARROW = 2**16
+"""Range of ids up to which they are counted without sorting."""
 BINARY = "looks like a 0/255 mask; set `decode: remap` with `remap: {0: 0, 255: 1}`"
 
 
@@ -26,7 +29,13 @@ def count_ids(mask: np.ndarray) -> dict[int, int]:
     if mask.dtype == np.uint8:
         counts = np.bincount(mask.ravel())
         return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
-    labels, pixels = np.unique(mask, return_counts=True)
+    low, high = (int(mask.min()), int(mask.max())) if mask.size else (0, 0)
+    if high - low < NARROW:
+        counts = np.bincount(mask.astype(np.int64).ravel() - low)
+        found = np.flatnonzero(counts)
+        labels, pixels = found + low, counts[found]
+    else:
+        labels, pixels = np.unique(mask, return_counts=True)
     return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
 
 
@@ -89,13 +98,11 @@ def likely_cause(ids: set[int], labels: LabelSet) -> tuple[str, str]:
     if len(own) == count and own != list(range(count)):
         table = dict(zip(own, range(count), strict=True))
         table |= {label: labels.ignore for label in ids if label not in table}
-        rows = ", ".join(f"{label}: {table[label]}" for label in sorted(table))
-        return "ids", f"looks like other ids; set `decode: remap` and `remap: {{{rows}}}`"
+        return "ids", f"looks like other ids; set `decode: remap` and `{remap_line(table)}`"
     if own == list(range(count)):
         table = {label: label if label in own else labels.ignore for label in ids}
-        rows = ", ".join(f"{label}: {table[label]}" for label in sorted(table))
         return "ids", (
-            f"looks like void by another id; set `decode: remap` and `remap: {{{rows}}}`"
+            f"looks like void by another id; set `decode: remap` and `{remap_line(table)}`"
         )
     if 255 in ids and labels.ignore != 255:
         return "ids", "looks like void as 255; set `ignore: 255`"

@@ -31,7 +31,7 @@ def as_json(inspection: Inspection, settings: DataSettings) -> dict[str, Any]:
 
 def split_summary(verdict: SplitVerdict) -> dict[str, Any]:
     """Return counts of a split, class weights, normalisation, and fixes of its errors."""
-    stats, colour = verdict.stats(), verdict.colour()
+    stats, colour = verdict.stats, verdict.colour()
     found = Counter(what for _, what in verdict.verdicts())
     summary: dict[str, Any] = {
         "name": verdict.name,
@@ -128,7 +128,7 @@ def _split_text(verdict: SplitVerdict) -> str:
             ", ".join(f"{value:.4f}" for value in summary[part]) for part in ("mean", "std")
         )
         lines.append(f"  mean {mean}; standard deviation {std} (R, G, B of 0 to 1)")
-    stats = verdict.stats()
+    stats = verdict.stats
     if stats is not None and stats.pixels.any():
         lines.append(stats.table())
     return "\n".join(lines)

@@ -12,8 +12,8 @@ from seenet.core.errors import DataError
 from seenet.core.labels import IGNORE, voc_colours
 from seenet.data.check.beside import ClassList
 from seenet.data.check.choose import init_command
-from seenet.data.check.evidence import MANY, Series, looks_like_instances, modes_with_noise
-from seenet.data.masks import unpacked
+from seenet.data.check.evidence import MANY, Series, looks_like_instances
+from seenet.data.masks import pack, remap_line, unpacked
 
 MOST = 256
 """Most classes that are proposed."""
@@ -65,7 +65,7 @@ def propose_values(
             )
         if all(file.grey for file in masks.files) and decode != "rgb":
             return ["channel: red", *_ids(_of_grey(masks), classes, folder, decode)]
-        noise = modes_with_noise(masks)
+        noise = masks.noise
         if noise is not None:
             return _colours(set(noise), classes, _furthest(masks, noise))
         return _colours(set(masks.values), classes, 0)
@@ -96,11 +96,7 @@ def _palette(masks: Series) -> dict[int, Colour]:
 
 def _in_colours(masks: Series) -> set[int]:
     """Return the packed colours of all palettes."""
-    return {
-        red << 16 | green << 8 | blue
-        for file in masks.files
-        for red, green, blue in file.palette.values()
-    }
+    return {pack(colour) for file in masks.files for colour in file.palette.values()}
 
 
 def _of_alpha(masks: Series) -> Series:
@@ -180,7 +176,7 @@ def _ids(
             "were read, so there is nothing to learn; name other masks: "
             f"{init_command(folder, '--masks', 'FOLDER')}"
         )
-    noise = modes_with_noise(masks) if decode in (None, "threshold", "nearest") else None
+    noise = masks.noise if decode in (None, "threshold", "nearest") else None
     if decode == "threshold" or (noise is not None and len(noise) == 2):
         low, high = (noise or [0, 255])[:2]
         return _threshold((low + high + 1) // 2, classes, "values between are noise")
@@ -248,10 +244,9 @@ def _table(
     """Propose a table from the ids in the files to classes."""
     table = {label: number for number, label in enumerate(ids)}
     table |= dict.fromkeys(void or [], IGNORE)
-    rows = ", ".join(f"{label}: {table[label]}" for label in sorted(table))
     names = classes.names if classes else {}
     plain = {0: "background", 1: "foreground"} if len(ids) == 2 and ids[0] == 0 else {}
-    lines = [f"decode: {decode}{f'  # {why}' if why else ''}", f"remap: {{{rows}}}"]
+    lines = [f"decode: {decode}{f'  # {why}' if why else ''}", remap_line(table)]
     if void:
         lines.append(f"ignore: {IGNORE}  # a guess: {', '.join(map(str, void))} in the files")
     lines += ["# Give the classes their names.", "classes:"]
