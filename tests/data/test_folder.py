@@ -9,7 +9,8 @@ from seenet.core.errors import DataError, UsageError
 from seenet.core.settings import DataSettings
 from seenet.data import Split, open_split
 from seenet.data.check.scan import check_split
-from seenet.data.folder import in_share, read_description
+from seenet.data.description import read_description
+from seenet.data.folder import in_share
 from tests.data.pictures import pairs
 
 

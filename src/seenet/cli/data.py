@@ -110,14 +110,19 @@ def build_trainaug(
 def stats(recipe: Recipe, settings: Settings = None) -> None:
     """Print statistics of the train split.
 
-    Pixels and images of each class, image sizes, and median-frequency class weights.
+    Pixels and images of each class, image sizes, and median-frequency class weights. For your own
+    data also mean and standard deviation of the channels, as lines of seenet.yaml.
     """
     from seenet.core.recipe_files import load_recipe
     from seenet.data import open_split
-    from seenet.data.check.scan import split_stats
+    from seenet.data.check.scan import channel_stats, split_stats
 
-    resolved = load_recipe(recipe, settings)
-    print(split_stats(open_split(resolved.data, resolved.data.train)).table())
+    resolved = load_recipe(recipe, settings).data
+    split = open_split(resolved, resolved.train)
+    print(split_stats(split).table())
+    if resolved.kind == "folder":
+        for name, values in zip(("mean", "std"), channel_stats(split), strict=True):
+            print(f"{name}: [{', '.join(f'{value:.4f}' for value in values)}]")
 
 
 @app.command()

@@ -66,7 +66,7 @@ def picture_from_array(path: Path, value_range: tuple[float, float] | None) -> n
     if bands not in {1, 3}:
         raise DataError(
             f"{path}: an array of {bands} bands, expected 1 or 3",
-            fix="save the three that are red, green and blue",
+            fix="name those to take: `channels: [1, 2, 3]` in seenet.yaml",
             kind="format",
         )
     if value_range is not None:

@@ -33,7 +33,10 @@ from seenet.core.metadata import ORIENTATION, filter_png, stored_orientation
 MAX_PIXELS = 179_000_000
 """Pixel limit, checked in the header before anything is decoded."""
 
-SCALE = "scale them so that 0 is black and 255 white, and save them as 8 bits"
+SCALE = (
+    "scale them so that 0 is black and 255 white, and save them as 8 bits, or set `value_range` in "
+    "seenet.yaml, and `channels` for several bands"
+)
 """How to fix values of another range."""
 
 MAX_TILE_PIXELS = 4 * 2**20
@@ -233,7 +236,10 @@ def _unidentified(path: Path, content: bytes | None) -> DataError:
                     )
             what = "a TIFF that is truncated, or of bands, bits or a compression that are not read"
             return DataError(
-                f"{path}: {what}", fix="copy it again, or save it as 8-bit RGB", kind="damaged"
+                f"{path}: {what}",
+                fix="copy it again, save it as 8-bit RGB, or name its bands: `channels: [1, 2, 3]` "
+                "in seenet.yaml",
+                kind="damaged",
             )
         if "AVIF" in formats:
             # libavif does not tell why it refuses a size over its own limit.

@@ -1,6 +1,5 @@
 """Decode images and masks to arrays, the same everywhere in SeENet."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,20 +142,20 @@ def read_image(
         return picture_from_array(path, value_range)
     with safe_image_open(path) as image:
         if not upright:
-            image.getexif()[ORIENTATION] = 1
-        if value_range is None or image.mode not in {*_WIDE, "L", "I", "F"}:
-            return from_pil(image, str(path))
-        values = np.asarray(_upright(image)).astype(np.float64)
-        return np.repeat(scaled(values, value_range)[:, :, None], 3, axis=2)
+            turned_back(image)
+        return from_pil(image, str(path), value_range)
 
 
-def read_encoded(content: bytes, name: str) -> np.ndarray:
-    """Decode an image file in memory as `read_image` does; `name` is used in errors."""
-    with safe_image_open(Path(name), content) as image:
-        return from_pil(image, name)
+def turned_back(image: Image.Image) -> None:
+    """Forget the EXIF rotation of an image that is not decoded yet."""
+    image.getexif()[ORIENTATION] = 1
 
 
-def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
+def from_pil(
+    image: Image.Image,
+    name: str = "the picture",
+    value_range: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Convert a Pillow image as `read_image` does; `name` is used in errors.
 
     Returns:
@@ -167,6 +166,9 @@ def from_pil(image: Image.Image, name: str = "the picture") -> np.ndarray:
     """
     if image.width * image.height > MAX_PIXELS:
         raise too_large(name, image.size)
+    if value_range is not None and image.mode in {*_WIDE, "L", "I", "F"}:
+        values = np.asarray(_upright(image)).astype(np.float64)
+        return np.repeat(scaled(values, value_range)[:, :, None], 3, axis=2)
     kind = value_type(image)
     bits, inverted = tiff_values(image)
     image = _upright(image)
@@ -224,16 +226,33 @@ def highest_value(path: Path) -> int | None:
         return int(np.asarray(image).max())
 
 
-def warn_if_dark(path: Path) -> None:
-    """Log a warning for a 16-bit picture whose values use less than a quarter of 16 bits."""
-    highest = None if path.suffix.lower() == ".npy" else highest_value(path)
-    if highest is not None and highest < DEEP:
-        logging.getLogger("seenet").warning(
-            "%s: 16 bits without a value above %d, so it is nearly black; scale its values to 8 "
-            "bits first (a value_range in seenet.yaml holds for training and eval)",
-            path,
-            highest,
+def pil_bands(image: Image.Image, name: str) -> np.ndarray:
+    """Return the H x W x B values of a Pillow image as stored, of a palette its RGBA.
+
+    Raises:
+        DataError: over the pixel limit, or colours of 16 bits, of which Pillow keeps the high byte.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise too_large(name, image.size)
+    if "16-bit" in _notes(image, 1) and image.mode not in {*_WIDE, "I"}:
+        raise DataError(
+            f"{name}: colours of 16 bits in a {image.format}, of which `channels` cannot be taken",
+            fix="save it as TIFF or .npy",
+            kind="format",
         )
+    image = _upright(image)
+    values = np.asarray(image.convert("RGBA") if image.mode in {"P", "PA"} else image)
+    if image.mode == "I" and not value_type(image):
+        values = values.astype(np.uint16)
+    return values if values.ndim == 3 else values[..., None]
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """Return H x W x 3 of H x W x C to look at: the first three channels, or the first as grey."""
+    if image.shape[2] == 3:
+        return image
+    shown = image[..., :3] if image.shape[2] > 3 else np.repeat(image[..., :1], 3, axis=2)
+    return np.ascontiguousarray(shown)
 
 
 def _whole(values: np.ndarray, path: Path) -> np.ndarray:

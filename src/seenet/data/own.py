@@ -11,7 +11,7 @@ from seenet.core.errors import DataError, UsageError
 from seenet.core.files import load_callable, own_code
 from seenet.core.labels import LabelSet
 from seenet.core.settings import DataSettings
-from seenet.data.split import FileSplit, Split
+from seenet.data.split import FileSplit, Split, reader_of
 
 NEEDED = ("name", "labels", "__len__", "key", "read", "image", "paths", "stamp")
 """The members of `Split`."""
@@ -61,10 +61,11 @@ def _check_sample(split: Split, name: str) -> None:
         # sizes.
         return
     image, mask = np.asarray(image), np.asarray(mask)
-    is_picture = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    channels = reader_of(split).count
+    is_picture = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == channels
     is_mask = mask.dtype.kind in "iu" and mask.ndim == 2
     if not (is_picture and is_mask and (files or image.shape[:2] == mask.shape)):
         raise UsageError(
             f"{name}: gives image {image.shape} {image.dtype} and mask {mask.shape} {mask.dtype}; "
-            "expected H x W x 3 uint8 and H x W integers"
+            f"expected H x W x {channels} uint8 and H x W integers"
         )

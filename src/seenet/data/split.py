@@ -11,16 +11,18 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.core.files import digest, read_text
-from seenet.core.images import read_header, read_image
+from seenet.core.images import read_header
 from seenet.core.labels import LabelSet
+from seenet.core.picture_reader import PLAIN, PictureReader
 from seenet.data.masks import MaskReader
 
 
 class Split(Protocol):
     """Numbered samples: images with their masks.
 
-    `read` returns an H x W x 3 uint8 image and its H x W mask of class ids, with `labels.ignore`
-    where it is not scored. `image` returns the image alone.
+    `read` returns an H x W x C uint8 image (C is 3, but for `reader_of` other channels) and its
+    H x W mask of class ids, with `labels.ignore` where it is not scored. `image` returns the image
+    alone.
     """
 
     @property
@@ -52,7 +54,14 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class FileSplit:
-    """Pairs of files; `decode` reads a mask file as class ids, `picture` an image file."""
+    """Pairs of files.
+
+    Attributes:
+        decode: reads a mask file as class ids.
+        picture: reads an image file.
+        normalization: mean and standard deviation of each channel, 0 to 1, that the network
+            subtracts and divides by; None: those of its backbone's weights.
+    """
 
     name: str
     labels: LabelSet
@@ -60,7 +69,8 @@ class FileSplit:
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
     decode: Callable[[Path], np.ndarray]
-    picture: Callable[[Path], np.ndarray] = read_image
+    picture: Callable[[Path], np.ndarray] = PLAIN
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -112,6 +122,12 @@ class FileSplit:
         else:
             return []
         return [(path, DataError(f"{path}: {what}", fix=fix, kind="missing"))]
+
+
+def reader_of(split: Split) -> PictureReader:
+    """Return how the pictures of a split are read, which its models keep."""
+    picture = split.picture if isinstance(split, FileSplit) else PLAIN
+    return picture if isinstance(picture, PictureReader) else PLAIN
 
 
 def label_parts(labels: LabelSet) -> list[str]:
@@ -167,7 +183,8 @@ def file_split(
     decode: Callable[[Path], np.ndarray],
     *,
     empty: str,
-    picture: Callable[[Path], np.ndarray] = read_image,
+    picture: Callable[[Path], np.ndarray] = PLAIN,
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> FileSplit:
     """Build a split from (key, image, mask); the files may be missing.
 
@@ -177,7 +194,7 @@ def file_split(
     if not pairs:
         raise DataError(f"{name}: no pictures found", fix=empty, kind="empty-split")
     keys, images, masks = zip(*pairs, strict=True)
-    return FileSplit(name, labels, keys, images, masks, decode, picture)
+    return FileSplit(name, labels, keys, images, masks, decode, picture, normalization)
 
 
 def read_list(path: Path, hint: str) -> list[str]:

@@ -3,6 +3,7 @@
 Sec. 4 of the paper: flip, scale 0.5 to 2, crop, zero padding.
 """
 
+from math import ceil, sqrt
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,12 @@ class JointTransform:
     NEAREST_EXACT), rotation, flip, random crop, colour jitter, normalisation, padding below and on
     the right. Random numbers come from torch's global generator: seed it before the call.
 
-    Called with an H x W x 3 uint8 image and H x W ids, it returns a 3 x h x w float32 image
+    Called with an H x W x C uint8 image and H x W ids, it returns a C x h x w float32 image
     (normalised, padded with zeros) and h x w int64 ids (padded with `ignore`).
 
     Args:
         settings: `transforms` of a recipe.
-        mean, std: normalisation of R, G and B, 0 to 1.
+        mean, std: normalisation of each of C channels, 0 to 1.
         ignore: id of padded pixels.
         classes: number of classes, to check the ids of the user's own transform; 0: no check.
     """
@@ -51,6 +52,12 @@ class JointTransform:
             if settings.custom
             else None
         )
+
+    @property
+    def reach(self) -> int:
+        """Side in pixels of the square of an image that a sample may need, rotation included."""
+        side = max(self.settings.crop) / self.settings.scale[0]
+        return ceil(side * (sqrt(2) if self.settings.rotation else 1)) + 1
 
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:
         settings = self.settings
@@ -91,7 +98,7 @@ class JointTransform:
         except Exception as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UsageError(f"{name}: raised {what}; fix it, or leave it out") from error
-        image, mask = _check_custom(result, name)
+        image, mask = _check_custom(result, name, len(self.mean))
         invalid = mask[((mask < 0) | (mask >= self.classes)) & (mask != self.ignore)]
         if self.classes and invalid.size:
             raise UsageError(
@@ -108,11 +115,21 @@ class JointTransform:
 
     def _jitter(self, pixels: Tensor) -> Tensor:
         strength = self.settings.jitter
+        if len(pixels) != 3:
+            return self._jitter_bands(pixels, strength)
         for adjust in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
             pixels = adjust(pixels, _uniform(1 - strength, 1 + strength))
         hue = min(0.5, strength / 4)
         result: Tensor = TF.adjust_hue(pixels, _uniform(-hue, hue))
         return result
+
+    @staticmethod
+    def _jitter_bands(pixels: Tensor, strength: float) -> Tensor:
+        """Change brightness and contrast of bands that are no colours, all alike."""
+        brightness, contrast = (_uniform(1 - strength, 1 + strength) for _ in range(2))
+        bright = (pixels.float() * brightness).clamp(0, 255)
+        middle = bright.mean()
+        return ((bright - middle) * contrast + middle).clamp(0, 255).round().to(torch.uint8)
 
 
 def _uniform(low: float, high: float) -> float:
@@ -129,7 +146,7 @@ def resize_mask(ids: Tensor, size: tuple[int, int]) -> Tensor:
     return resized
 
 
-def _check_custom(result: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _check_custom(result: Any, name: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Return image and mask from the result of a user's transform.
 
     Raises:
@@ -147,13 +164,13 @@ def _check_custom(result: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     if (
         image.dtype != np.uint8
         or image.ndim != 3
-        or image.shape[2] != 3
+        or image.shape[2] != channels
         or image.shape[:2] != mask.shape
         or mask.dtype.kind not in "iu"
         or not mask.size
     ):
         raise UsageError(
             f"{name}: gave image {image.shape} {image.dtype} and mask {mask.shape} {mask.dtype}; "
-            "expected H x W x 3 uint8 and H x W integers (normalisation comes afterwards)"
+            f"expected H x W x {channels} uint8 and H x W integers (normalisation comes afterwards)"
         )
     return image, mask

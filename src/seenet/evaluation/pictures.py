@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from seenet.core.images import as_rgb
 from seenet.core.labels import LabelSet
 from seenet.prediction.result import colourize
 
@@ -41,12 +42,20 @@ def panel(
     """
     if image.shape[:2] != truth.shape:
         size = (truth.shape[1], truth.shape[0])
-        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        image = np.asarray(Image.fromarray(as_rgb(image)).resize(size, Image.Resampling.BILINEAR))
     step = -(-max(truth.shape) // PANEL_SIDE)
     image, truth, prediction = (array[::step, ::step] for array in (image, truth, prediction))
     gap = np.full((truth.shape[0], max(2, truth.shape[1] // 100), 3), 255, np.uint8)
     errors = error_map(truth, prediction, labels)
-    row = [image, gap, colourize(truth, labels), gap, colourize(prediction, labels), gap, errors]
+    row = [
+        as_rgb(image),
+        gap,
+        colourize(truth, labels),
+        gap,
+        colourize(prediction, labels),
+        gap,
+        errors,
+    ]
     return Image.fromarray(np.concatenate(row, axis=1))
 
 

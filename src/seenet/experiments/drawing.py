@@ -17,7 +17,6 @@ from torch import Tensor
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import check_free, replacing, writing_to
-from seenet.core.images import image_size, read_image
 from seenet.core.labels import LabelSet
 from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
@@ -198,7 +197,7 @@ def draw_each(
         predictor: the report says which model and settings it has.
         pictures: what to read.
         out: the folder.
-        draw: makes a PNG of a picture, H x W x 3 uint8.
+        draw: makes a PNG of a picture, H x W x C uint8.
         what: shown beside the progress bar.
         overwrite: replace figures.
 
@@ -211,11 +210,11 @@ def draw_each(
     with bar(what, len(pictures)) as advance:
         for item, path in zip(pictures, paths, strict=True):
             try:
-                write_figure(path, draw(item, read_image(item.path)))
+                write_figure(path, draw(item, predictor.reader(item.path)))
             except (DataError, MemoryError, RuntimeError) as error:
                 reason = str(error)
                 if lacks_memory(error):
-                    size = "x".join(map(str, image_size(item.path)))
+                    size = "x".join(map(str, predictor.reader.size(item.path)))
                     reason = (
                         f"{item.path}: {size} pixels are too many for this machine's memory; "
                         "use a smaller copy"

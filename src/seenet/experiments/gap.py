@@ -15,9 +15,9 @@ from torch import Tensor
 import seenet
 from seenet.core.errors import NotFiniteError, UsageError
 from seenet.core.files import check_free, write_text
-from seenet.core.images import image_size
 from seenet.core.progress import track
 from seenet.data import Split, open_split
+from seenet.data.split import reader_of
 from seenet.evaluation.pictures import png_bytes
 from seenet.evaluation.run import data_settings, default_out
 from seenet.experiments.drawing import model_names, plot_of, write_figure
@@ -242,7 +242,7 @@ def compare(predictor: Predictor, split: Split, pixels: int = PIXELS) -> list[di
 
 def _size(split: Split, index: int) -> tuple[int, ...]:
     path = split.paths(index)[0]
-    return split.image(index).shape[:2] if path is None else image_size(path)
+    return split.image(index).shape[:2] if path is None else reader_of(split).size(path)
 
 
 def _entries(pair: Pair, moments: Moments, channels: int) -> list[dict[str, Any]]:

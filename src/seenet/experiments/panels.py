@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from seenet.core.errors import DataError, UsageError
-from seenet.core.images import read_image
+from seenet.core.images import as_rgb
 from seenet.core.labels import LabelSet
 from seenet.core.progress import track
 from seenet.data import Split, open_split
@@ -120,11 +120,12 @@ def _picture_rows(
     counts = Counter(name for _, name in found)
     # Pictures of two folders may have one name.
     names = output_names([(path, name if counts[name] == 1 else str(path)) for path, name in found])
-    pictures = [(name, read_image(path)) for name, (path, _) in zip(names, found, strict=True)]
-    return [
-        Row(name, image, [predictor.mask(image) for predictor in predictors])
-        for name, image in track(pictures, "panels", len(pictures))
-    ]
+    rows = []
+    for name, (path, _) in track(list(zip(names, found, strict=True)), "panels", len(found)):
+        # Each model reads its own channels and range of values.
+        masks = [predictor.mask(predictor.reader(path)) for predictor in predictors]
+        rows.append(Row(name, predictors[-1].reader(path), masks))
+    return rows
 
 
 def _split_rows(predictors: Sequence[BasePredictor], split: Split, count: int) -> list[Row]:
@@ -150,7 +151,7 @@ def panels_figure(
     """Draw a row for each picture, a column for each model and its mIoU below; return a PNG."""
     grid: list[tuple[str, list[Panel]]] = []
     for row in rows:
-        panels = [Panel(row.image, "picture", row.name)]
+        panels = [Panel(as_rgb(row.image), "picture", row.name)]
         if row.truth is not None:
             panels.append(Panel(colourize(row.truth, labels), "ground truth"))
         for name, mask in zip(names, row.masks, strict=True):

@@ -19,7 +19,7 @@ import numpy as np
 from seenet.core import processor
 from seenet.core.errors import DataError, SeenetError, UsageError
 from seenet.core.files import find_model
-from seenet.core.images import image_size, read_image
+from seenet.core.picture_reader import PictureReader
 from seenet.export import bundle_cache
 from seenet.export.backends import (
     BACKENDS,
@@ -136,7 +136,7 @@ class Chosen:
         """Time pictures of an earlier run, which was killed before it chose."""
         for item in self._first[:2]:
             with suppress(DataError, OSError):
-                image = read_image(item.path)
+                image = self.predictor.reader(item.path)
                 began = time.monotonic()
                 self.predictor.mask(image)
                 self._timings.append((item, time.monotonic() - began))
@@ -290,7 +290,8 @@ def open_chosen(
             f"{next(reasons, 'there is no such pair')}; available here: "
             f"{', '.join(map(' '.join, available))}"
         )
-    items = find_inputs(inputs, out)
+    reader = PictureReader.of_model(path)
+    items = find_inputs(inputs, out, reader)
     backend, speeds, pixels = allowed[0], None, {}
     if len(allowed) == 1:
         lacking = [why for one, why in missing.items() if runtime == "auto" and one[0] != "eager"]
@@ -298,7 +299,7 @@ def open_chosen(
     elif int(os.environ.get("WORLD_SIZE") or 1) > 1:
         why = "processes that share the pictures try nothing, so that all use the same"
     else:
-        pixels = _pixels(items)
+        pixels = _pixels(items, reader)
         sizes = sorted(filter(None, pixels.values())) or [1]
         speeds = Speeds(path, sizes[_half(sizes)], accelerator or processor.name(), plain)
         backend, why, final = _known(speeds, allowed, out)
@@ -327,12 +328,12 @@ def _known(speeds: Speeds, allowed: Sequence[Backend], out: Path) -> tuple[Backe
     return best or allowed[0], why, False
 
 
-def _pixels(items: Sequence[Input]) -> dict[Input, int]:
+def _pixels(items: Sequence[Input], reader: PictureReader) -> dict[Input, int]:
     """Return the pixels of each picture by its header; 0 where that cannot be read."""
 
     def count(item: Input) -> int:
         try:
-            height, width = image_size(item.path)
+            height, width = reader.size(item.path)
         except (DataError, OSError):
             return 0
         return height * width

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from seenet.core import processor
 from seenet.core.errors import DataError
-from seenet.core.images import read_image
+from seenet.core.picture_reader import PictureReader
 from seenet.export import bundle_cache
 from seenet.prediction.base import BasePredictor
 from seenet.prediction.bundles.bundle import BundlePredictor
@@ -99,7 +99,7 @@ def open_backend(
     runtime, precision = backend
     if runtime == "eager":
         return open_predictor(path, replace(options, precision=precision))
-    file = bundle_cache.bundle(path, runtime, lambda: _readable(pictures), patience=patience)
+    file = bundle_cache.bundle(path, runtime, lambda: _readable(path, pictures), patience=patience)
     return BundlePredictor(
         open_tried(file, precision=precision),
         scales=options.scales,
@@ -109,12 +109,13 @@ def open_backend(
     )
 
 
-def _readable(pictures: Sequence[Path]) -> list[Path]:
-    """Return the first pictures that can be read, with different file names."""
+def _readable(model: Path, pictures: Sequence[Path]) -> list[Path]:
+    """Return the first pictures that the model can read, with different file names."""
+    reader = PictureReader.of_model(model)
     readable: dict[str, Path] = {}
     for path in pictures[: 4 * MOST_VERIFIED]:
         if path.name not in readable and len(readable) < MOST_VERIFIED:
             with suppress(DataError, OSError):
-                read_image(path)
+                reader(path)
                 readable[path.name] = path
     return list(readable.values())

@@ -20,7 +20,6 @@ from seenet.core import processor
 from seenet.core.child import REFUSED, refuse, run_module
 from seenet.core.errors import BusyError, DataError, PassingError
 from seenet.core.files import cache_folder, digest, sha256, write_text
-from seenet.core.images import read_image
 from seenet.core.locks import locked
 from seenet.prediction.bundles.bundle import BundlePredictor
 from seenet.prediction.bundles.formats import BUNDLE_FORMATS, bundle_files, check_path
@@ -275,7 +274,7 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
     """
     # These import torch, which a remembered choice does without.
     from seenet.export.openvino import read_onnx, write_openvino
-    from seenet.export.run import checking_pictures, fitted
+    from seenet.export.run import CHECKED, checking_arrays
     from seenet.export.verify import verify
     from seenet.model.files import load_model
     from seenet.prediction.predictor import Predictor
@@ -285,7 +284,7 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
     verification = verify(
         Predictor(saved.model, saved.labels, device="cpu"),
         BundlePredictor(open_tried(out)),
-        [fitted(read_image(path), saved) for path in pictures or checking_pictures((), out)],
+        checking_arrays(saved, pictures, out, CHECKED),
     )
     verification.check()
     files = {file.name: sha256(file) for file in bundle_files(out)}

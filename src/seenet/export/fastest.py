@@ -16,7 +16,7 @@ import seenet
 from seenet.core import processor
 from seenet.core.errors import CheckError
 from seenet.core.files import cache_folder, digest, write_text
-from seenet.core.images import read_image
+from seenet.core.picture_reader import PictureReader
 from seenet.core.progress import bar
 from seenet.export import bundle_cache
 from seenet.export.backends import PLAIN, Backend, open_backend
@@ -131,7 +131,8 @@ class Speeds:
         """
         before = {kind for kind in bundle_cache.KINDS if bundle_cache.present(self.path, kind)}
         failed: dict[Backend, Exception] = {}
-        images = [read_image(path) for path in pictures]
+        reader = PictureReader.of_model(self.path)
+        images = [reader(path) for path in pictures]
         with ticking(f"trying {', '.join(map(' '.join, backends))}", seconds) as say:
             # Exports first: they need the most memory.
             for backend in sorted(

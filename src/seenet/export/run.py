@@ -21,7 +21,7 @@ from rich.text import Text
 import seenet
 from seenet.core.errors import DataError, PassingError, UsageError, nearest
 from seenet.core.files import check_free, load_callable, own_code, sha256
-from seenet.core.images import read_image
+from seenet.core.picture_reader import PLAIN
 from seenet.core.recipe_files import load_recipe
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
@@ -114,12 +114,12 @@ def run_export(
         # The bundled photographs do not look like the pictures that it will be used on.
         check_count(len(paths) if images else 0)
     saved = load_model(model, factory=factory)
-    reading = paths[:MOST] if int8 else paths[:CHECKED]
-    pictures = [fitted(read_image(path), saved) for path in reading]
+    pictures = checking_arrays(saved, images, out, MOST if int8 else CHECKED)
     card = Card(
         labels=saved.labels,
         mean=saved.model.normalization.mean,
         std=saved.model.normalization.std,
+        reader=saved.model.reader,
         precision=card_precision,
         version=seenet.__version__,
         model_sha256=saved.sha256,
@@ -212,12 +212,20 @@ def checking_pictures(images: Sequence[str | Path], out: Path) -> list[Path]:
     return sorted(Path(str(resources.files("seenet") / "photos")).glob("*.jpg"))
 
 
-def fitted(picture: np.ndarray, saved: SavedModel) -> np.ndarray:
-    """Crop a picture to `MOST_SIDE` and to the network's channels, repeated if it takes more."""
-    channels = len(saved.model.normalization.mean)
-    return np.ascontiguousarray(
-        picture[:MOST_SIDE, :MOST_SIDE, np.arange(channels) % picture.shape[2]]
-    )
+def checking_arrays(
+    saved: SavedModel, images: Sequence[str | Path], out: Path, most: int
+) -> list[np.ndarray]:
+    """Read up to `most` of `checking_pictures`, cropped to `MOST_SIDE`.
+
+    The bundled photographs get as many channels as the network takes, repeated if it takes more.
+    """
+    reader = saved.model.reader if images else PLAIN
+    channels = np.arange(len(saved.model.normalization.mean))
+    pictures = [reader(path) for path in checking_pictures(images, out)[:most]]
+    return [
+        np.ascontiguousarray(picture[:MOST_SIDE, :MOST_SIDE, channels % picture.shape[2]])
+        for picture in pictures
+    ]
 
 
 def _write(

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import find_model, replacing, sha256
 from seenet.core.labels import LabelSet
+from seenet.core.picture_reader import PictureReader
 from seenet.model import assemble
 from seenet.model.backbone import Backbone
 from seenet.model.baselines import check_installed
@@ -32,7 +33,10 @@ __all__ = [
     "save_model",
 ]
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the metadata: 2 where pictures are read by channels or a range of values, which
+earlier versions would leave out, else 1.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def save_model(
         notes: JSON values (recipe, step, version).
         half: Store matrices and kernels in fp16; vectors (norms, biases) stay fp32.
     """
-    card = {"format": FORMAT, **card_of(model), "labels": asdict(labels), "notes": notes or {}}
+    described = card_of(model)
+    version = FORMAT if "reader" in described else 1
+    card = {"format": version, **described, "labels": asdict(labels), "notes": notes or {}}
     tensors = {}
     for key, value in (state or model.state_dict()).items():
         value = value.detach().cpu().contiguous()
@@ -137,8 +143,16 @@ def _damaged(path: Path, error: Exception) -> DataError:
 
 
 def card_of(model: Segmenter) -> dict[str, Any]:
-    """Return the JSON values that `from_card` builds a network from: options and normalisation."""
-    return {"options": model.options, "normalization": asdict(model.normalization)}
+    """Return the JSON values that `from_card` builds a network from.
+
+    These are options and normalisation, and how pictures are read where that is not the default.
+    """
+    reader = model.reader.as_json()
+    return {
+        "options": model.options,
+        "normalization": asdict(model.normalization),
+        **({"reader": reader} if reader else {}),
+    }
 
 
 def from_card(card: dict[str, Any], *, factory: str | None = None) -> Segmenter:
@@ -152,9 +166,10 @@ def from_card(card: dict[str, Any], *, factory: str | None = None) -> Segmenter:
     """
     options = card["options"]
     mean, std = (tuple(card["normalization"][name]) for name in ("mean", "std"))
+    reader = PictureReader.from_json(card.get("reader"))
     if factory:
         users_network = FactoryNetwork({**options, "factory": factory})
-        users_network.normalization = Normalization(mean, std)
+        users_network.normalization, users_network.reader = Normalization(mean, std), reader
         return users_network
     check_installed(str(options.get("variant")))
     trunk = Backbone(
@@ -164,7 +179,9 @@ def from_card(card: dict[str, Any], *, factory: str | None = None) -> Segmenter:
         stride_on=options["stride_on"],
         levels=levels_of(options.get("probe")),
     )
-    return assemble(trunk, Normalization(mean, std), options)
+    model = assemble(trunk, Normalization(mean, std), options)
+    model.reader = reader
+    return model
 
 
 def _check_factory(path: Path, saved: str | None, given: str | None) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seenet.core.errors import UsageError
+from seenet.core.picture_reader import PLAIN, PictureReader
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def stride_of(grid: tuple[int, int], image: tuple[int, int]) -> int:
 
 @dataclass(frozen=True)
 class Normalization:
-    """Mean and standard deviation of RGB / 255 that the backbone expects."""
+    """Mean and standard deviation of each channel / 255 that the backbone expects."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -73,6 +74,7 @@ class Segmenter(nn.Module):
     Attributes:
         options: The arguments of `create_model` that rebuild the network.
         normalization: Normalisation of the input images.
+        reader: How files become input images; the model file keeps it.
         backbone: Part with its own learning rate, norms and stages.
         pad_multiple: Multiple that the sides of the input are padded to, by zeros to the right
             and below; the scores are cropped.
@@ -87,6 +89,7 @@ class Segmenter(nn.Module):
     def __init__(self, normalization: Normalization, options: dict[str, Any]) -> None:
         super().__init__()
         self.options, self.normalization = options, normalization
+        self.reader: PictureReader = PLAIN
         self.num_classes: int = options["num_classes"]
 
     def _features(self, images: Tensor) -> dict[str, Tensor]:

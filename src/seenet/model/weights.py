@@ -66,8 +66,8 @@ def fill_backbone(backbone: Backbone, weights: str | None, in_channels: int) -> 
     return _normalization(backbone.name, metadata, in_channels)
 
 
-def backbone_normalization(name: str, weights: str | None) -> Normalization:
-    """Return the normalisation of RGB that `prepare_backbone` gives, without building a network.
+def backbone_normalization(name: str, weights: str | None, in_channels: int = 3) -> Normalization:
+    """Return the normalisation that `prepare_backbone` gives, without building a network.
 
     Raises:
         UsageError: timm does not know the backbone.
@@ -79,7 +79,7 @@ def backbone_normalization(name: str, weights: str | None) -> Normalization:
         raise UsageError(
             f"backbone {name}: unknown to timm; {nearest(name, timm.list_models())}"
         ) from None
-    return _normalization(name, _read_weights(weights)[1], in_channels=3)
+    return _normalization(name, _read_weights(weights)[1], in_channels)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
+from seenet.core.picture_reader import PictureReader
 from seenet.core.progress import bar
 from seenet.prediction.pictures import Picture, Pictures, as_array, several
 from seenet.prediction.result import Result, Scores, stack_chunks, to_mask
@@ -31,7 +32,8 @@ class BasePredictor(ABC):
 
     Args:
         labels: Names and colours of the K classes.
-        channels: Channels of a picture.
+        channels: Channels C of a picture.
+        reader: How files become pictures.
         precision: fp32, bf16, or the precision of an exported model.
         scales: Factors on the picture's sides; the probabilities of all scales are averaged.
         flip: Average with the mirrored picture too.
@@ -49,13 +51,14 @@ class BasePredictor(ABC):
         labels: LabelSet,
         *,
         channels: int,
+        reader: PictureReader,
         precision: str,
         scales: Sequence[float] | float,
         flip: bool,
         tiling: Tiling | None,
         info: dict[str, Any] | None,
     ) -> None:
-        self.labels, self.channels = labels, channels
+        self.labels, self.channels, self.reader = labels, channels, reader
         self.precision, self.scales, self.flip = precision, _checked_scales(scales), flip
         self.tiling, self.info = tiling or Tiling(), info or {}
 
@@ -83,7 +86,7 @@ class BasePredictor(ABC):
         The network has run when this returns; the scores are resized chunk by chunk.
 
         Args:
-            image: H x W x 3 uint8.
+            image: H x W x C uint8.
             size: Height and width of the scores; None: those of the picture.
 
         Returns:
@@ -131,7 +134,7 @@ class BasePredictor(ABC):
         """Segment an array.
 
         Args:
-            image: H x W x 3 uint8.
+            image: H x W x C uint8.
             name: Stem of the result's files.
             probabilities: Keep the scores, in main memory.
         """
@@ -150,7 +153,7 @@ class BasePredictor(ABC):
 
         Args:
             pictures: A path, the bytes of a picture file, a file opened with 'rb', a PIL image, or
-                a uint8 array (H x W or H x W x 3), or several of these.
+                a uint8 array (H x W or H x W x C), or several of these.
 
         Returns:
             A result with its scores (4 K bytes a pixel, in main memory), or a list of results.
@@ -160,9 +163,9 @@ class BasePredictor(ABC):
             UsageError: The argument is not a picture.
         """
         if not several(pictures):
-            return self.result(*as_array(pictures, "image"))
+            return self.result(*as_array(pictures, "image", self.reader))
         return [
-            self.result(*as_array(picture, f"image-{number}"))
+            self.result(*as_array(picture, f"image-{number}", self.reader))
             for number, picture in enumerate(pictures, start=1)
         ]
 
@@ -176,7 +179,7 @@ class BasePredictor(ABC):
             raise DataError(
                 f"picture: found an array {image.dtype} {'x'.join(map(str, image.shape))}, "
                 f"expected uint8 height x width x {self.channels} with at least one pixel; "
-                "convert it (values 0 to 255, channels last, RGB)"
+                f"convert it (values 0 to 255, channels last{', RGB' * (self.channels == 3)})"
             )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from seenet.core.errors import DataError, PartialError, UsageError
 from seenet.core.files import remove_leftovers, sha256
-from seenet.core.images import read_image, warn_if_dark
+from seenet.core.picture_reader import PictureReader
 from seenet.core.processor import lacks_memory
 from seenet.core.progress import bar
 from seenet.prediction.base import BasePredictor
@@ -145,7 +145,8 @@ def predict_files(
             "outputs are known by its hash; use seenet.load"
         )
     rank, world = share
-    pictures = find_inputs(inputs, out)[rank::world]
+    reader = predictor.reader
+    pictures = find_inputs(inputs, out, reader)[rank::world]
     report = PredictReport(out, predictor.info, predictor.settings)
     with open_manifest(out, share) as manifest:
         remove_leftovers(
@@ -183,7 +184,7 @@ def predict_files(
             bar("predict", len(pictures), report.skipped) as advance,
             background_writer() as write_later,
         ):
-            for item, read in prefetch(todo, _read):
+            for item, read in prefetch(todo, partial(_read, reader)):
                 predictor = chooser.predictor_for(item) if chooser else predictor
                 try:
                     input_hash, image = read.result()
@@ -226,12 +227,12 @@ def _segment(
         ) from None
 
 
-def _read(item: Input) -> tuple[str, np.ndarray | None]:
+def _read(reader: PictureReader, item: Input) -> tuple[str, np.ndarray | None]:
     try:
         if item.windows:
             return sha256(item.path), None
-        warn_if_dark(item.path)
-        return sha256(item.path), read_image(item.path)
+        reader.warn_if_dark(item.path)
+        return sha256(item.path), reader(item.path)
     except OSError as error:
         raise DataError(f"{item.path}: cannot be read ({error.strerror or error})") from None
 

@@ -16,15 +16,15 @@ from PIL import Image
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import files_below
 from seenet.core.image_files import BROKEN
-from seenet.core.images import IMAGE_SUFFIXES, from_pil, read_encoded, read_image, warn_if_dark
-from seenet.prediction.raster import by_windows
+from seenet.core.images import IMAGE_SUFFIXES
+from seenet.core.picture_reader import PLAIN, PictureReader
 
 Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 Pictures = list[Picture] | tuple[Picture, ...] | Generator[Picture, None, None]
 
 EXPECTED = (
     "a path, the bytes of a picture file, a file opened with 'rb', a PIL image, "
-    "a uint8 array (height x width, or x 3), or a list, tuple or generator of these"
+    "a uint8 array (height x width, or x channels), or a list, tuple or generator of these"
 )
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
@@ -34,16 +34,17 @@ def several(pictures: object) -> TypeGuard[Pictures]:
     return isinstance(pictures, list | tuple | Iterator) and not hasattr(pictures, "read")
 
 
-def as_array(picture: Any, name: str) -> tuple[np.ndarray, str]:
+def as_array(picture: Any, name: str, reader: PictureReader) -> tuple[np.ndarray, str]:
     """Return a picture as an array, and the name that its files will have.
 
     Args:
         picture: A path, bytes, an open file, a PIL image, or an array.
         name: Name of a picture that is not in a file.
+        reader: How files and PIL images become arrays.
 
     Returns:
-        H x W x 3 uint8 (an array is returned as it is, except grey as RGB), and the stem of the
-        picture's file, or `name`.
+        H x W x C uint8 (an array is returned as it is, except H x W as RGB or one channel), and
+        the stem of the picture's file, or `name`.
 
     Raises:
         DataError: The picture is unreadable.
@@ -53,21 +54,22 @@ def as_array(picture: Any, name: str) -> tuple[np.ndarray, str]:
         path = os.fsdecode(picture)
         if _URL.match(path):
             raise UsageError(f"{path}: URLs are not fetched; download it, and give the file")
-        warn_if_dark(Path(path))
-        return read_image(Path(path)), Path(path).stem
+        reader.warn_if_dark(Path(path))
+        return reader(Path(path)), Path(path).stem
     if isinstance(picture, bytes | bytearray | memoryview):
-        return read_encoded(bytes(picture), name), name
+        return reader.decode(bytes(picture), name), name
     if hasattr(picture, "read"):
-        return _from_file(picture, name)
+        return _from_file(picture, name, reader)
     if isinstance(picture, Image.Image):
-        return _from_image(picture, name), name
+        return _from_image(picture, name, reader), name
     if isinstance(picture, np.ndarray):
         grey = picture.ndim == 2 and picture.dtype == np.uint8
-        return np.repeat(picture[:, :, None], 3, axis=2) if grey else picture, name
+        copies = 1 if reader.count == 1 else 3
+        return np.repeat(picture[:, :, None], copies, axis=2) if grey else picture, name
     raise UsageError(f"picture: found {type(picture).__name__}, expected {EXPECTED}")
 
 
-def _from_file(file: Any, name: str) -> tuple[np.ndarray, str]:
+def _from_file(file: Any, name: str, reader: PictureReader) -> tuple[np.ndarray, str]:
     try:
         if hasattr(file, "seekable") and file.seekable():
             file.seek(0)
@@ -82,13 +84,13 @@ def _from_file(file: Any, name: str) -> tuple[np.ndarray, str]:
         )
     path = getattr(file, "name", None)
     if not isinstance(path, str):
-        return read_encoded(content, name), name
-    return read_encoded(content, path), Path(path).stem
+        return reader.decode(content, name), name
+    return reader.decode(content, path), Path(path).stem
 
 
-def _from_image(image: Image.Image, name: str) -> np.ndarray:
+def _from_image(image: Image.Image, name: str, reader: PictureReader) -> np.ndarray:
     try:
-        return from_pil(image, name)
+        return reader.from_image(image, name)
     except BROKEN as error:
         # Pillow decodes when pixels are read: the file may be damaged, or closed by then.
         closed = isinstance(error, AssertionError | AttributeError) or "closed" in str(error)
@@ -117,7 +119,9 @@ class Input:
     windows: bool = False
 
 
-def find_inputs(patterns: Iterable[str | Path], out: Path) -> list[Input]:
+def find_inputs(
+    patterns: Iterable[str | Path], out: Path, reader: PictureReader = PLAIN
+) -> list[Input]:
     """Find pictures as `find_pictures`, and name their outputs.
 
     Raises:
@@ -125,7 +129,7 @@ def find_inputs(patterns: Iterable[str | Path], out: Path) -> list[Input]:
     """
     pictures = find_pictures(patterns, out)
     return [
-        Input(path, name, by_windows(path))
+        Input(path, name, reader.by_windows(path))
         for (path, _), name in zip(pictures, output_names(pictures), strict=True)
     ]
 
@@ -166,7 +170,8 @@ def _expand(pattern: Path) -> Iterator[tuple[Path, str]]:
     """Yield path and name of the pictures of a file, folder or glob."""
     root, what = pattern, "in this folder"
     if pattern.is_dir():
-        pictures = files_below(pattern, IMAGE_SUFFIXES)
+        # Arrays only where there are no pictures: beside these they are something else.
+        pictures = files_below(pattern, IMAGE_SUFFIXES) or files_below(pattern, {".npy"})
     elif pattern.is_file():
         # A file may have any suffix, and wildcards in its name.
         yield pattern, pattern.name

@@ -41,8 +41,9 @@ class Predictor(BasePredictor):
     """Predictor that runs a torch network.
 
     Args:
-        model: Called as model(images N3HW normalised, own_grid=True) -> N x K x h x w on the head's
-            own grid; has `.normalization` and `.pad_multiple` (`Segmenter`). Moved to `device`.
+        model: Called as model(images NCHW normalised, own_grid=True) -> N x K x h x w on the head's
+            own grid; has `.normalization`, `.reader` and `.pad_multiple` (`Segmenter`). Moved to
+            `device`.
         labels: Names and colours of its K classes.
         device: auto, cpu, cuda (cuda:1), mps.
         precision: fp32, or bf16 by autocast.
@@ -75,6 +76,7 @@ class Predictor(BasePredictor):
         super().__init__(
             labels,
             channels=len(normalization.mean),
+            reader=network.reader,
             precision=precision,
             scales=scales,
             flip=flip,
@@ -154,7 +156,7 @@ class Predictor(BasePredictor):
             1 x C x h x w each, on the device.
 
         Raises:
-            DataError: The picture is not H x W x 3 uint8.
+            DataError: The picture is not H x W x C uint8.
             UsageError: The model has no `forward_features`.
         """
         self._check(image)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from seenet.core.errors import DataError, NotFiniteError, UsageError
 from seenet.core.files import replacing
-from seenet.core.images import IMAGE_SUFFIXES, write_mask
+from seenet.core.images import IMAGE_SUFFIXES, as_rgb, write_mask
 from seenet.core.labels import LabelSet
 
 if TYPE_CHECKING:
@@ -169,10 +169,11 @@ def colourize(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
 
 
 def blend(image: np.ndarray, mask: np.ndarray, labels: LabelSet, alpha: float = 0.5) -> np.ndarray:
-    """Draw the classes' colours over an H x W x 3 uint8 picture with opacity `alpha`.
+    """Draw the classes' colours over an H x W x C uint8 picture with opacity `alpha`.
 
-    Ignored pixels stay as they are.
+    Ignored pixels stay as they are. Other channels than RGB are shown as by `core.images.as_rgb`.
     """
+    image = as_rgb(image)
     weight = round(alpha * 256)
     # Sixteen bits hold 255 * 256, so that large pictures need no floats.
     mixed = image.astype(np.uint16) * (256 - weight)

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from seenet.core.errors import DataError
 from seenet.core.files import replacing, writing_to
+from seenet.core.images import as_rgb
 from seenet.core.labels import LabelSet
 from seenet.data.split import FileSplit
 from seenet.prediction.result import blend, colourize
@@ -108,7 +109,7 @@ def _sheet(views: list[tuple[str, np.ndarray, np.ndarray]], labels: LabelSet) ->
 
 
 def _thumbnail(pixels: np.ndarray) -> Image.Image:
-    picture = Image.fromarray(pixels)
+    picture = Image.fromarray(as_rgb(pixels))
     picture.thumbnail((SIDE - 2, SIDE))
     return picture
 

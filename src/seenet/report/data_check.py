@@ -16,7 +16,7 @@ from seenet.core.progress import track
 from seenet.core.settings import DataSettings
 from seenet.data.check.inspection import Finding, Inspection, SplitVerdict
 from seenet.data.check.summary import as_json, split_summary, unused_line, verdict_line
-from seenet.data.split import FileSplit, Split
+from seenet.data.split import FileSplit, Split, reader_of
 from seenet.prediction.result import colourize
 from seenet.report.gallery import EncodedRow, striped
 from seenet.report.html import number, photograph, png, render, shrunk
@@ -126,11 +126,12 @@ def _views(split: Split | None, finding: Finding) -> list[tuple[str, str]]:
     image = None if index is None else split.paths(index)[0]
     if index is None or image is None:
         return []
-    views = _view_if_readable(f"image {image.name}", lambda: photograph(read_image(image)))
+    reader = reader_of(split)
+    views = _view_if_readable(f"image {image.name}", lambda: photograph(reader(image)))
     if finding.other:
         other = Path(finding.other)
         return views + _view_if_readable(
-            f"the other, {other.name}", lambda: photograph(read_image(other))
+            f"the other, {other.name}", lambda: photograph(reader(other))
         )
     if not isinstance(split, FileSplit):
         return views

@@ -14,6 +14,7 @@ from seenet.core.progress import track
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
 from seenet.data.sampling import Draw, TrainingSet
+from seenet.data.split import FileSplit, reader_of
 from seenet.data.transforms import JointTransform
 from seenet.evaluation.pictures import error_map
 from seenet.model.segmenter import Normalization
@@ -104,7 +105,13 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
     check_free([path], overwrite=overwrite)
     split = open_split(recipe.data, recipe.data.train)
     # Needs no network and downloads no weights.
-    normalization = backbone_normalization(recipe.model.backbone, recipe.model.weights)
+    normalization = (
+        Normalization(*split.normalization)
+        if isinstance(split, FileSplit) and split.normalization
+        else backbone_normalization(
+            recipe.model.backbone, recipe.model.weights, reader_of(split).count
+        )
+    )
     transforms = recipe.transforms
     joint = JointTransform(
         transforms,
@@ -146,7 +153,7 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
 
 
 def denormalized(pixels: Tensor, normalization: Normalization) -> np.ndarray:
-    """Undo the normalisation: 3 x h x w floats to h x w x 3 uint8."""
+    """Undo the normalisation: C x h x w floats to h x w x C uint8."""
     values = pixels.permute(1, 2, 0).numpy() * normalization.std + np.array(normalization.mean)
     return np.asarray(np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8))
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 import seenet
 from seenet.core.files import write_text, writing_to
+from seenet.core.images import as_rgb
 
 LONGEST = 960
 """Longest side of an image on a page, pixels; larger images are shrunk."""
@@ -38,8 +39,8 @@ def render(path: Path, template: str, **values: Any) -> None:
 
 
 def photograph(image: np.ndarray, longest: int = LONGEST) -> str:
-    """Encode an H x W x 3 uint8 image as a data URI (JPEG) of at most `longest` pixels a side."""
-    shown = Image.fromarray(image)
+    """Encode an H x W x C uint8 image as a data URI (JPEG) of at most `longest` pixels a side."""
+    shown = Image.fromarray(as_rgb(image))
     shown.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     shown.save(stream, format="JPEG", quality=86, optimize=True)

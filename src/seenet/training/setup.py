@@ -19,12 +19,13 @@ from seenet.data import Split, open_split
 from seenet.data.check.scan import check_split, split_stats
 from seenet.data.check.stats import no_class
 from seenet.data.sampling import StepSampler, TrainingSet
-from seenet.data.split import FileSplit
+from seenet.data.split import FileSplit, reader_of
 from seenet.data.transforms import JointTransform
 from seenet.distributed import Ranks
 from seenet.model import Segmenter, StageProbe, create_model
 from seenet.model.fast import use_fast
 from seenet.model.files import fit_weights, from_card, load_model
+from seenet.model.segmenter import Normalization
 from seenet.model.summary import dead_taps
 from seenet.training.losses import CrossEntropy, LossModel, OwnLoss, class_weights
 from seenet.training.precision import Name, Precision, choose
@@ -33,7 +34,7 @@ from seenet.training.run import ignore_stop_signals, signals_blocked
 log = logging.getLogger("seenet")
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Images N x 3 x h x w, masks N x h x w, and (epoch, index) of each, N x 2."""
+"""Images N x C x h x w, masks N x h x w, and (epoch, index) of each, N x 2."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,12 @@ def build_model(
         model = create_model(
             **recipe.model.model_dump(),
             num_classes=data.train.labels.num_classes,
+            in_channels=reader_of(data.train).count,
             auxiliary=recipe.loss.auxiliary > 0,
         )
+        model.reader = reader_of(data.train)
+        if isinstance(data.train, FileSplit) and data.train.normalization:
+            model.normalization = Normalization(*data.train.normalization)
     if training.start_from and not card:
         report = fit_weights(
             model, load_model(training.start_from, factory=recipe.model.factory).model.state_dict()
@@ -237,7 +242,8 @@ def choose_precision(
     chosen: Name = "fp32"
     if group.first:
         layout, count = memory_format(recipe), min(recipe.training.batch, 4)
-        images = torch.zeros(count, 3, *recipe.transforms.crop).to(device, memory_format=layout)
+        size = (count, len(model.normalization.mean), *recipe.transforms.crop)
+        images = torch.zeros(size).to(device, memory_format=layout)
         setting = before or recipe.training.precision
         chosen = choose(setting, device, layout, model, images).name
     return Precision(names[group.from_first(names.index(chosen))], device)

@@ -1,6 +1,5 @@
 """Find the errors in the data of a recipe, for `seenet data check`."""
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,16 +7,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from seenet.core.errors import DataError
 from seenet.core.images import read_header
 from seenet.core.settings import DataSettings
 from seenet.data import list_split
 from seenet.data.check.plausible import doubts, implausible, untaught
 from seenet.data.check.scan import Examined, Problem, examine_all
-from seenet.data.check.stats import BINARY, SplitStats, gather, likely_cause, no_class, strange_ids
-from seenet.data.folder import described_pairs, description_path, read_description
+from seenet.data.check.stats import (
+    BINARY,
+    ChannelStats,
+    SplitStats,
+    channel_mean_and_std,
+    gather,
+    likely_cause,
+    no_class,
+    strange_ids,
+)
+from seenet.data.description import description_path, read_description
+from seenet.data.folder import described_pairs
 from seenet.data.split import FileSplit, Split
 
 
@@ -97,20 +104,10 @@ class SplitVerdict:
             masks.update(found.keys())
         return {label: (pixels[label], masks[label]) for label in sorted(pixels)}
 
-    def colour(self) -> tuple[list[float], list[float]] | None:
-        """Return mean and standard deviation of R, G and B, 0 to 1, over all pixels."""
+    def colour(self) -> ChannelStats | None:
+        """Return mean and standard deviation of each channel, 0 to 1, over all pixels."""
         moments = [pair.moments for pair in self.pairs if pair.moments is not None]
-        if not moments:
-            return None
-        # Python's integers until the division: nothing overflows or is lost by cancellation.
-        total = sum(count for count, _, _ in moments)
-        sums = np.array([one for _, one, _ in moments], object).sum(0)
-        squares = np.array([one for _, _, one in moments], object).sum(0)
-        means = [value / total / 255 for value in sums]
-        return means, [
-            math.sqrt((total * square - value**2) / total**2) / 255
-            for value, square in zip(sums, squares, strict=True)
-        ]
+        return channel_mean_and_std(moments) if moments else None
 
     def cures(self) -> list[Cure]:
         """Return the fixes for the errors, the most frequent first."""

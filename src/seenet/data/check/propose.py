@@ -28,7 +28,7 @@ from seenet.data.check.layout import Layout, split_of, spread
 from seenet.data.check.stats import full_scale
 from seenet.data.check.values import propose_values, quoted
 from seenet.data.convert import Converted, convert, find_annotations, find_unsupported
-from seenet.data.folder import FILE
+from seenet.data.description import FILE
 from seenet.data.pairing import (
     OWN_FOLDER,
     SAME_NAME,

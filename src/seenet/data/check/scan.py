@@ -18,16 +18,26 @@ from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from seenet.core.errors import DataError
 from seenet.core.files import cache_folder, digest, write_cache
-from seenet.core.images import highest_value, image_size, read_header, read_image
+from seenet.core.images import DEEP, highest_value, image_size, read_header
 from seenet.core.main_guard import check_main_guard
 from seenet.core.processor import cores
 from seenet.core.progress import track
-from seenet.data.check.stats import Counted, SplitStats, check_ids, count_ids, gather, refuse_ids
-from seenet.data.split import FileSplit, Split, size_mismatch
+from seenet.data.check.stats import (
+    ChannelStats,
+    Counted,
+    Moments,
+    SplitStats,
+    channel_mean_and_std,
+    check_ids,
+    count_ids,
+    gather,
+    moments_of,
+    refuse_ids,
+)
+from seenet.data.split import FileSplit, Split, reader_of, size_mismatch
 from seenet.distributed import all_gather, rank_and_world
 
 T = TypeVar("T")
@@ -211,6 +221,15 @@ def split_stats(split: Split) -> SplitStats:
     return gather(split.labels, (found[index] for index in indices))
 
 
+def channel_stats(split: Split) -> ChannelStats:
+    """Return mean and deviation of each channel over all pictures; collective."""
+    indices = range(len(split))
+    found = map_across_ranks(
+        indices, lambda index: moments_of(split.image(index)), f"reading {split.name}"
+    )
+    return channel_mean_and_std([found[index] for index in indices])
+
+
 # `seenet data check`
 
 
@@ -238,8 +257,8 @@ class Examined:
         counts: pixels of each id in the mask; None if it cannot be read.
         shape: height and width of the mask.
         image_hash, mask_hash: hashes of the decoded pixels; "" for what cannot be read.
-        moments: of the image's R, G and B: number of pixels, sums of values, sums of squares.
-        highest: largest value of a grey image of 16 bits; None for others.
+        moments: of the image's channels: number of pixels, sums of values, sums of squares.
+        highest: largest value of a grey image of 16 bits that is dark; None for others.
         inexact: pixels of the mask whose value is that of no class, which went to the nearest.
     """
 
@@ -249,7 +268,7 @@ class Examined:
     shape: tuple[int, int]
     image_hash: str
     mask_hash: str
-    moments: tuple[int, list[int], list[int]] | None
+    moments: Moments | None
     highest: int | None = None
     inexact: int = 0
 
@@ -263,10 +282,13 @@ def examine(split: Split, index: int) -> Examined:
         split.paths(index), (pair.image, pair.mask), (("",), MASK_NOTES), strict=True
     ):
         if path is not None and pixels is not None:
-            found = read_header(path).notes
-            notes += [(str(path), note) for note in found if note.startswith(kept)]
-    ranged = isinstance(split, FileSplit) and split.picture is not read_image
-    deep = not ranged and (str(image_path), "16-bit") in notes
+            with suppress(DataError):  # of bands, which have nothing to note
+                found = read_header(path).notes
+                notes += [(str(path), note) for note in found if note.startswith(kept)]
+    reader = reader_of(split)
+    deep = reader.channels is reader.value_range is None and (str(image_path), "16-bit") in notes
+    # Decoded again only if it is dark: 64 is what `DEEP` becomes in 8 bits.
+    dark = deep and pair.image is not None and int(pair.image.max()) <= DEEP // 256
     return Examined(
         tuple(Problem.of(path, error) for path, error in pair.problems),
         tuple(notes),
@@ -274,17 +296,10 @@ def examine(split: Split, index: int) -> Examined:
         (0, 0) if pair.mask is None else (pair.mask.shape[0], pair.mask.shape[1]),
         _pixel_hash(pair.image),
         _pixel_hash(pair.mask),
-        None if pair.image is None else _moments(pair.image),
-        highest_value(image_path) if image_path is not None and deep else None,
+        None if pair.image is None else moments_of(pair.image),
+        highest_value(image_path) if image_path is not None and dark else None,
         pair.inexact,
     )
-
-
-def _moments(image: np.ndarray) -> tuple[int, list[int], list[int]]:
-    counts = np.array(Image.fromarray(image).histogram(), np.int64).reshape(3, 256)
-    values = np.arange(256)
-    squares = (counts @ values**2).tolist()
-    return image.shape[0] * image.shape[1], (counts @ values).tolist(), squares
 
 
 def _pixel_hash(pixels: np.ndarray | None) -> str:

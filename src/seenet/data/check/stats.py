@@ -1,12 +1,14 @@
 """Count the ids of masks, explain wrong ids, and compute class weights."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from PIL import Image
 
 from seenet.core.errors import DataError
 from seenet.core.labels import LabelSet
@@ -14,6 +16,10 @@ from seenet.data.masks import remap_line
 
 Counted = tuple[dict[int, int], tuple[int, int]]
 """Pixels of each id in a mask, and its height and width."""
+Moments = tuple[int, list[int], list[int]]
+"""Number of pixels of an image, and of each channel the sum of values and of their squares."""
+ChannelStats = tuple[list[float], list[float]]
+"""Mean and standard deviation of each channel, 0 to 1."""
 NARROW = 2**16
 """Range of ids up to which they are counted without sorting."""
 BINARY = "looks like a 0/255 mask; set `decode: remap` with `remap: {0: 0, 255: 1}`"
@@ -37,6 +43,34 @@ def count_ids(mask: np.ndarray) -> dict[int, int]:
     else:
         labels, pixels = np.unique(mask, return_counts=True)
     return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
+
+
+def moments_of(image: np.ndarray) -> Moments:
+    """Return the moments of the channels of an H x W x C uint8 image."""
+    # Pillow counts red, green and blue together, which is faster.
+    planes = (
+        [image]
+        if image.shape[2] == 3
+        else [np.ascontiguousarray(plane) for plane in np.moveaxis(image, 2, 0)]
+    )
+    found = [Image.fromarray(plane).histogram() for plane in planes]
+    counts = np.array(found, np.int64).reshape(-1, 256)
+    values = np.arange(256)
+    squares = (counts @ values**2).tolist()
+    return image.shape[0] * image.shape[1], (counts @ values).tolist(), squares
+
+
+def channel_mean_and_std(moments: Sequence[Moments]) -> ChannelStats:
+    """Return mean and standard deviation of each channel over the pixels of all images."""
+    # Python's integers until the division: nothing overflows or is lost by cancellation.
+    total = sum(count for count, _, _ in moments)
+    sums = np.array([one for _, one, _ in moments], object).sum(0)
+    squares = np.array([one for _, _, one in moments], object).sum(0)
+    means = [value / total / 255 for value in sums]
+    return means, [
+        math.sqrt((total * square - value**2) / total**2) / 255
+        for value, square in zip(sums, squares, strict=True)
+    ]
 
 
 def check_ids(mask: np.ndarray, labels: LabelSet, path: Path) -> dict[int, int]:

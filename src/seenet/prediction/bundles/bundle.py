@@ -12,6 +12,7 @@ import numpy as np
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet
+from seenet.core.picture_reader import PLAIN, PictureReader
 from seenet.prediction.base import BasePredictor, tile_done
 from seenet.prediction.bundles.formats import BUNDLE_FORMATS
 from seenet.prediction.result import check_finite, to_probabilities
@@ -19,11 +20,14 @@ from seenet.prediction.tiles import Span, Tiling
 
 KEY = "seenet"
 """Key of the card in a bundle's own metadata."""
-FORMAT = 1
+FORMAT = 2
+"""Version of the card: 2 where pictures are read by channels or a range of values, which earlier
+versions would leave out, else 1.
+"""
 FORMATS = {row.suffix: name for name, row in BUNDLE_FORMATS.items() if row.read}
 """Formats that are read here, by suffix."""
 
-INPUT = "images: uint8, N x H x W x {channels}, RGB, 0 to 255; normalised inside"
+INPUT = "images: uint8, N x H x W x {channels}, {names}, 0 to 255; normalised inside"
 OUTPUTS = (
     "mask: N x H x W, class of each pixel ({mask})",
     "scores: float32, N x {classes} x H x W, before softmax",
@@ -53,13 +57,15 @@ class Card:
     labels: LabelSet
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Mean and standard deviation of RGB / 255; the bundle normalises on its own."""
+    """Mean and standard deviation of each channel / 255; the bundle normalises on its own."""
     precision: str
     """fp32, fp16 (weights), int8."""
     version: str
     """Version of the seenet that exported it."""
     model_sha256: str
     """SHA-256 of the model file that it was exported from."""
+    reader: PictureReader = PLAIN
+    """How files become pictures."""
 
     @property
     def mask_type(self) -> str:
@@ -69,13 +75,16 @@ class Card:
     def text(self) -> str:
         """Return the card as JSON, always the same for the same card."""
         channels, classes = len(self.mean), self.labels.num_classes
+        values = {name: value for name, value in asdict(self).items() if name != "reader"}
+        bands, reader = self.reader.channels, self.reader.as_json()
+        names = f"bands {', '.join(map(str, bands))}" if bands else "RGB"
         described = {
-            "input": INPUT.format(channels=channels),
+            "format": FORMAT if reader else 1,
+            **({"reader": reader} if reader else {}),
+            "input": INPUT.format(channels=channels, names=names),
             "outputs": [line.format(mask=self.mask_type, classes=classes) for line in OUTPUTS],
         }
-        return json.dumps(
-            {"format": FORMAT, **asdict(self), **described}, sort_keys=True, ensure_ascii=False
-        )
+        return json.dumps({**values, **described}, sort_keys=True, ensure_ascii=False)
 
 
 def parse_card(path: Path, text: str | None) -> Card:
@@ -98,7 +107,9 @@ def parse_card(path: Path, text: str | None) -> Card:
             )
         strings = {key: str(values[key]) for key in ("precision", "version", "model_sha256")}
         mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
-        return Card(labels=LabelSet.from_json(values["labels"]), mean=mean, std=std, **strings)
+        reader = PictureReader.from_json(values.get("reader"))
+        labels = LabelSet.from_json(values["labels"])
+        return Card(labels=labels, mean=mean, std=std, reader=reader, **strings)
     except (KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{path}: its metadata is damaged ({reason}); export it again") from None
@@ -155,6 +166,7 @@ class BundlePredictor(BasePredictor):
         super().__init__(
             self.card.labels,
             channels=len(self.card.mean),
+            reader=self.card.reader,
             precision=opened.precision,
             scales=scales,
             flip=flip,
