@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from PIL import Image
@@ -148,8 +148,7 @@ class PictureReader:
 
     @property
     def _one_range(self) -> Range | None:
-        limits: Any = self.value_range
-        return limits
+        return cast("Range | None", self.value_range)
 
     def _chosen(self, values: np.ndarray, name: str) -> np.ndarray:
         """Return the channels of H x W x B values as uint8."""
