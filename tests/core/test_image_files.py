@@ -19,11 +19,11 @@ from seenet.core.image_files import FORMATS
 from seenet.core.images import (
     image_size,
     read_colours,
-    read_encoded,
     read_header,
     read_ids,
     read_image,
 )
+from seenet.core.picture_reader import PLAIN
 from tests.core.blocks import COLOURS, HAS_AVIF, exif, turn
 from tests.core.hostile import BOMBS, HARMLESS, write
 from tests.core.tiffs import Page, long, short, tiff_of
@@ -203,7 +203,7 @@ def test_copies_and_masks_are_no_pages(tmp_path: Path, name: str, big: bool) -> 
     path.write_bytes(tiff_of(*ONE_PAGE[name], big=big))
     assert np.array_equal(read_image(path), WHOLE)
     assert image_size(path) == WHOLE.shape[:2]
-    assert np.array_equal(read_encoded(path.read_bytes(), "a"), WHOLE)
+    assert np.array_equal(PLAIN.decode(path.read_bytes(), "a"), WHOLE)
 
 
 @pytest.mark.parametrize("name", SEVERAL_PAGES)
@@ -220,7 +220,7 @@ def test_several_pages_are_refused(tmp_path: Path, name: str, big: bool) -> None
 def test_a_wrong_link_to_the_next_page_ends_the_file(next_page: int | None) -> None:
     content = tiff_of(Page(WHOLE), COPY)
     link = content[4:8] if next_page is None else struct.pack("<L", next_page)
-    assert np.array_equal(read_encoded(content[:-4] + link, "a"), WHOLE)
+    assert np.array_equal(PLAIN.decode(content[:-4] + link, "a"), WHOLE)
 
 
 @settings(max_examples=200, deadline=None)
@@ -234,5 +234,5 @@ def test_damaged_directories_of_a_tiff(big: bool, changes: list[tuple[int, int]]
     for place, value in changes:
         content[place % len(content)] = value
     with suppress(DataError):
-        pixels = read_encoded(bytes(content[: cut or None]), "a")
+        pixels = PLAIN.decode(bytes(content[: cut or None]), "a")
         assert pixels.dtype == np.uint8 and pixels.ndim == 3

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from seenet.core.errors import DataError
-from seenet.core.images import from_pil, read_encoded, read_header, read_ids, read_image
+from seenet.core.images import from_pil, read_header, read_ids, read_image
+from seenet.core.picture_reader import PLAIN
 from seenet.core.png import png_header
 from tests.core.blocks import (
     BLOCKS,
@@ -215,7 +216,7 @@ def test_compressed_tiffs_with_tags(tmp_path: Path, compression: str, orientatio
     with Image.open(path) as expected:
         pixels = np.asarray(expected.convert("RGB"))
     assert np.array_equal(read_image(path), pixels)
-    assert np.array_equal(read_encoded(path.read_bytes(), "a"), pixels)
+    assert np.array_equal(PLAIN.decode(path.read_bytes(), "a"), pixels)
 
 
 @pytest.mark.parametrize(

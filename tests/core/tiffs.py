@@ -2,6 +2,8 @@
 
 import struct
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,3 +69,21 @@ def _pixel_tags(pixels: np.ndarray, start: int) -> dict[int, Tag]:
     }  # fmt: skip
     form = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
     return tags if form == 1 else {**tags, 339: short(*[form] * bands)}
+
+
+def write_geotiff(path: Path, values: np.ndarray, **options: Any) -> np.ndarray:
+    """Write bands x H x W as a GeoTIFF in UTM 33, a quarter of a metre a pixel."""
+    import rasterio
+
+    count, height, width = values.shape
+    profile = {"driver": "GTiff", "count": count, "height": height, "width": width}
+    transform = rasterio.transform.from_origin(500_000, 4_649_776, 0.25, 0.25)
+    place = {"crs": "EPSG:32633", "transform": transform, "dtype": values.dtype}
+    with rasterio.open(path, "w", **profile, **place, **options) as file:
+        file.write(values)
+    return values
+
+
+def noise(bands: int, height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    return generator.integers(0, np.iinfo(dtype).max + 1, (bands, height, width), dtype)

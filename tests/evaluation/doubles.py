@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from seenet.core.labels import LabelSet, voc_colours
+from seenet.core.picture_reader import PLAIN
 from seenet.evaluation.outcome import Evaluation, tables
 from seenet.prediction.predictor import Predictor
 from tests.prediction.doubles import TinyNet
@@ -70,7 +71,7 @@ class FirstChannel(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.num_classes, self.pad_multiple = num_classes, 1
+        self.num_classes, self.pad_multiple, self.reader = num_classes, 1, PLAIN
         self.normalization = SimpleNamespace(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
     def forward(

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from seenet.cli import main
 from seenet.core.labels import LabelSet, voc_colours
+from seenet.core.picture_reader import PLAIN
 from seenet.model.segmenter import Window
 from seenet.prediction.predictor import Predictor
 
@@ -27,7 +28,7 @@ class Double(nn.Module):
     def __init__(self, num_classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.normalization = SimpleNamespace(mean=mean, std=std)
-        self.num_classes, self.pad_multiple = num_classes, 1
+        self.num_classes, self.pad_multiple, self.reader = num_classes, 1, PLAIN
 
     def forward(
         self,

@@ -98,7 +98,7 @@ class PictureReader:
             DataError: as `core.raster.opened_raster`.
         """
         plain = self.channels is None and self.value_range is None
-        with opened_raster(path, self.channels, None if plain else self._to_bytes) as picture:
+        with opened_raster(path, self.channels, None if plain else self.to_bytes) as picture:
             yield picture
 
     def warn_if_dark(self, path: Path) -> None:
@@ -155,9 +155,9 @@ class PictureReader:
         channels: Sequence[int] = self.channels or ()
         if max(channels) > values.shape[2]:
             raise lacks_bands(name, values.shape[2], channels)
-        return self._to_bytes(values[..., [number - 1 for number in channels]], name)
+        return self.to_bytes(values[..., [number - 1 for number in channels]], name)
 
-    def _to_bytes(self, values: np.ndarray, name: str) -> np.ndarray:
+    def to_bytes(self, values: np.ndarray, name: str) -> np.ndarray:
         """Scale H x W x C values to uint8.
 
         Raises:

@@ -188,6 +188,27 @@ def _dataset(rasterio: Any, path: Path, page: int = 0) -> Iterator[Any]:
         yield dataset
 
 
+def sampled_bands(path: Path, side: int) -> tuple[np.ndarray, tuple[int, int], str]:
+    """Look at a TIFF's bands.
+
+    Returns:
+        Values of at most side x side pixels, h x w x B as stored; as float64, NaN for none, where
+        the file names a value for none. Height and width of the picture. Type of the values.
+
+    Raises:
+        DataError: as `opened_raster`.
+    """
+    with environment(path) as rasterio, _dataset(rasterio, path) as dataset:
+        _check_bands(dataset, str(path), [1])
+        shape = (dataset.height, dataset.width)
+        size = tuple(min(side, length) for length in shape)
+        with gdal_errors(str(path)):
+            values = np.moveaxis(dataset.read(out_shape=(dataset.count, *size)), 0, 2)
+        if dataset.nodata is not None:
+            values = np.where(values == dataset.nodata, np.nan, values.astype(np.float64))
+        return values, shape, str(dataset.dtypes[0])
+
+
 def _check_bands(dataset: Any, name: str, channels: Sequence[int]) -> None:
     """Raise DataError for a TIFF that lacks a band, has several pages, or is too large."""
     if max(channels) > dataset.count:

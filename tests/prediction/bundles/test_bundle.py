@@ -147,7 +147,7 @@ CARD = json.loads(card().text())
         (None, "holds no SeENet metadata"),
         ("{", "metadata is damaged"),
         ("[]", "metadata is damaged"),
-        (json.dumps({**CARD, "format": 2}), "install a newer seenet"),
+        (json.dumps({**CARD, "format": 3}), "install a newer seenet"),
         (json.dumps({**CARD, "labels": {}}), "metadata is damaged"),
         *[
             (json.dumps({**CARD, "labels": {**CARD["labels"], "colours": colours}}), "damaged")

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -16,6 +16,7 @@ from seenet.core.arrays import read_array
 from seenet.core.errors import DataError
 from seenet.core.image_files import safe_image_open
 from seenet.core.images import orientation, read_ids
+from seenet.data.check.bands import bands_of
 from seenet.data.check.stats import count_ids
 from seenet.data.masks import pack, packed
 
@@ -44,7 +45,7 @@ class FileEvidence:
     Attributes:
         path: the file.
         shape: height and width as stored.
-        mode: Pillow's mode, or `array`.
+        mode: Pillow's mode, `array`, or `bands` for several that are no colours of 8 bits.
         orientation: EXIF orientation.
         values: pixels of each value, or of each packed colour; empty above `MANY`.
         solid: of these, pixels that have neither another value above, below, left nor right; in
@@ -100,6 +101,9 @@ def look_at(path: Path) -> FileEvidence:
     Raises:
         DataError: it cannot be read.
     """
+    bands = bands_of(path)
+    if bands and bands.values.shape[2] > 1:
+        return replace(_measure(path, packed(_three(bands.values)), "bands", 1), shape=bands.shape)
     if path.suffix.lower() == ".npy":
         array = read_array(path)
         if array.ndim == 2:
@@ -134,7 +138,8 @@ def _three(array: np.ndarray) -> np.ndarray:
     bands = array[..., :3] if array.shape[2] >= 3 else np.repeat(array[..., :1], 3, 2)
     if bands.dtype == np.uint8:
         return bands
-    low, high = float(np.nanmin(bands)), float(np.nanmax(bands))
+    bands = np.nan_to_num(bands.astype(np.float64), posinf=0, neginf=0)
+    low, high = float(bands.min()), float(bands.max())
     scaled: np.ndarray = ((bands - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
     return scaled
 
@@ -144,7 +149,8 @@ def _ids_or_values(path: Path, image: Image.Image) -> np.ndarray:
     try:
         return read_ids(path, upright=False)
     except DataError:
-        values = np.nan_to_num(np.asarray(image.getchannel(0), np.float64))
+        band = image if len(image.getbands()) == 1 else image.getchannel(0)
+        values = np.nan_to_num(np.asarray(band, np.float64))
         low, high = values.min(), values.max()
         steps: np.ndarray = ((values - low) / max(high - low, 1e-9) * MANY).astype(np.int32)
         return steps
@@ -268,6 +274,8 @@ class Series:
         """
         if not self.files:
             return "damaged"
+        if any(file.mode == "bands" for file in self.files):
+            return "picture"
         if self.constant:
             return "alpha" if any(len(file.alpha) > 1 for file in self.files) else "constant"
         top = median(file.top for file in self.files)

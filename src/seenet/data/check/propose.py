@@ -10,9 +10,10 @@ import numpy as np
 
 from seenet.core.errors import DataError
 from seenet.core.files import files_below, write_text
-from seenet.core.images import DEEP, highest_value, read_header, read_image
+from seenet.core.images import read_header, read_image
 from seenet.core.progress import track
 from seenet.data.annotations.tree import OUT
+from seenet.data.check.bands import propose_bands
 from seenet.data.check.beside import find_classes, splits_from_lists
 from seenet.data.check.choose import SAMPLED as LOOKED_AT
 from seenet.data.check.choose import Choice, choose, init_command, name_of
@@ -25,7 +26,6 @@ from seenet.data.check.evidence import (
     values_of,
 )
 from seenet.data.check.layout import Layout, split_of, spread
-from seenet.data.check.stats import full_scale
 from seenet.data.check.values import propose_values, quoted
 from seenet.data.convert import Converted, convert, find_annotations, find_unsupported
 from seenet.data.description import FILE
@@ -135,7 +135,7 @@ def propose(
         lines.append(f"unlabelled: skip  # {len(alone)} pictures have no mask, such as {alone[0]}")
         remarks.append(f"{len(alone)} pictures without masks are left out, such as {alone[0]}")
     lines += _exif(folder, pairs, chosen, exif)
-    lines += _value_range([pairs.images[name] for name in chosen])
+    lines += propose_bands([pairs.images[name] for name in chosen])
     lines += about_values
     comments = [f"# {line}" for line in remarks if line.startswith("not taken")]
     return Proposal("\n".join([*comments, *lines]) + "\n", lists, tuple(remarks))
@@ -316,19 +316,3 @@ def _contrast_at_edges(picture: np.ndarray, mask: np.ndarray) -> float:
     edges = sum(int(edge.sum()) for _, edge in steps)
     overall = sum(float(change.mean()) for change, _ in steps) / 2
     return at_edges / max(1, edges) / max(overall, 1e-6)
-
-
-def _value_range(images: Sequence[Path]) -> list[str]:
-    """Return the line on the range of 16-bit pictures, if all have fewer bits than 16."""
-    deep, top = 0, 0
-    for image in images[:100]:
-        try:
-            highest = highest_value(image)
-        except DataError:
-            continue
-        if highest is None:
-            return []
-        deep, top = deep + 1, max(top, highest)
-    if not deep or top >= DEEP:
-        return []
-    return [f"value_range: [0, {full_scale(top)}]  # 16-bit files, no value above {top}"]
