@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import run
-from tests.data import annotated, beside, noise
+from tests.data import annotated, bands, beside, noise
 from tests.data.layouts import LAYOUTS
 from tests.data.reading import good, write
 
-assert annotated and beside and noise  # they enter their generators
+assert annotated and bands and beside and noise  # they enter their generators
 TEXT = (Path(__file__).parents[1] / "docs" / "your-data.md").read_text(encoding="utf-8")
 # The data sets of the rows, in their order.
 SETS = [
     "same_names", "at_the_top", "suffix", "train_images_masks", "camvid_of_segnet",
     "mmsegmentation", "idd_lite", "voc", "roboflow", "cvat_masks", "few_greys_jpeg", "numpy_masks",
-    "ids_in_alpha", "grey_to_3999", "coco", "labelme", "cvat", "yolo", "file_of_each_instance",
+    "ids_in_alpha", "grey_to_3999", "five_bands_16_bit_tiff",
+    "six_bands_numpy", "coco", "labelme", "cvat", "yolo", "file_of_each_instance",
     "files_of_classes",
 ]  # fmt: skip
 ROWS = [line for line in TEXT.splitlines() if line.startswith("|") and "data init DATA`" in line]

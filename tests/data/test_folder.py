@@ -65,6 +65,10 @@ def test_lists_and_shares(own_folder: Path) -> None:
     (own_folder / "val.txt").write_text("p03\np05\n")
     assert keys(own_folder, "val", base + "val: val.txt\n") == ["p03", "p05"]
     assert keys(own_folder, "train") == [key for key in every if key not in ("p03", "p05")]
+    lists = base + "train: train.txt\nval: val.txt\ntest: test.txt\n"
+    (own_folder / "test.txt").write_text("p01\n")
+    # A leak between lists of train and val is reported by `data check`; test is always held out.
+    assert keys(own_folder, "train", lists) == [key for key in every if key != "p01"]
     (own_folder / "val.txt").write_text("p03\nnowhere\n")
     with pytest.raises(DataError, match="nowhere: no such picture"):
         keys(own_folder, "val")

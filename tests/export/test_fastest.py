@@ -72,7 +72,8 @@ def attempt(
         return predictors[backend]
 
     monkeypatch.setattr(fastest, "open_backend", open_backend)
-    monkeypatch.setattr(fastest, "read_image", lambda path: IMAGES[int(path.stem)])
+    reader = SimpleNamespace(of_model=lambda _: lambda path: IMAGES[int(path.stem)])
+    monkeypatch.setattr(fastest, "PictureReader", reader)
     speeds, pictures = known(model), [Path("0.png"), Path("1.png")]
     others, begun = [one for one in predictors if one != PLAIN], {PLAIN: predictors[PLAIN]}
     speeds.attempt(others, begun, pictures, seconds=10, rounds=10, exports=10)

@@ -10,8 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from seenet.core.errors import DataError
+from seenet.core.picture_reader import PLAIN, PictureReader
 from seenet.data.camvid import CAMVID11
-from seenet.model.files import load_model, read_options, save_model
+from seenet.model.files import card_of, from_card, load_model, read_options, save_model
 from tests.model.networks import images, small, spread_norms
 
 
@@ -34,6 +35,23 @@ def test_round_trip(tmp_path: Path, variant: str, options: dict[str, Any]) -> No
     assert read_options(path) == saved.model.options == model.options
     assert saved.model.normalization == model.normalization
     assert load_model(tmp_path).sha256 == saved.sha256
+
+
+def stored_format(path: Path) -> int:
+    with safe_open(path, framework="pt") as file:
+        return int(json.loads(file.metadata()["seenet"])["format"])
+
+
+def test_the_reader_of_pictures_is_kept(tmp_path: Path) -> None:
+    model, path = small(), tmp_path / "model.safetensors"
+    save_model(path, model, CAMVID11)
+    assert (PictureReader.of_model(path), stored_format(path)) == (PLAIN, 1)
+    model.reader = PictureReader((4, 2, 1), ((0, 4095), (1, 2.5), (-1, 1)))
+    save_model(path, model, CAMVID11)
+    assert load_model(path).model.reader == PictureReader.of_model(path) == model.reader
+    # Versions that would read other bands, or other values, refuse the file.
+    assert stored_format(path) == 2
+    assert from_card(card_of(model)).reader == model.reader
 
 
 def test_half_keeps_vectors_exact(tmp_path: Path) -> None:

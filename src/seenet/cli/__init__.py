@@ -155,7 +155,11 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    """Report an error of the system, or a bug and the file of its traceback; return the code."""
+    """Report an error that nothing else handled, as one line; return the exit code.
+
+    The code is 4 for an error of a disk or its permissions, else 1: for lack of memory, and for a
+    bug, whose traceback is kept in a temporary file.
+    """
     import tempfile
 
     from seenet.core.processor import lacks_memory

@@ -62,7 +62,7 @@ def eval_(
     """Score a model on a split.
 
     Writes result.json, the confusion matrix, and the worst and best images. If it is interrupted,
-    the same command continues.
+    the same command continues; with your own code (--factory, --metric, data.kind) it starts again.
     """
     from seenet.evaluation.outcome import tables
     from seenet.evaluation.run import run_evaluation

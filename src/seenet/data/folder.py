@@ -81,7 +81,7 @@ def _split_names(
 ) -> list[str]:
     """Return the names of the images in a split.
 
-    The share for validation and the images for test are never trained on, even if the list for
+    The images for test and the share for validation are never trained on, even if the list for
     training names them.
     """
     if which == "all":
@@ -96,9 +96,9 @@ def _split_names(
     if which == "val":
         return val
     listed = list(images) if about.train is None else read_names(about.train, path, images)
-    # Two lists may share names, which `seenet data check` reports as a leak.
+    # Lists for train and val may share names, which `seenet data check` reports as a leak.
     by_lists = about.train is not None and isinstance(about.val, Path)
-    held_out = set() if by_lists else {*val, *test}
+    held_out = {*test, *([] if by_lists else val)}
     return [name for name in listed if name not in held_out]
 
 

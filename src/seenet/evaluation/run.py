@@ -75,7 +75,9 @@ def run_evaluation(
     """Score a model on a split; write result.json, confusion.png and images/{worst,best}-N-KEY.jpg.
 
     The counts of an interrupted call are kept in OUT/partial, and the same call continues from
-    them. Under torchrun the processes share the images.
+    them. With the user's own code (`factory`, or `package.module:callable` as a metric or
+    `data.kind`) none are kept, since it may change between two calls. Under torchrun the processes
+    share the images, and rank 0 writes.
 
     Args:
         model: run folder, .safetensors file, exported bundle or bundled name.
@@ -88,7 +90,8 @@ def run_evaluation(
         metrics: further metrics by name or `package.module:callable`
             (`seenet.evaluation.metrics`). Data with Cityscapes' labels always gets `cityscapes`.
         mean_over: names of classes for one more mIoU.
-        out: output folder; None: `eval/SPLIT` in the model's run, or `evaluations/MODEL-SPLIT`.
+        out: output folder; None: as `default_out`.
+        overwrite: replace the results of an earlier call.
         command: command line to record in the result file.
         options: fields of `PredictOptions`.
 
@@ -97,6 +100,7 @@ def run_evaluation(
             `overwrite`).
         UsageError: wrong settings.
         BusyError: another process evaluates into OUT.
+        NotFiniteError: the network returns NaN.
     """
     path, predict_options = find_model(model), PredictOptions(**options)
     settings = data_settings(path, recipe, list(overrides))
@@ -211,7 +215,8 @@ def default_out(
 ) -> Path:
     """Return RUN/`inside`/SPLIT for the model of a run, else `elsewhere`/MODEL-SPLIT.
 
-    A split given as a path counts by its stem.
+    Another model of the run, such as model-last.safetensors, gets RUN/`inside`/MODEL-SPLIT. MODEL
+    is the stem of the file; a split given as a path counts by its stem.
     """
     name = Path(split).stem
     if (model.parent / "recipe.yaml").is_file():

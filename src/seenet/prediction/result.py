@@ -185,7 +185,11 @@ def blend(image: np.ndarray, mask: np.ndarray, labels: LabelSet, alpha: float = 
 
 
 def stack_chunks(row_chunks: Iterable[Scores], height: int) -> Scores:
-    """Join row chunks K x r x w, from the top, into one K x height x w."""
+    """Join row chunks K x r x w, from the top, into one K x height x w.
+
+    There must be at least one, and together they must have `height` rows. A first chunk that has
+    them all is returned itself, not copied.
+    """
     chunks = iter(row_chunks)
     first: Any = next(chunks)
     if first.shape[1] == height:

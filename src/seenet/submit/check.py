@@ -61,7 +61,17 @@ def check_submission(path: Path, images: Path | None = None) -> Submission:
 def check_archive(
     path: Path, benchmark: Benchmark, sizes: Mapping[str, tuple[int, int]] | None
 ) -> Submission:
-    """Check an archive for pictures of these ids and sizes (height, width). Errors as above."""
+    """Check an archive against a benchmark and, where given, the sizes of the pictures.
+
+    Args:
+        path: the archive.
+        benchmark: rules for names, folder, sizes and values.
+        sizes: height and width of each picture by id; each needs one mask, and no others may be
+            there. None: as many masks as the test set has, of any plausible id and size.
+
+    Raises:
+        CheckError: the server would refuse it, or it cannot be read; names the first wrong file.
+    """
     names: dict[str, str] = {}
     folder: str | None = None
     total = benchmark.test_count if sizes is None else len(sizes)

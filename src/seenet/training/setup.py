@@ -285,8 +285,12 @@ def step_batches(
 def _grouped(loader: DataLoader[Batch], accumulate: int) -> Generator[tuple[Batch, ...]]:
     """Yield the loader's batches in groups of `accumulate`, and end all workers at the end.
 
-    A worker's error is raised with its own message: torch wraps it in the worker's traceback, whose
-    last line is `type: message`.
+    A worker's SeenetError is raised with its own message: torch wraps it in the worker's traceback,
+    whose last line is `type: message`.
+
+    Raises:
+        LostError: a worker was killed, or ended before it began.
+        ValueError: the last group is incomplete.
     """
     batches: Any = iter(())
     try:

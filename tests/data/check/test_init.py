@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.cli.commands import run
-from tests.data import annotated, beside, noise
+from tests.data import annotated, bands, beside, noise
 from tests.data.layouts import IGNORED, LAYOUTS, Truth, fill, save
 from tests.data.reading import (
     check,
@@ -23,7 +23,7 @@ from tests.data.reading import (
     write,
 )
 
-assert annotated and beside and noise  # they enter their generators
+assert annotated and bands and beside and noise  # they enter their generators
 Capsys = pytest.CaptureFixture[str]
 DRIVES = [f"drive_{drive:04d}_{frame:06d}" for drive in range(10) for frame in range(3)]
 PLACES = [f"{place}_{frame:04d}" for place in "abcdefghij" for frame in range(3)]

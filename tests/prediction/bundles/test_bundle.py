@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from seenet.core import progress
 from seenet.core.errors import DataError, NotFiniteError, UsageError
+from seenet.core.picture_reader import PictureReader
 from seenet.data.shapes import SHAPES
 from seenet.prediction.bundles.bundle import parse_card
 from seenet.prediction.loading import load, load_trained
@@ -139,6 +141,14 @@ def test_what_a_bundle_cannot_do_is_an_error(red: Path, monkeypatch: pytest.Monk
 
 
 CARD = json.loads(card().text())
+
+
+def test_a_card_keeps_the_reader_of_pictures() -> None:
+    assert CARD["format"] == 1
+    reader = PictureReader(None, (0, 4095))
+    text = replace(card(), reader=reader).text()
+    assert json.loads(text)["format"] == 2
+    assert parse_card(Path("a.onnx"), text).reader == reader
 
 
 @pytest.mark.parametrize(

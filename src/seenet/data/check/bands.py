@@ -6,9 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 
 from seenet.core.arrays import read_array
 from seenet.core.errors import DataError
+from seenet.core.image_files import safe_image_open
 from seenet.core.images import DEEP, highest_value, read_header
 from seenet.core.picture_reader import PictureReader, Range
 from seenet.core.raster import TIFFS, sampled_bands
@@ -41,7 +43,7 @@ def bands_of(path: Path) -> Bands | None:
     """Look at a picture that is no plain one: of other than 1 or 3 bands, or several of over 8
     bits, or floats; None for a plain picture.
 
-    A 4-band TIFF that says that the fourth is alpha is a plain one.
+    A TIFF that says that its fourth band is alpha is a plain one.
 
     Raises:
         DataError: it cannot be read.
@@ -59,16 +61,23 @@ def bands_of(path: Path) -> Bands | None:
         return None
     deep = False
     try:
-        header = read_header(path)
-        deep = "16-bit" in header.notes and "grey" not in header.notes
-        if not deep and "32-bit" not in header.notes:
+        notes = read_header(path).notes
+        deep = "16-bit" in notes and "grey" not in notes
+        if not (deep or "32-bit" in notes or _has_unnamed_bands(path)):
             return None
     except DataError as error:
         if error.kind not in {"damaged", "format"}:
             raise
     values, shape, kind = sampled_bands(path, SIDE)
     # Of bright colours of 16 bits the high bytes are a good picture.
-    return None if deep and np.nanmax(values) >= DEEP else Bands(values, shape, kind)
+    bright = deep and values.shape[2] == 3 and np.nanmax(values) >= DEEP
+    return None if bright else Bands(values, shape, kind)
+
+
+def _has_unnamed_bands(path: Path) -> bool:
+    """Return whether a TIFF has bands beside its colours that are no alpha, as far as it says."""
+    with safe_image_open(path) as image:
+        return isinstance(image, TiffImageFile) and 0 in image.tag_v2.get(EXTRASAMPLES, ())
 
 
 def propose_bands(images: Sequence[Path]) -> list[str]:

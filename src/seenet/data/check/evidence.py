@@ -107,7 +107,7 @@ def look_at(path: Path) -> FileEvidence:
     if path.suffix.lower() == ".npy":
         array = read_array(path)
         if array.ndim == 2:
-            return _measure(path, array, "array", 1)
+            return _measure(path, _ids_or_values(path, array), "array", 1)
         return _measure(path, packed(_three(array)), "RGB", 1)
     with safe_image_open(path) as image:
         turn = orientation(image)
@@ -144,13 +144,13 @@ def _three(array: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _ids_or_values(path: Path, image: Image.Image) -> np.ndarray:
+def _ids_or_values(path: Path, image: Image.Image | np.ndarray) -> np.ndarray:
     """Return whole numbers as ids, and other values in many steps: they are none."""
     try:
         return read_ids(path, upright=False)
     except DataError:
-        band = image if len(image.getbands()) == 1 else image.getchannel(0)
-        values = np.nan_to_num(np.asarray(band, np.float64))
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        values = values if values.ndim == 2 else values[..., 0]
         low, high = values.min(), values.max()
         steps: np.ndarray = ((values - low) / max(high - low, 1e-9) * MANY).astype(np.int32)
         return steps

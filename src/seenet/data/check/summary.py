@@ -11,7 +11,10 @@ LISTED = 3
 
 
 def as_json(inspection: Inspection, settings: DataSettings) -> dict[str, Any]:
-    """Return everything that was found as JSON values."""
+    """Return the settings and everything that was found as JSON values.
+
+    `verdict` is `wrong` if there is any error, else `good`: notes and doubts do not count.
+    """
     return {
         "data": settings.model_dump(mode="json"),
         "verdict": "wrong" if inspection.errors else "good",

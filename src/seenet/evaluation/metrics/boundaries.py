@@ -39,10 +39,14 @@ def transition_distance(mask: np.ndarray, ignore: int) -> np.ndarray | None:
 def differing_neighbours(
     ids: np.ndarray, shifts: Sequence[tuple[Any, Any]], valid: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return where a pixel of an H x W map has a neighbour with another id, both of them `valid`.
+    """Mark the pixels of an H x W map whose id differs from a neighbour's; H x W bool.
+
+    Both pixels of such a pair are marked.
 
     Args:
-        shifts: pairs of slices, which select all pixels with a neighbour and these neighbours.
+        ids: H x W.
+        shifts: pairs of slices: the first selects pixels, the second the neighbour of each.
+        valid: H x W bool; a pair counts only if both its pixels are valid. None: all are.
     """
     differing = np.zeros(ids.shape, bool)
     for one, other in shifts:
