@@ -5,16 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import distributed, multiprocessing
 
 from seenet.core.errors import DataError, UsageError
 from seenet.core.labels import LabelSet, voc_colours
 from seenet.data.camvid import CAMVID11
+from seenet.data.masks import MaskReader
+from seenet.data.split import FileSplit, file_split
+from seenet.evaluation import evaluator
 from seenet.evaluation.confusion import confusion_matrix
 from seenet.evaluation.evaluator import evaluate
 from seenet.evaluation.metrics import open_metrics
 from seenet.evaluation.metrics.iou import iou_scores
 from seenet.prediction.predictor import Predictor
+from tests.core.tiffs import noise, write_geotiff
 from tests.evaluation.doubles import (
     LABELS,
     MemorySplit,
@@ -241,3 +246,22 @@ def test_two_processes_return_the_result_or_the_error_of_one(tmp_path, monkeypat
     else:
         assert "rank 1" in found[0] and "label ids 99" in found[1]
     torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_large_pictures_are_read_by_windows_to_the_same_counts(tmp_path, monkeypatch, flip):
+    write_geotiff(tmp_path / "a.tif", noise(3, 60, 90), photometric="RGB")
+    Image.fromarray(np.random.default_rng(0).integers(0, 3, (60, 90), np.uint8)).save(
+        tmp_path / "a.png"
+    )
+    pair = ("a", tmp_path / "a.tif", tmp_path / "a.png")
+    split = file_split("toy/val", LABELS, [pair], MaskReader("index"), empty="")
+    whole = evaluate(tiny(flip=flip), split, loss=True)
+    monkeypatch.setattr(evaluator, "LARGE", 60 * 90 - 1)
+    monkeypatch.setattr(FileSplit, "read", None)  # reads whole pictures
+    parts = evaluate(tiny(flip=flip), split, loss=True)
+    assert np.array_equal(parts.matrix, whole.matrix) and parts.matrix.sum() == 60 * 90
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    Image.fromarray(np.zeros((60, 80), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="60 x 80 pixels, but its picture"):
+        evaluate(tiny(), split)

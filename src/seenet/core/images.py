@@ -255,7 +255,7 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(shown)
 
 
-def _whole(values: np.ndarray, path: Path) -> np.ndarray:
+def whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
     """Return ids that are stored as other numbers as int32.
 
     Raises:
@@ -296,11 +296,11 @@ def read_ids(path: Path, *, upright: bool = True) -> np.ndarray:
         DataError: as `read_image`, and for a colour image.
     """
     if path.suffix.lower() == ".npy":
-        return _whole(read_array(path), path)
+        return whole_numbers(read_array(path), path)
     with safe_image_open(path) as image:
         image = _upright(image) if upright else image
         if image.mode in _WIDE or image.mode in {"I", "F"}:
-            return _whole(_stored(image), path)
+            return whole_numbers(_stored(image), path)
         if image.mode == "1":
             return np.asarray(image).astype(np.uint8)
         if image.mode == "La" and image.getextrema()[1] == (255, 255):

@@ -188,6 +188,22 @@ def _dataset(rasterio: Any, path: Path, page: int = 0) -> Iterator[Any]:
         yield dataset
 
 
+def stored_alike(path: Path, bands: int) -> bool:
+    """Return whether windows of a mask have the values that `core.images` reads.
+
+    So do TIFFs `by_windows` of one band of 8 bits or more, or of red, green and blue.
+    """
+    if not by_windows(path):
+        return False
+    with environment(path) as rasterio, _dataset(rasterio, path) as dataset:
+        meaning = [band.name for band in dataset.colorinterp]
+        if bands == 3:
+            return meaning[:3] == ["red", "green", "blue"] and dataset.dtypes[0] == "uint8"
+        bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+        inverted = dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+        return dataset.count == 1 and bits is None and not inverted
+
+
 def sampled_bands(path: Path, side: int) -> tuple[np.ndarray, tuple[int, int], str]:
     """Look at a TIFF's bands.
 

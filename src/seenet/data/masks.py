@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from seenet.core.errors import DataError
-from seenet.core.images import read_channel, read_colours, read_ids
+from seenet.core.images import read_channel, read_colours, read_ids, whole_numbers
+from seenet.core.raster import opened_raster, stored_alike
 
 Decode = Literal["index", "palette", "rgb", "remap", "threshold", "nearest"]
 Colour = tuple[int, int, int]
@@ -76,12 +77,31 @@ class MaskReader:
         `threshold`, `nearest` or `tolerance` gave to the nearest one.
         """
         if self.decode == "rgb":
-            return self._from_colours(path)
-        values = (
-            read_ids(path, upright=self.upright)
-            if self.channel is None
-            else read_channel(path, self.channel, upright=self.upright)
-        )
+            values = packed(read_colours(path, upright=self.upright))
+        elif self.channel is None:
+            values = read_ids(path, upright=self.upright)
+        else:
+            values = read_channel(path, self.channel, upright=self.upright)
+        return self._labels(values, path)
+
+    def part(self, path: Path, rows: slice, columns: slice) -> np.ndarray:
+        """Read a part of a mask, as a call does; of large TIFFs only this part is decoded.
+
+        Raises:
+            DataError: as a call, for what the part holds.
+        """
+        bands = 3 if self.decode == "rgb" else 1
+        if self.channel is not None or not stored_alike(path, bands):
+            return self(path)[rows, columns]
+        with opened_raster(path, range(1, bands + 1), lambda values, _: values) as mask:
+            stored = mask[rows, columns]
+        values = packed(stored) if bands == 3 else whole_numbers(stored[..., 0], path)
+        return self._labels(values, path)[0]
+
+    def _labels(self, values: np.ndarray, path: Path) -> tuple[np.ndarray, int]:
+        """Return the class of each id or packed colour, and how many were not exact."""
+        if self.decode == "rgb":
+            return self._from_colours(values, path)
         if self.decode == "threshold":
             ids = (values >= self.threshold).astype(np.uint8)
             return ids, int(np.sum((values != values.min()) & (values != values.max())))
@@ -117,13 +137,12 @@ class MaskReader:
             pixels=total,
         )
 
-    def _from_colours(self, path: Path) -> tuple[np.ndarray, int]:
-        """Read a colour mask.
+    def _from_colours(self, values: np.ndarray, path: Path) -> tuple[np.ndarray, int]:
+        """Replace each packed colour by its class id.
 
         Raises:
             DataError: a colour is further than `tolerance` from that of each class.
         """
-        values = packed(read_colours(path, upright=self.upright))
         table = {pack(colour): label for colour, label in self.colours.items()}
         ids, missing = _look_up(values, table, 0)
         inexact = int(missing.sum())

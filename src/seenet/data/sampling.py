@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from seenet.data.split import Split
 from seenet.data.transforms import JointTransform
+from seenet.data.windows import read_square
 
 
 class Draw(NamedTuple):
@@ -77,6 +78,7 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Samples by `Draw`: image, mask and (epoch, index).
 
     Shapes are those of `JointTransform`; its random numbers depend on (seed, epoch, index) alone.
+    Of a large TIFF only a square is read (`windows`).
     """
 
     def __init__(self, split: Split, transform: JointTransform, seed: int) -> None:
@@ -84,7 +86,6 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         epoch, index = draw
-        image, mask = self.split.read(index)
         # Forking all generators covers a user's own transform and leaves other draws unchanged.
         seeds = np.random.SeedSequence((self.seed, epoch, index)).generate_state(3)
         numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
@@ -93,6 +94,8 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
                 torch.manual_seed(int(seeds[0]))
                 np.random.seed(seeds[1])  # noqa: NPY002 (a user's transform may use it)
                 random.seed(int(seeds[2]))
+                part = read_square(self.split, index, self.transform.reach)
+                image, mask = part or self.split.read(index)
                 image_tensor, ids = self.transform(image, mask)
         finally:
             np.random.set_state(numpy_state)  # noqa: NPY002

@@ -55,7 +55,7 @@ class JointTransform:
 
     @property
     def reach(self) -> int:
-        """Side in pixels of the square of an image that a sample may need, rotation included."""
+        """Side in pixels of the square of an image that holds any sample, rotation included."""
         side = max(self.settings.crop) / self.settings.scale[0]
         return ceil(side * (sqrt(2) if self.settings.rotation else 1)) + 1
 

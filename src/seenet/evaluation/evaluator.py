@@ -12,7 +12,9 @@ import PIL
 import seenet
 from seenet.core.errors import DataError, UsageError
 from seenet.core.progress import track
+from seenet.core.raster import LARGE
 from seenet.data.split import Split
+from seenet.data.windows import is_large, opened_large
 from seenet.distributed import all_gather, rank_and_world
 from seenet.evaluation.confusion import ImageScore, score_image, truth_codes
 from seenet.evaluation.metrics import Metric
@@ -158,11 +160,22 @@ class Scorer:
 
     def scores(self, todo: Sequence[int], title: str | None, count: int) -> Iterator[ImageScore]:
         """Predict and score the images `todo`, the last of `count`, under a bar with this title."""
-        reads = prefetch(todo, self.split.read)
+        reads = prefetch(todo, self._read)
         for index, read in track(reads, title, count, count - len(todo)) if title else reads:
-            yield self._score(index, *read.result())
+            image, truth = read.result()
+            if image is None and is_large(self.split, index, LARGE):
+                with opened_large(self.split, index) as picture:
+                    yield self._score(index, picture, truth)
+            else:
+                yield self._score(index, image, truth)
 
-    def _score(self, index: int, image: np.ndarray, truth: np.ndarray) -> ImageScore:
+    def _read(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
+        """Read an image and its mask; None for a large TIFF, which is read while it is scored."""
+        if is_large(self.split, index, LARGE):
+            return None, self.split.mask(index)
+        return self.split.read(index)
+
+    def _score(self, index: int, image: Any, truth: np.ndarray) -> ImageScore:
         labels, split = self.split.labels, self.split
         where = str(split.paths(index)[1] or f"{split.name} {split.key(index)}")
         # Find wrong ids before the network spends time on the image.
