@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from seenet.cli.arguments import AsJson, Overwrite, Recipe, output
+
+if TYPE_CHECKING:
+    from seenet.data.check.propose import Proposal
 
 app = typer.Typer(
     add_completion=False,
@@ -43,23 +46,52 @@ def init(
     """Write a seenet.yaml for a folder of images and masks.
 
     Looks into the files for what they are, and says what it found. Writes lists of new splits
-    where the data has none.
+    where the data has none. Where two readings remain it asks on a terminal, and else exits with 4
+    and the commands to choose.
     """
     from seenet.core.settings import DataSettings
-    from seenet.data.check.propose import propose
     from seenet.data.folder import open_folder
     from seenet.data.pairing import OWN_FOLDER
     from seenet.report.contact_sheet import write_contact_sheet
 
-    proposal = propose(
-        folder, images=images, masks=masks, decode=decode, exif=exif, val=val, test=test
-    )
+    options = {"images": images, "masks": masks, "decode": decode, "exif": exif}
+    proposal = _propose(folder, options, val, test)
     proposal.write(folder)
     for remark in proposal.remarks:
         print(remark, file=sys.stderr)
     print(f"{proposal.text}\nwritten: {folder / 'seenet.yaml'}; put the classes' names in")
     split = open_folder(DataSettings(kind="folder", root=folder), "all")
     print(f"open {write_contact_sheet(split, folder / OWN_FOLDER)}: do the masks fit?")
+
+
+def _propose(folder: Path, options: dict[str, str | None], val: float, test: float) -> "Proposal":
+    """Describe a folder as `propose`; on a terminal ask what the files do not tell.
+
+    Raises:
+        DataError: as `propose`.
+    """
+    from rich.console import Console
+    from rich.prompt import IntPrompt
+
+    from seenet.data.check.choose import Undecided
+    from seenet.data.check.propose import propose
+
+    while True:
+        try:
+            return propose(folder, val=val, test=test, **options)
+        except Undecided as question:
+            if not (sys.stdin.isatty() and sys.stderr.isatty()):
+                raise
+            print(question.found, file=sys.stderr)
+            values = list(question.choices)
+            for number, value in enumerate(values, 1):
+                print(f"  {number}  {value}: {question.choices[value]}", file=sys.stderr)
+            numbers = [str(number) for number in range(1, len(values) + 1)]
+            try:
+                answer = IntPrompt.ask("which", choices=numbers, console=Console(stderr=True))
+            except EOFError:
+                raise question from None
+            options = options | {question.option: values[answer - 1]}
 
 
 @app.command()

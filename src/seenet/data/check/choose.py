@@ -62,6 +62,25 @@ def init_command(folder: Path, *options: str) -> str:
     return f"`seenet data init {shlex.join([str(folder), *options])}`"
 
 
+class Undecided(DataError):
+    """More than one reading of a data set remains.
+
+    Args:
+        found: what was found.
+        folder: the data set.
+        option: option of `seenet data init` that decides: `masks` or `exif`.
+        choices: each of its values, and what is then read.
+    """
+
+    def __init__(self, found: str, folder: Path, option: str, choices: dict[str, str]) -> None:
+        self.found, self.option, self.choices = found, option, choices
+        commands = [
+            f"{init_command(folder, f'--{option}', value)} ({what})"
+            for value, what in choices.items()
+        ]
+        super().__init__(f"{found}; choose: {' or '.join(commands)}")
+
+
 def choose(
     folder: Path, names: Sequence[str], *, images: str | None = None, masks: str | None = None
 ) -> Choice:
@@ -73,8 +92,8 @@ def choose(
         images, masks: folder or name (`name_of`) that the user chose; None: any.
 
     Raises:
-        DataError: no two kinds of files are pictures with masks, or more than one kind of masks
-            remains; with what was found.
+        DataError: no two kinds of files are pictures with masks, with what was found.
+        Undecided: more than one kind of masks remains.
     """
     layouts = [
         layout
@@ -129,12 +148,11 @@ def choose(
         else:
             rivals.append(number)
     if rivals:
-        commands = " or ".join(
-            f"{init_command(folder, '--masks', name_of(layouts[number], 'masks'))} "
-            f"({look('masks', number).describe()})"
+        choices = {
+            name_of(layouts[number], "masks"): look("masks", number).describe()
             for number in [best, *rivals]
-        )
-        raise DataError(f"{folder}: masks of several kinds that differ; choose: {commands}")
+        }
+        raise Undecided(f"{folder}: masks of several kinds that differ", folder, "masks", choices)
     return Choice(layouts[best], look("images", best), look("masks", best), tuple(passed))
 
 

@@ -16,7 +16,7 @@ from seenet.data.annotations.tree import OUT
 from seenet.data.check.bands import propose_bands
 from seenet.data.check.beside import find_classes, splits_from_lists
 from seenet.data.check.choose import SAMPLED as LOOKED_AT
-from seenet.data.check.choose import Choice, choose, init_command, name_of
+from seenet.data.check.choose import Choice, Undecided, choose, name_of
 from seenet.data.check.divide import divide
 from seenet.data.check.evidence import (
     FileEvidence,
@@ -87,8 +87,8 @@ def propose(
         val, test: shares of new splits, where the data set brings none.
 
     Raises:
-        DataError: there is a `seenet.yaml`; no images with masks, or more than one reading
-            remains, with what was found.
+        DataError: there is a `seenet.yaml`, or no images with masks, with what was found.
+        Undecided: more than one reading remains.
     """
     path = folder / FILE
     if path.exists():
@@ -177,7 +177,15 @@ def _choose(
                 if unsupported:
                     raise DataError(f"{folder}: {unsupported}; convert to masks") from error
                 raise
-    converted = convert(folder, folder / OUT)
+    try:
+        converted = convert(folder, folder / OUT)
+    except DataError as error:
+        try:  # perhaps they were masks of several kinds
+            return choose(folder, names, images=images, masks=masks), None
+        except Undecided:
+            raise
+        except DataError:
+            raise error from None
     pairs = tuple(
         (str(Path(converted.images, name)), f"{OUT}/{without_suffix(name)}.png")
         for name in converted.pictures
@@ -258,7 +266,7 @@ def _exif(folder: Path, pairs: Pairs, names: Sequence[str], chosen: str | None) 
     """Return the line on EXIF rotation, if pictures have one that their masks may not follow.
 
     Raises:
-        DataError: neither sizes nor edges tell whether masks are turned as their pictures.
+        Undecided: neither sizes nor edges tell whether masks are turned as their pictures.
     """
     if chosen:
         return [f"exif: {chosen}"]
@@ -282,10 +290,16 @@ def _exif(folder: Path, pairs: Pairs, names: Sequence[str], chosen: str | None) 
         return ["exif: apply  # masks fit the pictures after rotation"]
     if ignored > CLEARLY * applied:
         return ["exif: ignore  # masks fit the pictures as stored"]
-    raise DataError(
-        f"{pairs.images[turned[0]]}: rotated by EXIF, as {len(turned)} of {len(names)} pictures "
-        "are, and nothing tells whether masks are turned too; choose: "
-        f"{init_command(folder, '--exif', 'apply')} or {init_command(folder, '--exif', 'ignore')}"
+    found = f"rotated by EXIF, as {len(turned)} of {len(names)} pictures are"
+    choices = {
+        "apply": "masks fit the pictures after rotation",
+        "ignore": "masks fit the pictures as stored",
+    }
+    raise Undecided(
+        f"{pairs.images[turned[0]]}: {found}, and nothing tells whether masks are turned too",
+        folder,
+        "exif",
+        choices,
     )
 
 
