@@ -188,7 +188,7 @@ def test_a_loss_knows_nothing_of_micro_batches(home: Path) -> None:
         found = train("parts", *BY_PICTURE, f"training.accumulate={parts}")
         assert found == pytest.approx(whole, rel=1e-5)
         found_weights = load_file("runs/parts/model.safetensors")
-        # Rounding alone: single weights may differ more, where it carries a value over ReLU6's bends.
+        # By the norm, since rounding carries single values over the bends of ReLU6.
         for key, value in weights.items():
             difference = (found_weights[key].float() - value.float()).norm()
             assert difference <= 3e-5 * value.float().norm(), key
