@@ -9,6 +9,10 @@ from seenet.data.check.stats import SplitStats, full_scale
 from seenet.data.split import Split
 
 MANY_IDS = 64
+TOLD, MET = 20, 0.6
+"""Pairs whose edges are compared, at least, and the share that meets up to which a warning is
+given: masks of other pictures meet in a half.
+"""
 INEXACT = 0.01
 """Share of pixels that went to the nearest class above which a warning is given."""
 
@@ -42,6 +46,12 @@ def doubts(split: Split, pairs: Sequence[Examined], stats: SplitStats) -> Iterat
     present = int((stats.pixels > 0).sum())
     if present > MANY_IDS > len(pairs):
         yield f"{present} classes in {len(pairs)} masks: do they count objects?"
+    told = [pair.meets for pair in pairs if pair.meets is not None]
+    if len(told) >= TOLD and sum(told) <= MET * len(told):
+        yield (
+            f"edges of masks meet those of the pictures in {sum(told)} of {len(told)} pairs, no "
+            "more than mirrored masks do: do masks and pictures belong together?"
+        )
     inexact = sum(pair.inexact for pair in pairs)
     if inexact > INEXACT * total:
         yield f"{inexact / total:.1%} of all pixels were not exact and went to the nearest class"

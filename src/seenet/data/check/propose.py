@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from seenet.core.errors import DataError
 from seenet.core.files import files_below, write_text
 from seenet.core.images import read_header, read_image
@@ -18,6 +16,7 @@ from seenet.data.check.beside import find_classes, splits_from_lists
 from seenet.data.check.choose import SAMPLED as LOOKED_AT
 from seenet.data.check.choose import Choice, Undecided, choose, name_of
 from seenet.data.check.divide import divide
+from seenet.data.check.edges import contrast_at_edges
 from seenet.data.check.evidence import (
     FileEvidence,
     Series,
@@ -317,16 +316,5 @@ def _turned(image: Path, mask: Path) -> tuple[float, float] | None:
         return float(fits[0]), float(fits[1])
     if not fits[0]:
         return None
-    first, second = (_contrast_at_edges(picture, values) for picture in pictures)
+    first, second = (contrast_at_edges(picture, values) for picture in pictures)
     return first, second
-
-
-def _contrast_at_edges(picture: np.ndarray, mask: np.ndarray) -> float:
-    """Return the mean change of a picture where its mask changes, over its mean change anywhere."""
-    grey = picture.mean(2)
-    ids = mask.astype(np.int64)
-    steps = [(np.abs(np.diff(grey, axis=axis)), np.diff(ids, axis=axis) != 0) for axis in (0, 1)]
-    at_edges = sum(float(change[edge].sum()) for change, edge in steps)
-    edges = sum(int(edge.sum()) for _, edge in steps)
-    overall = sum(float(change.mean()) for change, _ in steps) / 2
-    return at_edges / max(1, edges) / max(overall, 1e-6)

@@ -25,6 +25,7 @@ from seenet.core.images import DEEP, highest_value, image_size, read_header
 from seenet.core.main_guard import check_main_guard
 from seenet.core.processor import cores
 from seenet.core.progress import track
+from seenet.data.check.edges import meets
 from seenet.data.check.stats import (
     ChannelStats,
     Counted,
@@ -260,6 +261,7 @@ class Examined:
         moments: of the image's channels: number of pixels, sums of values, sums of squares.
         highest: largest value of a grey image of 16 bits that is dark; None for others.
         inexact: pixels of the mask whose value is that of no class, which went to the nearest.
+        meets: whether its edges are those of the image (`edges.meets`).
     """
 
     problems: tuple[Problem, ...]
@@ -271,15 +273,17 @@ class Examined:
     moments: Moments | None
     highest: int | None = None
     inexact: int = 0
+    meets: bool | None = None
 
 
 def examine(split: Split, index: int) -> Examined:
     """Read a pair as training does, and go on after errors."""
     pair = read_pair(split, index)
+    image, mask = pair.image, pair.mask
     notes: list[tuple[str, str]] = []
     image_path = split.paths(index)[0]
     for path, pixels, kept in zip(
-        split.paths(index), (pair.image, pair.mask), (("",), MASK_NOTES), strict=True
+        split.paths(index), (image, mask), (("",), MASK_NOTES), strict=True
     ):
         if path is not None and pixels is not None:
             with suppress(DataError):  # of bands, which have nothing to note
@@ -288,17 +292,18 @@ def examine(split: Split, index: int) -> Examined:
     reader = reader_of(split)
     deep = reader.channels is reader.value_range is None and (str(image_path), "16-bit") in notes
     # Decoded again only if it is dark: 64 is what `DEEP` becomes in 8 bits.
-    dark = deep and pair.image is not None and int(pair.image.max()) <= DEEP // 256
+    dark = deep and image is not None and int(image.max()) <= DEEP // 256
     return Examined(
         tuple(Problem.of(path, error) for path, error in pair.problems),
         tuple(notes),
-        None if pair.mask is None else pair.counts,
-        (0, 0) if pair.mask is None else (pair.mask.shape[0], pair.mask.shape[1]),
-        _pixel_hash(pair.image),
-        _pixel_hash(pair.mask),
-        None if pair.image is None else moments_of(pair.image),
+        None if mask is None else pair.counts,
+        (0, 0) if mask is None else (mask.shape[0], mask.shape[1]),
+        _pixel_hash(image),
+        _pixel_hash(mask),
+        None if image is None else moments_of(image),
         highest_value(image_path) if image_path is not None and dark else None,
         pair.inexact,
+        None if pair.problems or image is None or mask is None else meets(image, mask),
     )
 
 
