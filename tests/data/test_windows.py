@@ -13,10 +13,10 @@ from seenet.core.labels import LabelSet, voc_colours
 from seenet.core.picture_reader import PictureReader
 from seenet.core.settings import TransformSettings
 from seenet.data.masks import MaskReader
-from seenet.data.sampling import Draw, TrainingSet
+from seenet.data.sampling import Draw, TrainingSet, read_square
 from seenet.data.split import FileSplit, file_split
 from seenet.data.transforms import JointTransform
-from seenet.data.windows import is_large, read_square
+from seenet.data.windows import is_large
 from tests.core.tiffs import write_geotiff
 
 HEIGHT, WIDTH, SIDE = 300, 400, 64

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from seenet.data.masks import MaskReader
 from seenet.data.split import Split
 from seenet.data.transforms import JointTransform
-from seenet.data.windows import read_square
+from seenet.data.windows import is_large, opened_large
+
+MANY_SQUARES = 16
+"""Squares that a picture must hold for its part to be read alone; a smaller one is read whole."""
 
 
 class Draw(NamedTuple):
@@ -101,3 +105,35 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
             np.random.set_state(numpy_state)  # noqa: NPY002
             random.setstate(python_state)
         return image_tensor, ids, torch.tensor([epoch, index])
+
+
+def read_square(split: Split, index: int, side: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Read a random square of a large image, and of its mask; every place is equally likely.
+
+    Random numbers come from torch's global generator. Of a mask that is no TIFF the whole is
+    decoded.
+
+    Args:
+        split: Any split.
+        index: Number of the sample.
+        side: Side of the square in pixels.
+
+    Returns:
+        The parts, as `Split.read`; None if the image is not large, so that it is read whole.
+
+    Raises:
+        DataError: A file cannot be read, or the mask has another size.
+    """
+    if not is_large(split, index, MANY_SQUARES * side**2):
+        return None
+    with opened_large(split, index) as picture:
+        height, width = picture.shape[:2]
+        top, left = (
+            int(torch.randint(max(0, length - side) + 1, ()).item()) for length in (height, width)
+        )
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        image: np.ndarray = picture[rows, columns]
+    decode, path = split.decode, split.masks[index]
+    if isinstance(decode, MaskReader):
+        return image, decode.part(path, rows, columns)
+    return image, decode(path)[rows, columns]
