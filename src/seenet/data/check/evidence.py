@@ -55,6 +55,7 @@ class FileEvidence:
         entropy: bits of a value's information.
         palette: colour of each used index of a palette.
         alpha: pixels of each alpha value, if colours are the same everywhere.
+        thumbnail: 64 x 64 values, or packed colours.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class FileEvidence:
     entropy: float
     palette: dict[int, tuple[int, ...]] = field(default_factory=dict)
     alpha: dict[int, int] = field(default_factory=dict)
+    thumbnail: np.ndarray = field(default_factory=lambda: np.zeros((64, 64)), compare=False)
 
     @property
     def single(self) -> bool:
@@ -158,7 +160,7 @@ def _ids_or_values(path: Path, image: Image.Image | np.ndarray) -> np.ndarray:
 
 def _measure(
     path: Path,
-    content: np.ndarray | Image.Image,
+    content: Any,
     mode: str,
     turn: int,
     *,
@@ -166,14 +168,21 @@ def _measure(
     palette: dict[int, tuple[int, ...]] | None = None,
     alpha: dict[int, int] | None = None,
 ) -> FileEvidence:
-    """Count values, and those whose neighbours are like them; colours come with their counts."""
-    whole = np.asarray(content)
-    height, width = whole.shape[:2]
+    """Count values, and those whose neighbours are like them; an image comes with its counts."""
+    is_image = isinstance(content, Image.Image)
+    height, width = content.size[::-1] if is_image else content.shape[:2]
     step = max(1, round(height * width / BAND_PIXELS))
-    starts = range(0, max(1, height - BAND + 1), BAND * step) if step > 1 else [0]
-    bands = [whole[start : start + BAND if step > 1 else height] for start in starts]
+    starts = range(0, max(1, height - BAND + 1), BAND * step)
+    spans = [(start, start + BAND) for start in starts] if step > 1 else [(0, height)]
+    if is_image:  # only what is looked at becomes an array
+        bands = [np.asarray(content.crop((0, top, width, bottom))) for top, bottom in spans]
+        small = np.asarray(content.resize((64, 64), Image.Resampling.NEAREST))
+    else:
+        bands = [content[top:bottom] for top, bottom in spans]
+        rows, columns = (np.arange(64) * side // 64 for side in (height, width))
+        small = content[rows][:, columns]
     if counted is None:
-        counted = _counts(whole)
+        counted = _counts(content)
     if counted:
         frequencies = np.array(sorted(counted.values(), reverse=True), np.float64)
     else:
@@ -183,7 +192,7 @@ def _measure(
     top = float(shares[:8].sum())
     solid: Counter[int] = Counter()
     seen: Counter[int] = Counter()
-    for band in bands if counted and (whole.ndim == 2 or top > VARIED) else []:
+    for band in bands if counted and (small.ndim == 2 or top > VARIED) else []:
         values = packed(band) if band.ndim == 3 else band
         like = band if len(counted) > FEW else values
         inner = like[1:-1, 1:-1]
@@ -196,7 +205,7 @@ def _measure(
         path, (height, width), mode, turn, counted, dict(solid), dict(seen),
         top, float(-(shares * np.log2(shares)).sum()) if len(shares) else 0.0,
         {index: colour for index, colour in (palette or {}).items() if index in used},
-        (alpha or {}) if len(counted) == 1 else {},
+        (alpha or {}) if len(counted) == 1 else {}, packed(small) if small.ndim == 3 else small,
     )  # fmt: skip
 
 
@@ -259,7 +268,7 @@ class Series:
         shapes = {file.shape for file in self.files}
         if len(shapes) > 1:
             return False
-        arrays = [_thumbnail(file.path) for file in self.files[:4]]
+        arrays = [file.thumbnail for file in self.files[:4]]
         return all(float((array != arrays[0]).mean()) < 0.01 for array in arrays[1:])
 
     @cached_property
@@ -308,14 +317,6 @@ class Series:
         if self.single and count <= 8:
             shown = f" ({', '.join(map(str, sorted(self.values)))})"
         return f"{names.get(mode, mode)}, {count} {what}{shown}"
-
-
-def _thumbnail(path: Path) -> np.ndarray:
-    """Return 64 x 64 values of a mask."""
-    values = values_of(path)
-    rows, columns = (np.arange(64) * side // 64 for side in values.shape)
-    small: np.ndarray = values[rows][:, columns]
-    return small
 
 
 def series_of(paths: Sequence[Path]) -> Series:
