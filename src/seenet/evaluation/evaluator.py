@@ -17,7 +17,7 @@ from seenet.data.split import Split
 from seenet.data.windows import is_large, opened_large
 from seenet.distributed import all_gather, rank_and_world
 from seenet.evaluation.confusion import ImageScore, score_image, truth_codes
-from seenet.evaluation.metrics import Metric
+from seenet.evaluation.metrics import Metric, guarded
 from seenet.evaluation.metrics.boundaries import WIDTHS
 from seenet.evaluation.outcome import Boundary, Evaluation
 from seenet.evaluation.score_journal import FORMAT, open_journal, stamp_of
@@ -198,8 +198,11 @@ class Scorer:
             widths=self.widths,
             where=where,
         )
-        counts = tuple(metric.count(index, truth, mask) for metric in self.metrics.values())
-        return replace(score, loss=loss, metric_counts=counts)
+        counts = []
+        for name, metric in self.metrics.items():
+            with guarded(name):
+                counts.append(metric.count(index, truth, mask))
+        return replace(score, loss=loss, metric_counts=tuple(counts))
 
     def stamp(self, index: int) -> bytes:
         """Return a hash of the files that decide the counts of one image."""

@@ -13,7 +13,7 @@ from rich.text import Text
 import seenet
 from seenet.core.labels import LabelSet
 from seenet.evaluation.confusion import ImageScore, total
-from seenet.evaluation.metrics import Metric, percent, table
+from seenet.evaluation.metrics import Metric, guarded, percent, table
 from seenet.evaluation.metrics.bootstrap import miou_interval
 from seenet.evaluation.metrics.boundaries import bands_table
 from seenet.evaluation.metrics.iou import iou_scores, mean, mean_iou
@@ -123,12 +123,7 @@ class Evaluation:
             "absent_rule": "classes with no pixel in truth and prediction are left out of the "
             "means",
             "boundary": self._boundary_result(),
-            **{
-                name: metric.result(
-                    self.matrix, [score.metric_counts[place] for score in self.per_image]
-                )
-                for place, (name, metric) in enumerate(self.metrics.items())
-            },
+            **self._metric_results(),
             "data": data,
             "split": split,
             "images": len(self.per_image),
@@ -159,6 +154,15 @@ class Evaluation:
             "miou": mean([iou[k] for k in classes]),
             "miou_interval": miou_interval(self.per_image, len(names), classes),
         }
+
+    def _metric_results(self) -> dict[str, Any]:
+        """Return the results of further metrics, as JSON values."""
+        results = {}
+        for place, (name, metric) in enumerate(self.metrics.items()):
+            counted = [score.metric_counts[place] for score in self.per_image]
+            with guarded(name):
+                results[name] = metric.result(self.matrix, counted)
+        return results
 
     def _boundary_result(self) -> dict[str, Any] | None:
         if self.boundary is None:

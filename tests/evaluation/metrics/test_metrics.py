@@ -43,6 +43,22 @@ def test_names_that_make_no_metric_are_refused(name):
         open_metrics([name], random_split(1))
 
 
+@pytest.mark.parametrize("failing", ["__init__", "count", "result"])
+def test_an_own_metric_that_fails_is_one_error_with_its_name(tmp_path, monkeypatch, failing):
+    name = f"failing_{failing.strip('_')}"
+    good = "np.zeros(1, np.int64)"
+    lines = {
+        "__init__": "super().__init__(args[0])", "count": f"return {good}", "result": "return 1"
+    } | {failing: "raise KeyError('wheat')"}  # fmt: skip
+    code = "import numpy as np\nfrom seenet.evaluation.metrics import Metric\nclass Bad(Metric):\n"
+    code += "".join(f"    def {key}(self, *args):\n        {line}\n" for key, line in lines.items())
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    split = random_split(2)
+    with pytest.raises(UsageError, match=f"--metric {name}:Bad: failed with KeyError: 'wheat'"):
+        evaluate(tiny(), split, metrics=open_metrics([f"{name}:Bad"], split)).result()
+
+
 @pytest.mark.parametrize(
     ("part", "expected"),
     [

@@ -6,6 +6,7 @@ subclass of `Metric`, or any callable that makes a `Metric` of a split.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seenet.core.errors import UsageError, nearest
-from seenet.core.files import load_callable
+from seenet.core.files import load_callable, own_code
 from seenet.data.split import Split
 
 BUILT_IN = {
@@ -73,9 +74,14 @@ def open_metrics(names: Iterable[str], split: Split) -> dict[str, Metric]:
     """Make the metrics of these names for a split, by name.
 
     Raises:
-        UsageError: a name is unknown, cannot be imported, or makes no `Metric`.
+        UsageError: a name is unknown, cannot be imported, fails, or makes no `Metric`.
     """
     return {name: _open(name, split) for name in names}
+
+
+def guarded(name: str) -> AbstractContextManager[None]:
+    """Turn what the user's own metric raises in the block into a UsageError that names it."""
+    return own_code(f"--metric {name}") if ":" in name else nullcontext()
 
 
 def _open(name: str, split: Split) -> Metric:
@@ -84,7 +90,9 @@ def _open(name: str, split: Split) -> Metric:
             f"--metric {name}: unknown; {nearest(name, BUILT_IN)}, "
             "or your own as package.module:callable"
         )
-    metric = load_callable(BUILT_IN.get(name, name), "--metric", "a split")(split)
+    make = load_callable(BUILT_IN.get(name, name), "--metric", "a split")
+    with guarded(name):
+        metric = make(split)
     if not isinstance(metric, Metric):
         raise UsageError(
             f"--metric {name}: made {type(metric).__name__}, "
