@@ -2,6 +2,10 @@
 
 While the network runs, one thread reads the next picture and another writes the files of the last
 one. Outputs of an earlier run with the same picture, model and settings are skipped (`outputs`).
+
+The way of a picture: `_read` (core/picture_reader.py), `_segment`, the predictor's `row_chunks`
+(predictor.py or bundles/bundle.py), `to_mask` (result.py), `Outputs` (outputs.py). Large TIFFs go
+through raster.py instead.
 """
 
 import logging
