@@ -111,7 +111,7 @@ def test_stages_have_their_shapes_and_hold_every_tensor_once(name: str) -> None:
     ("name", "compiled"),
     [
         ("resnet10t", False),
-        ("resnet10t", True),
+        pytest.param("resnet10t", True, marks=pytest.mark.slow),
         ("test_efficientnet", False),
         ("test_convnext", False),
         ("xception41", False),

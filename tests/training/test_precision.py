@@ -61,7 +61,7 @@ def outputs(module: nn.Module, inputs: list[torch.Tensor]) -> torch.Tensor:
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("kind", MODULES)
-@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["fp32", "bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_trusted_gradients_agree_with_float64(
     kind: str, name: precision.Name, memory_format: torch.memory_format, fast: bool

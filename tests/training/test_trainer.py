@@ -40,7 +40,11 @@ TWO_STEPS = ["training.steps=2", "training.validate_every=0"]
 PEER = [*TWO_STEPS, "training.batch=2", "training.ema=null"]
 
 
-@pytest.mark.parametrize("overrides", [["optimizer.kind=sgd"], EVERYTHING], ids=["sgd", "all"])
+@pytest.mark.parametrize(
+    "overrides",
+    [pytest.param(["optimizer.kind=sgd"], marks=pytest.mark.slow), EVERYTHING],
+    ids=["sgd", "all"],
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, overrides: list[str]) -> None:
     settings = recipe(*overrides)
     whole = train(settings, tmp_path / "whole", device="cpu")

@@ -14,7 +14,7 @@ from seenet.training.trainer import train
 from tests.training.tiny import lines, losses, recipe, same_models, same_weights, signal_in
 
 
-@pytest.mark.parametrize(("step", "image"), [(3, 10), (6, 60)])
+@pytest.mark.parametrize(("step", "image"), [(3, 10), pytest.param(6, 60, marks=pytest.mark.slow)])
 def test_an_interrupted_validation_is_repeated(tmp_path: Path, step: int, image: int) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(recipe(), whole, device="cpu")
