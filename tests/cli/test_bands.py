@@ -42,6 +42,10 @@ def test_from_folder_to_export(
         ["train", "folder-lite0", f"data.root={root}", "--out", trained, *small],
         ["eval", trained],
         ["predict", trained, root / "images", "--out", tmp_path / "masks", *plain],
+        ["report", trained],
+        ["data", "show", trained / "recipe.yaml", "--out", tmp_path / "page"],
+        ["figure", "heat", trained, root / "images", "--out", tmp_path / "heat"],
+        ["figure", "attention", trained, root / "images", "--out", tmp_path / "attention"],
         ["export", trained, "--format", "onnx", "--out", bundle],
         ["eval", bundle, trained / "recipe.yaml", "--out", tmp_path / "scores"],
     ):

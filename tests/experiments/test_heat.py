@@ -9,6 +9,8 @@ from seenet.data.shapes import SHAPES
 from seenet.experiments import heat
 from seenet.experiments.heat import added, heat_figure, heat_map, read_truth
 from seenet.model import PEERS, VARIANTS
+from seenet.prediction.predictor import Predictor
+from tests.evaluation.doubles import FirstChannel
 from tests.experiments.figures import Drawn, save_scene, scene, small
 
 
@@ -90,5 +92,6 @@ def test_maps_of_a_padded_network_are_cut_as_its_scores(tmp_path, drawn):
 def test_a_mask_that_does_not_fit_is_refused(tmp_path, shape, label, message):
     picture, mask = save_scene(tmp_path / "a.png"), tmp_path / "mask.png"
     Image.fromarray(np.full(shape, label, np.uint8)).save(mask)
+    predictor = Predictor(FirstChannel(SHAPES.num_classes), SHAPES, device="cpu")
     with pytest.raises(DataError, match=message):
-        read_truth(mask, picture, SHAPES)
+        read_truth(mask, picture, predictor)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from seenet.core.errors import UsageError
+from seenet.core.images import as_rgb
 from seenet.evaluation.metrics.boundaries import transition_distance
 from seenet.experiments.drawing import (
     Panel,
@@ -148,7 +149,7 @@ def attention_figure(predictor: Predictor, image: np.ndarray) -> tuple[bytes, At
     channels = variances.argsort(descending=True, stable=True)[:CHANNELS].tolist()
     size = shown_size(*mask.shape)
     top = [
-        Panel(image, "picture"),
+        Panel(as_rgb(image), "picture"),
         Panel(colourize(mask, labels), "segmentation"),
         map_panel(mean, "attention, mean over channels", maps),
         Panel(outlined, "the same with the segmentation's outlines"),

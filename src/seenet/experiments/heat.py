@@ -7,8 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from seenet.core.errors import UsageError
-from seenet.core.images import image_size, read_ids
-from seenet.core.labels import LabelSet
+from seenet.core.images import as_rgb, read_ids
 from seenet.data.split import size_mismatch
 from seenet.evaluation.confusion import pair_codes
 from seenet.experiments.drawing import (
@@ -67,7 +66,7 @@ def write_heat_maps(
             "give one at a time"
         )
     predictor = load_trained(path, device)
-    truth = None if mask is None else read_truth(mask, pictures[0].path, predictor.labels)
+    truth = None if mask is None else read_truth(mask, pictures[0].path, predictor)
     return draw_each(
         predictor,
         pictures,
@@ -78,10 +77,10 @@ def write_heat_maps(
     )
 
 
-def read_truth(mask: Path, picture: Path, labels: LabelSet) -> np.ndarray:
+def read_truth(mask: Path, picture: Path, predictor: Predictor) -> np.ndarray:
     """Read H x W ids; DataError for an unknown id or another size than the picture's."""
     ids = read_ids(mask)
-    size = image_size(picture)
+    labels, size = predictor.labels, predictor.reader.size(picture)
     if ids.shape != size:
         raise size_mismatch(picture, size, mask, ids.shape)
     pair_codes(ids, np.zeros_like(ids), labels.num_classes, labels.ignore, str(mask))
@@ -117,7 +116,7 @@ def heat_figure(
     if levels:
         rows.append(("enhanced", [level(name) if name in levels else None for name in INPUTS]))
     mask = to_mask(features["logits"][0])
-    shown = [Panel(image, "picture")]
+    shown = [Panel(as_rgb(image), "picture")]
     if truth is not None:
         shown.append(Panel(colourize(truth, labels), "ground truth"))
     shown.append(Panel(colourize(mask, labels), "segmentation", miou_note(truth, mask, labels)))
