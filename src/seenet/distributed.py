@@ -174,8 +174,9 @@ def naming_lost() -> Iterator[None]:
     except RuntimeError as error:
         from torch.distributed import DistError
 
-        # gloo has no error class of its own.
-        if not _launched() or not (isinstance(error, DistError) or "gloo" in str(error)):
+        # gloo has no error class of its own, and names itself in some of its messages only.
+        is_lost = isinstance(error, DistError) or re.search("gloo|pair closure", str(error))
+        if not _launched() or not is_lost:
             raise
         raise _lost(error) from None
 
