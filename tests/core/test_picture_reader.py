@@ -56,7 +56,7 @@ def test_windows_and_mirrors_are_parts_of_the_whole(
     reader = PictureReader(channels, (0, 40_000) if dtype == np.float32 else None)
     whole = reader(path)
     assert whole.shape == (50, 70, len(channels)) and whole.std() > 20
-    assert reader.by_windows(path) and reader.size(path) == (50, 70)
+    assert reader.window_pixels(path) == 50 * 70 and reader.size(path) == (50, 70)
     with reader.opened(path) as picture:
         assert picture.shape == whole.shape
         assert np.array_equal(picture[7:20, 5:66], whole[7:20, 5:66])

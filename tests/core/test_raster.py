@@ -27,7 +27,7 @@ def read_alike(path: Path, rounding: int = 0) -> np.ndarray:
     """Compare windows, mirrored ones too, with what the one decoder reads, and return that."""
     whole = read_image(path).astype(int)
     assert np.array_equal(PLAIN.decode(path.read_bytes(), path.name), whole)
-    assert raster.by_windows(path)
+    assert raster.window_pixels(path)
     with raster.opened_raster(path) as picture:
         assert abs(picture[2:9, 5:400] - whole[2:9, 5:]).max() <= rounding
         assert abs(picture[:, ::-1][0:9, 3:25] - whole[0:9, ::-1][:, 3:25]).max() <= rounding

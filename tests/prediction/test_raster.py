@@ -41,9 +41,9 @@ def failure(path: Path) -> str:
 
 def test_large_files_are_read_by_windows_too(field: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(np.moveaxis(noise(3, 50, 40), 0, 2)).save(field)
-    assert not raster.by_windows(field)
+    assert not raster.window_pixels(field)
     monkeypatch.setattr(raster, "LARGE", 1000)
-    assert raster.by_windows(field)
+    assert raster.window_pixels(field)
     assert predict_files(red_predictor(), [field], field.parent / "out").written == 1
     assert (field.parent / "out/masks/field.tif").is_file()
 
@@ -96,7 +96,7 @@ def test_what_the_one_decoder_refuses_is_refused_alike(
     field: Path, values: np.ndarray, options: dict[str, Any], message: str
 ) -> None:
     write_geotiff(field, values, **options)
-    assert raster.by_windows(field) == (not options)
+    assert bool(raster.window_pixels(field)) == (not options)
     with pytest.raises(DataError, match=message) as caught:
         read_image(field)
     assert (failure(field), caught.value.kind) == (str(caught.value), "format")

@@ -21,6 +21,12 @@ def no_range(name: str, kind: str, limits: tuple[float, float] | None) -> DataEr
     return DataError(what, fix=SCALE, kind="format")
 
 
+def finite_limits(values: np.ndarray) -> tuple[float, float] | None:
+    """Return the smallest and largest finite value; None without a finite one."""
+    finite = values[np.isfinite(values)]
+    return (finite.min(), finite.max()) if finite.size else None
+
+
 def scaled(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
     """Scale values to uint8, the range to 0..255; clip those outside, NaN becomes 0."""
     low, high = value_range
@@ -72,7 +78,5 @@ def picture_from_array(path: Path, value_range: tuple[float, float] | None) -> n
     if value_range is not None:
         values = scaled(values.astype(np.float64), value_range)
     elif values.dtype != np.uint8:
-        finite = values[np.isfinite(values)]
-        limits = (finite.min(), finite.max()) if finite.size else None
-        raise no_range(str(path), str(values.dtype), limits)
+        raise no_range(str(path), str(values.dtype), finite_limits(values))
     return np.repeat(values.reshape(*values.shape[:2], bands), 3 // bands, axis=2)

@@ -129,6 +129,16 @@ def too_large(name: str, size: tuple[int, int]) -> DataError:
     return DataError(f"{name}: {found}", fix="cut it into tiles", kind="large")
 
 
+def check_tile(name: str, pixels: int, size: tuple[int, int]) -> None:
+    """Raise DataError for tiles of so many pixels in a picture of this width and height."""
+    if pixels > max(MAX_TILE_PIXELS, 4 * size[0] * size[1]):
+        raise DataError(
+            f"{name}: tiles of {pixels} pixels in a picture of {size[0]} x {size[1]}",
+            fix="save it again with smaller tiles",
+            kind="large",
+        )
+
+
 def tiff_value_type(tags: ImageFileDirectory_v2) -> str:
     """Return the type of a TIFF's values, as `float32`; "" for unsigned 8 or 16 bits."""
     kind = {2: "int", 3: "float"}.get(max(tags.get(SAMPLEFORMAT, (1,))), "uint")
@@ -182,13 +192,7 @@ def _several_pages(path: Path) -> DataError:
 def _check_tiff(path: Path, image: TiffImageFile) -> None:
     """Raise DataError for tiles that are too large and for layouts that Pillow reads wrongly."""
     tags = image.tag_v2
-    tile = tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0)
-    if tile > max(MAX_TILE_PIXELS, 4 * image.width * image.height):
-        raise DataError(
-            f"{path}: tiles of {tile} pixels in a picture of {image.width} x {image.height}",
-            fix="save it again with smaller tiles",
-            kind="large",
-        )
+    check_tile(str(path), tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0), image.size)
     # Of bands in separate planes Pillow misreads those of 16 bits and those with alpha.
     misread = image.mode == "La" or (
         not image.use_load_libtiff

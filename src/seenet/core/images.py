@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.Image import Transpose
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
-from seenet.core.arrays import no_range, picture_from_array, read_array, scaled
+from seenet.core.arrays import finite_limits, no_range, picture_from_array, read_array, scaled
 from seenet.core.errors import DataError
 from seenet.core.files import replacing
 from seenet.core.image_files import BROKEN, safe_image_open, tiff_value_type, too_large
@@ -176,8 +176,7 @@ def from_pil(
         values = np.asarray(image)
         if kind in {"int8", "uint32"}:  # Pillow has no modes for these and gives uint8 and int32
             values = values.view(kind)
-        finite = values[np.isfinite(values)]
-        raise no_range(name, kind, (finite.min(), finite.max()) if finite.size else None)
+        raise no_range(name, kind, finite_limits(values))
     if image.mode in _WIDE or image.mode == "I":
         grey = eight_bits(np.asarray(image), bits, inverted=inverted)
         return np.repeat(grey[:, :, None], 3, axis=2)

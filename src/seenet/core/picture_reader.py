@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 import numpy as np
 from PIL import Image
 
-from seenet.core.arrays import no_range, read_array, scaled
+from seenet.core.arrays import finite_limits, no_range, read_array, scaled
 from seenet.core.image_files import safe_image_open
 from seenet.core.images import (
     DEEP,
@@ -23,7 +23,7 @@ from seenet.core.images import (
     read_image,
     turned_back,
 )
-from seenet.core.raster import TIFFS, RasterPicture, by_windows, lacks_bands, opened_raster
+from seenet.core.raster import TIFFS, RasterPicture, lacks_bands, opened_raster, window_pixels
 
 Range = tuple[float, float]
 
@@ -79,9 +79,9 @@ class PictureReader:
             return from_pil(image, name, self._one_range)
         return self._chosen(pil_bands(image, name), name)
 
-    def by_windows(self, path: Path) -> bool:
-        """Return whether a picture is a large or georeferenced TIFF (`core.raster`)."""
-        return by_windows(path, bands=self.channels is not None)
+    def window_pixels(self, path: Path) -> int:
+        """Return the pixels of a picture that is read by windows, else 0 (`core.raster`)."""
+        return window_pixels(path, bands=self.channels is not None)
 
     def size(self, path: Path) -> tuple[int, int]:
         """Return height and width from the header; errors as `read_header`."""
@@ -168,9 +168,7 @@ class PictureReader:
                 return np.ascontiguousarray(values)
             if values.dtype == np.uint16:
                 return eight_bits(values, 16)
-            finite = values[np.isfinite(values)]
-            limits = (finite.min(), finite.max()) if finite.size else None
-            raise no_range(name, str(values.dtype), limits)
+            raise no_range(name, str(values.dtype), finite_limits(values))
         limits_of: Any = self.value_range
         ranges = limits_of if isinstance(limits_of[0], tuple) else [limits_of] * values.shape[2]
         # Band by band, since each in float64 takes eight times its bytes.

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 
-from seenet.core.arrays import no_range
+from seenet.core.arrays import finite_limits, no_range
 from seenet.core.errors import DataError
-from seenet.core.image_files import MAX_PIXELS, MAX_TILE_PIXELS, safe_image_open, too_large
+from seenet.core.image_files import MAX_PIXELS, check_tile, safe_image_open, too_large
 from seenet.core.images import eight_bits, from_pil, orientation, tiff_values
 
 TIFFS = (".tif", ".tiff")
@@ -39,32 +39,35 @@ ToBytes = Callable[[np.ndarray, str], np.ndarray]
 """Function that scales values H x W x C of any type to uint8; the name is for its errors."""
 
 
-def by_windows(path: Path, *, bands: bool = False) -> bool:
-    """Return whether a picture is a TIFF over `LARGE` pixels, or a georeferenced one while rasterio
-    is installed.
+def window_pixels(path: Path, *, bands: bool = False) -> int:
+    """Return the pixels of a picture that is read by windows; 0 if it is read whole.
 
-    A picture with an EXIF rotation is read whole. A file that cannot be opened is left to its
-    reader, which reports the error.
+    By windows are read TIFFs over `LARGE` pixels, and georeferenced ones while rasterio is
+    installed, without an EXIF rotation. A file that cannot be opened is left to its reader, which
+    reports the error.
 
     Args:
         path: The file.
         bands: It may have bands that only rasterio reads.
     """
     if path.suffix.lower() not in TIFFS:
-        return False
+        return 0
     try:
         if bands:
             with environment(path) as rasterio, _dataset(rasterio, path) as dataset:
+                pixels = dataset.width * dataset.height
                 plain = dataset.crs is None and dataset.transform.is_identity
-                return dataset.width * dataset.height > LARGE or not plain or bool(dataset.gcps[0])
-        with safe_image_open(path) as image:
-            if not isinstance(image, TiffImageFile) or orientation(image) != 1:
-                return False
-            large = image.width * image.height > LARGE
-            georeferenced = any(tag in image.tag_v2 for tag in GEO_TAGS)
+                georeferenced = not plain or bool(dataset.gcps[0])
+        else:
+            with safe_image_open(path) as image:
+                if not isinstance(image, TiffImageFile) or orientation(image) != 1:
+                    return 0
+                pixels = image.width * image.height
+                georeferenced = any(tag in image.tag_v2 for tag in GEO_TAGS)
     except DataError:
-        return False
-    return large or (georeferenced and find_spec("rasterio") is not None)
+        return 0
+    windows = pixels > LARGE or (georeferenced and find_spec("rasterio") is not None)
+    return pixels if windows else 0
 
 
 @dataclass(frozen=True)
@@ -191,9 +194,9 @@ def _dataset(rasterio: Any, path: Path, page: int = 0) -> Iterator[Any]:
 def stored_alike(path: Path, bands: int) -> bool:
     """Return whether windows of a mask have the values that `core.images` reads.
 
-    So do TIFFs `by_windows` of one band of 8 bits or more, or of red, green and blue.
+    So do TIFFs with `window_pixels` of one band of 8 bits or more, or of red, green and blue.
     """
-    if not by_windows(path):
+    if not window_pixels(path):
         return False
     with environment(path) as rasterio, _dataset(rasterio, path) as dataset:
         meaning = [band.name for band in dataset.colorinterp]
@@ -232,13 +235,7 @@ def _check_bands(dataset: Any, name: str, channels: Sequence[int]) -> None:
     size = (dataset.width, dataset.height)
     if size[0] * size[1] > MAX_PIXELS:
         raise too_large(name, size)
-    tile = max(rows * columns for rows, columns in dataset.block_shapes)
-    if tile > max(MAX_TILE_PIXELS, 4 * size[0] * size[1]):
-        raise DataError(
-            f"{name}: tiles of {tile} pixels in a picture of {size[0]} x {size[1]}",
-            fix="save it again with smaller tiles",
-            kind="large",
-        )
+    check_tile(name, max(rows * columns for rows, columns in dataset.block_shapes), size)
     if len(dataset.subdatasets) > 1:
         raise DataError(
             f"{name}: of several pages, expected one picture", fix="save one page", kind="animated"
@@ -279,9 +276,7 @@ def _limits(dataset: Any, name: str) -> tuple[float, float] | None:
     for _, window in dataset.block_windows(1):
         with gdal_errors(name):
             values = dataset.read(1, window=window)
-        values = values[np.isfinite(values)]
-        if values.size:
-            limits += [values.min(), values.max()]
+        limits += finite_limits(values) or ()
     return (min(limits), max(limits)) if limits else None
 
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from seenet.core.errors import DataError, UsageError
 from seenet.core.files import read_text
 from seenet.core.labels import IGNORE, LabelSet, voc_colours
-from seenet.core.picture_reader import PictureReader
+from seenet.core.picture_reader import PictureReader, Range
 from seenet.core.recipe_files import explain, read_yaml
 from seenet.core.settings import DataSettings, Section
 from seenet.data.masks import Decode, MaskReader, remap_line
@@ -97,7 +97,6 @@ def _check_pair(value: Any) -> Any:
 
 
 Colour = Annotated[tuple[int, int, int], BeforeValidator(_check_colour)]
-Range = tuple[float, float]
 
 
 class FolderDescription(Section):

@@ -130,6 +130,11 @@ def reader_of(split: Split) -> PictureReader:
     return picture if isinstance(picture, PictureReader) else PLAIN
 
 
+def normalization_of(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and deviation of the channels that the data names; None: the backbone's."""
+    return split.normalization if isinstance(split, FileSplit) else None
+
+
 def label_parts(labels: LabelSet) -> list[str]:
     """Return the parts of a label set that decide whether the ids of a mask are valid."""
     return [labels.name, str(labels.num_classes), str(labels.ignore)]

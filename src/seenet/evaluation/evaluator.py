@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -162,18 +163,16 @@ class Scorer:
         """Predict and score the images `todo`, the last of `count`, under a bar with this title."""
         reads = prefetch(todo, self._read)
         for index, read in track(reads, title, count, count - len(todo)) if title else reads:
-            image, truth = read.result()
-            if image is None and is_large(self.split, index, LARGE):
-                with opened_large(self.split, index) as picture:
-                    yield self._score(index, picture, truth)
-            else:
+            opened, truth = read.result()
+            with opened as image:
                 yield self._score(index, image, truth)
 
-    def _read(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
-        """Read an image and its mask; None for a large TIFF, which is read while it is scored."""
+    def _read(self, index: int) -> tuple[AbstractContextManager[Any], np.ndarray]:
+        """Read a mask and its image; a large TIFF is only opened, and read while it is scored."""
         if is_large(self.split, index, LARGE):
-            return None, self.split.mask(index)
-        return self.split.read(index)
+            return opened_large(self.split, index), self.split.mask(index)
+        image, truth = self.split.read(index)
+        return nullcontext(image), truth
 
     def _score(self, index: int, image: Any, truth: np.ndarray) -> ImageScore:
         labels, split = self.split.labels, self.split

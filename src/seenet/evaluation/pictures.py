@@ -40,22 +40,15 @@ def panel(
     An image of another size than the truth is resized to it (bilinear). Sides over `PANEL_SIDE` are
     subsampled.
     """
+    image = as_rgb(image)
     if image.shape[:2] != truth.shape:
         size = (truth.shape[1], truth.shape[0])
-        image = np.asarray(Image.fromarray(as_rgb(image)).resize(size, Image.Resampling.BILINEAR))
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     step = -(-max(truth.shape) // PANEL_SIDE)
     image, truth, prediction = (array[::step, ::step] for array in (image, truth, prediction))
     gap = np.full((truth.shape[0], max(2, truth.shape[1] // 100), 3), 255, np.uint8)
     errors = error_map(truth, prediction, labels)
-    row = [
-        as_rgb(image),
-        gap,
-        colourize(truth, labels),
-        gap,
-        colourize(prediction, labels),
-        gap,
-        errors,
-    ]
+    row = [image, gap, colourize(truth, labels), gap, colourize(prediction, labels), gap, errors]
     return Image.fromarray(np.concatenate(row, axis=1))
 
 

@@ -122,9 +122,10 @@ def _picture_rows(
     names = output_names([(path, name if counts[name] == 1 else str(path)) for path, name in found])
     rows = []
     for name, (path, _) in track(list(zip(names, found, strict=True)), "panels", len(found)):
-        # Each model reads its own channels and range of values.
-        masks = [predictor.mask(predictor.reader(path)) for predictor in predictors]
-        rows.append(Row(name, predictors[-1].reader(path), masks))
+        # Once for all models that read the same channels and range of values.
+        read = {reader: reader(path) for reader in {one.reader for one in predictors}}
+        masks = [predictor.mask(read[predictor.reader]) for predictor in predictors]
+        rows.append(Row(name, read[predictors[-1].reader], masks))
     return rows
 
 

@@ -274,7 +274,7 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
     """
     # These import torch, which a remembered choice does without.
     from seenet.export.openvino import read_onnx, write_openvino
-    from seenet.export.run import CHECKED, checking_arrays
+    from seenet.export.run import CHECKED, checking_arrays, checking_pictures
     from seenet.export.verify import verify
     from seenet.model.files import load_model
     from seenet.prediction.predictor import Predictor
@@ -284,7 +284,7 @@ def _convert(model: Path, onnx: Path, out: Path, pictures: Sequence[Path]) -> No
     verification = verify(
         Predictor(saved.model, saved.labels, device="cpu"),
         BundlePredictor(open_tried(out)),
-        checking_arrays(saved, pictures, out, CHECKED),
+        checking_arrays(saved, checking_pictures(pictures, out)[:CHECKED], own=bool(pictures)),
     )
     verification.check()
     files = {file.name: sha256(file) for file in bundle_files(out)}

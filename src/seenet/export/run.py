@@ -114,7 +114,7 @@ def run_export(
         # The bundled photographs do not look like the pictures that it will be used on.
         check_count(len(paths) if images else 0)
     saved = load_model(model, factory=factory)
-    pictures = checking_arrays(saved, images, out, MOST if int8 else CHECKED)
+    pictures = checking_arrays(saved, paths[: MOST if int8 else CHECKED], own=bool(images))
     card = Card(
         labels=saved.labels,
         mean=saved.model.normalization.mean,
@@ -212,16 +212,14 @@ def checking_pictures(images: Sequence[str | Path], out: Path) -> list[Path]:
     return sorted(Path(str(resources.files("seenet") / "photos")).glob("*.jpg"))
 
 
-def checking_arrays(
-    saved: SavedModel, images: Sequence[str | Path], out: Path, most: int
-) -> list[np.ndarray]:
-    """Read up to `most` of `checking_pictures`, cropped to `MOST_SIDE`.
+def checking_arrays(saved: SavedModel, paths: Sequence[Path], *, own: bool) -> list[np.ndarray]:
+    """Read `checking_pictures`, cropped to `MOST_SIDE`; `own`: they are the user's.
 
     The bundled photographs get as many channels as the network takes, repeated if it takes more.
     """
-    reader = saved.model.reader if images else PLAIN
+    reader = saved.model.reader if own else PLAIN
     channels = np.arange(len(saved.model.normalization.mean))
-    pictures = [reader(path) for path in checking_pictures(images, out)[:most]]
+    pictures = map(reader, paths)
     return [
         np.ascontiguousarray(picture[:MOST_SIDE, :MOST_SIDE, channels % picture.shape[2]])
         for picture in pictures

@@ -129,7 +129,7 @@ def find_inputs(
     """
     pictures = find_pictures(patterns, out)
     return [
-        Input(path, name, reader.by_windows(path))
+        Input(path, name, reader.window_pixels(path) > 0)
         for (path, _), name in zip(pictures, output_names(pictures), strict=True)
     ]
 

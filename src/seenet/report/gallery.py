@@ -14,7 +14,7 @@ from seenet.core.progress import track
 from seenet.core.settings import Recipe
 from seenet.data import Split, open_split
 from seenet.data.sampling import Draw, TrainingSet
-from seenet.data.split import FileSplit, reader_of
+from seenet.data.split import normalization_of, reader_of
 from seenet.data.transforms import JointTransform
 from seenet.evaluation.pictures import error_map
 from seenet.model.segmenter import Normalization
@@ -105,12 +105,11 @@ def data_page(recipe: Recipe, out: Path, count: int = 8, *, overwrite: bool = Fa
     check_free([path], overwrite=overwrite)
     split = open_split(recipe.data, recipe.data.train)
     # Needs no network and downloads no weights.
+    own, channels = normalization_of(split), reader_of(split).count
     normalization = (
-        Normalization(*split.normalization)
-        if isinstance(split, FileSplit) and split.normalization
-        else backbone_normalization(
-            recipe.model.backbone, recipe.model.weights, reader_of(split).count
-        )
+        Normalization(*own)
+        if own
+        else backbone_normalization(recipe.model.backbone, recipe.model.weights, channels)
     )
     transforms = recipe.transforms
     joint = JointTransform(

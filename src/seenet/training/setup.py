@@ -19,7 +19,7 @@ from seenet.data import Split, open_split
 from seenet.data.check.scan import check_split, split_stats
 from seenet.data.check.stats import no_class
 from seenet.data.sampling import StepSampler, TrainingSet
-from seenet.data.split import FileSplit, reader_of
+from seenet.data.split import FileSplit, normalization_of, reader_of
 from seenet.data.transforms import JointTransform
 from seenet.distributed import Ranks
 from seenet.model import Segmenter, StageProbe, create_model
@@ -124,8 +124,8 @@ def build_model(
             auxiliary=recipe.loss.auxiliary > 0,
         )
         model.reader = reader_of(data.train)
-        if isinstance(data.train, FileSplit) and data.train.normalization:
-            model.normalization = Normalization(*data.train.normalization)
+        if own := normalization_of(data.train):
+            model.normalization = Normalization(*own)
     if training.start_from and not card:
         report = fit_weights(
             model, load_model(training.start_from, factory=recipe.model.factory).model.state_dict()

@@ -15,7 +15,7 @@ from PIL import Image
 from seenet.core.arrays import read_array
 from seenet.core.errors import DataError
 from seenet.core.image_files import safe_image_open
-from seenet.core.images import orientation, read_ids
+from seenet.core.images import orientation, read_ids, whole_numbers
 from seenet.data.check.bands import bands_of
 from seenet.data.check.stats import count_ids
 from seenet.data.masks import pack, packed
@@ -149,13 +149,14 @@ def _three(array: np.ndarray) -> np.ndarray:
 def _ids_or_values(path: Path, image: Image.Image | np.ndarray) -> np.ndarray:
     """Return whole numbers as ids, and other values in many steps: they are none."""
     try:
+        if isinstance(image, np.ndarray):
+            return whole_numbers(image, path)
         return read_ids(path, upright=False)
     except DataError:
         values = np.nan_to_num(np.asarray(image, np.float64))
         values = values if values.ndim == 2 else values[..., 0]
         low, high = values.min(), values.max()
-        steps: np.ndarray = ((values - low) / max(high - low, 1e-9) * MANY).astype(np.int32)
-        return steps
+        return np.asarray((values - low) / max(high - low, 1e-9) * MANY).astype(np.int32)
 
 
 def _measure(
@@ -212,8 +213,7 @@ def _measure(
 def _alike(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """Return where two values are equal, or two colours nearly so: JPEG changes each a little."""
     if ours.ndim == 2:
-        same: np.ndarray = ours == theirs
-        return same
+        return np.asarray(ours == theirs)
     near = np.maximum(ours, theirs) - np.minimum(ours, theirs) <= NEAR_COLOUR // 2
     every: np.ndarray = near[..., 0] & near[..., 1] & near[..., 2]
     return every
